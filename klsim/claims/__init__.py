@@ -1,0 +1,28 @@
+"""The claims engine: state a claim about objectives and policies, and let klsim try to break it.
+
+`Paper`, `Claim.check` and `Check.control` declare (`klsim.claims.paper`); the kinds judge
+(`klsim.claims.kinds`); `verify` runs and returns a certificate (`klsim.claims.runner`).
+"""
+
+from klsim.claims.kinds import Effect, Identity, Inequality, Limit, Optimality, Symbolic
+from klsim.claims.loader import LoadError, load, load_check, select
+from klsim.claims.paper import Check, Claim, Control, Paper
+from klsim.claims.runner import verify
+
+__all__ = [
+    "Check",
+    "Claim",
+    "Control",
+    "Effect",
+    "Identity",
+    "Inequality",
+    "Limit",
+    "LoadError",
+    "Optimality",
+    "Paper",
+    "Symbolic",
+    "load",
+    "load_check",
+    "select",
+    "verify",
+]

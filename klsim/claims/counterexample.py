@@ -1,0 +1,92 @@
+"""Counterexamples on disk: saved with every bit, printed as runnable Python, replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from klsim.claims.certificate import jsonable, write_atomically
+from klsim.claims.instances import decode
+from klsim.claims.kinds import InstanceKind, Judgement
+from klsim.claims.loader import LoadError, load_check
+
+__all__ = ["read", "replay", "save_all", "script"]
+
+_FORMAT = "klsim-counterexample-1"
+
+
+def script(folder: str, claim: str, check: str, python: str) -> str:
+    """Python that evaluates a check on a counterexample; runs as it stands."""
+    return (
+        "import numpy as np\n"
+        "from klsim.claims import load_check\n\n"
+        f"check = load_check({folder!r}, {claim!r}, {check!r})\n"
+        f"print(check({python}))\n"
+    )
+
+
+def save_all(certificate: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Save the counterexample of every refuted check, one JSON file each."""
+    saved = []
+    for paper in certificate["papers"]:
+        for claim in paper["claims"]:
+            for check in claim["checks"]:
+                if check["verdict"] not in ("refuted", "error") or check["instance"] is None:
+                    continue
+                data = {
+                    "format": _FORMAT,
+                    "folder": paper["folder"],
+                    "slug": paper["slug"],
+                    "claim": claim["id"],
+                    "check": check["name"],
+                    "expect": claim["expect"],
+                    "summary": check["summary"],
+                    "instance": check["instance"],
+                    "python": script(paper["folder"], claim["id"], check["name"], check["python"]),
+                }
+                path = folder / f"{paper['slug']}_{claim['id']}_{check['name']}.json"
+                write_atomically(path, json.dumps(jsonable(data), indent=1, ensure_ascii=False) + "\n")
+                saved.append(path)
+    return saved
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a saved counterexample.
+
+    Raises:
+        LoadError: not such a file; names it and the reason.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LoadError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"{path}: not a JSON file ({type(error).__name__})") from None
+    needed = ("folder", "slug", "claim", "check", "expect", "instance")
+    if not isinstance(data, dict) or data.get("format") != _FORMAT or any(k not in data for k in needed):
+        raise LoadError(f"{path}: not a klsim counterexample")
+    if not all(isinstance(data[k], str) for k in needed[:-1]) or not isinstance(data["instance"], dict):
+        raise LoadError(f"{path}: not a klsim counterexample")
+    return data
+
+
+def replay(path: Path) -> tuple[dict[str, Any], Judgement]:
+    """Judge a saved counterexample again with the check as it is now.
+
+    Raises:
+        LoadError: the file, the paper or the check cannot be loaded, or the check takes other arguments.
+    """
+    data = read(path)
+    check = load_check(data["folder"], data["claim"], data["check"])
+    if not isinstance(check.kind, InstanceKind):
+        raise LoadError(f"{path}: {data['slug']}/{data['claim']} is not judged instance by instance")
+    try:
+        instance = {name: decode(value) for name, value in data["instance"].items()}
+    except ValueError as error:
+        raise LoadError(f"{path}: {error}") from None
+    try:
+        return data, check.kind.judge(check(**instance))
+    except Exception as error:
+        raise LoadError(f"{path}: the check raised {type(error).__name__}: {error}") from None

@@ -1,0 +1,339 @@
+"""Figures of a paper: computed into a table, written as CSV, drawn from that CSV.
+
+A paper's ``figures.py``::
+
+    figures = Figures()
+
+    @figures.figure("reward-vs-lambda", title="...", caption="...")
+    def reward_vs_lambda(run: Run):
+        return {"lam": [...], "series": [...], "reward": [...]}    # columns of equal length
+
+    @reward_vs_lambda.draw
+    def _(table: Table, figure):
+        axes = figure.subplots()
+        for series in table.distinct("series"):
+            rows = table.rows(series=series)
+            axes.plot(rows["lam"], rows["reward"], label=series)
+        axes.set(xlabel="lambda", ylabel="expected reward")
+
+The drawing sees only what the CSV holds, so every curve can be checked against it. A run with
+``run.full`` uses the paper's own sizes; `Run.stage` keeps finished parts of it on disk, so that a
+killed run resumes. The same seed gives the same CSV bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from klsim.claims.certificate import write_atomically
+from klsim.claims.loader import LoadError, submodule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+__all__ = ["COLOURS", "Drawn", "Figure", "FigureTask", "Figures", "Run", "Table", "figure_set", "style"]
+
+# Okabe and Ito's palette: distinct for every common kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+
+
+class Table:
+    """Columns of equal length, as read back from a figure's CSV."""
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        self.columns = {name: np.asarray(values) for name, values in columns.items()}
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if not lengths or len(set(lengths.values())) > 1 or any(c.ndim != 1 for c in self.columns.values()):
+            raise ValueError(f"a table needs one-dimensional columns of equal length, got {lengths}")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.columns:
+            raise KeyError(f"no column {name!r} (there are {', '.join(self.columns)})")
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def rows(self, **equal: Any) -> Table:
+        """The rows in which every named column has the given value."""
+        keep = np.ones(len(self), dtype=bool)
+        for name, value in equal.items():
+            keep &= self[name] == value
+        return Table({name: values[keep] for name, values in self.columns.items()})
+
+    def distinct(self, name: str) -> list[Any]:
+        """The values of a column, each once, in order of appearance."""
+        return list(dict.fromkeys(self[name].tolist()))
+
+    def to_csv(self) -> str:
+        """Comma-separated text, floats to 12 significant digits."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(zip(*([_cell(v) for v in c.tolist()] for c in self.columns.values())))
+        return buffer.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str) -> Table:
+        """The inverse of `to_csv`; a column whose cells are all numbers becomes numeric."""
+        header, *rows = csv.reader(io.StringIO(text))
+        return cls({name: _column([row[i] for row in rows]) for i, name in enumerate(header)})
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _column(cells: list[str]) -> np.ndarray:
+    try:
+        return np.asarray([float(c) for c in cells])
+    except ValueError:
+        return np.asarray(cells, dtype=str)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a figure is computed.
+
+    Attributes:
+        seed: all randomness follows from it.
+        full: the paper's own sizes instead of the quick ones.
+        stages: where finished stages are kept; None keeps nothing.
+        on_stage: called with the key of every stage that is finished, for progress.
+    """
+
+    seed: int = 0
+    full: bool = False
+    stages: Path | None = None
+    on_stage: Callable[[str], None] | None = field(default=None, compare=False)
+
+    def rng(self, *key: int | str) -> np.random.Generator:
+        """A generator that depends on the seed and ``key`` only."""
+        words = [k if isinstance(k, int) else zlib.crc32(k.encode()) for k in key]
+        return np.random.default_rng(np.random.SeedSequence([self.seed, *words]))
+
+    def stage(self, key: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """The arrays that ``compute`` returns, from disk if a run with this seed and key kept them."""
+        path = self._stage_path(key)
+        if path is not None and path.is_file():
+            try:
+                with np.load(path, allow_pickle=False) as kept:
+                    return dict(kept)
+            except (OSError, ValueError):
+                path.unlink(missing_ok=True)  # cut off by a kill of an older version: compute it again
+        arrays = {name: np.asarray(value) for name, value in compute().items()}
+        if path is not None:
+            _save_arrays(path, arrays)
+        if self.on_stage:
+            self.on_stage(key)
+        return arrays
+
+    def _stage_path(self, key: str) -> Path | None:
+        if self.stages is None:
+            return None
+        digest = hashlib.sha256(f"{self.seed}\n{self.full}\n{key}".encode()).hexdigest()[:20]
+        return self.stages / f"{digest}.npz"
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".stage.", suffix=".npz")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass
+class Figure:
+    """One figure: how its table is computed, and how it is drawn."""
+
+    name: str
+    title: str
+    caption: str
+    size: tuple[float, float]
+    compute: Callable[[Run], Mapping[str, Sequence[Any]]]
+    drawing: Callable[[Table, Canvas], None] | None = None
+    has_full: bool = False
+
+    def draw(self, drawing: Callable[[Table, Canvas], None]) -> Callable[[Table, Canvas], None]:
+        """Decorator: the function that draws the table onto a matplotlib figure."""
+        self.drawing = drawing
+        return drawing
+
+
+class Figures:
+    """The figures of one paper, in order of definition."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Figure] = {}
+
+    def figure(
+        self,
+        name: str,
+        *,
+        title: str,
+        caption: str,
+        size: tuple[float, float] = (7.0, 4.2),
+        has_full: bool = False,
+    ) -> Callable[[Callable[[Run], Mapping[str, Sequence[Any]]]], Figure]:
+        """Decorator for the function that computes the table.
+
+        Args:
+            name: file name, lower case with dashes.
+            title: one line; the report shows it above the figure.
+            caption: what is plotted, with which settings, and what to see in it.
+            size: inches.
+            has_full: the function knows ``run.full`` (the paper's own sizes).
+        """
+        if name in self.by_name:
+            raise ValueError(f"there is a figure {name!r} already")
+
+        def add(compute: Callable[[Run], Mapping[str, Sequence[Any]]]) -> Figure:
+            self.by_name[name] = Figure(name, title, caption, size, compute, has_full=has_full)
+            return self.by_name[name]
+
+        return add
+
+
+def style() -> dict[str, Any]:
+    """matplotlib settings of all figures: colour-blind-safe, readable in print, reproducible bytes."""
+    from cycler import cycler
+
+    return {
+        "axes.prop_cycle": cycler(color=COLOURS),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "font.size": 9.5,
+        "axes.titlesize": 10,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "lines.linewidth": 1.6,
+        "lines.markersize": 4,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "savefig.dpi": 150,
+        "svg.hashsalt": "klsim",
+        "path.simplify_threshold": 0.3,
+    }
+
+
+def figure_set(folder: Path) -> Figures | None:
+    """The `Figures` that a paper's ``figures.py`` defines; None if it has none.
+
+    Raises:
+        LoadError: the file cannot be imported, defines not exactly one `Figures`, or a figure has no drawing.
+    """
+    if not (folder / "figures.py").is_file():
+        return None
+    found = [v for v in vars(submodule(folder, "figures")).values() if isinstance(v, Figures)]
+    if len(found) != 1:
+        raise LoadError(f"{folder / 'figures.py'}: must define exactly one Figures, found {len(found)}")
+    for made in found[0].by_name.values():
+        if made.drawing is None:
+            raise LoadError(f"{folder / 'figures.py'}: figure {made.name!r} has no drawing")
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of one figure. ``files`` are relative to the output folder."""
+
+    slug: str
+    name: str
+    title: str
+    caption: str
+    full: bool
+    files: tuple[str, ...] = ()
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FigureTask:
+    """Compute and draw one figure; picklable, for `klsim.claims.parallel.execute`."""
+
+    folder: str
+    slug: str
+    name: str
+    out: str
+    seed: int = 0
+    full: bool = False
+    stages: str = ""
+
+    def run(self, on_stage: Callable[[str], None] | None = None) -> Drawn:
+        """Write ``<out>/<slug>[/full]/<name>.{csv,svg,png,json}``; an error in the figure is recorded."""
+        start = time.perf_counter()
+        found = figure_set(Path(self.folder))
+        assert found is not None
+        made = found.by_name[self.name]
+        drawn = Drawn(self.slug, made.name, made.title, made.caption, self.full)
+        stages = Path(self.stages) / self.slug / self.name if self.stages else None
+        try:
+            files = self._make(made, Run(self.seed, self.full, stages, on_stage))
+        except Exception as error:
+            text = "".join(traceback.format_exception(error, limit=-6))
+            return Drawn(**{**asdict(drawn), "error": text, "seconds": time.perf_counter() - start})
+        return Drawn(**{**asdict(drawn), "files": files, "seconds": time.perf_counter() - start})
+
+    def _make(self, made: Figure, run: Run) -> tuple[str, ...]:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure as Canvas
+
+        table = Table(made.compute(run))
+        _reject_nan(made.name, table)
+        folder = Path(self.slug) / "full" if self.full else Path(self.slug)
+        base = Path(self.out) / folder
+        text = table.to_csv()
+        write_atomically(base / f"{made.name}.csv", text)
+        with matplotlib.rc_context(style()):
+            canvas = Canvas(figsize=made.size, layout="constrained")
+            FigureCanvasAgg(canvas)
+            assert made.drawing is not None
+            made.drawing(Table.from_csv(text), canvas)
+            for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+                buffer = io.BytesIO()
+                canvas.savefig(buffer, format=suffix, metadata=metadata)
+                _write_bytes(base / f"{made.name}.{suffix}", buffer.getvalue())
+        about = {"title": made.title, "caption": made.caption, "seed": self.seed, "full": self.full}
+        write_atomically(base / f"{made.name}.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        return tuple(
+            (folder / f"{made.name}.{suffix}").as_posix() for suffix in ("svg", "png", "csv", "json")
+        )
+
+
+def _reject_nan(name: str, table: Table) -> None:
+    for column, values in table.columns.items():
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            row = int(np.flatnonzero(np.isnan(values))[0])
+            raise ValueError(f"figure {name!r}: column {column!r} is NaN in row {row}")
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
