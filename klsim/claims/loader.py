@@ -191,7 +191,7 @@ def _add_matches(pattern: str, loaded: dict[Path, Paper], chosen: dict[Path, lis
         ]
         near = get_close_matches(pattern, known, n=3)
         slugs = ", ".join(sorted(p.slug for p in loaded.values()))
-        hint = f"did you mean {', '.join(near)}?" if near else f"known papers: {slugs}"
+        hint = f"did you mean {', '.join(near)}?" if near else f"known papers: {slugs or 'none'}"
         raise LoadError(f"{pattern!r} matches no paper or claim; {hint}")
 
 

@@ -1,0 +1,314 @@
+"""The command line. Exit codes: 0 all as expected; 1 something is not; 2 wrong usage or bad input."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+import klsim
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="klsim",
+    help="Where a claim about KL-regularised RL objectives is settled.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+Select = Annotated[
+    list[str] | None,
+    typer.Argument(help="Slugs (gopd), claim ids (gopd/C3), globs ('*/C1') or paths to a claims.py."),
+]
+Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0)]
+Examples = Annotated[
+    int, typer.Option(help="Hypothesis examples a check; bulk instances scale with it.", min=1)
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", help="Worker processes; the result does not depend on it.")
+]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first claim not as expected.")]
+CertificateFile = Annotated[Path, typer.Option("--certificate", help="The certificate to read.")]
+CERTIFICATE = Path("certificate.json")
+COUNTEREXAMPLES = Path("counterexamples")
+STAGES = Path(".klsim") / "stages"
+
+
+def _one_line_errors(command: Command) -> Command:
+    """Bad input ends with one line on standard error and exit code 2."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            typer.secho(f"klsim: {error}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(2) from None
+
+    return guarded  # type: ignore[return-value]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"klsim {klsim.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("list")
+@_one_line_errors
+def list_papers(
+    select: Select = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Papers, claims and figures."""
+    from klsim.claims.loader import select as choose
+    from klsim.report.figures import figure_set
+
+    rows = []
+    for chosen in choose(select or []):
+        figures = figure_set(chosen.folder)
+        rows.append(
+            {
+                "slug": chosen.paper.slug,
+                "title": chosen.paper.title,
+                "claims": {c.id: {"title": c.title, "expect": c.expect} for c in chosen.claims},
+                "figures": {} if figures is None else {n: f.title for n, f in figures.by_name.items()},
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    from klsim.report import terminal
+
+    terminal.show_list(rows)
+
+
+@app.command()
+@_one_line_errors
+def verify(
+    select: Select = None,
+    seed: Seed = 0,
+    examples: Examples = 100,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    as_json: Annotated[
+        str, typer.Option("--json", metavar="FILE", help="Where the certificate goes; - prints it.")
+    ] = str(CERTIFICATE),
+    fail_fast: FailFast = False,
+) -> None:
+    """Try to break the claims; write the certificate."""
+    from klsim.claims import certificate as certificates
+
+    certificate = _verify(select, seed, examples, jobs, scheduler, fail_fast)
+    if as_json == "-":
+        typer.echo(json.dumps(certificates.jsonable(certificate), indent=1, ensure_ascii=False))
+    else:
+        certificates.write(certificate, Path(as_json))
+        _show_certificate(certificate)
+        typer.echo(f"certificate: {as_json}")
+    raise typer.Exit(0 if certificate["as_expected"] else 1)
+
+
+def _verify(
+    select: list[str] | None,
+    seed: int,
+    examples: int,
+    jobs: int | None,
+    scheduler: str | None,
+    fail_fast: bool = False,
+) -> dict[str, Any]:
+    from klsim.claims import loader, runner
+    from klsim.claims.search import Strength
+    from klsim.report import terminal
+
+    units = runner.units_of(loader.select(select or []), seed, Strength.of(examples))
+    with terminal.progress("verify", len(units)) as advance:
+        return runner.verify(
+            *(select or []),
+            seed=seed,
+            examples=examples,
+            jobs=_jobs(jobs, len(units)),
+            scheduler=scheduler,
+            fail_fast=fail_fast,
+            on_done=lambda unit, outcome: advance(unit.name),
+        )
+
+
+def _jobs(asked: int | None, tasks: int) -> int:
+    """All cores unless asked otherwise; few tasks are not worth starting workers."""
+    if asked is not None:
+        return asked
+    return 1 if tasks < 8 else -1
+
+
+def _show_certificate(certificate: dict[str, Any]) -> None:
+    from klsim.claims import counterexample
+    from klsim.report import terminal
+
+    saved = counterexample.save_all(certificate, COUNTEREXAMPLES)
+    terminal.show_certificate(certificate)
+    if saved:
+        typer.echo(f"counterexamples: {len(saved)} in {COUNTEREXAMPLES}/ (klsim replay FILE)")
+
+
+@app.command()
+@_one_line_errors
+def reproduce(
+    select: Select = None,
+    out: Annotated[Path, typer.Option(help="Where figures go.")] = Path("figures"),
+    report_folder: Annotated[Path, typer.Option("--report", help="Where the report goes.")] = Path("report"),
+    seed: Seed = 0,
+    examples: Examples = 100,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Only redraw figures, at the papers' own sizes; resumes after a kill."),
+    ] = False,
+) -> None:
+    """Verify the claims, draw the figures, write the report: the main job."""
+    from klsim.claims import certificate as certificates
+    from klsim.report.html import write_report
+
+    if full:
+        drawn = _draw_full(select, out, seed)
+        _show_drawn(drawn)
+        raise typer.Exit(1 if any(d.error for d in drawn) else 0)
+    certificate = _verify(select, seed, examples, jobs, scheduler)
+    certificates.write(certificate, CERTIFICATE)
+    drawn = _draw(select, out, seed, jobs, scheduler) if certificate["complete"] else []
+    page = write_report(certificates.read(CERTIFICATE), figures=out, out=report_folder)
+    _show_certificate(certificate)
+    _show_drawn(drawn)
+    typer.echo(f"certificate: {CERTIFICATE}\nreport: {page.resolve()}")
+    raise typer.Exit(0 if certificate["as_expected"] and not any(d.error for d in drawn) else 1)
+
+
+def _figure_tasks(select: list[str] | None, out: Path, seed: int, *, full: bool) -> list[Any]:
+    from klsim.claims.loader import select as choose
+    from klsim.report.figures import FigureTask, figure_set
+
+    tasks = []
+    for chosen in choose(select or []):
+        figures = figure_set(chosen.folder)
+        for made in figures.by_name.values() if figures else ():
+            if made.has_full or not full:
+                where = (str(chosen.folder), chosen.paper.slug, made.name, str(out))
+                tasks.append(FigureTask(*where, seed, full, str(STAGES) if full else ""))
+    return tasks
+
+
+def _draw(
+    select: list[str] | None, out: Path, seed: int, jobs: int | None, scheduler: str | None
+) -> list[Any]:
+    from klsim.claims.parallel import execute
+    from klsim.report import terminal
+
+    tasks = _figure_tasks(select, out, seed, full=False)
+    drawn: list[Any] = [None] * len(tasks)
+    with terminal.progress("figures", len(tasks)) as advance:
+        for index, result in execute(tasks, jobs=_jobs(jobs, len(tasks)), scheduler=scheduler):
+            drawn[index] = result
+            advance(f"{result.slug}/{result.name}")
+    return drawn
+
+
+def _draw_full(select: list[str] | None, out: Path, seed: int) -> list[Any]:
+    """One figure after another; every finished stage is kept, so a killed run resumes."""
+    from klsim.report import terminal
+
+    tasks = _figure_tasks(select, out, seed, full=True)
+    if not tasks:
+        raise ValueError("none of the selected papers has a figure with a full-size version")
+    drawn = []
+    with terminal.progress("full figures", len(tasks)) as advance:
+        for task in tasks:
+            advance.describe(f"{task.slug}/{task.name}")
+            drawn.append(task.run(on_stage=lambda key, t=task: advance.describe(f"{t.slug}/{t.name}: {key}")))
+            advance(f"{task.slug}/{task.name}")
+    return drawn
+
+
+def _show_drawn(drawn: list[Any]) -> None:
+    from klsim.report import terminal
+
+    terminal.show_drawn(drawn)
+
+
+@app.command()
+@_one_line_errors
+def report(
+    certificate: CertificateFile = CERTIFICATE,
+    figures: Annotated[Path, typer.Option(help="Where the figures are.")] = Path("figures"),
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report"),
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """The HTML report of the last certificate."""
+    from klsim.claims import certificate as certificates
+    from klsim.report.html import write_report
+
+    page = write_report(certificates.read(certificate), figures=figures, out=out)
+    typer.echo(f"report: {page.resolve()}")
+    if open_it:
+        typer.launch(page.resolve().as_uri())
+
+
+@app.command()
+@_one_line_errors
+def findings(
+    certificate: CertificateFile = CERTIFICATE,
+    update: Annotated[
+        Path | None, typer.Option(help="Rewrite the findings table in this Markdown file.")
+    ] = None,
+) -> None:
+    """Statements that are false as printed: the table of the last certificate."""
+    from klsim.claims import certificate as certificates
+    from klsim.report import findings as tables
+
+    read = certificates.read(certificate)
+    if update is None:
+        typer.echo(tables.findings_markdown(read))
+    else:
+        tables.update_readme(update, read)
+        typer.echo(f"updated: {update}")
+
+
+@app.command()
+@_one_line_errors
+def replay(file: Annotated[Path, typer.Argument(help="A saved counterexample.")]) -> None:
+    """Judge a saved counterexample again. Exit code 1 if a claim that should hold is still broken."""
+    from klsim.claims import counterexample
+
+    data, judged = counterexample.replay(file)
+    typer.echo(data.get("python", ""))
+    typer.echo(f"{data['slug']}/{data['claim']} ({data['check']}): {judged.verdict}: {judged.summary}")
+    raise typer.Exit(1 if judged.verdict == "refuted" and data["expect"] != "refuted" else 0)
+
+
+def main() -> None:
+    """Entry point of the ``klsim`` command."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,164 @@
+"""Tables and progress bars in the terminal; plain text without bars when it is not one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from klsim.report.figures import Drawn
+
+__all__ = ["Advance", "progress", "show_certificate", "show_drawn", "show_list"]
+
+# Symbol, word and colour: never colour alone.
+_BADGES = {
+    "holds": "[green]✓ holds[/]",
+    "refuted": "[red]✗ refuted[/]",
+    "not_shown": "[yellow]– not shown[/]",
+    "error": "[red]! error[/]",
+    "not_run": "[dim]· not run[/]",
+}
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, emoji=False, width=160)
+    return console
+
+
+class Advance:
+    """Moves a progress bar: call it when a task is done; `describe` names what is going on."""
+
+    def __init__(self, bar: Progress, task: Any, label: str) -> None:
+        self._bar, self._task, self._label = bar, task, label
+
+    def __call__(self, name: str) -> None:
+        self._bar.update(self._task, advance=1)
+        self.describe(name)
+
+    def describe(self, name: str) -> None:
+        shown = name if len(name) <= 60 else name[:57] + "…"
+        self._bar.update(self._task, description=f"{self._label} [dim]{escape(shown)}[/]")
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Advance]:
+    """A bar on standard error while the block runs; nothing when that is not a terminal."""
+    console = _console(stderr=True)
+    columns = (
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield Advance(bar, bar.add_task(label, total=total), label)
+
+
+def show_list(rows: Sequence[dict[str, Any]]) -> None:
+    """The table of ``klsim list``."""
+    console = _console()
+    for row in rows:
+        table = Table(
+            title=f"{row['slug']}: {escape(row['title'])}", title_justify="left", title_style="bold"
+        )
+        table.add_column("claim", no_wrap=True)
+        table.add_column("statement")
+        table.add_column("expected", no_wrap=True)
+        for name, claim in row["claims"].items():
+            table.add_row(f"{row['slug']}/{name}", escape(claim["title"]), claim["expect"].replace("_", " "))
+        console.print(table)
+        if row["figures"]:
+            console.print(f"figures: {escape(', '.join(row['figures']))}\n")
+
+
+def show_certificate(certificate: dict[str, Any]) -> None:
+    """A table a paper, then what is not as expected, then one line."""
+    console = _console()
+    for paper in certificate["papers"]:
+        console.print(_paper_table(paper))
+    for paper in certificate["papers"]:
+        for claim in paper["claims"]:
+            if not claim["as_expected"]:
+                _explain(console, paper, claim)
+    claims = [c for p in certificate["papers"] for c in p["claims"]]
+    controls = [k for c in claims for check in c["checks"] for k in check["controls"]]
+    good, passed = sum(c["as_expected"] for c in claims), sum(k["passed"] for k in controls)
+    findings = sum(c["expect"] == "refuted" and c["verdict"] == "refuted" for c in claims)
+    colour = "green" if certificate["as_expected"] else "red"
+    state = "" if certificate["complete"] else " (interrupted: not everything was run)"
+    console.print(
+        f"[{colour}]{good} of {len(claims)} claims as expected[/]{state}, "
+        f"{passed} of {len(controls)} controls told apart, {findings} statements refuted as printed; "
+        f"seed {certificate['seed']}, {certificate['seconds']:.0f} s"
+    )
+
+
+def _paper_table(paper: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"{paper['slug']}: {escape(paper['title'])}", title_justify="left", title_style="bold"
+    )
+    table.add_column("claim", no_wrap=True)
+    table.add_column("statement", ratio=3)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("worst case", ratio=3)
+    table.add_column("controls", justify="right", no_wrap=True)
+    table.add_column("s", justify="right", no_wrap=True)
+    for claim in paper["claims"]:
+        controls = [k for check in claim["checks"] for k in check["controls"]]
+        told = f"{sum(k['passed'] for k in controls)}/{len(controls)}"
+        badge = _BADGES[claim["verdict"]] + ("" if claim["as_expected"] else " [red](unexpected)[/]")
+        worst = escape(_deciding(claim)["summary"])
+        table.add_row(claim["id"], escape(claim["title"]), badge, worst, told, f"{claim['seconds']:.1f}")
+    return table
+
+
+def _deciding(claim: dict[str, Any]) -> dict[str, Any]:
+    """The check that made the verdict; of several that hold, the one nearest to its tolerance."""
+
+    def severity(check: dict[str, Any]) -> tuple[bool, float]:
+        measured = check["measured"]
+        allowed = measured.get("tolerance") or 1.0
+        error = measured.get("worst_error", 0.0)
+        return check["verdict"] == claim["verdict"], float(error) / allowed
+
+    return max(claim["checks"], key=severity)
+
+
+def _explain(console: Console, paper: dict[str, Any], claim: dict[str, Any]) -> None:
+    from klsim.claims.counterexample import script
+
+    name = f"{paper['slug']}/{claim['id']}"
+    verdict = claim["verdict"].replace("_", " ")
+    console.print(f"\n[bold]{name}[/] {escape(claim['title'])}: expected {claim['expect']}, got {verdict}")
+    for check in claim["checks"]:
+        if check["verdict"] not in ("holds", "not_run") or claim["expect"] == "refuted":
+            console.print(f"  {check['name']} ({check['kind']}): {escape(check['summary'])}")
+        if check["python"] and check["verdict"] == "refuted" and claim["expect"] != "refuted":
+            text = script(paper["folder"], claim["id"], check["name"], check["python"])
+            console.print("  minimal counterexample:\n", style="dim")
+            console.print(escape("".join(f"    {line}\n" for line in text.splitlines())), soft_wrap=True)
+        if check["error"]:
+            console.print(escape(check["error"]), style="red")
+        for control in check["controls"]:
+            if not control["passed"] and control["verdict"] != "not_run":
+                got = control["verdict"].replace("_", " ")
+                console.print(f"  control {escape(control['name'])!r}: {got} ({escape(control['summary'])})")
+    if not any(check["controls"] for check in claim["checks"]):
+        console.print("  no negative control: nothing shows that the check can tell true from false")
+
+
+def show_drawn(drawn: Sequence[Drawn]) -> None:
+    """One line a failed figure, and a total."""
+    console = _console()
+    for figure in drawn:
+        if figure.error:
+            console.print(f"[red]figure {figure.slug}/{figure.name} failed[/]\n{escape(figure.error)}")
+    if drawn:
+        console.print(f"{sum(not f.error for f in drawn)} of {len(drawn)} figures drawn")
