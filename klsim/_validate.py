@@ -89,8 +89,8 @@ def arrays(**named: Any) -> tuple[Any, ...]:
     for name, value in converted.items():
         _reject_non_real(name, value)
     xp = array_namespace(np.empty(0))
-    kinds = [a.dtype for a in converted.values() if a.dtype.kind == "f" and a.ndim]
-    dtype = np.result_type(*kinds) if kinds else np.dtype(np.float64)
+    given = [a.dtype for a in converted.values() if a.dtype.kind == "f" and a.ndim]
+    dtype = np.result_type(*given) if given else np.dtype(np.float64)
     if dtype.itemsize < 4 or dtype.itemsize > 8:
         dtype = np.dtype(np.float64)
     return (xp, *(np.asarray(a, dtype=dtype) for a in converted.values()))
@@ -242,9 +242,9 @@ def boolean_mask(name: str, value: Any, shape: tuple[int, ...] | None = None) ->
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     """One of the named ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         fail(name, f"must be one of {', '.join(map(repr, choices))}", value)
-    return value
+    return str(value)
 
 
 def generator(rng: np.random.Generator | int) -> np.random.Generator:

@@ -47,9 +47,8 @@ class Unit:
         return self.run_in(load(Path(self.folder)))
 
     def run_in(self, paper: Paper) -> Outcome:
-        test: Check | Control = next(c for c in paper.claims[self.claim].checks if c.name == self.check)
-        if self.control:
-            test = next(c for c in test.controls if c.name == self.control)
+        check = next(c for c in paper.claims[self.claim].checks if c.name == self.check)
+        test = next((c for c in check.controls if c.name == self.control), check)
         return run(test, self.name, self.seed, self.strength)
 
 
@@ -135,11 +134,13 @@ def assemble(
 ) -> dict[str, Any]:
     """The certificate of what was run."""
     papers = []
+    claims = []
     for chosen in selections:
         records = []
         for claim in chosen.claims:
             mine = {(u.check, u.control): o for u, o in results.items() if _of(claim, u)}
             records.append(_claim_record(claim, mine))
+        claims += records
         paper = chosen.paper
         papers.append(
             {
@@ -152,7 +153,6 @@ def assemble(
                 "claims": records,
             }
         )
-    claims = [c for p in papers for c in p["claims"]]
     return {
         "schema": certificates.SCHEMA_VERSION,
         "klsim": klsim.__version__,

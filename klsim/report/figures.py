@@ -32,7 +32,7 @@ import tempfile
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 class Table:
     """Columns of equal length, as read back from a figure's CSV."""
 
-    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
+    def __init__(self, columns: Mapping[str, Any]) -> None:
         self.columns = {name: np.asarray(values) for name, values in columns.items()}
         lengths = {name: len(values) for name, values in self.columns.items()}
         if not lengths or len(set(lengths.values())) > 1 or any(c.ndim != 1 for c in self.columns.values()):
@@ -154,7 +154,7 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".stage.", suffix=".npz")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -169,7 +169,7 @@ class Figure:
     title: str
     caption: str
     size: tuple[float, float]
-    compute: Callable[[Run], Mapping[str, Sequence[Any]]]
+    compute: Callable[[Run], Mapping[str, Any]]
     drawing: Callable[[Table, Canvas], None] | None = None
     has_full: bool = False
 
@@ -193,7 +193,7 @@ class Figures:
         caption: str,
         size: tuple[float, float] = (7.0, 4.2),
         has_full: bool = False,
-    ) -> Callable[[Callable[[Run], Mapping[str, Sequence[Any]]]], Figure]:
+    ) -> Callable[[Callable[[Run], Mapping[str, Any]]], Figure]:
         """Decorator for the function that computes the table.
 
         Args:
@@ -206,14 +206,14 @@ class Figures:
         if name in self.by_name:
             raise ValueError(f"there is a figure {name!r} already")
 
-        def add(compute: Callable[[Run], Mapping[str, Sequence[Any]]]) -> Figure:
+        def add(compute: Callable[[Run], Mapping[str, Any]]) -> Figure:
             self.by_name[name] = Figure(name, title, caption, size, compute, has_full=has_full)
             return self.by_name[name]
 
         return add
 
 
-def style() -> dict[str, Any]:
+def style() -> Any:
     """matplotlib settings of all figures: colour-blind-safe, readable in print, reproducible bytes."""
     from cycler import cycler
 
@@ -308,7 +308,7 @@ class FigureTask:
         base = Path(self.out) / folder
         text = table.to_csv()
         write_atomically(base / f"{made.name}.csv", text)
-        with matplotlib.rc_context(style()):
+        with matplotlib.rc_context(rc=style()):
             canvas = Canvas(figsize=made.size, layout="constrained")
             FigureCanvasAgg(canvas)
             assert made.drawing is not None
