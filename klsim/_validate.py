@@ -22,6 +22,7 @@ __all__ = [
     "budgets",
     "fail",
     "finite",
+    "first_true",
     "generator",
     "integer",
     "integers",
@@ -106,7 +107,7 @@ def _reject_non_real(name: str, value: Array) -> None:
         raise TypeError(f"{name}: must hold real numbers, got dtype {value.dtype}")
 
 
-def _first(xp: Any, bad: Array) -> tuple[int, ...] | None:
+def first_true(xp: Any, bad: Array) -> tuple[int, ...] | None:
     """Index of the first True of ``bad``, or None. () for a true scalar."""
     if not bool(xp.any(bad)):
         return None
@@ -115,7 +116,7 @@ def _first(xp: Any, bad: Array) -> tuple[int, ...] | None:
 
 
 def _refuse(xp: Any, name: str, x: Array, bad: Array, rule: str) -> None:
-    index = _first(xp, bad)
+    index = first_true(xp, bad)
     if index is not None:
         fail(name, rule, float(x[index]) if index else float(x), index)
 
@@ -160,7 +161,7 @@ def log_probs(name: str, xp: Any, x: Array, *, normalised: bool = True) -> Array
     if normalised:
         total = top[..., 0] + xp.log(xp.sum(xp.exp(x - top), axis=-1))
         tolerance = normalisation_tolerance(xp, x.dtype)
-        index = _first(xp, xp.abs(total) > tolerance)
+        index = first_true(xp, xp.abs(total) > tolerance)
         if index is not None:
             mass = math.exp(min(float(total[index] if index else total), 700.0))
             rule = "probabilities must sum to 1 (log_normalize makes them)"

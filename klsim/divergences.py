@@ -1,0 +1,452 @@
+r"""f-divergences: one object a generator, used for divergences, optima, planning and losses.
+
+.. math:: D_f(P \| Q) = \sum_a q_a f(p_a / q_a), \quad 0 f(p/0) = p f'(\infty), \quad f(0) = f(0^+)
+
+Every generator is normalised to ``f(1) = f'(1) = 0`` (adding ``c (t - 1)`` does not change ``D_f``), so
+all terms are non-negative and a divergence near 0 keeps its relative accuracy. In ``D_f(pi‖ref)``:
+
+=============  =====================================  ==========================
+name           ``f(t)``                               ``D_f(pi‖ref)``
+=============  =====================================  ==========================
+``kl``         ``t log t - t + 1``                    reverse KL, KL(pi‖ref)
+``forward_kl`` ``-log t + t - 1``                     KL(ref‖pi)
+``js``         ``(t log t - (1+t) log((1+t)/2)) / 2`` Jensen-Shannon, <= log 2
+``chi2``       ``(t - 1)^2``                          Pearson chi²
+``hellinger``  ``(sqrt t - 1)^2 / 2``                 squared Hellinger, <= 1
+``tv``         ``|t - 1| / 2``                        total variation, <= 1
+``alpha``      ``(t^a - 1 - a (t-1)) / (a (a-1))``    Cressie-Read family
+=============  =====================================  ==========================
+
+A mismatch of supports gives the value that the formula has, ``inf`` included; never NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from klsim import _validate
+from klsim.distributions import _log_sum_exp, _quiet, _safe
+
+__all__ = [
+    "GENERATORS",
+    "Alpha",
+    "Generator",
+    "chi2",
+    "f_divergence",
+    "js",
+    "kl",
+    "renyi",
+    "tv",
+]
+
+Array = Any
+# Coefficients of phi(x) = exp(x) - 1 - x = sum_k x^k / k!, for |x| <= 1/2 (the next term is < 1e-18).
+_PHI = tuple(1.0 / math.factorial(k) for k in range(2, 17))
+
+
+def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
+    """``sum_k c_k x^(k+2)`` by Horner's rule."""
+    total = 0.0 * x + coefficients[-1]
+    for c in coefficients[-2::-1]:
+        total = total * x + c
+    return total * x * x
+
+
+def excess(xp: Any, log_p: Array, log_q: Array, difference: Array | None = None) -> Array:
+    """``q - p + p (log p - log q) >= 0`` for finite logs: the terms of KL(p‖q), without cancellation.
+
+    ``difference``: ``log q - log p`` where the caller knows it better than the rounded logs.
+    """
+    d = log_q - log_p if difference is None else difference
+    near = xp.abs(d) <= 0.5
+    close = xp.exp(log_p) * _polynomial(xp.where(near, d, xp.zeros_like(d)), _PHI)
+    far = xp.exp(log_q) - xp.exp(log_p) - xp.exp(log_p) * xp.where(near, xp.zeros_like(d), d)
+    return xp.where(near, close, far)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A convex ``f`` on ``t >= 0`` with ``f(1) = f'(1) = 0``.
+
+    Attributes:
+        name: its key in `GENERATORS`.
+        at_zero: ``f(0)``, possibly ``inf``.
+        slope_at_zero: ``f'(0+)``, possibly ``-inf``.
+        recession: ``f'(inf) = lim f(t)/t``, possibly ``inf``.
+        curvature: ``f''(1)``; ``D_f ≈ f''(1)/2 · chi²`` near equality (``inf`` for TV).
+    """
+
+    name: str
+    at_zero: float
+    slope_at_zero: float
+    recession: float
+    curvature: float
+
+    def value(self, t: Array) -> Array:
+        """``f(t)`` for ``t >= 0``."""
+        xp, t = _validate.arrays(t=t)
+        _validate.budgets("t", xp, t)
+        with np.errstate(all="ignore"):
+            positive = xp.where(t > 0, t, xp.ones_like(t))
+            inside = self.term(xp, xp.log(positive), xp.zeros_like(t))
+            return xp.where(t > 0, inside, xp.full_like(t, self.at_zero))
+
+    def derivative(self, t: Array) -> Array:
+        """``f'(t)`` for ``t > 0`` (``slope_at_zero`` at 0)."""
+        raise NotImplementedError  # pragma: no cover
+
+    def inverse_derivative(self, y: Array) -> Array:
+        """The ``t >= 0`` that maximises ``t y - f(t)``: ``(f')^{-1}(y)``, clipped at 0.
+
+        ``inf`` for ``y`` at or above the recession slope.
+        """
+        raise NotImplementedError  # pragma: no cover
+
+    def conjugate(self, y: Array, lower: float = 0.0) -> Array:
+        """``f*(y) = sup_{t >= lower} (t y - f(t))``; ``inf`` where ``y`` exceeds the recession slope.
+
+        The supremum is over non-negative ``t`` by default, as for probability ratios; ``lower`` clips
+        it elsewhere. ``f*(0) = 0`` and ``(f*)'(y) = inverse_derivative(y)``.
+        """
+        xp, y = _validate.arrays(y=y)
+        _validate.real("lower", lower, low=0.0, high=1.0)
+        with np.errstate(all="ignore"):
+            t = self.inverse_derivative(y)
+            t = xp.where(t < lower, xp.full_like(t, lower), t)
+            finite = xp.isfinite(t)
+            t = xp.where(finite, t, xp.ones_like(t))
+            return xp.where(finite, t * y - self.value(t), self._conjugate_at_recession(xp, y))
+
+    def _conjugate_at_recession(self, xp: Any, y: Array) -> Array:
+        return xp.full_like(y, math.inf)
+
+    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
+        """``q f(p/q)`` for finite logs, stable near ``p = q`` and for far-apart magnitudes."""
+        raise NotImplementedError  # pragma: no cover
+
+    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
+        """``log (f')^{-1}(f'(exp(log_top)) - drop)`` for ``drop >= 0``, without cancellation.
+
+        In an f-regularised optimum it is ``log(pi/ref)`` of an outcome whose reward is ``beta·drop``
+        below that of the best one, whose log-ratio is ``log_top``. ``-inf`` where the ratio is 0.
+        """
+        raise NotImplementedError  # pragma: no cover
+
+
+class _KL(Generator):
+    def derivative(self, t: Array) -> Array:
+        xp, t = _validate.arrays(t=t)
+        with np.errstate(all="ignore"):
+            return xp.log(t)
+
+    def inverse_derivative(self, y: Array) -> Array:
+        xp, y = _validate.arrays(y=y)
+        with np.errstate(all="ignore"):
+            return xp.exp(y)
+
+    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
+        return excess(xp, log_p, log_q)
+
+    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
+        return log_top - drop
+
+
+class _ForwardKL(Generator):
+    def derivative(self, t: Array) -> Array:
+        _, t = _validate.arrays(t=t)
+        with np.errstate(all="ignore"):
+            return 1.0 - 1.0 / t
+
+    def inverse_derivative(self, y: Array) -> Array:
+        xp, y = _validate.arrays(y=y)
+        below = y < 1.0
+        return xp.where(below, 1.0 / xp.where(below, 1.0 - y, xp.ones_like(y)), xp.full_like(y, math.inf))
+
+    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
+        return excess(xp, log_q, log_p)
+
+    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
+        return -xp.log(xp.exp(-log_top) + drop)
+
+
+class _JS(Generator):
+    def derivative(self, t: Array) -> Array:
+        xp, t = _validate.arrays(t=t)
+        with np.errstate(all="ignore"):
+            return 0.5 * (xp.log(2.0 * t) - xp.log1p(t))
+
+    def inverse_derivative(self, y: Array) -> Array:
+        xp, y = _validate.arrays(y=y)
+        below = y < self.recession
+        rest = -xp.expm1(2.0 * (xp.where(below, y, xp.zeros_like(y)) - self.recession))
+        with np.errstate(all="ignore"):
+            return xp.where(below, xp.exp(2.0 * y) / 2.0 / rest, xp.full_like(y, math.inf))
+
+    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
+        x = log_p - log_q
+        small = xp.minimum(x, xp.zeros_like(x)), xp.minimum(-x, xp.zeros_like(x))
+        # log(m/p) = log((1 + e^-x)/2) and log(m/q) = log((1 + e^x)/2) with m the midpoint
+        to_p = xp.where(x >= 0, xp.log1p(xp.expm1(small[1]) / 2), -x + xp.log1p(xp.expm1(small[0]) / 2))
+        to_q = to_p + x
+        to_q = xp.where(xp.abs(x) < 0.5, xp.log1p(xp.expm1(xp.where(xp.abs(x) < 0.5, x, 0 * x)) / 2), to_q)
+        to_p = xp.where(xp.abs(x) < 0.5, xp.log1p(xp.expm1(xp.where(xp.abs(x) < 0.5, -x, 0 * x)) / 2), to_p)
+        from_p = excess(xp, log_p, log_p + to_p, to_p)
+        return 0.5 * (from_p + excess(xp, log_q, log_q + to_q, to_q))
+
+    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
+        far = drop > 300.0
+        near = xp.where(far, xp.zeros_like(drop), drop)
+        inside = -xp.log(xp.expm1(2 * near) + xp.exp(2 * near - log_top))
+        return xp.where(far, -2 * drop - xp.log1p(xp.exp(-log_top)), inside)
+
+
+class _Chi2(Generator):
+    def derivative(self, t: Array) -> Array:
+        _, t = _validate.arrays(t=t)
+        return 2.0 * (t - 1.0)
+
+    def inverse_derivative(self, y: Array) -> Array:
+        xp, y = _validate.arrays(y=y)
+        return xp.where(y > -2.0, 1.0 + y / 2.0, xp.zeros_like(y))
+
+    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
+        x = log_p - log_q
+        gap = xp.where(x > 0, log_p + xp.log(-xp.expm1(-xp.abs(x))), log_q + xp.log(-xp.expm1(-xp.abs(x))))
+        return xp.where(x == 0, xp.zeros_like(x), xp.exp(2 * xp.where(x == 0, log_q, gap) - log_q))
+
+    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
+        rest = 1.0 - drop / 2.0 * xp.exp(-log_top)
+        return xp.where(rest > 0, log_top + xp.log(xp.where(rest > 0, rest, xp.ones_like(rest))), -math.inf)
+
+
+class _Hellinger(Generator):
+    def derivative(self, t: Array) -> Array:
+        _, t = _validate.arrays(t=t)
+        with np.errstate(all="ignore"):
+            return 0.5 * (1.0 - 1.0 / t**0.5)
+
+    def inverse_derivative(self, y: Array) -> Array:
+        xp, y = _validate.arrays(y=y)
+        below = y < 0.5
+        return xp.where(
+            below, xp.where(below, 1.0 - 2.0 * y, xp.ones_like(y)) ** -2.0, xp.full_like(y, math.inf)
+        )
+
+    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
+        x = log_p - log_q
+        larger = xp.where(x > 0, log_p, log_q)
+        return 0.5 * xp.exp(larger) * xp.expm1(-xp.abs(x) / 2) ** 2
+
+    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
+        return -2.0 * xp.log(xp.exp(-log_top / 2) + 2.0 * drop)
+
+
+class _TV(Generator):
+    def derivative(self, t: Array) -> Array:
+        """A subgradient: -1/2 below 1, 0 at 1, 1/2 above."""
+        xp, t = _validate.arrays(t=t)
+        return 0.5 * xp.sign(t - 1.0)
+
+    def inverse_derivative(self, y: Array) -> Array:
+        """One maximiser of ``t y - f(t)``: 0 below -1/2, 1 on [-1/2, 1/2], ``inf`` above 1/2."""
+        xp, y = _validate.arrays(y=y)
+        inside = xp.where(y < -0.5, xp.zeros_like(y), xp.ones_like(y))
+        return xp.where(y > 0.5, xp.full_like(y, math.inf), inside)
+
+    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
+        x = log_p - log_q
+        return 0.5 * xp.exp(xp.where(x > 0, log_p, log_q)) * -xp.expm1(-xp.abs(x))
+
+    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
+        raise NotImplementedError("the derivative of TV has no inverse; optima.f_regularized treats it apart")
+
+
+@dataclass(frozen=True)
+class Alpha(Generator):
+    """``f(t) = (t^a - 1 - a (t - 1)) / (a (a - 1))`` for real ``a`` other than 0 and 1.
+
+    ``a -> 1`` is ``kl``, ``a -> 0`` is ``forward_kl``, ``a = 2`` is ``chi2 / 2``, ``a = 1/2`` is 4 times
+    ``hellinger``.
+
+    Raises:
+        ValueError: ``order`` is 0 or 1 (use the limits), or not finite.
+    """
+
+    order: float
+
+    def __init__(self, order: float) -> None:
+        order = _validate.real("order", order, low=-1e3, high=1e3)
+        if order in (0.0, 1.0):
+            _validate.fail("order", "0 is 'forward_kl' and 1 is 'kl'", order)
+        for name, value in (
+            ("name", f"alpha({order:g})"),
+            ("at_zero", 1.0 / order if order > 0 else math.inf),
+            ("slope_at_zero", -1.0 / (order - 1.0) if order > 1 else -math.inf),
+            ("recession", math.inf if order > 1 else 1.0 / (1.0 - order)),
+            ("curvature", 1.0),
+            ("order", order),
+        ):
+            object.__setattr__(self, name, value)
+
+    def derivative(self, t: Array) -> Array:
+        xp, t = _validate.arrays(t=t)
+        with np.errstate(all="ignore"):
+            return xp.expm1((self.order - 1.0) * xp.log(t)) / (self.order - 1.0)
+
+    def inverse_derivative(self, y: Array) -> Array:
+        xp, y = _validate.arrays(y=y)
+        base = 1.0 + (self.order - 1.0) * y
+        inside = xp.exp(xp.log(xp.where(base > 0, base, xp.ones_like(base))) / (self.order - 1.0))
+        return xp.where(base > 0, inside, xp.full_like(y, 0.0 if self.order > 1 else math.inf))
+
+    def _conjugate_at_recession(self, xp: Any, y: Array) -> Array:
+        limit = -1.0 / self.order if self.order < 0 else math.inf
+        return xp.where(y <= self.recession, xp.full_like(y, limit), xp.full_like(y, math.inf))
+
+    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
+        a, x = self.order, log_p - log_q
+        near = xp.abs(x) * max(1.0, abs(a)) <= 0.5
+        sums = [sum(a**j for j in range(k - 1)) / math.factorial(k) for k in range(2, 17)]
+        close = xp.exp(log_q) * _polynomial(xp.where(near, x, xp.zeros_like(x)), tuple(sums))
+        power = xp.exp(a * log_p + (1 - a) * log_q)
+        far = (power - xp.exp(log_q) - a * (xp.exp(log_p) - xp.exp(log_q))) / (a * (a - 1.0))
+        return xp.where(near, close, far)
+
+    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
+        c = self.order - 1.0
+        # t^c = t_top^c - c·drop, as a factor of t_top^c
+        rest = 1.0 - c * drop * xp.exp(-c * log_top)
+        inside = log_top + xp.log(xp.where(rest > 0, rest, xp.ones_like(rest))) / c
+        return xp.where(rest > 0, inside, xp.full_like(inside, -math.inf))
+
+
+GENERATORS: dict[str, Generator] = {
+    "kl": _KL("kl", 1.0, -math.inf, math.inf, 1.0),
+    "forward_kl": _ForwardKL("forward_kl", math.inf, -math.inf, 1.0, 1.0),
+    "js": _JS("js", 0.5 * math.log(2), -math.inf, 0.5 * math.log(2), 0.25),
+    "chi2": _Chi2("chi2", 1.0, -2.0, math.inf, 2.0),
+    "hellinger": _Hellinger("hellinger", 0.5, -math.inf, 0.5, 0.25),
+    "tv": _TV("tv", 0.5, -0.5, 0.5, math.inf),
+    "alpha(2)": Alpha(2.0),
+    "alpha(0.5)": Alpha(0.5),
+    "alpha(1.5)": Alpha(1.5),
+    "alpha(-1)": Alpha(-1.0),
+}
+
+
+def as_generator(generator: Generator | str) -> Generator:
+    """A generator by object or by name.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(generator, Generator):
+        return generator
+    return GENERATORS[_validate.one_of("generator", generator, tuple(GENERATORS))]
+
+
+def _pair(log_p: Array, log_q: Array) -> tuple[Any, Array, Array]:
+    xp, log_p, log_q = _validate.arrays(log_p=log_p, log_q=log_q)
+    _validate.log_probs("log_p", xp, log_p)
+    _validate.log_probs("log_q", xp, log_q)
+    _validate.same_last_axis(log_p=log_p, log_q=log_q)
+    log_p, log_q = xp.broadcast_arrays(log_p, log_q)
+    return xp, log_p, log_q
+
+
+@_quiet
+def f_divergence(log_p: Array, log_q: Array, generator: Generator | str) -> Array:
+    """``D_f(p‖q) = sum_a q_a f(p_a / q_a)``. Shapes: ``(..., A), (..., A) -> (...)``.
+
+    Raises:
+        ValueError: not distributions, shapes that do not broadcast, an unknown generator.
+    """
+    xp, log_p, log_q = _pair(log_p, log_q)
+    return divergence_of(xp, log_p, log_q, as_generator(generator))
+
+
+def divergence_of(xp: Any, log_p: Array, log_q: Array, generator: Generator) -> Array:
+    """`f_divergence` of validated, broadcast input."""
+    no_p, no_q = xp.isinf(log_p), xp.isinf(log_q)
+    zero = xp.zeros_like(log_p)
+    inside = generator.term(xp, xp.where(no_p | no_q, zero, log_p), xp.where(no_p | no_q, zero, log_q))
+    only_q = _scaled(xp, xp.exp(log_q), generator.at_zero)
+    only_p = _scaled(xp, xp.exp(log_p), generator.recession)
+    terms = xp.where(no_p & no_q, zero, xp.where(no_p, only_q, xp.where(no_q, only_p, inside)))
+    return xp.sum(terms, axis=-1)
+
+
+def _scaled(xp: Any, weight: Array, factor: float) -> Array:
+    """``weight * factor`` with ``0 * inf = 0``."""
+    if math.isfinite(factor):
+        return weight * factor
+    return xp.where(weight > 0, xp.full_like(weight, factor), xp.zeros_like(weight))
+
+
+def kl(log_p: Array, log_q: Array) -> Array:
+    """``KL(p‖q) = E_p[log p/q]`` in nats; ``inf`` where ``q`` misses support of ``p``. ``(..., A) -> (...)``.
+
+    Summed as ``q - p + p log(p/q)``, whose terms are non-negative: relative accuracy also near 0.
+    """
+    return f_divergence(log_p, log_q, GENERATORS["kl"])
+
+
+def js(log_p: Array, log_q: Array) -> Array:
+    """Jensen-Shannon divergence, ``(KL(p‖m) + KL(q‖m)) / 2`` with ``m = (p+q)/2``; in [0, log 2]."""
+    return f_divergence(log_p, log_q, GENERATORS["js"])
+
+
+def chi2(log_p: Array, log_q: Array) -> Array:
+    """``sum (p - q)^2 / q``; ``inf`` where ``q`` misses support of ``p``."""
+    return f_divergence(log_p, log_q, GENERATORS["chi2"])
+
+
+def tv(log_p: Array, log_q: Array) -> Array:
+    """Total variation, ``sum |p - q| / 2``; in [0, 1]."""
+    return f_divergence(log_p, log_q, GENERATORS["tv"])
+
+
+@_quiet
+def renyi(log_p: Array, log_q: Array, alpha: float) -> Array:
+    r"""Rényi divergence ``D_alpha(p‖q) = log(sum p^alpha q^(1-alpha)) / (alpha - 1)`` for ``alpha >= 0``.
+
+    ``alpha = 1`` is KL, ``alpha = inf`` is ``log max p/q``, ``alpha = 0`` is ``-log q(supp p)``.
+    For ``alpha >= 1`` it is ``inf`` where ``q`` misses support of ``p``; for smaller orders if the
+    supports do not meet.
+
+    Raises:
+        ValueError: ``alpha < 0`` or NaN.
+    """
+    alpha = _validate.real("alpha", alpha, low=0.0)
+    xp, log_p, log_q = _pair(log_p, log_q)
+    if alpha == 1.0:
+        return divergence_of(xp, log_p, log_q, GENERATORS["kl"])
+    no_p, no_q = xp.isinf(log_p), xp.isinf(log_q)
+    lowest = xp.full_like(log_p, -math.inf)
+    if alpha == math.inf:
+        ratio = xp.where(no_p, lowest, log_p - _safe(xp, log_q))
+        return xp.max(xp.where(no_q & ~no_p, xp.full_like(log_p, math.inf), ratio), axis=-1)
+    gone = no_p if alpha > 1 else no_p | no_q
+    exponent = alpha * _safe(xp, log_p) + (1 - alpha) * _safe(xp, log_q)
+    total = _log_power_sum(xp, log_p, log_q, gone, exponent, alpha)
+    if alpha > 1:
+        broken = xp.any(no_q & ~no_p, axis=-1)
+        total = xp.where(broken, xp.full_like(total, math.inf), total)
+    return total / (alpha - 1.0)
+
+
+def _log_power_sum(xp: Any, log_p: Array, log_q: Array, gone: Array, exponent: Array, alpha: float) -> Array:
+    """``log sum p^alpha q^(1-alpha)``: through ``log1p`` where p and q nearly agree, else log-sum-exp."""
+    plain = _log_sum_exp(xp, xp.where(gone, xp.full_like(exponent, -math.inf), exponent))
+    if alpha == 0.0:
+        return plain
+    missing = xp.any(xp.isinf(log_p) != xp.isinf(log_q), axis=-1)
+    both = xp.isinf(log_p) | xp.isinf(log_q)
+    inside = Alpha(alpha).term(xp, xp.where(both, 0 * log_p, log_p), xp.where(both, 0 * log_q, log_q))
+    shift = alpha * (alpha - 1.0) * xp.sum(xp.where(both, xp.zeros_like(inside), inside), axis=-1)
+    near = ~missing & (xp.abs(shift) < 0.5)
+    return xp.where(near, xp.log1p(xp.where(near, shift, xp.zeros_like(shift))), plain)

@@ -1,0 +1,342 @@
+r"""Optima of regularised reward maximisation on categorical distributions.
+
+.. math:: \max_{\pi \ll ref}\; E_\pi[r] - \beta\, D_f(\pi \| ref)
+
+For KL the optimum is the tilt ``ref·exp(r/beta)/Z`` with value ``beta log Z``. For any other generator
+the Lagrangian of the normalisation leaves one number to find. Outcomes are measured by their shortfall
+``max r - r``; with ``T`` the ratio ``pi/ref`` of the best outcome, stationarity gives the other ratios as
+``(f')^{-1}(f'(T) - shortfall/beta)``, increasing in ``T``, and ``T`` in ``[1, 1/ref(argmax r)]`` makes them
+sum to 1. This form has no cancellation for any ``beta``. The dual function at the same multiplier bounds
+every policy's value, so the result carries a duality gap.
+
+The KL-constrained optimum ``max E_pi[r] s.t. KL(pi‖ref) <= budget`` is the tilt whose KL is the budget,
+until the budget reaches ``-log ref(argmax r)``: from there it is ``ref(. | argmax r)``, with ``beta = 0``.
+
+Everything is batched over leading axes. `kl_regularized` lets gradients flow; the other optima come
+out of a root finder that works on NumPy copies, and are constants for automatic differentiation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from klsim import _validate
+from klsim.distributions import (
+    _expectation,
+    _log_sum_exp,
+    _quiet,
+    log_mean_exp_of_shortfall,
+    log_partition_of,
+    reference_and_reward,
+    shortfall,
+    to_numpy,
+)
+from klsim.divergences import Generator, as_generator, divergence_of, excess
+
+__all__ = ["Optimum", "f_regularized", "forward_kl_regularized", "kl_constrained", "kl_regularized"]
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """An optimal policy and what it achieves; arrays have the batch shape ``(...)``.
+
+    Attributes:
+        log_policy: ``(..., A)``.
+        value: the regularised (for a constraint: the plain) objective at the optimum, in reward units.
+        reward: ``E_pi[r]``.
+        kl: ``KL(pi‖ref)`` in nats, whatever the regulariser.
+        beta: the coefficient; for a constraint the multiplier ``d reward / d budget`` (0 if slack).
+        gap: upper bound on what any policy could gain over ``log_policy``: dual minus primal value; for
+            `kl_regularized` the rounding between ``beta log Z`` and ``reward - beta kl``; for a
+            constraint ``beta * |kl - budget|``. Reward units.
+        converged: whether the gap is at rounding level for every element of the batch.
+        reason: in words, why the solver stopped.
+    """
+
+    log_policy: Array
+    value: Array
+    reward: Array
+    kl: Array
+    beta: Array
+    gap: Array
+    converged: bool
+    reason: str
+
+
+def _log_ratio(xp: Any, log_ref: Array, reward: Array, short: Array, best: Array, beta: Array) -> Array:
+    """``log(pi/ref)`` of the tilt, accurate where it is small; 0 without support."""
+    log_z = log_partition_of(xp, log_ref, reward, beta)
+    small = (
+        xp.max(
+            xp.where(xp.isinf(log_ref), xp.zeros_like(short), xp.abs(reward / beta)), axis=-1, keepdims=True
+        )
+        <= 0.5
+    )
+    direct = xp.where(small, reward / beta - log_z, -short / beta - (log_z - best / beta))
+    far = -short / beta - log_mean_exp_of_shortfall(xp, log_ref, short / beta)
+    return xp.where(xp.isinf(log_ref), xp.zeros_like(short), xp.where(small, direct, far))
+
+
+def _kl_of_ratio(xp: Any, log_ref: Array, log_ratio: Array) -> Array:
+    """``KL(pi‖ref)`` from the log-ratio itself: ``sum ref·(x e^x - e^x + 1)``."""
+    gone = xp.isinf(log_ref)
+    at = xp.where(gone, xp.zeros_like(log_ref), log_ref)
+    # excess(pi, ref) = ref - pi + pi·(log pi - log ref)
+    terms = excess(xp, at + log_ratio, at, -log_ratio)
+    return xp.sum(xp.where(gone, xp.zeros_like(terms), terms), axis=-1)
+
+
+@_quiet
+def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
+    r"""``max_pi E_pi[r] - beta KL(pi‖ref)``: ``pi = ref e^{r/beta} / Z``, value ``beta log Z``.
+
+    Args:
+        log_ref: ``(..., A)``. reward: ``(..., A)``. beta: > 0, scalar or batch.
+
+    Gradients flow: ``d value / d reward = pi``, ``d value / d beta = -KL(pi‖ref)``.
+
+    Raises:
+        ValueError: ``beta <= 0``, a reward that is not finite, shapes that do not broadcast.
+    """
+    xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
+    _validate.positive("beta", xp, beta[..., 0])
+    best, short = shortfall(xp, log_ref, reward)
+    logits = log_ref - short / beta
+    log_policy = logits - _log_sum_exp(xp, logits, keepdims=True)
+    ratio = _log_ratio(xp, log_ref, reward, short, best, beta)
+    divergence = _kl_of_ratio(xp, log_ref, ratio)
+    value = _tilt_value(xp, log_ref, reward, short, best, beta)
+    expected = _expectation(xp, log_policy, reward + xp.zeros_like(log_policy))
+    scale = beta[..., 0] + xp.zeros_like(value)
+    gap = xp.abs(value - (expected - scale * divergence))
+    return Optimum(log_policy, value, expected, divergence, scale, gap, True, "closed form")
+
+
+def _tilt_value(xp: Any, log_ref: Array, reward: Array, short: Array, best: Array, beta: Array) -> Array:
+    """``beta log Z`` without dividing and multiplying the best reward by beta."""
+    exponent = xp.where(xp.isinf(log_ref), xp.zeros_like(short), reward / beta)
+    small = xp.all(xp.abs(exponent) <= 0.5, axis=-1, keepdims=True)
+    near = beta * log_partition_of(xp, log_ref, reward, beta)
+    far = best + beta * log_mean_exp_of_shortfall(xp, log_ref, short / beta)
+    return xp.where(small, near, far)[..., 0]
+
+
+def _rows(log_ref: Array, reward: Array, **scalars: Array) -> tuple[np.ndarray, ...]:
+    """NumPy rows: ``(shape, log_ref (n, A), reward (n, A), scalars (n,))`` in float64."""
+    arrays = [np.asarray(to_numpy(a), dtype=np.float64) for a in (log_ref, reward, *scalars.values())]
+    full = np.broadcast_shapes(
+        *(a.shape for a in arrays[:2]), *((*a.shape[:-1], arrays[0].shape[-1]) for a in arrays[2:])
+    )
+    out = [np.broadcast_to(a, full).reshape(-1, full[-1]) for a in arrays[:2]]
+    out += [np.broadcast_to(a, (*full[:-1], 1)).reshape(-1) for a in arrays[2:]]
+    return np.asarray(full[:-1], dtype=int), *out
+
+
+def _find_root(
+    f: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectorised bracketed root of ``f(x, row)``, increasing in ``x``; ``(root, converged)``."""
+    from scipy.optimize import elementwise
+
+    rows = np.arange(low.size)
+    ends = f(low, rows), f(high, rows)
+    open_ = (ends[0] < 0) & (ends[1] > 0)
+    root = np.where(ends[0] >= 0, low, high)
+    converged = np.ones(low.size, dtype=bool)
+    if open_.any():
+        found = elementwise.find_root(
+            f,
+            (low[open_], high[open_]),
+            args=(rows[open_],),
+            tolerances={"xatol": 0.0, "xrtol": 4e-16, "fatol": 0.0},
+        )
+        root[open_] = found.x
+        converged[open_] = found.success | (np.abs(found.f_x) < 1e-12)
+    return root, converged
+
+
+@_quiet
+def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
+    r"""``max_pi E_pi[r]  s.t.  KL(pi‖ref) <= budget``: the tilt with that KL.
+
+    With ``budget >= -log ref(argmax r)`` the constraint is slack: the least-KL optimum
+    ``ref(. | argmax r)`` is returned, with ``beta = 0``. With ``budget = 0`` (or a reward that is
+    constant on the support) the optimum is ``ref``, with ``beta = inf`` (or 0).
+
+    Args:
+        log_ref: ``(..., A)``. reward: ``(..., A)``. budget: nats, >= 0 (``inf`` allowed), scalar or batch.
+
+    Raises:
+        ValueError: a negative budget, a reward that is not finite, shapes that do not broadcast.
+    """
+    xp, log_ref, reward, budget = reference_and_reward(log_ref, reward, budget=budget)
+    _validate.budgets("budget", xp, budget[..., 0])
+    shape, log_p, r, d = _rows(log_ref, reward, budget=budget)
+    _, short = shortfall(np, log_p, r)
+    scale = short.max(axis=-1)
+    flat = scale == 0
+    short = short / np.where(flat, 1.0, scale)[:, None]
+    top_mass = _log_sum_exp(np, np.where((short == 0) & np.isfinite(log_p), log_p, -np.inf))
+    slack = d >= -top_mass
+    inner = ~slack & (d > 0) & ~flat
+    alpha = np.where(slack, np.inf, 0.0)
+    converged = np.ones(d.size, dtype=bool)
+    if inner.any():
+        alpha[inner], converged[inner] = _strength_for_budget(log_p[inner], short[inner], d[inner])
+    log_ratio = _ratio_at(log_p, short, np.where(np.isfinite(alpha), alpha, 0.0))
+    boundary = np.where((short == 0) & np.isfinite(log_p), log_p - top_mass[:, None], -np.inf)
+    log_policy = np.where(slack[:, None], boundary, log_p + log_ratio)
+    divergence = np.where(slack, -top_mass, _kl_of_ratio(np, log_p, log_ratio))
+    expected = np.sum(np.exp(log_policy) * np.where(np.isfinite(log_p), r, 0.0), axis=-1)
+    beta = np.where(flat | slack, 0.0, scale / alpha)
+    gap = np.where(inner, np.where(np.isfinite(beta), beta, 0.0) * np.abs(divergence - d), 0.0)
+    reason = _constraint_reason(slack | flat, inner, converged)
+    values = (expected, expected, np.maximum(divergence, 0.0), beta, gap)
+    back = [_give_back(xp, log_ref, v.reshape(tuple(shape))) for v in values]
+    policy = _give_back(xp, log_ref, log_policy.reshape(*shape, log_p.shape[-1]))
+    return Optimum(policy, *back, converged=bool(converged.all()), reason=reason)
+
+
+def _constraint_reason(slack: np.ndarray, inner: np.ndarray, converged: np.ndarray) -> str:
+    if not converged.all():
+        return f"the root finder stopped early on {int((~converged).sum())} of {converged.size} problems"
+    parts = [
+        (slack, "budget covers the best outcomes: their conditional law (least-KL optimum)"),
+        (inner, "constraint active: tilt with KL equal to the budget"),
+        (~slack & ~inner, "zero budget: the reference"),
+    ]
+    return "; ".join(text for where, text in parts if where.any())
+
+
+def _ratio_at(log_p: np.ndarray, short: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """``log(pi/ref)`` of the tilt by ``-alpha·short``."""
+    drop = alpha[:, None] * short
+    centred = np.where(np.isfinite(log_p), -drop, 0.0)
+    log_z = log_partition_of(np, log_p, centred, np.ones((len(alpha), 1)))
+    return np.where(np.isfinite(log_p), centred - log_z, 0.0)
+
+
+def _strength_for_budget(
+    log_p: np.ndarray, short: np.ndarray, budget: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """``alpha`` with ``KL(tilt by -alpha·short) = budget``, found in ``log alpha``."""
+
+    def excess_kl(log_alpha: np.ndarray, row: np.ndarray) -> np.ndarray:
+        ratio = _ratio_at(log_p[row], short[row], np.exp(log_alpha))
+        return np.log(_kl_of_ratio(np, log_p[row], ratio)) - np.log(budget[row])
+
+    rows = np.arange(budget.size)
+    low, high = np.zeros(budget.size), np.zeros(budget.size)
+    for _ in range(60):  # KL ~ alpha² near 0 and saturates only beyond exp(60)
+        wide = excess_kl(low, rows) > 0
+        low = np.where(wide, 2 * low - 1, low)
+        narrow = excess_kl(high, rows) < 0
+        high = np.where(narrow & (high < 700), np.minimum(2 * high + 1, 700), high)
+        if not wide.any() and not (narrow & (high < 700)).any():
+            break
+    root, converged = _find_root(excess_kl, low, high)
+    residual = np.abs(np.expm1(excess_kl(root, rows)))
+    return np.exp(root), converged & (residual < 1e-9)
+
+
+def _give_back(xp: Any, like: Array, values: np.ndarray) -> Array:
+    if isinstance(like, np.ndarray):
+        return values
+    return xp.asarray(values, dtype=like.dtype, device=like.device)
+
+
+@_quiet
+def f_regularized(log_ref: Array, reward: Array, beta: Array, generator: Generator | str) -> Optimum:
+    r"""``max_{pi << ref} E_pi[r] - beta D_f(pi‖ref)`` for any generator, with its duality gap.
+
+    Policies are absolutely continuous with respect to ``ref`` (for generators with finite recession
+    slope, mass outside its support would cost finitely much; that is excluded). Where the optimum is
+    not unique (TV: rewards exactly ``beta`` below the best; ties for the best), the one that moves
+    least and spreads in proportion to ``ref`` is returned.
+
+    Args:
+        log_ref: ``(..., A)``. reward: ``(..., A)``. beta: > 0, scalar or batch.
+        generator: a `Generator` or a name in `GENERATORS`.
+
+    Raises:
+        ValueError: ``beta <= 0``, a reward that is not finite, an unknown generator.
+    """
+    generator = as_generator(generator)
+    xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
+    _validate.positive("beta", xp, beta[..., 0])
+    shape, log_p, r, b = _rows(log_ref, reward, beta=beta)
+    best, short = shortfall(np, log_p, r)
+    drop = short / b[:, None]
+    if generator.name == "tv":
+        log_ratio, converged = _tv_ratio(log_p, drop), np.ones(b.size, dtype=bool)
+    else:
+        log_ratio, converged = _ratio_by_dual(log_p, drop, generator)
+    log_policy = np.where(np.isfinite(log_p), log_p + log_ratio, -np.inf)
+    log_policy = log_policy - _log_sum_exp(np, log_policy, keepdims=True)
+    lost = np.sum(np.exp(log_policy) * drop, axis=-1)
+    penalty = divergence_of(np, log_policy, log_p, generator)
+    primal = lost + penalty
+    gap = b * np.maximum(primal - _dual_cost(log_p, log_ratio, drop, generator), 0.0)
+    kl = divergence_of(np, log_policy, log_p, as_generator("kl"))
+    expected = np.sum(np.exp(log_policy) * np.where(np.isfinite(log_p), r, 0.0), axis=-1)
+    value = best[:, 0] - b * primal
+    values = (value, expected, kl, b, gap)
+    back = [_give_back(xp, log_ref, v.reshape(tuple(shape))) for v in values]
+    policy = _give_back(xp, log_ref, log_policy.reshape(*shape, log_p.shape[-1]))
+    stuck = int((~converged).sum())
+    reason = f"the root finder stopped early on {stuck} of {b.size} problems" if stuck else "dual root found"
+    return Optimum(policy, *back, converged=not stuck, reason=reason)
+
+
+def _ratio_by_dual(
+    log_p: np.ndarray, drop: np.ndarray, generator: Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """``log(pi/ref)`` that sums to 1, by the log-ratio of the best outcome."""
+    alive = np.isfinite(log_p)
+    best_mass = _log_sum_exp(np, np.where((drop == 0) & alive, log_p, -np.inf))
+
+    def log_total(log_top: np.ndarray, row: np.ndarray) -> np.ndarray:
+        ratio = generator.log_ratio_below(np, log_top[..., None], drop[row])
+        return _log_sum_exp(np, np.where(alive[row], log_p[row] + ratio, -np.inf))
+
+    log_top, converged = _find_root(log_total, np.zeros(best_mass.size), np.maximum(-best_mass, 0.0))
+    ratio = generator.log_ratio_below(np, log_top[:, None], drop)
+    return np.where(alive, ratio, 0.0), converged
+
+
+def _tv_ratio(log_p: np.ndarray, drop: np.ndarray) -> np.ndarray:
+    """TV: outcomes more than ``beta`` below the best give all their mass to the best, the rest keep it."""
+    alive = np.isfinite(log_p)
+    moved = np.sum(np.where((drop > 1.0) & alive, np.exp(log_p), 0.0), axis=-1)
+    best_mass = _log_sum_exp(np, np.where((drop == 0) & alive, log_p, -np.inf))
+    gained = np.log1p(moved * np.exp(-best_mass))[:, None]
+    return np.where(drop == 0, np.where(alive, gained, 0.0), np.where(drop > 1.0, -np.inf, 0.0))
+
+
+def _dual_cost(
+    log_p: np.ndarray, log_ratio: np.ndarray, drop: np.ndarray, generator: Generator
+) -> np.ndarray:
+    """Lower bound on ``E_pi[drop] + D_f`` over all policies: ``mu - E_ref f*(mu - drop)``."""
+    alive = np.isfinite(log_p)
+    if generator.name == "tv":
+        mu = np.full((len(drop), 1), 0.5)
+    else:
+        top = np.max(np.where(alive & (drop == 0), log_ratio, -np.inf), axis=-1, keepdims=True)
+        mu = np.asarray(generator.derivative(np.exp(top)))
+    y = np.where(alive, mu - drop, 0.0)
+    conjugate = np.asarray(generator.conjugate(y))
+    return mu[:, 0] - np.sum(np.where(alive, np.exp(log_p) * conjugate, 0.0), axis=-1)
+
+
+def forward_kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
+    r"""``max_pi E_pi[r] - beta KL(ref‖pi)``: ``pi(a) = beta ref(a) / (lambda - r(a))``, ``lambda > max r``.
+
+    No outcome of the support is ever dropped. Arguments, errors and result as `f_regularized`.
+    """
+    return f_regularized(log_ref, reward, beta, "forward_kl")
