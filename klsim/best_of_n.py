@@ -1,0 +1,289 @@
+r"""The law of the best of N independent draws from a reference, exactly.
+
+With ``F(a) = P(r(Y) <= r(a))``, ``F^-(a) = P(r(Y) < r(a))`` under ``ref`` and ties broken uniformly
+among the *draws* that attain the maximum,
+
+.. math:: bon_N(a) = ref(a)\, \frac{F(a)^N - F^-(a)^N}{F(a) - F^-(a)},
+
+for every real ``N > 0``. Everything is computed per tie class, in log space, from strict upper tails that
+are summed from the top, so that ``N`` may be astronomically large: give ``log_n`` instead of ``n``.
+
+Functions take NumPy arrays, torch tensors and other array-API arrays and return the same kind; the work
+is done on NumPy copies (sorting has no useful gradient), so results are constants for autograd.
+
+Sources: arXiv 2401.01879 (bound and estimator), arXiv 2406.00832 (win rate against KL).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from klsim import _validate
+from klsim.distributions import _quiet, to_numpy
+from klsim.divergences import _PHI, GENERATORS, _polynomial, divergence_of
+
+__all__ = [
+    "RewardLaw",
+    "expected_reward",
+    "kl",
+    "kl_estimate",
+    "kl_upper_bound",
+    "log_policy",
+    "mid_quantile",
+    "optimal_win_rate",
+    "quantile_tilt",
+    "reward_law",
+    "sample",
+    "win_rate",
+]
+
+Array = Any
+
+
+def _log_count(n: Any, log_n: Any) -> tuple[Any, Array]:
+    """``log N`` from exactly one of ``n > 0`` and finite ``log_n``."""
+    if (n is None) == (log_n is None):
+        raise TypeError("give exactly one of n and log_n")
+    if n is None:
+        xp, log_n = _validate.arrays(log_n=log_n)
+        return xp, _validate.finite("log_n", xp, log_n)
+    xp, n = _validate.arrays(n=n)
+    return xp, xp.log(_validate.positive("n", xp, n))
+
+
+def _sorted_rows(log_ref: Array, reward: Array, count: Array | None = None) -> tuple[Any, ...]:
+    """``(xp, shape, order, reward rows, log-mass rows, log N rows)``, rows sorted by reward."""
+    xp, log_ref, reward = _validate.arrays(log_ref=log_ref, reward=reward)
+    _validate.log_probs("log_ref", xp, log_ref)
+    _validate.same_last_axis(log_ref=log_ref, reward=reward)
+    _validate.finite("reward", xp, reward)
+    log_p, r = (np.asarray(to_numpy(a), dtype=np.float64) for a in (log_ref, reward))
+    log_n = np.asarray(0.0 if count is None else to_numpy(count), dtype=np.float64)
+    size = log_p.shape[-1]
+    try:
+        full = np.broadcast_shapes(log_p.shape, r.shape, (*log_n.shape, 1), (size,))
+    except ValueError:
+        batch = np.broadcast_shapes(log_p.shape, r.shape)[:-1]
+        raise ValueError(f"n: shape {log_n.shape} must broadcast to the batch shape {batch}") from None
+    log_p, r = (np.broadcast_to(a, full).reshape(-1, size) for a in (log_p, r))
+    rows = np.broadcast_to(log_n[..., None], (*full[:-1], 1)).reshape(-1).astype(np.float64)
+    order = np.argsort(r, axis=-1, kind="stable")
+    ordered = [np.ascontiguousarray(np.take_along_axis(a, order, axis=-1)) for a in (r, log_p)]
+    return xp, full, order, *ordered, rows
+
+
+def _unsort(values: np.ndarray, order: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    out = np.empty_like(values)
+    np.put_along_axis(out, order, values, axis=-1)
+    return out.reshape(shape)
+
+
+def _give_back(xp: Any, like: Array, values: np.ndarray) -> Array:
+    if isinstance(like, np.ndarray | np.generic | float | int | list | tuple):
+        return values
+    return xp.asarray(values, dtype=like.dtype, device=like.device)
+
+
+def _law(log_ref: Array, reward: Array, n: Any, log_n: Any) -> tuple[Any, ...]:
+    """``(xp, shape, sorted reward, sorted log ref, sorted log bon, order)``."""
+    from klsim.kernels.order_statistics import best_of_n_rows
+
+    _, count = _log_count(n, log_n)
+    xp, shape, order, r, log_p, rows = _sorted_rows(log_ref, reward, count)
+    return xp, shape, r, log_p, best_of_n_rows(r, log_p, rows), order
+
+
+@_quiet
+def log_policy(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
+    """Log-probabilities of the best of ``n`` draws, shape ``(..., A)``.
+
+    Args:
+        log_ref: ``(..., A)``. reward: ``(..., A)``, finite; equal rewards are ties.
+        n: real number of draws, > 0, scalar or batch; or ``log_n``, its logarithm.
+
+    Raises:
+        TypeError: both or neither of ``n`` and ``log_n``.
+        ValueError: ``n <= 0``, bad shapes, a reward that is not finite.
+    """
+    xp, shape, _, _, law, order = _law(log_ref, reward, n, log_n)
+    return _give_back(xp, log_ref, _unsort(law, order, shape))
+
+
+@_quiet
+def kl(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
+    """``KL(bon_N‖ref)`` in nats, shape ``(...)``; at most ``kl_upper_bound(n)`` and ``-log ref(argmax r)``.
+
+    Arguments and errors as `log_policy`.
+    """
+    xp, shape, _, log_p, law, _ = _law(log_ref, reward, n, log_n)
+    return _give_back(xp, log_ref, divergence_of(np, law, log_p, GENERATORS["kl"]).reshape(shape[:-1]))
+
+
+@_quiet
+def kl_upper_bound(n: Array | None = None, *, log_n: Array | None = None) -> Array:
+    """``log N - (N - 1)/N``: the KL for continuous rewards, an upper bound for all (2401.01879, Thm 3.1)."""
+    xp, x = _log_count(n, log_n)
+    near = xp.abs(x) <= 0.5
+    close = _polynomial(-xp.where(near, x, xp.zeros_like(x)), _PHI)
+    return xp.where(near, close, x + xp.expm1(-x))
+
+
+@_quiet
+def kl_estimate(log_prob: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
+    r"""Estimate of ``KL(bon_N‖ref)`` from the probability ``eps = exp(log_prob)`` of the selected outcome.
+
+    .. math:: \hat K = (1-\epsilon)^N [\log N + (N-1)\log(1-\epsilon) - \tfrac{N-1}{N}]
+              + (1-(1-\epsilon)^N) \log\tfrac{1-(1-\epsilon)^N}{\epsilon}
+
+    (arXiv 2401.01879). Exact when the best outcome has mass ``eps`` and all below is continuous; in
+    expectation over the selected outcome it lies between the KL and ``kl_upper_bound`` for N >= 1.
+
+    Raises:
+        ValueError: ``log_prob > 0`` or NaN.
+    """
+    _, count = _log_count(n, log_n)
+    xp, log_prob, count = _validate.arrays(log_prob=log_prob, log_n=count)
+    index = _validate.first_true(xp, ~(log_prob <= 0))
+    if index is not None:
+        _validate.fail("log_prob", "must be <= 0", float(log_prob[index]), index)
+    number = xp.exp(count)
+    sure = log_prob == 0
+    log_rest = xp.log1p(-xp.exp(xp.where(sure, xp.full_like(log_prob, -1.0), log_prob)))
+    log_power = xp.where(number * log_rest == 0, -xp.exp(count + log_prob), number * log_rest)
+    missed = xp.exp(log_power)
+    hit = -xp.expm1(log_power)
+    miss_value = count + (number - 1.0) * log_rest + xp.expm1(-count)
+    hit_value = xp.where(
+        hit > 0, xp.log(xp.where(hit > 0, hit, xp.ones_like(hit))) - log_prob, count + 0 * hit
+    )
+    hit_term = xp.where(hit > 0, hit * xp.where(xp.isfinite(hit_value), hit_value, 0 * hit), 0 * hit)
+    value = xp.where(missed > 0, missed * miss_value, 0 * missed) + hit_term
+    return xp.where(sure, xp.zeros_like(value), value)
+
+
+@_quiet
+def expected_reward(
+    log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None
+) -> Array:
+    """``E_bon[r]``, shape ``(...)``. Arguments and errors as `log_policy`."""
+    xp, shape, r, _, law, _ = _law(log_ref, reward, n, log_n)
+    return _give_back(xp, log_ref, np.sum(np.exp(law) * r, axis=-1).reshape(shape[:-1]))
+
+
+@_quiet
+def win_rate(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
+    """Probability that the best of ``n`` beats an independent draw, ties counted 1/2; at most ``N/(N+1)``."""
+    from klsim.kernels.order_statistics import mid_quantile_rows
+
+    xp, shape, r, log_p, law, _ = _law(log_ref, reward, n, log_n)
+    wins = np.sum(np.exp(law) * mid_quantile_rows(r, log_p), axis=-1)
+    return _give_back(xp, log_ref, wins.reshape(shape[:-1]))
+
+
+@_quiet
+def mid_quantile(log_ref: Array, reward: Array) -> Array:
+    """``P(r(Y) < r(a)) + P(r(Y) = r(a))/2``, ``(..., A)``: the reward whose expectation is the win rate."""
+    from klsim.kernels.order_statistics import mid_quantile_rows
+
+    xp, shape, order, r, log_p, _ = _sorted_rows(log_ref, reward)
+    return _give_back(xp, log_ref, _unsort(mid_quantile_rows(r, log_p), order, shape))
+
+
+@dataclass(frozen=True)
+class RewardLaw:
+    """The law of a scalar reward.
+
+    Attributes:
+        value: distinct values in ascending order, ``(K,)``.
+        log_prob: their log-probabilities, ``(K,)``.
+    """
+
+    value: np.ndarray
+    log_prob: np.ndarray
+
+
+def reward_law(log_p: Array, reward: Array, tolerance: float = 0.0) -> RewardLaw:
+    """The law of ``reward`` under ``p``, both ``(A,)``; values within ``tolerance`` of the next lower merge.
+
+    Raises:
+        ValueError: more than one row, or a negative tolerance.
+    """
+    tolerance = _validate.real("tolerance", tolerance, low=0.0)
+    _, shape, _, values, masses, _ = _sorted_rows(log_p, reward)
+    if len(shape) != 1:
+        _validate.fail("log_p", f"must be one distribution, got shape {shape}")
+    keep = np.isfinite(masses[0])
+    values, masses = values[0][keep], masses[0][keep]
+    starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > tolerance)
+    return RewardLaw(values[starts], np.logaddexp.reduceat(masses, starts))
+
+
+def quantile_tilt(strength: Array) -> tuple[Array, Array]:
+    r"""Win rate and KL of the quantile tilt with density ``c e^{cu}/(e^c - 1)`` on [0, 1], ``c > 0``.
+
+    For continuous rewards it has the highest win rate at its KL: ``W = 1 - 1/c + 1/(e^c - 1)`` and
+    ``KL = log(c/(e^c - 1)) + c W``.
+    """
+    xp, c = _validate.arrays(strength=strength)
+    _validate.positive("strength", xp, c)
+    with np.errstate(all="ignore"):
+        near = c < 0.3
+        small, decay = xp.where(near, c, xp.zeros_like(c)), xp.exp(-c) / -xp.expm1(-c)
+        win = xp.where(near, 0.5 + _odd_series(small, _WIN), 1.0 - 1.0 / c + decay)
+        far = xp.log(c / -xp.expm1(-c)) - 1.0 + c * decay
+        return win, xp.where(near, small * _odd_series(small, _TILT_KL), far)
+
+
+# Coefficients of c, c^3, c^5, ... in W - 1/2 and in KL / c (Bernoulli numbers; truncation < 1e-14 for c < 0.3).
+_WIN = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160)
+_TILT_KL = (1 / 24, -1 / 960, 5 / 181440, -7 / 9676800, 9 / 479001600)
+
+
+def _odd_series(c: Array, coefficients: tuple[float, ...]) -> Array:
+    total = 0.0 * c
+    for k in coefficients[::-1]:
+        total = total * c * c + k
+    return total * c
+
+
+def optimal_win_rate(budget: Any) -> np.ndarray:
+    """The highest win rate of any policy with ``KL(pi‖ref) <= budget``, for continuous rewards.
+
+    Raises:
+        ValueError: ``budget`` is not finite and >= 0, or above 600 nats.
+    """
+    xp, budget = _validate.arrays(budget=budget)
+    budget = np.asarray(_validate.budgets("budget", xp, budget))
+    index = _validate.first_true(np, budget > 600)
+    if index is not None:
+        _validate.fail("budget", "must be <= 600 nats", float(budget[index]), index)
+    from scipy.optimize import elementwise
+
+    safe = np.where(budget > 0, budget, 1.0)
+    low, high = -300.0, np.full(budget.shape, 650.0)  # KL(c) ~ log c - 1 for large c
+    found = elementwise.find_root(
+        lambda x, b: np.log(quantile_tilt(np.exp(x))[1]) - np.log(b), (low + 0 * safe, high), args=(safe,)
+    )
+    return np.where(budget > 0, quantile_tilt(np.exp(found.x))[0], 0.5)
+
+
+def sample(log_ref: Array, reward: Array, n: int, size: int, rng: np.random.Generator | int) -> np.ndarray:
+    """``size`` outcomes of the actual sampler: ``n`` draws from ``ref``, one of the best at random.
+
+    Shapes: ``log_ref, reward (A,)`` -> ``(size,)`` int64.
+    """
+    from klsim import distributions
+
+    n = _validate.integer("n", n, low=1)
+    rng = _validate.generator(rng)
+    _, shape, *_ = _sorted_rows(log_ref, reward)
+    if len(shape) != 1:
+        _validate.fail("log_ref", f"must be one distribution, got shape {shape}")
+    draws = distributions.sample(to_numpy(log_ref), (size, n), rng)
+    got = np.asarray(to_numpy(reward))[draws]
+    # a random key among the maximisers breaks ties uniformly
+    keys = np.where(got == got.max(axis=1, keepdims=True), rng.random(got.shape), -1.0)
+    return draws[np.arange(size), keys.argmax(axis=1)]
