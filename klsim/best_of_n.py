@@ -237,7 +237,7 @@ def quantile_tilt(strength: Array) -> tuple[Array, Array]:
         return win, xp.where(near, small * _odd_series(small, _TILT_KL), far)
 
 
-# Coefficients of c, c^3, c^5, ... in W - 1/2 and in KL / c (Bernoulli numbers; truncation < 1e-14 for c < 0.3).
+# Coefficients of c, c^3, c^5, ... in W - 1/2 and in KL / c; truncation < 1e-14 for c < 0.3.
 _WIN = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160)
 _TILT_KL = (1 / 24, -1 / 960, 5 / 181440, -7 / 9676800, 9 / 479001600)
 

@@ -1,0 +1,423 @@
+r"""Memoryless sources with a linear reward: exact laws, tilts and large deviations.
+
+A sequence of ``m`` i.i.d. letters from ``p`` has reward ``R = sum_i r(y_i)``. With the scaled cumulant
+generating function ``Lam(a) = log E_p[e^{a r}]``, the tilt ``p_a = p e^{a r - Lam(a)}`` has mean reward
+``Lam'(a)``, variance ``Lam''(a)`` and ``KL(p_a‖p) = a Lam'(a) - Lam(a)``. The KL-constrained optimum at
+``m delta`` nats is the product of the letters' optimum at ``delta``; the reward obeys a large deviation
+principle with rate ``I(x) = sup_a (a x - Lam(a))``; best-of-N with ``N = exp(m delta)`` is a functional of
+the law of ``R``, which is computed exactly: by types, or by convolution on a lattice.
+
+Source: arXiv 2404.01730 (C1-C10 of klsim's ``asymptotics`` paper).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from klsim import _validate, optima
+from klsim.best_of_n import RewardLaw
+from klsim.distributions import _quiet, condition, expectation, log_partition, tilt, to_numpy, variance
+from klsim.divergences import kl
+
+__all__ = ["AlignedSource", "MarkovSource", "MemorylessSource", "law_kl", "tilt_law"]
+
+_MERGE = 1e-9  # values closer than this, relative to the reward span, are one value
+
+
+@dataclass(frozen=True)
+class AlignedSource:
+    """The KL-constrained optimum of a source at ``delta`` nats a letter.
+
+    Attributes:
+        log_p: letter law ``(A,)``.
+        alpha: tilt strength ``1/beta``; ``inf`` at and beyond ``delta_max``.
+        reward: mean reward a letter, ``rho``.
+        variance: reward variance a letter.
+        kl: KL a letter (``delta`` unless the budget is slack).
+    """
+
+    log_p: np.ndarray
+    alpha: float
+    reward: float
+    variance: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class MemorylessSource:
+    """Letters with log-probabilities ``log_p (A,)`` and rewards ``reward (A,)``, not constant on the support.
+
+    Raises:
+        ValueError: not one distribution, bad shapes, a reward that is constant on the support.
+    """
+
+    log_p: np.ndarray
+    reward: np.ndarray
+
+    def __post_init__(self) -> None:
+        xp, log_p, reward = _validate.arrays(log_p=to_numpy(self.log_p), reward=to_numpy(self.reward))
+        _validate.log_probs("log_p", xp, log_p)
+        if log_p.ndim != 1 or reward.shape != log_p.shape:
+            _validate.fail(
+                "reward", f"must have the shape of log_p (A,), got {reward.shape} and {log_p.shape}"
+            )
+        _validate.finite("reward", xp, reward)
+        alive = reward[np.isfinite(log_p)]
+        if np.all(alive == alive[0]):
+            _validate.fail("reward", "is constant on the support: there is nothing to align")
+        object.__setattr__(self, "log_p", np.asarray(log_p, dtype=np.float64))
+        object.__setattr__(self, "reward", np.asarray(reward, dtype=np.float64))
+
+    @property
+    def delta_max(self) -> float:
+        """``-log p(argmax r)``: from this budget on the constraint is slack."""
+        return -float(np.logaddexp.reduce(self.log_p[self._best]))
+
+    @property
+    def _best(self) -> np.ndarray:
+        alive = np.isfinite(self.log_p)
+        return np.asarray(alive & (self.reward == self.reward[alive].max()))
+
+    @property
+    def span(self) -> float:
+        """Largest minus smallest reward of the support."""
+        alive = self.reward[np.isfinite(self.log_p)]
+        return float(alive.max() - alive.min())
+
+    def tilted(self, alpha: float) -> np.ndarray:
+        """``p e^{alpha r}/Z`` for any real ``alpha`` (``±inf``: conditioned on the best/worst letters)."""
+        alpha = _validate.real("alpha", alpha)
+        if math.isinf(alpha):
+            alive = np.isfinite(self.log_p)
+            extreme = self.reward[alive].max() if alpha > 0 else self.reward[alive].min()
+            return np.asarray(condition(self.log_p, self.reward == extreme))
+        if alpha == 0:
+            return self.log_p
+        return np.asarray(tilt(self.log_p, math.copysign(1.0, alpha) * self.reward, 1.0 / abs(alpha)))
+
+    def scaled_cumulant(self, alpha: float) -> float:
+        """``Lam(alpha) = log E_p[e^{alpha r}]``, per letter."""
+        alpha = _validate.real("alpha", alpha, low=-1e300, high=1e300)
+        if alpha == 0:
+            return 0.0
+        return float(log_partition(self.log_p, math.copysign(1.0, alpha) * self.reward, 1.0 / abs(alpha)))
+
+    def mean(self, alpha: float = 0.0) -> float:
+        """``Lam'(alpha)``: mean reward a letter under the tilt."""
+        return float(expectation(self.tilted(alpha), self.reward))
+
+    def variance(self, alpha: float = 0.0) -> float:
+        """``Lam''(alpha)``: reward variance a letter under the tilt."""
+        return float(variance(self.tilted(alpha), self.reward))
+
+    def kl(self, alpha: float) -> float:
+        """``KL(p_alpha‖p) = alpha Lam'(alpha) - Lam(alpha)`` a letter, in nats."""
+        return float(kl(self.tilted(alpha), self.log_p))
+
+    def aligned(self, delta: float) -> AlignedSource:
+        """The optimum at a budget of ``delta`` nats a letter.
+
+        Raises:
+            ValueError: ``delta < 0``.
+        """
+        delta = _validate.real("delta", delta, low=0.0)
+        found = optima.kl_constrained(self.log_p, self.reward, delta)
+        beta = float(found.beta)
+        alpha = math.inf if beta == 0 else 1.0 / beta
+        log_p = np.asarray(found.log_policy)
+        spread = float(variance(log_p, self.reward))
+        return AlignedSource(log_p, alpha, float(found.reward), spread, float(found.kl))
+
+    def alpha_for_mean(self, x: float) -> float:
+        """The ``a`` with ``Lam'(a) = x``; ``±inf`` at the extreme rewards.
+
+        Raises:
+            ValueError: ``x`` outside the range of rewards.
+        """
+        alive = self.reward[np.isfinite(self.log_p)]
+        low, high = float(alive.min()), float(alive.max())
+        x = _validate.real("x", x, low=low, high=high)
+        if x in (low, high):
+            return math.copysign(math.inf, x - 0.5 * (low + high))
+        from scipy.optimize import brentq
+
+        width = 1.0 / self.span
+        left, right = -width, width
+        while self.mean(left) > x and left > -1e6 * width:
+            left *= 2
+        while self.mean(right) < x and right < 1e6 * width:
+            right *= 2
+        return float(brentq(lambda a: self.mean(a) - x, left, right, xtol=1e-15 * width, rtol=8.9e-16))
+
+    def rate_function(self, x: float, alpha: float = 0.0) -> float:
+        """Large-deviation rate of ``R/m`` under the tilt ``p_alpha``: ``J(x) = KL(p_{a_x}‖p_alpha)``.
+
+        ``alpha = 0`` is the base source's rate ``I(x)``; ``inf`` outside the range of rewards.
+        """
+        alive = self.reward[np.isfinite(self.log_p)]
+        if not alive.min() <= _validate.real("x", x) <= alive.max():
+            return math.inf
+        return float(kl(self.tilted(self.alpha_for_mean(x)), self.tilted(alpha)))
+
+    def renyi_cross_entropy(self, order: float) -> float:
+        """``H_s(p‖q) = log(sum p q^{s-1}) / (1 - s)`` with ``q ∝ e^r``; ``s = 1`` is the cross entropy."""
+        order = _validate.real("order", order, low=-1e300, high=1e300)
+        log_q = self.reward - np.logaddexp.reduce(self.reward)
+        if order == 1:
+            return -float(expectation(self.log_p, log_q))
+        return float(
+            log_partition(self.log_p, math.copysign(1.0, order - 1) * log_q, 1.0 / abs(order - 1))
+        ) / (1.0 - order)
+
+    def type_law(self, m: int) -> RewardLaw:
+        """The exact law of the reward of ``m`` letters by enumerating types; at most 4 letters with support.
+
+        Values closer than 1e-9 of the span are merged. There are ``C(m+A-1, A-1)`` types.
+
+        Raises:
+            ValueError: more than 4 letters (`lattice_law` takes any), or more than 10^8 types.
+        """
+        from klsim.kernels.types import compositions, type_log_probs
+
+        m = _validate.integer("m", m, low=1)
+        alive = np.isfinite(self.log_p)
+        log_p, reward = self.log_p[alive], self.reward[alive]
+        if not 2 <= log_p.size <= 4:
+            _validate.fail(
+                "log_p", f"type_law takes 2 to 4 letters, got {log_p.size} (lattice_law takes any)"
+            )
+        if math.comb(m + log_p.size - 1, log_p.size - 1) > 10**8:
+            _validate.fail("m", f"{math.comb(m + log_p.size - 1, log_p.size - 1)} types are too many", m)
+        counts = compositions(m, log_p.size)
+        return _merge(counts @ reward, type_log_probs(counts, log_p), _MERGE * self.span)
+
+    def lattice_law(self, m: int) -> RewardLaw:
+        """The exact law of the reward of ``m`` letters for rewards on a lattice, any number of letters.
+
+        Rewards must be ``r_0 + step * integers``. The law is found in windows: a tilt puts the mass on
+        each window, where the Fourier inversion of its characteristic function is accurate to rounding;
+        tilting back gives far tails with full relative accuracy (the absolute error of the logarithm is
+        a few roundings times ``1 + |log P|``).
+
+        Raises:
+            ValueError: the rewards are not on a lattice with at most 10^6 steps across the span.
+        """
+        m = _validate.integer("m", m, low=1)
+        alive = np.isfinite(self.log_p)
+        steps, step = _lattice(self.reward[alive])
+        log_prob = _lattice_log_probs(self.log_p[alive], steps, m)
+        values = m * float(self.reward[alive].min()) + step * np.arange(log_prob.size)
+        keep = np.isfinite(log_prob)
+        return RewardLaw(values[keep], log_prob[keep])
+
+
+def _merge(values: np.ndarray, log_probs: np.ndarray, tolerance: float) -> RewardLaw:
+    keep = np.isfinite(log_probs)
+    order = np.argsort(values[keep], kind="stable")
+    values, log_probs = values[keep][order], log_probs[keep][order]
+    starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > tolerance)
+    return RewardLaw(values[starts], np.logaddexp.reduceat(log_probs, starts))
+
+
+def tilt_law(law: RewardLaw, alpha: float) -> RewardLaw:
+    """The law of the reward after tilting the sequence law by ``alpha R``."""
+    alpha = _validate.real("alpha", alpha, low=-1e300, high=1e300)
+    if alpha == 0:
+        return law
+    log_prob = tilt(_normalised(law.log_prob), math.copysign(1.0, alpha) * law.value, 1.0 / abs(alpha))
+    return RewardLaw(law.value, np.asarray(log_prob))
+
+
+def _normalised(log_prob: np.ndarray) -> np.ndarray:
+    """Exactly normalised logs: sums over 10^5 and more terms drift by more than the tolerance at the door."""
+    return np.asarray(log_prob - np.logaddexp.reduce(log_prob))
+
+
+def law_kl(law: RewardLaw, log_other: np.ndarray) -> float:
+    """``KL`` from a law of the reward to another on the same values: the KL of the sequence laws, if both
+    share the conditional law given the reward (as tilts and best-of-N do)."""
+    return float(kl(_normalised(law.log_prob), _normalised(log_other)))
+
+
+def _lattice(reward: np.ndarray) -> tuple[np.ndarray, float]:
+    """Integers (smallest 0, coprime) and the step with ``reward = min + step * integers``."""
+    gaps = np.unique(reward - reward.min())[1:]
+    step = float(gaps[0])
+    for gap in gaps[1:]:  # Euclid's algorithm on floats, to the rounding of the largest gap
+        a, b = float(gap), step
+        while b > 1e-9 * gaps[-1]:
+            a, b = b, a % b
+            if a - b < 1e-9 * gaps[-1]:
+                b = 0.0
+        step = a
+    steps = np.rint((reward - reward.min()) / step)
+    if steps.max() > 1e6 or np.any(np.abs(steps * step - (reward - reward.min())) > 1e-9 * gaps[-1]):
+        raise ValueError("reward: must lie on a lattice r_0 + step * integers with at most 10^6 steps")
+    return steps.astype(np.int64), step
+
+
+_DIRECT = 2e8  # additions that the direct sum may take
+
+
+@_quiet
+def _lattice_log_probs(log_p: np.ndarray, steps: np.ndarray, m: int) -> np.ndarray:
+    """``log P(sum of m letters = k)`` for ``k = 0 … m * max(steps)``."""
+    steps, log_p = _merged_letters(steps, log_p)
+    top = m * int(steps[-1])
+    if len(steps) * top * min(m, top / (steps[-1] - steps[-2])) <= _DIRECT:
+        return _edge(log_p, steps, m, top)[::-1]
+    reach = min(64 * int(steps[-1]), top)
+    out = np.full(top + 1, -np.inf)
+    out[top - reach :] = _edge(log_p, steps, m, reach)[::-1]
+    out[: reach + 1] = _edge(log_p[::-1], steps[-1] - steps[::-1], m, reach)
+    source = MemorylessSource(log_p, steps.astype(float))
+    done, last = reach + 1, top - reach - 1
+    while done <= last:
+        done = _fill_window(out, source, steps, m, done, last)
+    return out
+
+
+def _merged_letters(steps: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    distinct = np.unique(steps)
+    return distinct, np.asarray([np.logaddexp.reduce(log_p[steps == s]) for s in distinct])
+
+
+def _edge(log_p: np.ndarray, steps: np.ndarray, m: int, reach: int) -> np.ndarray:
+    """The law at distances ``0 … reach`` below ``m * max(steps)``."""
+    from klsim.kernels.types import edge_law
+
+    deficits = np.asarray(steps[-1] - steps[:-1], dtype=np.int64)
+    return np.asarray(edge_law(float(log_p[-1]), np.ascontiguousarray(log_p[:-1]), deficits, m, reach))
+
+
+def _fill_window(
+    out: np.ndarray, source: MemorylessSource, steps: np.ndarray, m: int, done: int, last: int
+) -> int:
+    """Fill ``out[done:]`` as far as one tilt is accurate; returns the next unknown index."""
+    spread = math.sqrt(m * source.variance(source.alpha_for_mean(done / m)))
+    alpha = source.alpha_for_mean(min(done + 1.5 * spread, last) / m)
+    log_tilted = source.tilted(alpha)
+    weights = np.exp(log_tilted)
+    mean = float(weights @ steps)
+    deviation = steps - mean
+    spread = math.sqrt(m * float(weights @ deviation**2))
+    size = 1 << math.ceil(math.log2(24 * spread + 64))
+    first = round(m * mean) - size // 2
+    pmf = _window_pmf(weights, deviation, m, m * mean - first, size)
+    end = max(min(math.floor(m * mean + 2.2 * spread), last), done)
+    k = np.arange(done, end + 1)
+    used = pmf[k - first]
+    if used.min() < 1e-4 * pmf.max():  # rounding is relative to the largest: not accurate here
+        raise ValueError("reward: its lattice is too sparse for this m (few letters reach each value)")
+    cost = m * float(kl(log_tilted, source.log_p))
+    out[k] = np.log(used) - alpha * (k - m * mean) - cost
+    return end + 1
+
+
+def _window_pmf(weights: np.ndarray, deviation: np.ndarray, m: int, offset: float, size: int) -> np.ndarray:
+    """Law of the sum on ``size`` lattice points, its mean at position ``offset``, by Fourier inversion."""
+    frequencies = 2 * np.pi * np.arange(size // 2 + 1) / size
+    angle = np.multiply.outer(frequencies, deviation)
+    small = np.abs(angle) < 0.1
+    cube = np.where(small, angle, 0.0) ** 3
+    sine = np.where(small, cube * (-1 / 6 + angle**2 * (1 / 120 - angle**2 / 5040)), np.sin(angle) - angle)
+    # E e^{i angle} - 1, the linear term being zero by centring
+    shifted = (-2 * np.sin(angle / 2) ** 2 + 1j * sine) @ weights
+    spectrum = np.exp(m * np.log1p(shifted) + 1j * frequencies * offset)
+    return np.asarray(np.fft.irfft(np.conj(spectrum), n=size))
+
+
+@dataclass(frozen=True)
+class MarkovSource:
+    """Letters of a Markov chain with a reward on transitions (C16 of ``asymptotics``).
+
+    Attributes:
+        transition: row-stochastic, irreducible ``(S, S)``.
+        reward: of the transition ``i -> j``, ``(S, S)``.
+        initial: law of the letter before the first transition, ``(S,)``.
+
+    Raises:
+        ValueError: shapes, negative or unnormalised probabilities.
+    """
+
+    transition: np.ndarray
+    reward: np.ndarray
+    initial: np.ndarray
+
+    def __post_init__(self) -> None:
+        xp, transition, reward, initial = _validate.arrays(
+            transition=self.transition, reward=self.reward, initial=self.initial
+        )
+        states = initial.shape[0] if initial.ndim == 1 else -1
+        if transition.shape != (states, states) or reward.shape != (states, states):
+            shapes = f"{transition.shape}, {reward.shape}, {initial.shape}"
+            _validate.fail("transition", f"transition and reward must be (S, S), initial (S,), got {shapes}")
+        for name, law in (("transition", transition), ("initial", initial)):
+            _validate.budgets(name, xp, law)
+            with np.errstate(divide="ignore"):
+                _validate.log_probs(name, xp, np.log(law))
+        _validate.finite("reward", xp, reward)
+        for name, value in (("transition", transition), ("reward", reward), ("initial", initial)):
+            object.__setattr__(self, name, value)
+
+    def scaled_cumulant(self, alpha: float) -> float:
+        """``Lam(a) = log`` Perron root of ``P(j|i) e^{a r(i,j)}``: the limit of ``log E[e^{aR}]/m``."""
+        alpha = _validate.real("alpha", alpha, low=-1e300, high=1e300)
+        shift = float(np.max(alpha * self.reward))
+        matrix = self.transition * np.exp(alpha * self.reward - shift)
+        return math.log(float(np.max(np.abs(np.linalg.eigvals(matrix))))) + shift
+
+    def mean(self, alpha: float) -> float:
+        """``Lam'(a)``, from the left and right Perron vectors."""
+        matrix = self.transition * np.exp(alpha * self.reward - float(np.max(alpha * self.reward)))
+        values, right = np.linalg.eig(matrix)
+        values_left, left = np.linalg.eig(matrix.T)
+        r = np.abs(right[:, np.argmax(values.real)].real)
+        ell = np.abs(left[:, np.argmax(values_left.real)].real)
+        return float(ell @ (matrix * self.reward) @ r / (ell @ matrix @ r))
+
+    def alpha_for_budget(self, delta: float) -> float:
+        """The ``a > 0`` with ``a Lam'(a) - Lam(a) = delta``.
+
+        Raises:
+            ValueError: no such ``a`` below 1e4 (the budget is at or above its limit).
+        """
+        from scipy.optimize import brentq
+
+        delta = _validate.real("delta", delta, low=0.0, open_low=True)
+
+        def excess(a: float) -> float:
+            return a * self.mean(a) - self.scaled_cumulant(a) - delta
+
+        high = 1.0
+        while excess(high) < 0:
+            high *= 2
+            if high > 1e4:
+                _validate.fail("delta", "is at or above the limit that tilts can spend", delta)
+        return float(brentq(excess, 0.0, high, xtol=1e-14))
+
+    def lattice_law(self, m: int) -> RewardLaw:
+        """The exact law of ``R`` for rewards on a lattice: recursion over (state, partial sum) in log space."""
+        m = _validate.integer("m", m, low=1)
+        steps, step = _lattice(self.reward.ravel())
+        steps = steps.reshape(self.reward.shape)
+        with np.errstate(divide="ignore"):
+            log_transition, log_state = np.log(self.transition), np.log(self.initial)
+        top = int(steps.max())
+        log_law = np.full((len(log_state), m * top + 1), -np.inf)
+        log_law[:, 0] = log_state
+        for t in range(m):
+            width = t * top + 1
+            new = np.full_like(log_law, -np.inf)
+            for i, j in np.ndindex(*steps.shape):
+                k = int(steps[i, j])
+                target = new[j, k : k + width]
+                np.logaddexp(target, log_law[i, :width] + log_transition[i, j], out=target)
+            log_law = new
+        log_prob = np.logaddexp.reduce(log_law, axis=0)
+        values = m * float(self.reward.min()) + step * np.arange(log_prob.size)
+        keep = np.isfinite(log_prob)
+        return RewardLaw(values[keep], log_prob[keep])
