@@ -400,7 +400,7 @@ class MarkovSource:
         return float(brentq(excess, 0.0, high, xtol=1e-14))
 
     def lattice_law(self, m: int) -> RewardLaw:
-        """The exact law of ``R`` for rewards on a lattice: recursion over (state, partial sum) in log space."""
+        """The exact law of ``R`` on a lattice: recursion over (state, partial sum) in log space."""
         m = _validate.integer("m", m, low=1)
         steps, step = _lattice(self.reward.ravel())
         steps = steps.reshape(self.reward.shape)

@@ -30,6 +30,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from klsim.estimators import mean_interval
+
 __all__ = [
     "Effect",
     "Identity",
@@ -364,23 +366,6 @@ class Effect:
         if holds:
             return "holds", 0.0
         return ("refuted", 3.0) if refuted else ("not_shown", 2.0)
-
-
-def mean_interval(values: np.ndarray, level: float, rng: np.random.Generator) -> tuple[float, float]:
-    """The wider of the BCa bootstrap and the Student-t interval for the mean of ``values``."""
-    from scipy import stats
-
-    mean = float(values.mean())
-    stderr = float(values.std(ddof=1)) / math.sqrt(values.size)
-    if stderr <= 1e-14 * max(1.0, abs(mean)):
-        return mean, mean
-    half = float(stats.t.ppf(0.5 + level / 2, values.size - 1)) * stderr
-    boot = stats.bootstrap(
-        (values,), np.mean, confidence_level=level, n_resamples=4999, rng=rng, vectorized=True
-    )
-    low, high = boot.confidence_interval
-    low, high = (mean if math.isnan(low) else float(low)), (mean if math.isnan(high) else float(high))
-    return min(low, mean - half), max(high, mean + half)
 
 
 @dataclass(frozen=True)

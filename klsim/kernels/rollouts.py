@@ -1,0 +1,60 @@
+"""Sampling trajectories by inversion from uniforms that the caller drew: no randomness in here."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+__all__ = ["sample_sequences", "sample_trajectories"]
+
+
+@numba.njit(cache=True)
+def _invert(cumulative, u):
+    """First index whose cumulative probability exceeds ``u * total``; skips outcomes of probability 0."""
+    target = u * cumulative[-1]
+    low, high = 0, cumulative.size - 1
+    while low < high:
+        middle = (low + high) // 2
+        if cumulative[middle] > target:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@numba.njit(cache=True, parallel=True)
+def sample_trajectories(initial, policy, transition, uniforms):
+    """States ``(n, H+1)`` and actions ``(n, H)``.
+
+    Cumulative probabilities: ``initial (S,)``, ``policy (T, S, A)``, ``transition (T, S, A, S)`` with ``T``
+    equal to H or 1 (the same at every step); ``uniforms (n, 2 H + 1)``.
+    """
+    count, horizon = uniforms.shape[0], (uniforms.shape[1] - 1) // 2
+    states = np.empty((count, horizon + 1), np.int64)
+    actions = np.empty((count, horizon), np.int64)
+    for i in numba.prange(count):
+        s = _invert(initial, uniforms[i, 0])
+        for t in range(horizon):
+            a = _invert(policy[min(t, policy.shape[0] - 1), s], uniforms[i, 2 * t + 1])
+            states[i, t], actions[i, t] = s, a
+            s = _invert(transition[min(t, transition.shape[0] - 1), s, a], uniforms[i, 2 * t + 2])
+        states[i, horizon] = s
+    return states, actions
+
+
+@numba.njit(cache=True, parallel=True)
+def sample_sequences(flat, vocab, uniforms):
+    """Sequence indices ``(n,)`` of a tree policy.
+
+    ``flat``: cumulative probabilities of all nodes, level by level, ``(sum_t V**t, V)``; ``uniforms (n, H)``.
+    """
+    count, horizon = uniforms.shape
+    out = np.empty(count, np.int64)
+    for i in numba.prange(count):
+        node, offset, width = 0, 0, 1
+        for t in range(horizon):
+            node = node * vocab + _invert(flat[offset + node], uniforms[i, t])
+            offset += width
+            width *= vocab
+        out[i] = node
+    return out

@@ -1,0 +1,15 @@
+r"""Regularised dynamic programming: optima, evaluation, occupancy and rollouts of sequential problems.
+
+The soft Bellman operator of ``max E[sum r] - beta sum KL(pi(.|s)‖ref(.|s))`` is
+
+.. math:: (TV)(s) = \beta \log \sum_a ref(a|s)\, e^{Q(s,a)/\beta}, \quad
+          Q(s,a) = r(s,a) + \gamma \sum_{s'} P(s'|s,a) V(s').
+
+``beta = 0`` is the unregularised problem. `solve`, `evaluate`, `occupancy` and `rollouts` dispatch on the
+problem's type; a new problem registers its own implementation.
+"""
+
+from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
+from klsim.planning.solve import Solution, solve
+
+__all__ = ["Evaluation", "Solution", "Trajectories", "evaluate", "occupancy", "rollouts", "solve"]

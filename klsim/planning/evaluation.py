@@ -1,0 +1,234 @@
+"""Policy evaluation, occupancy measures and sampled trajectories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from klsim import _validate
+from klsim.distributions import sample as sample_outcomes
+from klsim.divergences import kl
+from klsim.planning.solve import reference
+from klsim.problems import Bandit, DiscountedMDP, TabularMDP, TokenTree
+from klsim.problems.token_tree import check_levels, sequence_log_probs
+
+__all__ = ["Evaluation", "Trajectories", "evaluate", "occupancy", "rollouts"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy achieves from the initial distribution.
+
+    Attributes:
+        value: ``reward - beta * kl``.
+        reward: expected (discounted) sum of rewards.
+        kl: expected (discounted) sum of ``KL(pi(.|s)‖ref(.|s))``; 0 without a reference.
+        state_value: regularised value of every state: ``(H + 1, S)`` or ``(S,)``; None for a bandit or tree.
+    """
+
+    value: Any
+    reward: Any
+    kl: Any
+    state_value: Any = None
+
+
+def _policy(log_policy: Any, shape: tuple[int, ...], actions: np.ndarray) -> np.ndarray:
+    if log_policy is None:
+        raise TypeError("log_policy: is required")
+    try:
+        return reference(log_policy, shape, actions)
+    except ValueError as error:
+        raise ValueError(str(error).replace("log_ref", "log_policy")) from None
+
+
+def _terms(problem: Any, log_policy: Any, log_ref: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Policy probabilities, and expected reward and KL of every state (and step)."""
+    policy = _policy(log_policy, problem.shape, problem.actions)
+    ref = None if log_ref is None else reference(log_ref, problem.shape, problem.actions)
+    cost = np.zeros(problem.shape[:-1]) if ref is None else np.asarray(kl(policy, ref))
+    weights = np.exp(policy)
+    return weights, np.sum(weights * problem.reward, axis=-1), cost
+
+
+@singledispatch
+def evaluate(problem: Any, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
+    """Exact evaluation of a policy.
+
+    Args:
+        problem: any problem of `klsim.problems`. log_policy: shaped like the problem's policies.
+        log_ref: reference for the KL; None for none. beta: >= 0.
+
+    Raises:
+        TypeError: not a problem. ValueError: shapes, supports, ``beta < 0``.
+    """
+    raise TypeError(f"problem: cannot evaluate {type(problem).__name__}")
+
+
+def _total(reward: Any, cost: Any, beta: float) -> Any:
+    return reward - beta * cost if beta else reward
+
+
+@evaluate.register
+def _(problem: Bandit, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
+    beta = _validate.real("beta", beta, low=0.0)
+    xp, policy, _ = _validate.arrays(log_policy=log_policy, reward=problem.reward)
+    _validate.log_probs("log_policy", xp, policy)
+    reward = xp.sum(xp.exp(policy) * problem.reward, axis=-1)
+    cost = kl(policy, problem.log_ref if log_ref is None else log_ref)
+    return Evaluation(_total(reward, cost, beta), reward, cost)
+
+
+@evaluate.register
+def _(problem: TabularMDP, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
+    beta = _validate.real("beta", beta, low=0.0)
+    weights, rewards, costs = _terms(problem, log_policy, log_ref)
+    horizon, states, _ = problem.shape
+    reward, cost = np.zeros((horizon + 1, states)), np.zeros((horizon + 1, states))
+    for t in range(horizon - 1, -1, -1):
+        chain = np.einsum("sa,sat->st", weights[t], problem.transition[t])
+        reward[t], cost[t] = rewards[t] + chain @ reward[t + 1], costs[t] + chain @ cost[t + 1]
+    total, spent = float(problem.initial @ reward[0]), float(problem.initial @ cost[0])
+    return Evaluation(_total(total, spent, beta), total, spent, _total(reward, cost, beta))
+
+
+@evaluate.register
+def _(problem: DiscountedMDP, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
+    beta = _validate.real("beta", beta, low=0.0)
+    weights, rewards, costs = _terms(problem, log_policy, log_ref)
+    chain = np.einsum("sa,sat->st", weights, problem.transition, optimize=True)
+    matrix = np.eye(problem.shape[0]) - problem.discount * chain
+    reward = np.linalg.solve(matrix, rewards)
+    infinite = np.isinf(costs)
+    cost = np.linalg.solve(matrix, np.where(infinite, 0.0, costs))
+    if infinite.any():
+        reached = np.linalg.solve(matrix, infinite.astype(float))
+        cost = np.where(reached > 1e-12, np.inf, cost)
+    total, spent = float(problem.initial @ reward), _mean_of_costs(problem.initial, cost)
+    return Evaluation(_total(total, spent, beta), total, spent, _total(reward, cost, beta))
+
+
+def _mean_of_costs(weights: np.ndarray, cost: np.ndarray) -> float:
+    """``weights @ cost`` with ``0 * inf = 0``."""
+    return float(np.sum(np.where(weights > 0, weights * np.where(weights > 0, cost, 0.0), 0.0)))
+
+
+@evaluate.register
+def _(problem: TokenTree, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
+    beta = _validate.real("beta", beta, low=0.0)
+    xp, _, policy = check_levels("log_policy", log_policy, policy=True)
+    law = sequence_log_probs(policy)
+    if law.shape[-1] != problem.reward.shape[-1]:
+        _validate.fail("log_policy", f"must have vocabulary {problem.vocab} and horizon {problem.horizon}")
+    reward = xp.sum(xp.exp(law) * problem.reward, axis=-1)
+    cost = xp.zeros_like(reward) if log_ref is None else kl(law, sequence_log_probs(log_ref))
+    return Evaluation(_total(reward, cost, beta), reward, cost)
+
+
+@singledispatch
+def occupancy(problem: Any, log_policy: Any) -> Any:
+    """State-action occupancy of a policy.
+
+    Finite horizon: ``d[t, s, a]``, each step summing to 1, ``(H, S, A)``. Discounted:
+    ``(1 - gamma) sum_t gamma^t P(s_t = s, a_t = a)``, ``(S, A)``, summing to 1.
+
+    Raises:
+        TypeError: not a tabular problem. ValueError: not a policy of it.
+    """
+    raise TypeError(f"problem: no occupancy for {type(problem).__name__}")
+
+
+@occupancy.register
+def _(problem: TabularMDP, log_policy: Any) -> np.ndarray:
+    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
+    out = np.empty(problem.shape)
+    states = problem.initial
+    for t in range(problem.horizon):
+        out[t] = states[:, None] * weights[t]
+        states = np.einsum("sa,sat->t", out[t], problem.transition[t])
+    return out
+
+
+@occupancy.register
+def _(problem: DiscountedMDP, log_policy: Any) -> np.ndarray:
+    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
+    chain = np.einsum("sa,sat->st", weights, problem.transition, optimize=True)
+    matrix = np.eye(problem.shape[0]) - problem.discount * chain.T
+    states = np.linalg.solve(matrix, (1.0 - problem.discount) * problem.initial)
+    return np.asarray(np.maximum(states, 0.0)[:, None] * weights)
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Sampled trajectories: ``states (n, H + 1)``, ``actions (n, H)``, ``rewards (n, H)``."""
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+
+
+@singledispatch
+def rollouts(
+    problem: Any, log_policy: Any, count: int, rng: np.random.Generator | int, horizon: int | None = None
+) -> Any:
+    """``count`` independent trajectories.
+
+    A `TabularMDP` runs its horizon; a `DiscountedMDP` the ``horizon`` given (the discount is not
+    applied to the rewards returned); a `TokenTree` gives sequence indices ``(count,)``, a `Bandit`
+    actions ``(count,)``. The same seed gives the same bytes, whatever the number of threads.
+
+    Raises:
+        TypeError: not a problem. ValueError: bad arguments.
+    """
+    raise TypeError(f"problem: no rollouts for {type(problem).__name__}")
+
+
+def _trajectories(problem: Any, weights: np.ndarray, horizon: int, count: int, rng: Any) -> Trajectories:
+    from klsim.kernels.rollouts import sample_trajectories
+
+    count = _validate.integer("count", count, low=0)
+    steps = problem.transition if problem.transition.ndim == 4 else problem.transition[None]
+    uniforms = _validate.generator(rng).random((count, 2 * horizon + 1))
+    cumulative = [np.cumsum(a, axis=-1) for a in (problem.initial, weights, steps)]
+    states, actions = sample_trajectories(*cumulative, uniforms)
+    time = np.arange(horizon) if problem.reward.ndim == 3 else None
+    index = (states[:, :-1], actions) if time is None else (time, states[:, :-1], actions)
+    return Trajectories(states, actions, problem.reward[index])
+
+
+@rollouts.register
+def _(problem: TabularMDP, log_policy: Any, count: int, rng: Any, horizon: int | None = None) -> Trajectories:
+    if horizon not in (None, problem.horizon):
+        _validate.fail("horizon", f"the problem has horizon {problem.horizon}", horizon)
+    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
+    return _trajectories(problem, weights, problem.horizon, count, rng)
+
+
+@rollouts.register
+def _(
+    problem: DiscountedMDP, log_policy: Any, count: int, rng: Any, horizon: int | None = None
+) -> Trajectories:
+    horizon = _validate.integer("horizon", horizon, low=1)
+    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
+    return _trajectories(problem, weights[None], horizon, count, rng)
+
+
+@rollouts.register
+def _(problem: TokenTree, log_policy: Any, count: int, rng: Any, horizon: int | None = None) -> np.ndarray:
+    from klsim.kernels.rollouts import sample_sequences
+
+    _, vocab, levels = check_levels("log_policy", log_policy, policy=True)
+    if vocab != problem.vocab or len(levels) != problem.horizon or any(np.ndim(x) != 2 for x in levels):
+        _validate.fail(
+            "log_policy", f"must be one tree of vocabulary {problem.vocab}, horizon {problem.horizon}"
+        )
+    flat = np.cumsum(np.exp(np.concatenate([np.asarray(x, dtype=float) for x in levels])), axis=-1)
+    uniforms = _validate.generator(rng).random((_validate.integer("count", count, low=0), problem.horizon))
+    return np.asarray(sample_sequences(flat, vocab, uniforms))
+
+
+@rollouts.register
+def _(problem: Bandit, log_policy: Any, count: int, rng: Any, horizon: int | None = None) -> np.ndarray:
+    return sample_outcomes(log_policy, count, rng)
