@@ -165,9 +165,7 @@ def log_probs(name: str, xp: Any, x: Array, *, normalised: bool = True) -> Array
         if index is not None:
             mass = math.exp(min(float(total[index] if index else total), 700.0))
             rule = "probabilities must sum to 1 (log_normalize makes them)"
-            raise ValueError(
-                f"{name}{list(index) if index else ''}: probabilities sum to {mass:.12g}; {rule}"
-            )
+            raise ValueError(f"{name}{list(index) if index else ''}: probabilities sum to {mass:.12g}; {rule}")
     return x
 
 
@@ -183,9 +181,7 @@ def same_last_axis(**named: Array) -> None:
         raise ValueError(f"leading (batch) axes must broadcast, got {listed}") from None
 
 
-def real(
-    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False
-) -> float:
+def real(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False) -> float:
     """A Python float in ``[low, high]`` (``(low, high]`` if ``open_low``), not NaN."""
     try:
         number = float(value)

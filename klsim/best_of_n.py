@@ -156,18 +156,14 @@ def kl_estimate(log_prob: Array, n: Array | None = None, *, log_n: Array | None 
     missed = xp.exp(log_power)
     hit = -xp.expm1(log_power)
     miss_value = count + (number - 1.0) * log_rest + xp.expm1(-count)
-    hit_value = xp.where(
-        hit > 0, xp.log(xp.where(hit > 0, hit, xp.ones_like(hit))) - log_prob, count + 0 * hit
-    )
+    hit_value = xp.where(hit > 0, xp.log(xp.where(hit > 0, hit, xp.ones_like(hit))) - log_prob, count + 0 * hit)
     hit_term = xp.where(hit > 0, hit * xp.where(xp.isfinite(hit_value), hit_value, 0 * hit), 0 * hit)
     value = xp.where(missed > 0, missed * miss_value, 0 * missed) + hit_term
     return xp.where(sure, xp.zeros_like(value), value)
 
 
 @_quiet
-def expected_reward(
-    log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None
-) -> Array:
+def expected_reward(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """``E_bon[r]``, shape ``(...)``. Arguments and errors as `log_policy`."""
     xp, shape, r, _, law, _ = _law(log_ref, reward, n, log_n)
     return _give_back(xp, log_ref, np.sum(np.exp(law) * r, axis=-1).reshape(shape[:-1]))

@@ -31,12 +31,8 @@ Select = Annotated[
     typer.Argument(help="Slugs (gopd), claim ids (gopd/C3), globs ('*/C1') or paths to a claims.py."),
 ]
 Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0)]
-Examples = Annotated[
-    int, typer.Option(help="Hypothesis examples a check; bulk instances scale with it.", min=1)
-]
-Jobs = Annotated[
-    int | None, typer.Option("--jobs", "-j", help="Worker processes; the result does not depend on it.")
-]
+Examples = Annotated[int, typer.Option(help="Hypothesis examples a check; bulk instances scale with it.", min=1)]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Worker processes; the result does not depend on it.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first claim not as expected.")]
 CertificateFile = Annotated[Path, typer.Option("--certificate", help="The certificate to read.")]
@@ -218,9 +214,7 @@ def _figure_tasks(select: list[str] | None, out: Path, seed: int, *, full: bool)
     return tasks
 
 
-def _draw(
-    select: list[str] | None, out: Path, seed: int, jobs: int | None, scheduler: str | None
-) -> list[Any]:
+def _draw(select: list[str] | None, out: Path, seed: int, jobs: int | None, scheduler: str | None) -> list[Any]:
     from klsim.claims.parallel import execute
     from klsim.report import terminal
 
@@ -277,9 +271,7 @@ def report(
 @_one_line_errors
 def findings(
     certificate: CertificateFile = CERTIFICATE,
-    update: Annotated[
-        Path | None, typer.Option(help="Rewrite the findings table in this Markdown file.")
-    ] = None,
+    update: Annotated[Path | None, typer.Option(help="Rewrite the findings table in this Markdown file.")] = None,
 ) -> None:
     """Statements that are false as printed: the table of the last certificate."""
     from klsim.claims import certificate as certificates

@@ -188,9 +188,7 @@ def log_mean_exp_of_shortfall(xp: Any, log_ref: Array, short: Array) -> Array:
     return xp.where(near, close, _log_sum_exp(xp, log_ref - short, keepdims=True))
 
 
-def _components(
-    log_policies: Sequence[Array], weights: Sequence[Any]
-) -> tuple[Any, list[Array], list[Array]]:
+def _components(log_policies: Sequence[Array], weights: Sequence[Any]) -> tuple[Any, list[Array], list[Array]]:
     named = {f"log_policies[{k}]": p for k, p in enumerate(log_policies)}
     if not named:
         _validate.fail("log_policies", "needs at least one policy")
@@ -263,10 +261,7 @@ def arithmetic_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) ->
     for k, weight in enumerate(scalars):
         _validate.budgets(f"weights[{k}]", xp, weight[..., 0])
     total = sum(scalars)
-    if (
-        _validate.first_true(xp, xp.abs(total - 1) > _validate.normalisation_tolerance(xp, total.dtype))
-        is not None
-    ):
+    if _validate.first_true(xp, xp.abs(total - 1) > _validate.normalisation_tolerance(xp, total.dtype)) is not None:
         _validate.fail("weights", "must sum to 1")
     policies = xp.broadcast_arrays(*policies)
     terms = [xp.log(weight) + policy for weight, policy in zip(scalars, policies)]

@@ -232,9 +232,7 @@ class _Hellinger(Generator):
     def inverse_derivative(self, y: Array) -> Array:
         xp, y = _validate.arrays(y=y)
         below = y < 0.5
-        return xp.where(
-            below, xp.where(below, 1.0 - 2.0 * y, xp.ones_like(y)) ** -2.0, xp.full_like(y, math.inf)
-        )
+        return xp.where(below, xp.where(below, 1.0 - 2.0 * y, xp.ones_like(y)) ** -2.0, xp.full_like(y, math.inf))
 
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
         x = log_p - log_q

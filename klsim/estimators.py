@@ -180,9 +180,7 @@ def leave_one_out_mean(values: Any) -> np.ndarray:
     return np.asarray((values.sum(axis=-1, keepdims=True) - values) / (values.shape[-1] - 1))
 
 
-def mean_interval(
-    values: Any, level: float = 0.95, rng: np.random.Generator | int = 0
-) -> tuple[float, float]:
+def mean_interval(values: Any, level: float = 0.95, rng: np.random.Generator | int = 0) -> tuple[float, float]:
     """Confidence interval of a mean: the wider of the BCa bootstrap and the Student-t interval, ``values (n,)``.
 
     The bootstrap alone is too narrow for few samples, Student's t alone for skewed ones.

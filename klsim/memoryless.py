@@ -61,9 +61,7 @@ class MemorylessSource:
         xp, log_p, reward = _validate.arrays(log_p=to_numpy(self.log_p), reward=to_numpy(self.reward))
         _validate.log_probs("log_p", xp, log_p)
         if log_p.ndim != 1 or reward.shape != log_p.shape:
-            _validate.fail(
-                "reward", f"must have the shape of log_p (A,), got {reward.shape} and {log_p.shape}"
-            )
+            _validate.fail("reward", f"must have the shape of log_p (A,), got {reward.shape} and {log_p.shape}")
         _validate.finite("reward", xp, reward)
         alive = reward[np.isfinite(log_p)]
         if np.all(alive == alive[0]):
@@ -168,9 +166,9 @@ class MemorylessSource:
         log_q = self.reward - np.logaddexp.reduce(self.reward)
         if order == 1:
             return -float(expectation(self.log_p, log_q))
-        return float(
-            log_partition(self.log_p, math.copysign(1.0, order - 1) * log_q, 1.0 / abs(order - 1))
-        ) / (1.0 - order)
+        return float(log_partition(self.log_p, math.copysign(1.0, order - 1) * log_q, 1.0 / abs(order - 1))) / (
+            1.0 - order
+        )
 
     def type_law(self, m: int) -> RewardLaw:
         """The exact law of the reward of ``m`` letters by enumerating types; at most 4 letters with support.
@@ -186,9 +184,7 @@ class MemorylessSource:
         alive = np.isfinite(self.log_p)
         log_p, reward = self.log_p[alive], self.reward[alive]
         if not 2 <= log_p.size <= 4:
-            _validate.fail(
-                "log_p", f"type_law takes 2 to 4 letters, got {log_p.size} (lattice_law takes any)"
-            )
+            _validate.fail("log_p", f"type_law takes 2 to 4 letters, got {log_p.size} (lattice_law takes any)")
         if math.comb(m + log_p.size - 1, log_p.size - 1) > 10**8:
             _validate.fail("m", f"{math.comb(m + log_p.size - 1, log_p.size - 1)} types are too many", m)
         counts = compositions(m, log_p.size)
@@ -293,9 +289,7 @@ def _edge(log_p: np.ndarray, steps: np.ndarray, m: int, reach: int) -> np.ndarra
     return np.asarray(edge_law(float(log_p[-1]), np.ascontiguousarray(log_p[:-1]), deficits, m, reach))
 
 
-def _fill_window(
-    out: np.ndarray, source: MemorylessSource, steps: np.ndarray, m: int, done: int, last: int
-) -> int:
+def _fill_window(out: np.ndarray, source: MemorylessSource, steps: np.ndarray, m: int, done: int, last: int) -> int:
     """Fill ``out[done:]`` as far as one tilt is accurate; returns the next unknown index."""
     spread = math.sqrt(m * source.variance(source.alpha_for_mean(done / m)))
     alpha = source.alpha_for_mean(min(done + 1.5 * spread, last) / m)

@@ -73,10 +73,7 @@ def _log_ratio(xp: Any, log_ref: Array, reward: Array, short: Array, best: Array
     """``log(pi/ref)`` of the tilt, accurate where it is small; 0 without support."""
     log_z = log_partition_of(xp, log_ref, reward, beta)
     small = (
-        xp.max(
-            xp.where(xp.isinf(log_ref), xp.zeros_like(short), xp.abs(reward / beta)), axis=-1, keepdims=True
-        )
-        <= 0.5
+        xp.max(xp.where(xp.isinf(log_ref), xp.zeros_like(short), xp.abs(reward / beta)), axis=-1, keepdims=True) <= 0.5
     )
     direct = xp.where(small, reward / beta - log_z, -short / beta - (log_z - best / beta))
     far = -short / beta - log_mean_exp_of_shortfall(xp, log_ref, short / beta)
@@ -138,9 +135,7 @@ def _rows(log_ref: Array, reward: Array, **scalars: Array) -> tuple[np.ndarray, 
     return np.asarray(full[:-1], dtype=int), *out
 
 
-def _find_root(
-    f: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _find_root(f: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Vectorised bracketed root of ``f(x, row)``, increasing in ``x``; ``(root, converged)``."""
     from scipy.optimize import elementwise
 
@@ -222,9 +217,7 @@ def _ratio_at(log_p: np.ndarray, short: np.ndarray, alpha: np.ndarray) -> np.nda
     return np.where(np.isfinite(log_p), centred - log_z, 0.0)
 
 
-def _strength_for_budget(
-    log_p: np.ndarray, short: np.ndarray, budget: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _strength_for_budget(log_p: np.ndarray, short: np.ndarray, budget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``alpha`` with ``KL(tilt by -alpha·short) = budget``, found in ``log alpha``."""
 
     def excess_kl(log_alpha: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -294,9 +287,7 @@ def f_regularized(log_ref: Array, reward: Array, beta: Array, generator: Generat
     return Optimum(policy, *back, converged=not stuck, reason=reason)
 
 
-def _ratio_by_dual(
-    log_p: np.ndarray, drop: np.ndarray, generator: Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _ratio_by_dual(log_p: np.ndarray, drop: np.ndarray, generator: Generator) -> tuple[np.ndarray, np.ndarray]:
     """``log(pi/ref)`` that sums to 1, by the log-ratio of the best outcome."""
     alive = np.isfinite(log_p)
     best_mass = _log_sum_exp(np, np.where((drop == 0) & alive, log_p, -np.inf))
@@ -319,9 +310,7 @@ def _tv_ratio(log_p: np.ndarray, drop: np.ndarray) -> np.ndarray:
     return np.where(drop == 0, np.where(alive, gained, 0.0), np.where(drop > 1.0, -np.inf, 0.0))
 
 
-def _dual_cost(
-    log_p: np.ndarray, log_ratio: np.ndarray, drop: np.ndarray, generator: Generator
-) -> np.ndarray:
+def _dual_cost(log_p: np.ndarray, log_ratio: np.ndarray, drop: np.ndarray, generator: Generator) -> np.ndarray:
     """Lower bound on ``E_pi[drop] + D_f`` over all policies: ``mu - E_ref f*(mu - drop)``."""
     alive = np.isfinite(log_p)
     if generator.name == "tv":

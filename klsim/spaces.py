@@ -207,9 +207,7 @@ class Floats(Field):
         from hypothesis import strategies as st
 
         nice = [
-            x
-            for x in (1.0, 0.5, 2.0, 0.0, 0.25, 1.5, 3.0, 10.0, self.low, self.high)
-            if self.low <= x <= self.high
+            x for x in (1.0, 0.5, 2.0, 0.0, 0.25, 1.5, 3.0, 10.0, self.low, self.high) if self.low <= x <= self.high
         ]
         if not self.log:
             return st.one_of(st.sampled_from(nice), st.floats(self.low, self.high))
@@ -303,9 +301,7 @@ class Normals(Field):
         count = math.prod(shape)
         small = st.lists(st.integers(-30, 30).map(lambda i: i / 10), min_size=count, max_size=count)
         drawn = st.integers(0, 2**31 - 1).map(lambda s: np.random.default_rng(s).standard_normal(count))
-        return st.one_of(small, drawn).map(
-            lambda row: self.scale * np.asarray(row, dtype=float).reshape(shape)
-        )
+        return st.one_of(small, drawn).map(lambda row: self.scale * np.asarray(row, dtype=float).reshape(shape))
 
     def sample(self, size: int, rng: np.random.Generator, dims: Dims) -> np.ndarray:
         return self.scale * rng.standard_normal((size, *(_extent(a, dims) for a in self.shape)))
@@ -325,9 +321,7 @@ class Masks(Field):
         from hypothesis import strategies as st
 
         size = _extent(self.axis, dims)
-        masks = st.lists(st.booleans(), min_size=size, max_size=size).map(
-            lambda row: np.asarray(row, dtype=bool)
-        )
+        masks = st.lists(st.booleans(), min_size=size, max_size=size).map(lambda row: np.asarray(row, dtype=bool))
         return masks.filter(lambda m: m.any() and not m.all()) if self.both and size > 1 else masks
 
     def sample(self, size: int, rng: np.random.Generator, dims: Dims) -> np.ndarray:
@@ -402,13 +396,9 @@ class Space:
             raise ValueError("a Space needs at least one field")
         for name, value in fields.items():
             if not isinstance(value, Field):
-                raise TypeError(
-                    f"field {name!r}: must be a Field such as Policies(), got {type(value).__name__}"
-                )
+                raise TypeError(f"field {name!r}: must be a Field such as Policies(), got {type(value).__name__}")
             like = getattr(value, "like", None)
-            if like is not None and (
-                like not in fields or list(fields).index(like) >= list(fields).index(name)
-            ):
+            if like is not None and (like not in fields or list(fields).index(like) >= list(fields).index(name)):
                 raise ValueError(f"field {name!r}: like={like!r} must name an earlier field")
         self.fields = fields
         self.where = where
@@ -476,9 +466,7 @@ class Space:
 
         return {name: pick(name, value) for name, value in batch.items()}
 
-    def batches(
-        self, total: int, rng: np.random.Generator | int, batch_size: int = 1000
-    ) -> Iterator[dict[str, Any]]:
+    def batches(self, total: int, rng: np.random.Generator | int, batch_size: int = 1000) -> Iterator[dict[str, Any]]:
         """Batches of instances, each with fresh sizes, until ``total`` instances were drawn.
 
         Raises:
@@ -495,6 +483,4 @@ class Space:
                 drawn += count
                 yield batch if count == self.length(batch) else self.take(batch, np.arange(count))
             elif tried > 200 * max(total, batch_size):
-                raise ValueError(
-                    f"the predicate of {self!r} rejects nearly every instance ({drawn} of {tried})"
-                )
+                raise ValueError(f"the predicate of {self!r} rejects nearly every instance ({drawn} of {tried})")

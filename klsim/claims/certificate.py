@@ -94,11 +94,7 @@ def read(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
-    if (
-        not isinstance(data, dict)
-        or data.get("schema") != SCHEMA_VERSION
-        or not isinstance(data.get("papers"), list)
-    ):
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION or not isinstance(data.get("papers"), list):
         raise ValueError(f"{path}: not a klsim certificate of schema version {SCHEMA_VERSION}")
     return data
 
@@ -108,11 +104,7 @@ def comparable(certificate: Mapping[str, Any]) -> Any:
 
     def strip(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {
-                k: strip(v)
-                for k, v in value.items()
-                if k not in ("environment", "started", "seconds", "jobs")
-            }
+            return {k: strip(v) for k, v in value.items() if k not in ("environment", "started", "seconds", "jobs")}
         return [strip(v) for v in value] if isinstance(value, list) else value
 
     return strip(jsonable(certificate))

@@ -34,9 +34,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, np.ndarray):
-        flat = [
-            v if isinstance(v, bool | int) or math.isfinite(v) else str(v) for v in value.ravel().tolist()
-        ]
+        flat = [v if isinstance(v, bool | int) or math.isfinite(v) else str(v) for v in value.ravel().tolist()]
         return {"array": value.dtype.name, "shape": list(value.shape), "values": flat}
     if isinstance(value, tuple | list):
         return {"tuple": [encode(v) for v in value]}
@@ -111,9 +109,7 @@ def as_python(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {as_python(v)}" for k, v in value.items()) + "}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = ", ".join(
-            f"{f.name}={as_python(getattr(value, f.name))}" for f in dataclasses.fields(value) if f.init
-        )
+        fields = ", ".join(f"{f.name}={as_python(getattr(value, f.name))}" for f in dataclasses.fields(value) if f.init)
         return f"klsim.problems.{type(value).__name__}({fields})"
     return repr(value)
 

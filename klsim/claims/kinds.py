@@ -93,9 +93,7 @@ def _as_floats(part: str, values: tuple[Any, ...]) -> list[np.ndarray]:
         floats = [np.asarray(v.detach() if hasattr(v, "detach") else v, dtype=np.float64) for v in values]
         return list(np.broadcast_arrays(*floats))
     except (TypeError, ValueError) as error:
-        raise MalformedCheck(
-            f"part {part!r}: lhs and rhs must be real arrays that broadcast ({error})"
-        ) from None
+        raise MalformedCheck(f"part {part!r}: lhs and rhs must be real arrays that broadcast ({error})") from None
 
 
 def _per_instance(array: np.ndarray, size: int | None, part: str) -> np.ndarray:
@@ -140,14 +138,9 @@ class InstanceKind:
         excess = _per_instance(self._relative_excess(*values), size, part)
         index = int(np.argmax(excess)) if excess.size else 0
         worst = max(float(excess[index]), 0.0) if excess.size else 0.0
-        rows = [
-            np.reshape(a, (1 if size is None else size, -1))
-            for a in (self._relative_excess(*values), lhs, rhs)
-        ]
+        rows = [np.reshape(a, (1 if size is None else size, -1)) for a in (self._relative_excess(*values), lhs, rhs)]
         at = int(np.argmax(rows[0][index])) if rows[0].size else None
-        left, right = (
-            (math.nan, math.nan) if at is None else (float(rows[1][index, at]), float(rows[2][index, at]))
-        )
+        left, right = (math.nan, math.nan) if at is None else (float(rows[1][index, at]), float(rows[2][index, at]))
         measured: dict[str, Any] = {
             "worst_error": worst,
             "tolerance": self.tolerance,
@@ -253,9 +246,7 @@ class Limit:
 
     def _judge_part(self, part: str, n: np.ndarray, error: np.ndarray) -> Judgement:
         if n.ndim != 1 or n.size < 2 or not np.all(n > 0):
-            raise MalformedCheck(
-                f"part {part!r}: a limit needs at least two values n > 0, got shape {n.shape}"
-            )
+            raise MalformedCheck(f"part {part!r}: a limit needs at least two values n > 0, got shape {n.shape}")
         size = np.abs(error)
         label = f"{part}: " if part else ""
         measured: dict[str, Any] = {"n": n.tolist(), "error": error.tolist()}
@@ -321,9 +312,7 @@ class Effect:
     def judge(self, outcomes: Any, rng: np.random.Generator) -> Judgement:
         """``outcomes``: an array of one number a seed, or a dict of them."""
         named = outcomes if isinstance(outcomes, Mapping) else {"": outcomes}
-        judged = [
-            self._judge_part(str(part), np.asarray(v, dtype=np.float64), rng) for part, v in named.items()
-        ]
+        judged = [self._judge_part(str(part), np.asarray(v, dtype=np.float64), rng) for part, v in named.items()]
         worst = max(judged, key=lambda j: j.severity)
         if len(judged) == 1:
             return worst
@@ -345,11 +334,7 @@ class Effect:
                     "null": self.null, "sd": deviation, "alternative": self.alternative}  # fmt: skip
         if self.margin is not None:
             measured["margin"] = self.margin
-        goal = (
-            f"within {self.null:g} ± {self.margin:g}"
-            if self.margin
-            else f"{self.alternative} than {self.null:g}"
-        )
+        goal = f"within {self.null:g} ± {self.margin:g}" if self.margin else f"{self.alternative} than {self.null:g}"
         interval = f"{self.level:.0%} interval [{low:.4g}, {high:.4g}]"
         text = f"{label}mean {mean:.4g}, {interval} over {values.size} seeds ({goal})"
         return Judgement(verdict, text, measured, part, severity=severity)
@@ -407,9 +392,7 @@ class Symbolic:
         if reduced == 0:
             return Judgement("holds", f"{label}simplifies to 0", measured, part)
         measured["reduced"] = str(reduced)[:400]
-        return Judgement(
-            "not_shown", f"{label}not reduced to 0: {str(reduced)[:80]}", measured, part, severity=2.0
-        )
+        return Judgement("not_shown", f"{label}not reduced to 0: {str(reduced)[:80]}", measured, part, severity=2.0)
 
 
 def _nonzero_point(expression: Any) -> tuple[dict[Any, Any], Any] | None:

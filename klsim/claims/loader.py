@@ -141,9 +141,7 @@ def load_check(folder: str | Path, claim_id: str, name: str) -> Check:
     for check in claim.checks:
         if check.name == name:
             return check
-    raise LoadError(
-        f"{claim.full_id} has no check {name!r} (it has {', '.join(c.name for c in claim.checks)})"
-    )
+    raise LoadError(f"{claim.full_id} has no check {name!r} (it has {', '.join(c.name for c in claim.checks)})")
 
 
 def select(patterns: Sequence[str] = ()) -> list[Selection]:
@@ -186,9 +184,7 @@ def _add_matches(pattern: str, loaded: dict[Path, Paper], chosen: dict[Path, lis
                 chosen.setdefault(folder, []).append(claim)
                 matched = True
     if not matched:
-        known = [c.full_id for p in loaded.values() for c in p.claims.values()] + [
-            p.slug for p in loaded.values()
-        ]
+        known = [c.full_id for p in loaded.values() for c in p.claims.values()] + [p.slug for p in loaded.values()]
         near = get_close_matches(pattern, known, n=3)
         slugs = ", ".join(sorted(p.slug for p in loaded.values()))
         hint = f"did you mean {', '.join(near)}?" if near else f"known papers: {slugs or 'none'}"

@@ -108,9 +108,7 @@ class Check:
                 function=function,
                 kind=self.kind if kind is None else kind,
                 space=None if only_examples else (space if space is not None else self.space),
-                examples=tuple(examples)
-                if examples is not None
-                else (() if space is not None else self.examples),
+                examples=tuple(examples) if examples is not None else (() if space is not None else self.examples),
                 batched=self.batched if batched is None else batched,
                 instances=self.instances if instances is None else instances,
             )

@@ -24,9 +24,7 @@ def _numbered(index: int, task: Task) -> tuple[int, Any]:
     return index, task.run()
 
 
-def execute(
-    tasks: Sequence[Task], *, jobs: int = 1, scheduler: str | None = None
-) -> Iterator[tuple[int, Any]]:
+def execute(tasks: Sequence[Task], *, jobs: int = 1, scheduler: str | None = None) -> Iterator[tuple[int, Any]]:
     """Yield ``(index, result)`` in order of completion.
 
     Args:

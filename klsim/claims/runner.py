@@ -113,9 +113,7 @@ def verify(
                 break
     except KeyboardInterrupt:
         pass
-    return assemble(
-        [*here, *selections], results, seed=seed, strength=strength, seconds=time.perf_counter() - start
-    )
+    return assemble([*here, *selections], results, seed=seed, strength=strength, seconds=time.perf_counter() - start)
 
 
 def _disappoints(selections: Sequence[Selection], results: Results, unit: Unit) -> bool:
@@ -209,9 +207,7 @@ def _claim_verdict(verdicts: Sequence[str]) -> str:
 def _check_record(claim: Claim, check: Check, outcomes: Mapping[tuple[str, str], Outcome]) -> dict[str, Any]:
     record = {"name": check.name, "kind": check.kind.name, **_outcome_record(outcomes.get((check.name, "")))}
     record["space"] = "" if check.space is None else repr(check.space)
-    record["controls"] = [
-        _control_record(claim, k, outcomes.get((check.name, k.name))) for k in check.controls
-    ]
+    record["controls"] = [_control_record(claim, k, outcomes.get((check.name, k.name))) for k in check.controls]
     return record
 
 

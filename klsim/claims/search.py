@@ -112,9 +112,7 @@ class _Search:
     def _effect(self, kind: Effect) -> None:
         *streams, judging = self.seeds.spawn(kind.seeds + 1)
         rngs = [np.random.default_rng(s) for s in streams]
-        outcomes = (
-            self.test(rngs=rngs) if self.test.batched else _collect([self.test(rng=rng) for rng in rngs])
-        )
+        outcomes = self.test(rngs=rngs) if self.test.batched else _collect([self.test(rng=rng) for rng in rngs])
         self._keep(kind.judge(outcomes, np.random.default_rng(judging)), None)
 
     def _instances(self, kind: InstanceKind) -> None:

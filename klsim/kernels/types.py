@@ -16,8 +16,7 @@ __all__ = ["compositions", "edge_law", "type_log_probs"]
 _LOG_2PI = math.log(2 * math.pi)
 # log n! - [n log n - n + log(2 pi n)/2] for n = 0..15 (0 at n = 0 by convention of `_stirling`)
 _REMAINDER = np.array(
-    [0.0]
-    + [math.lgamma(n + 1) - (n * math.log(n) - n + 0.5 * math.log(2 * math.pi * n)) for n in range(1, 16)]
+    [0.0] + [math.lgamma(n + 1) - (n * math.log(n) - n + 0.5 * math.log(2 * math.pi * n)) for n in range(1, 16)]
 )
 
 

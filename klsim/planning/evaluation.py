@@ -207,9 +207,7 @@ def _(problem: TabularMDP, log_policy: Any, count: int, rng: Any, horizon: int |
 
 
 @rollouts.register
-def _(
-    problem: DiscountedMDP, log_policy: Any, count: int, rng: Any, horizon: int | None = None
-) -> Trajectories:
+def _(problem: DiscountedMDP, log_policy: Any, count: int, rng: Any, horizon: int | None = None) -> Trajectories:
     horizon = _validate.integer("horizon", horizon, low=1)
     weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
     return _trajectories(problem, weights[None], horizon, count, rng)
@@ -221,9 +219,7 @@ def _(problem: TokenTree, log_policy: Any, count: int, rng: Any, horizon: int | 
 
     _, vocab, levels = check_levels("log_policy", log_policy, policy=True)
     if vocab != problem.vocab or len(levels) != problem.horizon or any(np.ndim(x) != 2 for x in levels):
-        _validate.fail(
-            "log_policy", f"must be one tree of vocabulary {problem.vocab}, horizon {problem.horizon}"
-        )
+        _validate.fail("log_policy", f"must be one tree of vocabulary {problem.vocab}, horizon {problem.horizon}")
     flat = np.cumsum(np.exp(np.concatenate([np.asarray(x, dtype=float) for x in levels])), axis=-1)
     uniforms = _validate.generator(rng).random((_validate.integer("count", count, low=0), problem.horizon))
     return np.asarray(sample_sequences(flat, vocab, uniforms))

@@ -152,9 +152,7 @@ def _(
     beta = _beta(beta)
     _validate.one_of("method", method, ("policy_iteration", "value_iteration"))
     tolerance = _validate.real("tolerance", tolerance, low=0.0)
-    limit = (
-        max_iterations if max_iterations is not None else (100 if method == "policy_iteration" else 100_000)
-    )
+    limit = max_iterations if max_iterations is not None else (100 if method == "policy_iteration" else 100_000)
     limit = _validate.integer("max_iterations", limit, low=1)
     assert problem.actions is not None
     bonus = _entropy_bonus(regularizer, log_ref, beta, problem.actions)
@@ -229,9 +227,7 @@ def _(problem: TokenTree, log_ref: Any = None, beta: float = 1.0, *, regularizer
         wanted = f"vocabulary {problem.vocab}, horizon {problem.horizon}"
         _validate.fail("log_ref", f"must have {wanted}, got vocabulary {vocab}, horizon {len(ref)}")
     if np.ndim(problem.reward) != 1 or any(np.ndim(level) != 2 for level in ref):
-        _validate.fail(
-            "problem", "solve takes one tree at a time; use klsim.optima on sequence arrays for batches"
-        )
+        _validate.fail("problem", "solve takes one tree at a time; use klsim.optima on sequence arrays for batches")
     if problem.eos is not None:
         ref = list(end_after_eos(ref, problem.eos))
     value = [np.asarray(problem.reward, dtype=np.float64)]

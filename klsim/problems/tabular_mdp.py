@@ -80,9 +80,7 @@ class TabularMDP:
         wanted = (horizon, states, transition.shape[-2] if transition.ndim == 4 else -1)
         if initial.ndim != 1 or transition.shape != (*wanted, states) or reward.shape != wanted:
             shapes = f"transition {transition.shape}, reward {reward.shape}, initial {initial.shape}"
-            _validate.fail(
-                "transition", f"must be (H, S, A, S) beside reward (H, S, A) and initial (S,): {shapes}"
-            )
+            _validate.fail("transition", f"must be (H, S, A, S) beside reward (H, S, A) and initial (S,): {shapes}")
         for name, value in (
             ("transition", transition),
             ("reward", reward),

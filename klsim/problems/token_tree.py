@@ -56,9 +56,7 @@ def check_levels(name: str, levels: Sequence[Array], *, policy: bool) -> tuple[A
     for t, level in enumerate(arrays):
         if level.ndim < 2 or level.shape[-2:] != (vocab**t, vocab) or vocab == 0:
             wanted = f"(..., {vocab**t}, {vocab})"
-            _validate.fail(
-                f"{name}[{t}]", f"must have shape {wanted} (vocabulary {vocab}), got {tuple(level.shape)}"
-            )
+            _validate.fail(f"{name}[{t}]", f"must have shape {wanted} (vocabulary {vocab}), got {tuple(level.shape)}")
         if policy:
             _validate.log_probs(f"{name}[{t}]", xp, level)
     return xp, vocab, arrays
@@ -228,9 +226,7 @@ class TokenTree:
         horizon = _validate.integer("horizon", self.horizon, low=1)
         xp, reward = _validate.arrays(reward=self.reward)
         if reward.ndim == 0 or reward.shape[-1] != vocab**horizon:
-            _validate.fail(
-                "reward", f"needs {vocab}**{horizon} entries on the last axis, got {tuple(reward.shape)}"
-            )
+            _validate.fail("reward", f"needs {vocab}**{horizon} entries on the last axis, got {tuple(reward.shape)}")
         if self.eos is not None:
             _validate.integer("eos", self.eos, low=0, high=vocab - 1)
         object.__setattr__(self, "reward", _validate.finite("reward", xp, reward))

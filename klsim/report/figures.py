@@ -319,9 +319,7 @@ class FigureTask:
                 _write_bytes(base / f"{made.name}.{suffix}", buffer.getvalue())
         about = {"title": made.title, "caption": made.caption, "seed": self.seed, "full": self.full}
         write_atomically(base / f"{made.name}.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        return tuple(
-            (folder / f"{made.name}.{suffix}").as_posix() for suffix in ("svg", "png", "csv", "json")
-        )
+        return tuple((folder / f"{made.name}.{suffix}").as_posix() for suffix in ("svg", "png", "csv", "json"))
 
 
 def _reject_nan(name: str, table: Table) -> None:

@@ -65,9 +65,7 @@ def show_list(rows: Sequence[dict[str, Any]]) -> None:
     """The table of ``klsim list``."""
     console = _console()
     for row in rows:
-        table = Table(
-            title=f"{row['slug']}: {escape(row['title'])}", title_justify="left", title_style="bold"
-        )
+        table = Table(title=f"{row['slug']}: {escape(row['title'])}", title_justify="left", title_style="bold")
         table.add_column("claim", no_wrap=True)
         table.add_column("statement")
         table.add_column("expected", no_wrap=True)
@@ -101,9 +99,7 @@ def show_certificate(certificate: dict[str, Any]) -> None:
 
 
 def _paper_table(paper: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"{paper['slug']}: {escape(paper['title'])}", title_justify="left", title_style="bold"
-    )
+    table = Table(title=f"{paper['slug']}: {escape(paper['title'])}", title_justify="left", title_style="bold")
     table.add_column("claim", no_wrap=True)
     table.add_column("statement", ratio=3)
     table.add_column("verdict", no_wrap=True)

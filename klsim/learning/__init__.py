@@ -1,0 +1,37 @@
+"""Learning dynamics: one softmax-step engine, tree learners, and the token simulator.
+
+A step is an *estimator* of a gradient (population, sampled set, draw counts, score function), a
+*baseline* and *scale* for the rewards, and an *optimiser* (SGD, natural gradient, Adam with explicit
+epsilon). Published claims flip on these choices, so each is a visible argument.
+"""
+
+from klsim.learning.softmax_step import (
+    SGD,
+    Adam,
+    NaturalGradient,
+    centre,
+    counts_surrogate_gradient,
+    population_gradient,
+    score_function_gradient,
+    set_surrogate_gradient,
+)
+from klsim.learning.token_simulator import SimulatorConfig, SimulatorRun, SimulatorState, simulate_tokens
+from klsim.learning.trees import TreeRun, exact_tree_ascent, train_tree
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "NaturalGradient",
+    "SimulatorConfig",
+    "SimulatorRun",
+    "SimulatorState",
+    "TreeRun",
+    "centre",
+    "counts_surrogate_gradient",
+    "exact_tree_ascent",
+    "population_gradient",
+    "score_function_gradient",
+    "set_surrogate_gradient",
+    "simulate_tokens",
+    "train_tree",
+]

@@ -1,0 +1,159 @@
+r"""One softmax policy-gradient step, taken apart: estimator, baseline and scale, optimiser.
+
+All gradients are *ascent* directions in the logits of ``pi = softmax(z)`` on the last axis; leading
+axes are a batch (seeds, prompts).
+
+* population: ``pi (R - E_pi R)``, the gradient of ``E_pi[R]``;
+* score function over draws with counts c: ``(1/n) (c a - pi sum_i c_i a_i)``, a = reward minus baseline;
+* linear surrogate over draws: gradient of ``(1/n) sum_j a_j pi_{i_j}(z)``, ``(1/n) pi (c a - sum_i c_i a_i pi_i)``;
+* linear surrogate over the sampled set: the same with each drawn token counted once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from klsim import _validate
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "NaturalGradient",
+    "centre",
+    "counts_surrogate_gradient",
+    "population_gradient",
+    "score_function_gradient",
+    "set_surrogate_gradient",
+]
+
+
+def _policy_and_values(log_policy: Any, **named: Any) -> list[np.ndarray]:
+    xp, log_policy, *values = _validate.arrays(log_policy=log_policy, **named)
+    _validate.log_probs("log_policy", xp, log_policy)
+    for name, value in zip(named, values):
+        _validate.same_last_axis(log_policy=log_policy, **{name: value})
+        _validate.finite(name, xp, value)
+    return [np.exp(log_policy), *values]
+
+
+def population_gradient(log_policy: Any, reward: Any) -> np.ndarray:
+    """Gradient of ``E_pi[reward]`` in the logits: ``pi (reward - E_pi[reward])``. ``(..., A)``."""
+    pi, reward = _policy_and_values(log_policy, reward=reward)
+    return np.asarray(pi * (reward - np.sum(pi * reward, axis=-1, keepdims=True)))
+
+
+def _draws(log_policy: Any, counts: Any, advantage: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pi, counts, advantage = _policy_and_values(log_policy, counts=counts, advantage=advantage)
+    _validate.budgets("counts", np, counts)
+    total = counts.sum(axis=-1, keepdims=True)
+    index = _validate.first_true(np, total == 0)
+    if index is not None:
+        _validate.fail("counts", "needs at least one draw", index=index[:-1])
+    return pi, counts * advantage, total
+
+
+def score_function_gradient(log_policy: Any, counts: Any, advantage: Any) -> np.ndarray:
+    """REINFORCE over ``n = sum counts`` draws: ``(1/n) (c a - pi sum_i c_i a_i)``. ``(..., A)``."""
+    pi, weighted, n = _draws(log_policy, counts, advantage)
+    return np.asarray((weighted - pi * weighted.sum(axis=-1, keepdims=True)) / n)
+
+
+def counts_surrogate_gradient(log_policy: Any, counts: Any, advantage: Any) -> np.ndarray:
+    """Gradient of ``(1/n) sum_j a_j pi_{i_j}``, the draws held fixed. ``(..., A)``."""
+    pi, weighted, n = _draws(log_policy, counts, advantage)
+    return np.asarray(pi * (weighted - np.sum(weighted * pi, axis=-1, keepdims=True)) / n)
+
+
+def set_surrogate_gradient(log_policy: Any, counts: Any, advantage: Any) -> np.ndarray:
+    """As `counts_surrogate_gradient`, each drawn token counted once (``1/n`` keeps the number of draws)."""
+    pi, _, n = _draws(log_policy, counts, advantage)
+    seen = (np.asarray(counts) > 0) * np.asarray(advantage)
+    return np.asarray(pi * (seen - np.sum(seen * pi, axis=-1, keepdims=True)) / n)
+
+
+def centre(
+    reward: Any,
+    counts: Any,
+    *,
+    baseline: Literal["none", "mean", "leave_one_out"] = "mean",
+    scale: Literal["none", "std"] = "none",
+) -> np.ndarray:
+    """Advantage of every action in a batch of draws, ``(..., A)``.
+
+    ``mean``: reward minus the batch mean; ``leave_one_out``: minus the mean of the other draws (times
+    ``n/(n-1)`` of ``mean``). ``std``: divided by the batch standard deviation, left alone where it is 0.
+
+    Raises:
+        ValueError: an empty batch; leave-one-out of a single draw.
+    """
+    xp, reward, counts = _validate.arrays(reward=reward, counts=counts)
+    _validate.finite("reward", xp, reward)
+    _validate.budgets("counts", xp, counts)
+    _validate.same_last_axis(reward=reward, counts=counts)
+    _validate.one_of("baseline", baseline, ("none", "mean", "leave_one_out"))
+    _validate.one_of("scale", scale, ("none", "std"))
+    n = counts.sum(axis=-1, keepdims=True)
+    if np.any(n < (2 if baseline == "leave_one_out" else 1)):
+        _validate.fail("counts", "needs two draws for leave-one-out, one otherwise")
+    mean = np.sum(counts * reward, axis=-1, keepdims=True) / n
+    advantage = reward - mean if baseline != "none" else reward + 0.0
+    if baseline == "leave_one_out":
+        advantage = advantage * n / (n - 1)
+    if scale == "std":
+        deviation = np.sqrt(np.sum(counts * (reward - mean) ** 2, axis=-1, keepdims=True) / n)
+        advantage = advantage / np.where(deviation > 0, deviation, 1.0)
+    return np.asarray(advantage)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """``z + lr * gradient``."""
+
+    lr: float
+
+    def step(self, logits: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, SGD]:
+        """New logits, and the optimiser for the next step."""
+        return logits + self.lr * gradient, self
+
+
+@dataclass(frozen=True)
+class NaturalGradient:
+    """``z + lr * (gradient / pi)``: the Fisher-preconditioned step, mirror descent with the KL."""
+
+    lr: float
+
+    def step(self, logits: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, NaturalGradient]:
+        """New logits, and the optimiser for the next step; 0/0 (no support) does not move."""
+        top = logits.max(axis=-1, keepdims=True)
+        pi = np.exp(logits - top)
+        pi = pi / pi.sum(axis=-1, keepdims=True)
+        return logits + self.lr * np.where(pi > 0, gradient / np.where(pi > 0, pi, 1.0), 0.0), self
+
+
+@dataclass(frozen=True)
+class Adam:
+    """AdamW as in torch, for ascent: bias-corrected moments, ``epsilon`` outside the root, decoupled decay.
+
+    Moments live in the object that `step` returns; the one you construct is the start.
+    """
+
+    lr: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    taken: int = 0
+    first: Any = 0.0
+    second: Any = 0.0
+
+    def step(self, logits: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, Adam]:
+        """New logits, and the optimiser with its moments for the next step."""
+        t = self.taken + 1
+        first = self.beta1 * self.first + (1 - self.beta1) * gradient
+        second = self.beta2 * self.second + (1 - self.beta2) * gradient**2
+        move = first / (1 - self.beta1**t) / (np.sqrt(second / (1 - self.beta2**t)) + self.epsilon)
+        moved = logits * (1 - self.lr * self.weight_decay) + self.lr * move
+        return moved, replace(self, taken=t, first=first, second=second)
