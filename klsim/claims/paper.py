@@ -22,6 +22,7 @@ whose control gets the wrong verdict, is ``vacuous``: its check does not tell tr
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,13 @@ Origin = Literal["paper", "derived"]
 
 _SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _CLAIM_ID = re.compile(r"[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*")
+
+
+def _call(function: Function, space: Space | None, instance: Mapping[str, Any]) -> Any:
+    """Call with the fields that the function asks for; sizes that it does not name are left out."""
+    names = inspect.signature(function).parameters
+    sizes = () if space is None else space.sizes
+    return function(**{k: v for k, v in instance.items() if k in names or k not in sizes})
 
 
 @dataclass(frozen=True)
@@ -57,8 +65,9 @@ class Control:
     batched: bool
     instances: int
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+    def __call__(self, **instance: Any) -> Any:
+        """Evaluate on one instance (or a batch)."""
+        return _call(self.function, self.space, instance)
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,9 @@ class Check:
     instances: int
     controls: list[Control] = field(default_factory=list)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+    def __call__(self, **instance: Any) -> Any:
+        """Evaluate on one instance (or a batch)."""
+        return _call(self.function, self.space, instance)
 
     def control(
         self,
@@ -159,9 +169,9 @@ class Claim:
     ) -> Callable[[Function], Check]:
         """Decorator: add a check.
 
-        The function receives one keyword argument a field of ``space``: arrays with a leading batch
-        axis, or one instance without it (it must work on both; with ``batched=False`` it only gets
-        single instances). `Effect` checks receive ``rng`` (one call a seed), or with
+        The function receives one keyword argument a field of ``space`` (sizes only if it names them):
+        arrays with a leading batch axis, or one instance without it (it must work on both; with
+        ``batched=False`` it only gets single instances). `Effect` checks receive ``rng`` (one call a seed), or with
         ``batched=True`` and no space ``rngs``, a list with one generator a seed. `Limit` and
         `Symbolic` checks take no arguments.
 

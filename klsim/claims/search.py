@@ -119,7 +119,7 @@ class _Search:
         for example in self.test.examples:
             self.tried["examples"] += 1
             self._try(kind, example)
-        if self.test.space is None:
+        if self.test.space is None or self.broken:  # a hand-picked counterexample is the one to show
             if not self.test.examples:
                 self.tried["examples"] += 1
                 self._try(kind, {})
@@ -173,7 +173,10 @@ class _Search:
                 raise _Refuted
             self._keep(judged, instance)
 
-        adversarial_search(attempt, space.strategy(), self.strength.examples, seed)
+        examples = self.strength.examples
+        if not self.test.batched:  # an instance may be dear: no more of them than the check asks for
+            examples = min(examples, max(1, round(self.test.instances * self.strength.bulk)))
+        adversarial_search(attempt, space.strategy(), examples, seed)
         if found:
             self.worst, self.instance = found[-1]  # Hypothesis ends on the minimal one
 
