@@ -1051,7 +1051,8 @@ def both_hazards_move_the_same_way(hazard, teacher, ref, lam):
     z = _content_normaliser(teacher, ref, lam)
     sign = np.sign(np.asarray(lam) - 1)
     token = hazard / (hazard + (1 - hazard) * z)
-    return {"token": (0 * z, sign * (hazard - token)), "sequence": (0 * z, sign * (hazard - (1 - (1 - hazard) * z)))}
+    sequence = 1 - (1 - hazard) * z
+    return {"token": (0 * z, sign * (hazard - token), 1.0), "sequence": (0 * z, sign * (hazard - sequence), 1.0)}
 
 
 @C10.check(Identity(1e-6), C10_SPACE, batched=False)
