@@ -17,12 +17,10 @@ from klsim.claims import Effect, Identity, Inequality, Limit, Paper, Symbolic
 from klsim.distributions import log_normalize
 from klsim.estimators import kept_fraction, pass_at_k_exact
 from klsim.learning import (
-    SGD,
     SimulatorConfig,
     centre,
     counts_surrogate_gradient,
     population_gradient,
-    score_function_gradient,
     simulate_tokens,
 )
 from klsim.mass_balance import (
@@ -133,7 +131,7 @@ def remainder_is_second_order():
     rng = np.random.default_rng(1)
     logits, correct, sampled = 1.5 * rng.standard_normal(12), np.arange(12) < 6, rng.random(12) < 0.5
     balance = one_step(log_normalize(logits), correct, sampled, 1)
-    t = np.array([1e-1, 1e-2, 1e-3])
+    t = np.array([1e-2, 3e-3, 1e-3, 3e-4])
     moved = np.array([_correct_mass(logits + x * balance.d_logits, correct) for x in t])
     return t, moved - _correct_mass(logits, correct) - t * balance.d_mass
 
@@ -396,10 +394,9 @@ def off_policy(logits, correct, n, r_pos, r_neg):
 
 C5_printed = paper.claim(
     "C5-printed",
-    "Without the unsampled term out of the way, a step can lower the correct mass in expectation at small N",
-    statement=r"There is a policy and an $N$ for which a mass-balance step with $R_c\ge0\ge R_w$ has"
-    r" $\mathbb{E}[dQ_+]<0$: large $N$ is needed to make the expected change non-negative."
-    r" (Checked as: on the heavy-token policy $\mathbb{E}[dQ_+]\le0$ at $N=1$.)",
+    "At small N a step is expected to lower the correct mass; large N makes the expected change non-negative",
+    statement=r"At small $N$ the unsampled term can make a step with $R_c\ge0\ge R_w$ lose correct mass in expectation; a large"
+    r" $N$ is needed for $\mathbb{E}[dQ_+]\ge0$. Stated for a policy with one heavy and 100 rare correct tokens.",
     where="Sec. 2, implications of Theorem 1",
     expect="refuted",
     correction=r"$\mathbb{E}[dQ_+]\ge0$ at every $N$ (C5). What large $N$ buys is the sign of single batches:"
@@ -601,13 +598,13 @@ C8 = paper.claim(
     "C8",
     "Simulator: under AdamW large N raises every correct token, very small N loses correct mass",
     statement=r"Final $\Delta Q_+$ increases with $N$ and is negative at $N=2$; at $N=25600$ more than 99% of the correct tokens"
-    r" improved and the worst drop is below 5% of that at $N=8$.",
+    r" improved and the worst drop is below a tenth of that at $N=8$.",
     where="Sec. 4.1, Fig. 3 (small scale: 12,800 tokens, 1,000 correct, 200 steps)",
     assumptions="AdamW with epsilon 1e-8, nearly equal initial probabilities of the correct tokens.",
 )
 
 
-@C8.check(Effect(seeds=5), batched=False)
+@C8.check(Effect(seeds=8), batched=False)
 def more_rollouts_help(rng):
     seed = int(rng.integers(2**31))
     two, eight, many, most = (final_run(np.random.default_rng(seed), n) for n in (2, 8, 256, 25600))
@@ -617,7 +614,7 @@ def more_rollouts_help(rng):
         "N=256 above N=8": many[0] - eight[0],
         "N=25600 above N=256": most[0] - many[0],
         "improved at N=25600 above 99%": most[1] - 0.99,
-        "worst drop below 5% of N=8's": most[2] - 0.05 * eight[2],
+        "worst drop below a tenth of N=8's": most[2] - 0.1 * eight[2],
     }
 
 
@@ -658,16 +655,13 @@ C9 = paper.claim(
 
 
 def _step_variance(rng, exponent):
-    """Exact total variance of the step at N = 16 and 256: (1/N) times that of one draw."""
+    """Log ratio of the total variance of the step at N = 256 to N = 16, from 3000 batches each."""
     log_pi = log_normalize(rng.standard_normal(30))
     reward = np.where(rng.random(30) < 0.5, 1.0, -1.0)
     out = []
     for n in (16, 256):
         lr = 0.05 * (n / 16) ** exponent
         counts = rng.multinomial(n, np.exp(log_pi), size=3000)
-        steps = np.stack(
-            [SGD(lr).step(np.zeros(30), score_function_gradient(log_pi, c, reward))[0] for c in counts[:1]]
-        )
         pi, weighted = np.exp(log_pi), counts * reward
         steps = lr * (weighted - pi * weighted.sum(axis=1, keepdims=True)) / n
         out.append(steps.var(axis=0).sum())
