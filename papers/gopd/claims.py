@@ -47,11 +47,14 @@ LAMBDAS = (0.25, 0.5, 0.75, 1.25, 1.5, 3.0)
 
 
 def objective(log_pi, log_teacher, log_ref, lam):
-    """``J_lam(pi) = E_pi[lam log T/ref] - KL(pi‖ref)`` and the magnitude of its terms; laws over sequences."""
+    """``J_lam(pi) = E_pi[lam log T/ref] - KL(pi‖ref)`` of laws over sequences, and its magnitude for rounding.
+
+    The magnitude holds the terms that are added up and 1, the total probability that each sum runs over.
+    """
     lam = np.asarray(lam)
     reward = expectation(log_pi, log_teacher - log_ref)
     cost = kl(log_pi, log_ref)
-    return lam * reward - cost, np.abs(lam * reward) + cost
+    return lam * reward - cost, 1 + np.abs(lam * reward) + cost
 
 
 def sequence_optimum(log_teacher, log_ref, lam):
@@ -102,7 +105,7 @@ def sequence_form(student, teacher, ref):
 @C1.check(Identity(1e-12), C1_SPACE, instances=3000)
 def token_form(student, teacher, ref):
     visits = visit_log_probs(student)
-    total, scale = 0.0, 0.0
+    total, scale = 0.0, 1.0
     for d, p, t, r in zip(visits, student, teacher, ref):
         gain = np.sum(np.exp(p) * (t - r), axis=-1)
         cost = np.sum(np.exp(p) * (p - r), axis=-1)
