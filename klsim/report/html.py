@@ -1,0 +1,140 @@
+"""The static report: an index, a page a paper, and the findings; no network, no build step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from klsim.claims.certificate import findings, write_atomically
+from klsim.claims.counterexample import script
+from klsim.report.prose import to_html
+
+__all__ = ["write_report"]
+
+_BADGES = {
+    "holds": ("✓", "holds"),
+    "refuted": ("✗", "refuted"),
+    "not_shown": ("–", "not shown"),
+    "error": ("!", "error"),
+    "not_run": ("·", "not run"),
+}
+
+
+def write_report(certificate: Mapping[str, Any], *, figures: Path, out: Path) -> Path:
+    """Write ``out/index.html``, one page a paper and ``findings.html``; copy the figures in.
+
+    Args:
+        certificate: as read by `klsim.claims.certificate.read`.
+        figures: folder with ``<slug>/<name>.{svg,csv,json}`` (missing figures are left out).
+        out: folder of the report; only files that the report writes are replaced.
+
+    Returns the path of the index.
+    """
+    environment = _environment()
+    common = {"certificate": certificate, "totals": _totals(certificate), "papers": certificate["papers"]}
+    drawn = {p["slug"]: _copy_figures(figures, p["slug"], out) for p in certificate["papers"]}
+    for paper in certificate["papers"]:
+        page = environment.get_template("paper.html")
+        text = page.render(**common, paper=paper, figures=drawn[paper["slug"]], here=paper["slug"])
+        write_atomically(out / f"{paper['slug']}.html", text)
+    page = environment.get_template("findings.html")
+    write_atomically(out / "findings.html", page.render(**common, findings=findings(certificate), here="findings"))
+    text = environment.get_template("index.html").render(**common, figures=drawn, here="index")
+    write_atomically(out / "index.html", text)
+    return out / "index.html"
+
+
+def _environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("klsim.report"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"prose": to_html, "number": _number, "seconds": lambda s: f"{float(s):.1f} s"}
+    environment.globals |= {"badge": _BADGES, "details": _details, "python": _python, "told_apart": _told_apart}
+    return environment
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _totals(certificate: Mapping[str, Any]) -> dict[str, int]:
+    claims = [c for p in certificate["papers"] for c in p["claims"]]
+    controls = [k for c in claims for check in c["checks"] for k in check["controls"]]
+    return {
+        "claims": len(claims),
+        "as_expected": sum(c["as_expected"] for c in claims),
+        "controls": len(controls),
+        "told_apart": sum(k["passed"] for k in controls),
+        "findings": len(findings(certificate)),
+        "instances": sum(sum(c["instances"].values()) for claim in claims for c in claim["checks"]),
+    }
+
+
+def _told_apart(claim: Mapping[str, Any]) -> str:
+    controls = [k for check in claim["checks"] for k in check["controls"]]
+    return f"{sum(k['passed'] for k in controls)}/{len(controls)}"
+
+
+def _details(check: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The numbers of a check worth a row each, by kind."""
+    measured = check["measured"]
+    rows = []
+    for key, label in (
+        ("worst_error", "worst relative error"),
+        ("smallest_slack", "smallest relative slack"),
+        ("tolerance", "allowed"),
+        ("exponent", "fitted exponent"),
+        ("rate", "exponent in theory"),
+        ("mean", "mean"),
+        ("seeds", "seeds"),
+        ("expression", "expression"),
+    ):
+        if key in measured:
+            value = _number(measured[key])
+            if key == "exponent":
+                value += f" ± {_number(measured['exponent_stderr'])}"
+            if key == "mean":
+                value += f", {measured['level']:.0%} interval [{_number(measured['low'])}, {_number(measured['high'])}]"
+            rows.append((label, value))
+    rows += [(f"instances ({kind})", f"{count:,}") for kind, count in check["instances"].items()]
+    return rows
+
+
+def _python(paper: Mapping[str, Any], claim: Mapping[str, Any], check: Mapping[str, Any]) -> str:
+    """The counterexample of a check as runnable Python; empty if there is none or it is too long to read."""
+    if not check["python"] or check["verdict"] not in ("refuted", "error") or len(check["python"]) > 4000:
+        return ""
+    return script(paper["folder"], claim["id"], check["name"], check["python"])
+
+
+def _copy_figures(figures: Path, slug: str, out: Path) -> list[dict[str, Any]]:
+    """Copy a paper's figures; what the pages need to show them."""
+    found = []
+    for full in (False, True):
+        source = figures / slug / ("full" if full else "")
+        target = Path("figures") / slug / ("full" if full else "")
+        for about in sorted(source.glob("*.json")) if source.is_dir() else ():
+            svg, table = about.with_suffix(".svg"), about.with_suffix(".csv")
+            if not svg.is_file() or not table.is_file():
+                continue
+            (out / target).mkdir(parents=True, exist_ok=True)
+            for file in (svg, table):
+                shutil.copyfile(file, out / target / file.name)
+            text = json.loads(about.read_text(encoding="utf-8"))
+            found.append(
+                {
+                    "name": about.stem,
+                    "title": str(text["title"]),
+                    "caption": str(text["caption"]),
+                    "full": full,
+                    "svg": (target / svg.name).as_posix(),
+                    "csv": (target / table.name).as_posix(),
+                }
+            )
+    return found
