@@ -260,7 +260,7 @@ def arithmetic_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) ->
     xp, policies, scalars = _components(log_policies, weights)
     for k, weight in enumerate(scalars):
         _validate.budgets(f"weights[{k}]", xp, weight[..., 0])
-    total = sum(scalars)
+    total = xp.sum(xp.stack(xp.broadcast_arrays(*scalars), axis=0), axis=0)
     if _validate.first_true(xp, xp.abs(total - 1) > _validate.normalisation_tolerance(xp, total.dtype)) is not None:
         _validate.fail("weights", "must sum to 1")
     policies = xp.broadcast_arrays(*policies)

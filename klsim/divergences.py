@@ -310,8 +310,11 @@ class Alpha(Generator):
         near = xp.abs(x) * max(1.0, abs(a)) <= 0.5
         sums = [sum(a**j for j in range(k - 1)) / math.factorial(k) for k in range(2, 17)]
         close = xp.exp(log_q) * _polynomial(xp.where(near, x, xp.zeros_like(x)), tuple(sums))
-        power = xp.exp(a * log_p + (1 - a) * log_q)
-        far = (power - xp.exp(log_q) - a * (xp.exp(log_p) - xp.exp(log_q))) / (a * (a - 1.0))
+        # t^a - 1 - a (t-1) = t (t^(a-1) - 1) - (a-1) (t-1), stable for a near 1
+        p, shift = xp.exp(log_p), (a - 1.0) * x
+        mild = xp.abs(shift) <= 1.0
+        gained = xp.where(mild, p * xp.expm1(xp.where(mild, shift, 0 * shift)), xp.exp(log_p + shift) - p)
+        far = (gained / (a - 1.0) - (p - xp.exp(log_q))) / a
         return xp.where(near, close, far)
 
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:

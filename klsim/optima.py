@@ -126,11 +126,11 @@ def _tilt_value(xp: Any, log_ref: Array, reward: Array, short: Array, best: Arra
 
 def _rows(log_ref: Array, reward: Array, **scalars: Array) -> tuple[np.ndarray, ...]:
     """NumPy rows: ``(shape, log_ref (n, A), reward (n, A), scalars (n,))`` in float64."""
-    arrays = [np.asarray(to_numpy(a), dtype=np.float64) for a in (log_ref, reward, *scalars.values())]
+    arrays: list[Any] = [np.asarray(to_numpy(a), dtype=np.float64) for a in (log_ref, reward, *scalars.values())]
     full = np.broadcast_shapes(
         *(a.shape for a in arrays[:2]), *((*a.shape[:-1], arrays[0].shape[-1]) for a in arrays[2:])
     )
-    out = [np.broadcast_to(a, full).reshape(-1, full[-1]) for a in arrays[:2]]
+    out: list[Any] = [np.broadcast_to(a, full).reshape(-1, full[-1]) for a in arrays[:2]]
     out += [np.broadcast_to(a, (*full[:-1], 1)).reshape(-1) for a in arrays[2:]]
     return np.asarray(full[:-1], dtype=int), *out
 
@@ -193,9 +193,7 @@ def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     gap = np.where(inner, np.where(np.isfinite(beta), beta, 0.0) * np.abs(divergence - d), 0.0)
     reason = _constraint_reason(slack | flat, inner, converged)
     values = (expected, expected, np.maximum(divergence, 0.0), beta, gap)
-    back = [_give_back(xp, log_ref, v.reshape(tuple(shape))) for v in values]
-    policy = _give_back(xp, log_ref, log_policy.reshape(*shape, log_p.shape[-1]))
-    return Optimum(policy, *back, converged=bool(converged.all()), reason=reason)
+    return _optimum(xp, log_ref, tuple(shape), log_policy, values, bool(converged.all()), reason)
 
 
 def _constraint_reason(slack: np.ndarray, inner: np.ndarray, converged: np.ndarray) -> str:
@@ -244,6 +242,21 @@ def _give_back(xp: Any, like: Array, values: np.ndarray) -> Array:
     return xp.asarray(values, dtype=like.dtype, device=like.device)
 
 
+def _optimum(
+    xp: Any,
+    like: Array,
+    shape: tuple[int, ...],
+    log_policy: np.ndarray,
+    values: tuple[np.ndarray, ...],
+    converged: bool,
+    reason: str,
+) -> Optimum:
+    """Rows of NumPy results in the caller's shape and kind of array."""
+    value, expected, divergence, beta, gap = (_give_back(xp, like, v.reshape(shape)) for v in values)
+    policy = _give_back(xp, like, log_policy.reshape(*shape, log_policy.shape[-1]))
+    return Optimum(policy, value, expected, divergence, beta, gap, converged, reason)
+
+
 @_quiet
 def f_regularized(log_ref: Array, reward: Array, beta: Array, generator: Generator | str) -> Optimum:
     r"""``max_{pi << ref} E_pi[r] - beta D_f(pi‖ref)`` for any generator, with its duality gap.
@@ -280,11 +293,9 @@ def f_regularized(log_ref: Array, reward: Array, beta: Array, generator: Generat
     expected = np.sum(np.exp(log_policy) * np.where(np.isfinite(log_p), r, 0.0), axis=-1)
     value = best[:, 0] - b * primal
     values = (value, expected, kl, b, gap)
-    back = [_give_back(xp, log_ref, v.reshape(tuple(shape))) for v in values]
-    policy = _give_back(xp, log_ref, log_policy.reshape(*shape, log_p.shape[-1]))
     stuck = int((~converged).sum())
     reason = f"the root finder stopped early on {stuck} of {b.size} problems" if stuck else "dual root found"
-    return Optimum(policy, *back, converged=not stuck, reason=reason)
+    return _optimum(xp, log_ref, tuple(shape), log_policy, values, not stuck, reason)
 
 
 def _ratio_by_dual(log_p: np.ndarray, drop: np.ndarray, generator: Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -191,8 +191,8 @@ def _trajectories(problem: Any, weights: np.ndarray, horizon: int, count: int, r
     count = _validate.integer("count", count, low=0)
     steps = problem.transition if problem.transition.ndim == 4 else problem.transition[None]
     uniforms = _validate.generator(rng).random((count, 2 * horizon + 1))
-    cumulative = [np.cumsum(a, axis=-1) for a in (problem.initial, weights, steps)]
-    states, actions = sample_trajectories(*cumulative, uniforms)
+    initial, policy, moves = (np.cumsum(a, axis=-1) for a in (problem.initial, weights, steps))
+    states, actions = sample_trajectories(initial, policy, moves, uniforms)
     time = np.arange(horizon) if problem.reward.ndim == 3 else None
     index = (states[:, :-1], actions) if time is None else (time, states[:, :-1], actions)
     return Trajectories(states, actions, problem.reward[index])

@@ -93,7 +93,7 @@ class TabularMDP:
     @property
     def shape(self) -> tuple[int, int, int]:
         """``(H, S, A)``: the shape of a policy."""
-        return self.reward.shape  # type: ignore[return-value]
+        return self.reward.shape
 
 
 @dataclass(frozen=True)
@@ -141,4 +141,4 @@ class DiscountedMDP:
     @property
     def shape(self) -> tuple[int, int]:
         """``(S, A)``: the shape of a policy."""
-        return self.reward.shape  # type: ignore[return-value]
+        return self.reward.shape

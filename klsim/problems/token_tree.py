@@ -127,7 +127,8 @@ def node_kl(levels: Sequence[Array], other: Sequence[Array]) -> Levels:
     _, _, q = check_levels("other", other, policy=True)
     if len(p) != len(q):
         _validate.fail("other", f"must have {len(p)} levels, got {len(q)}")
-    return tuple(divergence_of(xp, *xp.broadcast_arrays(a, b), GENERATORS["kl"]) for a, b in zip(p, q))
+    pairs = [xp.broadcast_arrays(a, b) for a, b in zip(p, q)]
+    return tuple(divergence_of(xp, a, b, GENERATORS["kl"]) for a, b in pairs)
 
 
 def reverse_sums(levels: Sequence[Array], log_policy: Sequence[Array], discount: float = 1.0) -> Levels:

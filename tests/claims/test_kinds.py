@@ -53,9 +53,7 @@ class TestIdentity:
         judged = Identity().judge({"good": (1.0, 1.0), "bad": (1.0, 2.0)})
         assert (judged.verdict, judged.part) == ("refuted", "bad")
 
-    @pytest.mark.parametrize(
-        "returned", [1.0, (1.0,), {}, {"a": 3.0}, (1.0, "x"), (np.zeros(2), np.zeros(3))]
-    )
+    @pytest.mark.parametrize("returned", [1.0, (1.0,), {}, {"a": 3.0}, (1.0, "x"), (np.zeros(2), np.zeros(3))])
     def test_a_malformed_return_is_an_error_not_a_verdict(self, returned):
         with pytest.raises(MalformedCheck):
             Identity().judge(returned)
@@ -149,10 +147,7 @@ class TestSymbolic:
     x, y = sympy.symbols("x y", positive=True)
 
     def test_zero_and_not_zero(self):
-        assert (
-            Symbolic().judge(sympy.log(self.x * self.y) - sympy.log(self.x) - sympy.log(self.y)).verdict
-            == "holds"
-        )
+        assert Symbolic().judge(sympy.log(self.x * self.y) - sympy.log(self.x) - sympy.log(self.y)).verdict == "holds"
         assert Symbolic().judge(self.x - self.y).verdict == "refuted"
 
     def test_the_witness_point_is_kept(self):

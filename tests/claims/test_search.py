@@ -186,8 +186,16 @@ def test_log_probabilities_print_as_probabilities_when_exact():
     assert as_python(np.log([0.25, 0.75])) == "np.log([0.25, 0.75])"
 
 
-@pytest.mark.parametrize("hostile", [{"array": "object", "shape": [1], "values": [1]}, {"problem": "os", "fields": {}},
-                                     {"nothing": 1}, [1], {"array": "float64", "shape": ["x"], "values": [1]}])  # fmt: skip
+HOSTILE = [
+    {"array": "object", "shape": [1], "values": [1]},
+    {"array": "float64", "shape": ["x"], "values": [1]},
+    {"problem": "os", "fields": {}},
+    {"nothing": 1},
+    [1],
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
 def test_decoding_refuses_everything_else(hostile):
     with pytest.raises(ValueError):
         decode(hostile)

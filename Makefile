@@ -1,0 +1,63 @@
+# make reproduce   verify every claim, draw every figure, write the report
+# make test        lint, types, import layers, all tests, and klsim verify
+# PYTHON=python3.12 make …   selects the interpreter (3.11 or newer)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: reproduce test full bench lint format report clean
+.DELETE_ON_ERROR:
+
+reproduce: $(VENV)/.core
+	$(BIN)/klsim reproduce
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/klsim verify --examples 25 --json $(VENV)/certificate.json
+
+# The papers' own sizes: make full SLUG=brorl
+full: $(VENV)/.core
+	$(BIN)/klsim reproduce --full $(SLUG)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+report: $(VENV)/.core
+	$(BIN)/klsim report
+
+# The virtual environment is kept while pyproject.toml and constraints.txt stay as they are.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "klsim needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Try: PYTHON=python3.12 make $(MAKECMDGOALS)"; exit 1; }
+	@echo "making $(VENV) with `$(PYTHON) --version`"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing klsim"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing klsim with its development tools"
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.core
+
+clean:
+	rm -rf $(VENV) report .klsim counterexamples certificate.json
+	find . -name __pycache__ -prune -exec rm -rf {} +
