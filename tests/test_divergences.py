@@ -150,7 +150,7 @@ def test_torch_values_and_gradients(name):
     z, q = rng.standard_normal(5), log_normalize(rng.standard_normal(5))
     logits = torch.tensor(z, requires_grad=True)
     value = f_divergence(log_normalize(logits), torch.tensor(q), name)
-    assert float(value) == pytest.approx(float(f_divergence(log_normalize(z), q, name)), rel=1e-12)
+    assert value.item() == pytest.approx(float(f_divergence(log_normalize(z), q, name)), rel=1e-12)
     value.backward()
     # d/dz sum q f(pi/q) = pi (f'(pi/q) - E_pi f'(pi/q))
     p = np.exp(log_normalize(z))

@@ -176,15 +176,18 @@ class _Bellman:
         return backed + self.bonus, q, log_policy
 
     def rounding(self, value: np.ndarray, backed: np.ndarray) -> float:
-        """Bound on the rounding of one ``apply``: dot products of S terms, then a log-sum-exp of A."""
+        """Bound on the rounding of one ``apply``: dot products of S terms, then a log-sum-exp of A.
+
+        A beta far above the values does not count: the exponents are then small and summed as such.
+        """
         eps = np.finfo(float).eps
         span = float(value.max() - value.min())
         size = float(max(np.abs(value).max(), np.abs(backed).max(), np.abs(self.problem.reward).max()))
-        return eps * (0.5 * self.states * span + 6 * size + 2 * self.actions * self.beta)
+        return eps * (0.5 * self.states * span + 6 * size + 2 * self.actions * min(self.beta, 2 * size))
 
     def error_bound(self, value: np.ndarray, backed: np.ndarray) -> float:
         residual = float(np.abs(backed - value).max()) + self.rounding(value, backed)
-        return residual / (1.0 - self.problem.discount)
+        return float(residual / (1.0 - self.problem.discount))
 
     def newton_step(self, value: np.ndarray, backed: np.ndarray, log_policy: np.ndarray) -> np.ndarray:
         from scipy.linalg import solve as solve_linear
@@ -213,7 +216,7 @@ class _Bellman:
             value = self.newton_step(value, backed, log_policy) if newton else backed
         assert best is not None
         bound, value, q, log_policy = best
-        return Solution(log_policy, value, q, bound, iterations, bound <= tolerance, reason)
+        return Solution(log_policy, value, q, bound, iterations, bool(bound <= tolerance), reason)
 
 
 @solve.register
