@@ -75,28 +75,32 @@ def compositions(m, letters):
     return out
 
 
+@numba.njit(cache=True)
+def _type_log_prob(counts, log_p):
+    m = 0
+    for n in counts:
+        m += n
+    total = _stirling(m) + (0.5 * (_LOG_2PI + math.log(m)) if m > 0 else 0.0)
+    for a in range(counts.size):
+        n = counts[a]
+        if log_p[a] == -np.inf:
+            if n > 0:
+                return -np.inf
+            continue
+        mean = m * math.exp(log_p[a])
+        if n == 0:
+            total -= mean
+        else:
+            total -= _stirling(n) + 0.5 * (_LOG_2PI + math.log(n)) + _deviance(float(n), mean)
+    return total
+
+
 @numba.njit(cache=True, parallel=True)
 def type_log_probs(counts, log_p):
     """Multinomial log-probabilities of rows of ``counts``; ``-inf`` where an impossible letter occurs."""
-    rows, letters = counts.shape
-    out = np.empty(rows)
-    for row in numba.prange(rows):
-        m = 0
-        for a in range(letters):
-            m += counts[row, a]
-        total = _stirling(m) + (0.5 * (_LOG_2PI + math.log(m)) if m > 0 else 0.0)
-        for a in range(letters):
-            n = counts[row, a]
-            if log_p[a] == -np.inf:
-                if n > 0:
-                    total = -np.inf
-                continue
-            mean = m * math.exp(log_p[a])
-            if n == 0:
-                total -= mean
-            else:
-                total -= _stirling(n) + 0.5 * (_LOG_2PI + math.log(n)) + _deviance(float(n), mean)
-        out[row] = total
+    out = np.empty(counts.shape[0])
+    for row in numba.prange(counts.shape[0]):
+        out[row] = _type_log_prob(counts[row], log_p)
     return out
 
 
@@ -119,14 +123,14 @@ def edge_law(log_edge, log_rest, deficits, m, reach):
         rest += math.exp(log_rest[a])
     log_total = math.log(rest)
     pair = np.array([log_edge, log_total])
-    counts = np.empty((1, 2), np.int64)
+    counts = np.empty(2, np.int64)
     out = np.full(reach + 1, -np.inf)
     now = np.full(reach + 1, -np.inf)
     now[0] = 0.0
     smallest = deficits.min()
     for j in range(min(m, reach // smallest) + 1):
-        counts[0, 0], counts[0, 1] = m - j, j
-        weight = type_log_probs(counts, pair)[0]
+        counts[0], counts[1] = m - j, j
+        weight = _type_log_prob(counts, pair)
         for k in range(j * smallest, reach + 1):
             if now[k] > -np.inf:
                 out[k] = _log_add(out[k], weight + now[k])
