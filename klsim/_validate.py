@@ -19,10 +19,12 @@ from array_api_compat import array_namespace, is_array_api_obj
 __all__ = [
     "arrays",
     "boolean_mask",
+    "broadcast",
     "budgets",
     "fail",
     "finite",
     "first_true",
+    "flag",
     "generator",
     "integer",
     "integers",
@@ -181,6 +183,20 @@ def same_last_axis(**named: Array) -> None:
         raise ValueError(f"leading (batch) axes must broadcast, got {listed}") from None
 
 
+def broadcast(**named: Array) -> tuple[int, ...]:
+    """The shape that the arrays broadcast to.
+
+    Raises:
+        ValueError: they do not; names them and their shapes.
+    """
+    shapes = {name: tuple(a.shape) for name, a in named.items()}
+    try:
+        return tuple(np.broadcast_shapes(*shapes.values()))
+    except ValueError:
+        listed = ", ".join(f"{n}: {s}" for n, s in shapes.items())
+        raise ValueError(f"shapes must broadcast, got {listed}") from None
+
+
 def real(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False) -> float:
     """A Python float in ``[low, high]`` (``(low, high]`` if ``open_low``), not NaN."""
     try:
@@ -229,12 +245,20 @@ def integers(name: str, value: Any, *, low: int | None = None, high: int | None 
 
 def boolean_mask(name: str, value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """A NumPy boolean array, of ``shape`` if that is given."""
-    array = np.asarray(value)
-    if array.dtype != np.bool_:
-        raise TypeError(f"{name}: must be a boolean mask, got dtype {array.dtype}")
+    array = _as_array(name, value)
+    if not isinstance(array, np.ndarray | np.generic) or array.dtype != np.bool_:
+        raise TypeError(f"{name}: must be a boolean NumPy mask, got dtype {array.dtype}")
+    array = np.asarray(array)
     if shape is not None and array.shape != shape:
         fail(name, f"must have shape {shape}, got {array.shape}")
     return array
+
+
+def flag(name: str, value: Any) -> bool:
+    """A boolean, nothing that merely has a truth value."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} = {value!r}: must be True or False")
+    return bool(value)
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:

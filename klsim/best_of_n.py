@@ -54,11 +54,11 @@ def _log_count(n: Any, log_n: Any) -> tuple[Any, Array]:
     return xp, xp.log(_validate.positive("n", xp, n))
 
 
-def _sorted_rows(log_ref: Array, reward: Array, count: Array | None = None) -> tuple[Any, ...]:
+def _sorted_rows(log_ref: Array, reward: Array, count: Array | None = None, name: str = "log_ref") -> tuple[Any, ...]:
     """``(xp, shape, order, reward rows, log-mass rows, log N rows)``, rows sorted by reward."""
-    xp, log_ref, reward = _validate.arrays(log_ref=log_ref, reward=reward)
-    _validate.log_probs("log_ref", xp, log_ref)
-    _validate.same_last_axis(log_ref=log_ref, reward=reward)
+    xp, log_ref, reward = _validate.arrays(**{name: log_ref, "reward": reward})
+    _validate.log_probs(name, xp, log_ref)
+    _validate.same_last_axis(**{name: log_ref, "reward": reward})
     _validate.finite("reward", xp, reward)
     log_p, r = (np.asarray(to_numpy(a), dtype=np.float64) for a in (log_ref, reward))
     log_n = np.asarray(0.0 if count is None else to_numpy(count), dtype=np.float64)
@@ -208,7 +208,7 @@ def reward_law(log_p: Array, reward: Array, tolerance: float = 0.0) -> RewardLaw
         ValueError: more than one row, or a negative tolerance.
     """
     tolerance = _validate.real("tolerance", tolerance, low=0.0)
-    _, shape, _, values, masses, _ = _sorted_rows(log_p, reward)
+    _, shape, _, values, masses, _ = _sorted_rows(log_p, reward, name="log_p")
     if len(shape) != 1:
         _validate.fail("log_p", f"must be one distribution, got shape {shape}")
     keep = np.isfinite(masses[0])
@@ -258,12 +258,13 @@ def optimal_win_rate(budget: Any) -> np.ndarray:
         _validate.fail("budget", "must be <= 600 nats", float(budget[index]), index)
     from scipy.optimize import elementwise
 
-    safe = np.where(budget > 0, budget, 1.0)
-    low, high = -300.0, np.full(budget.shape, 650.0)  # KL(c) ~ log c - 1 for large c
+    tiny = budget < 1e-12  # KL = c²/24, W = 1/2 + c/12 there, to rounding
+    safe = np.where(tiny, 1.0, budget)
+    low, high = -30.0, np.full(budget.shape, 650.0)  # KL(c) ~ log c - 1 for large c
     found = elementwise.find_root(
         lambda x, b: np.log(quantile_tilt(np.exp(x))[1]) - np.log(b), (low + 0 * safe, high), args=(safe,)
     )
-    return np.where(budget > 0, quantile_tilt(np.exp(found.x))[0], 0.5)
+    return np.where(tiny, 0.5 + np.sqrt(24 * budget) / 12, quantile_tilt(np.exp(found.x))[0])
 
 
 def sample(log_ref: Array, reward: Array, n: int, size: int, rng: np.random.Generator | int) -> np.ndarray:

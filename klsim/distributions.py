@@ -189,6 +189,10 @@ def log_mean_exp_of_shortfall(xp: Any, log_ref: Array, short: Array) -> Array:
 
 
 def _components(log_policies: Sequence[Array], weights: Sequence[Any]) -> tuple[Any, list[Array], list[Array]]:
+    for name, value in (("log_policies", log_policies), ("weights", weights)):
+        scalar = isinstance(value, str) or (isinstance(value, np.ndarray) and value.ndim == 0)
+        if scalar or not isinstance(value, Sequence | np.ndarray):
+            raise TypeError(f"{name}: must be a sequence, one entry a policy, got {type(value).__name__}")
     named = {f"log_policies[{k}]": p for k, p in enumerate(log_policies)}
     if not named:
         _validate.fail("log_policies", "needs at least one policy")
@@ -277,9 +281,10 @@ def condition(log_p: Array, event: Array) -> Array:
     """
     xp, log_p = _validate.arrays(log_p=log_p)
     _validate.log_probs("log_p", xp, log_p)
-    event = xp.asarray(event)
-    if not xp.isdtype(event.dtype, "bool"):
-        raise TypeError(f"event: must be a boolean mask, got dtype {event.dtype}")
+    if isinstance(log_p, np.ndarray):
+        event = _validate.boolean_mask("event", event)
+    elif not hasattr(event, "dtype") or not xp.isdtype(event.dtype, "bool"):
+        raise TypeError(f"event: must be a boolean mask of the kind of log_p, got {type(event).__name__}")
     _validate.same_last_axis(log_p=log_p, event=event)
     kept = xp.where(event, log_p, xp.full_like(log_p, -math.inf))
     index = _validate.first_true(xp, xp.all(xp.isinf(kept), axis=-1))

@@ -46,7 +46,8 @@ def k1(log_ratio: Array) -> Array:
 
 def k2(log_ratio: Array) -> Array:
     """``log(pi/q)^2 / 2``: non-negative, biased to third order; its gradient as a loss is that of ``KL(pi‖q)``."""
-    return _log_ratio(log_ratio)[1] ** 2 / 2
+    with np.errstate(over="ignore"):
+        return _log_ratio(log_ratio)[1] ** 2 / 2
 
 
 def k3(log_ratio: Array) -> Array:
@@ -70,7 +71,7 @@ def importance_weights(log_ratio: Array, *, normalise: bool = False, truncate: f
     xp, x = _log_ratio(log_ratio)
     if math.isfinite(truncate):
         x = xp.where(x > math.log(truncate), xp.full_like(x, math.log(truncate)), x)
-    if not normalise:
+    if not _validate.flag("normalise", normalise):
         with np.errstate(over="ignore"):
             return xp.exp(x)
     _validate.log_probs("log_ratio", xp, x, normalised=False)
@@ -103,24 +104,26 @@ def pass_at_k(n: Any, c: Any, k: Any) -> np.ndarray:
         ValueError: ``k > n``, ``c > n`` or negative counts.
     """
     n, c, k = (_validate.integers(name, v, low=0) for name, v in (("n", n), ("c", c), ("k", k)))
+    _validate.broadcast(n=n, c=c, k=k)
     n, c, k = np.broadcast_arrays(n, c, k)
     for name, bad, rule in (("c", c > n, "must be at most n"), ("k", k > n, "must be at most n")):
         index = _validate.first_true(np, bad)
         if index is not None:
             _validate.fail(name, rule, int({"c": c, "k": k}[name][index]), index)
-    from scipy.special import gammaln
-
-    misses = n - c
-    possible = misses >= k
-    m = np.where(possible, misses, k)
-    # C(m, k)/C(n, k) = m! (n-k)! / (n! (m-k)!)
-    log_miss = gammaln(m + 1) - gammaln(m - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
-    return np.where(possible, np.where((c == 0) | (k == 0), 0.0, -np.expm1(log_miss)), 1.0)
+    few, many = np.minimum(c, k), np.maximum(c, k)
+    # C(n-c, k)/C(n, k) = prod_{j < few} (1 - many/(n-j)): symmetric in c and k, no cancellation
+    log_miss = np.zeros(n.shape)
+    with np.errstate(divide="ignore"):
+        for j in range(int(few.max(initial=0))):
+            factor = np.log1p(-np.minimum(many / np.maximum(n - j, 1), 1.0))
+            log_miss = np.where(j < few, log_miss + factor, log_miss)
+    return np.asarray(-np.expm1(log_miss))
 
 
 def pass_at_k_exact(success: Any, k: Any) -> np.ndarray:
     """``1 - (1 - p)^k`` for success probability ``p`` and k >= 0 i.i.d. samples, without cancellation."""
     xp, success, k = _validate.arrays(success=success, k=k)
+    _validate.broadcast(success=success, k=k)
     index = _validate.first_true(xp, ~((success >= 0) & (success <= 1)))
     if index is not None:
         _validate.fail("success", "must lie in [0, 1]", float(success[index]), index)
@@ -161,6 +164,10 @@ def kept_fraction(a: Any, b: Any, n: Any) -> np.ndarray:
     xp, a, b, n = _validate.arrays(a=a, b=b, n=n)
     for name, value in (("a", a), ("b", b), ("n", n)):
         _validate.positive(name, xp, value)
+        index = _validate.first_true(xp, (value > 1e15) | (value < 1e-15))
+        if index is not None:
+            _validate.fail(name, "must lie in [1e-15, 1e15]", float(value[index]), index)
+    _validate.broadcast(a=a, b=b, n=n)
     from scipy.special import betaln
 
     base = betaln(a, b)
@@ -177,7 +184,9 @@ def leave_one_out_mean(values: Any) -> np.ndarray:
     _validate.finite("values", xp, values)
     if values.ndim == 0 or values.shape[-1] < 2:
         _validate.fail("values", f"needs at least two samples on the last axis, got shape {values.shape}")
-    return np.asarray((values.sum(axis=-1, keepdims=True) - values) / (values.shape[-1] - 1))
+    size = np.max(np.abs(values), axis=-1, keepdims=True)  # sums of huge values would overflow
+    scaled = values / np.where(size > 0, size, 1.0)
+    return np.asarray((scaled.sum(axis=-1, keepdims=True) - scaled) / (values.shape[-1] - 1) * size)
 
 
 def mean_interval(values: Any, level: float = 0.95, rng: np.random.Generator | int = 0) -> tuple[float, float]:
@@ -195,6 +204,10 @@ def mean_interval(values: Any, level: float = 0.95, rng: np.random.Generator | i
     level = _validate.real("level", level, low=0.0, high=np.nextafter(1.0, 0.0), open_low=True)
     if values.ndim != 1 or values.size < 2:
         _validate.fail("values", f"needs at least two values in one dimension, got shape {values.shape}")
+    size = float(np.abs(values).max())
+    if size > 1e150 or 0 < size < 1e-150:  # squares would overflow or vanish
+        low, high = mean_interval(values / size, level, rng)
+        return low * size, high * size
     mean = float(values.mean())
     stderr = float(values.std(ddof=1)) / math.sqrt(values.size)
     if stderr <= 1e-14 * max(1.0, abs(mean)):

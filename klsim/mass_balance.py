@@ -172,7 +172,7 @@ def expected_one_step(
 
 def _drawn(log_behaviour: np.ndarray, n: np.ndarray) -> np.ndarray:
     """``1 - (1 - mu)^n`` without cancellation."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return -np.expm1(n * np.log1p(-np.minimum(np.exp(log_behaviour), 1.0)))
 
 
@@ -181,14 +181,16 @@ def unsampled_second_moment(log_policy: Any, n: Any) -> np.ndarray:
     xp, log_policy = _validate.arrays(log_policy=log_policy)
     _validate.log_probs("log_policy", xp, log_policy)
     pi = np.exp(log_policy)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return np.asarray(np.sum(pi**2 * np.exp(_count(n) * np.log1p(-np.minimum(pi, 1.0))), axis=-1))
 
 
 def unsampled_second_moment_bound(n: Any) -> np.ndarray:
     """``(1/(n+1)) (n/(n+1))^n``, about ``1/(e n)``: the largest value over all policies (uniform on n+1 tokens)."""
     n = _count(n)[..., 0]
-    return np.asarray(np.exp(-n * np.log1p(1.0 / n)) / (n + 1.0))
+    with np.errstate(over="ignore"):
+        log_ratio = np.where(n > 1, np.log1p(1.0 / n), np.log1p(n) - np.log(n))  # log((n+1)/n)
+    return np.asarray(np.exp(-n * log_ratio) / (n + 1.0))
 
 
 def draw_attribution(log_policy: Any, correct: Any) -> np.ndarray:
@@ -208,7 +210,7 @@ def expected_draw_step(
     reward = np.where(correct, r_pos, r_neg)
     value = draw_attribution(log_policy, correct)
     n = _count(n)
-    if not centred:
+    if not _validate.flag("centred", centred):
         return np.sum(pi * reward * value, axis=-1) + 0 * n[..., 0]
     mean = np.sum(pi * reward, axis=-1, keepdims=True)
     return np.asarray((n - 1) / n * np.sum(pi * (reward - mean) * value, axis=-1, keepdims=True))[..., 0]

@@ -58,16 +58,16 @@ class MemorylessSource:
     reward: np.ndarray
 
     def __post_init__(self) -> None:
-        xp, log_p, reward = _validate.arrays(log_p=to_numpy(self.log_p), reward=to_numpy(self.reward))
+        xp, log_p, reward = _validate.arrays(log_p=self.log_p, reward=self.reward)
         _validate.log_probs("log_p", xp, log_p)
         if log_p.ndim != 1 or reward.shape != log_p.shape:
             _validate.fail("reward", f"must have the shape of log_p (A,), got {reward.shape} and {log_p.shape}")
         _validate.finite("reward", xp, reward)
-        alive = reward[np.isfinite(log_p)]
-        if np.all(alive == alive[0]):
+        alive = reward[xp.isfinite(log_p)]
+        if bool(xp.all(alive == alive[0])):
             _validate.fail("reward", "is constant on the support: there is nothing to align")
-        object.__setattr__(self, "log_p", np.asarray(log_p, dtype=np.float64))
-        object.__setattr__(self, "reward", np.asarray(reward, dtype=np.float64))
+        object.__setattr__(self, "log_p", np.asarray(to_numpy(log_p), dtype=np.float64))
+        object.__setattr__(self, "reward", np.asarray(to_numpy(reward), dtype=np.float64))
 
     @property
     def delta_max(self) -> float:

@@ -147,8 +147,14 @@ def reverse_sums(levels: Sequence[Array], log_policy: Sequence[Array], discount:
 
 
 def tokens(vocab: int, horizon: int) -> np.ndarray:
-    """All sequences, ``(V**H, H)`` int64, in the order of sequence arrays."""
-    vocab, horizon = _validate.integer("vocab", vocab, low=1), _validate.integer("horizon", horizon, low=1)
+    """All sequences, ``(V**H, H)`` int64, in the order of sequence arrays; at most 10^8 of them.
+
+    Raises:
+        ValueError: ``vocab`` or ``horizon`` below 1, or too many sequences.
+    """
+    vocab, horizon = _validate.integer("vocab", vocab, low=1), _validate.integer("horizon", horizon, low=1, high=1000)
+    if vocab**horizon > 10**8:
+        _validate.fail("horizon", f"{vocab}**{horizon} sequences are too many to list", horizon)
     index = np.arange(vocab**horizon)
     return np.stack([index // vocab ** (horizon - 1 - t) % vocab for t in range(horizon)], axis=1)
 
