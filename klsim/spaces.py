@@ -19,6 +19,7 @@ true where the instance is allowed (one boolean an instance).
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -416,6 +417,13 @@ class Space:
                 values[name] = on_support_of(values[name], values[like])
         return values
 
+    def _allows(self, values: Mapping[str, Any]) -> Any:
+        """The predicate on the fields that it names."""
+        assert self.where is not None
+        names = inspect.signature(self.where).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in names.values())
+        return self.where(**{k: v for k, v in values.items() if takes_all or k in names})
+
     def strategy(self) -> SearchStrategy[dict[str, Any]]:
         """A Hypothesis strategy for one instance: ``{field: value}``."""
         from hypothesis import assume
@@ -429,7 +437,7 @@ class Space:
                 values[name] = dims[name] if isinstance(kind, Sizes) else draw(kind.strategy(dims))
             values = self._match_supports(values)
             if self.where is not None:
-                assume(bool(np.all(self.where(**values))))
+                assume(bool(np.all(self._allows(values))))
             return values
 
         return instances()
@@ -444,7 +452,7 @@ class Space:
         batch = self._match_supports(batch)
         if self.where is None:
             return batch
-        allowed = np.broadcast_to(np.asarray(self.where(**batch), dtype=bool), (size,))
+        allowed = np.broadcast_to(np.asarray(self._allows(batch), dtype=bool), (size,))
         return self.take(batch, np.flatnonzero(allowed))
 
     def length(self, batch: Mapping[str, Any]) -> int:

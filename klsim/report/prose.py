@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import zip_longest
 
 from markupsafe import Markup, escape
 
@@ -41,4 +42,7 @@ def _mathml(latex: str, display: bool) -> Markup:
 def to_markdown(text: str) -> str:
     """Prose for a Markdown table cell: LaTeX stays (GitHub renders it), pipes and newlines do not."""
     one_line = " ".join(text.replace("$$", "$").split())
-    return one_line.replace("\\|", "\\Vert ").replace("|", "\\mid ")
+    pieces = one_line.split("$")
+    math = (p.replace("\\|", "\\Vert ").replace("|", "\\mid ") for p in pieces[1::2])
+    words = (p.replace("|", "\\|") for p in pieces[::2])
+    return "$".join(p for pair in zip_longest(words, math) for p in pair if p is not None)

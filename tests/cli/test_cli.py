@@ -1,0 +1,217 @@
+"""The command line: exit codes, one-line errors, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from klsim.cli import app
+
+FOLKLORE = """
+    from klsim import best_of_n
+    from klsim.claims import Identity, Paper
+    from klsim.spaces import Integers, Policies, Rewards, Space
+
+    paper = Paper("folklore", title="Best-of-N folklore")
+    C1 = paper.claim("C1", "KL(best-of-N ‖ ref) = log N - (N-1)/N")
+
+    @C1.check(Identity(), Space(log_ref=Policies(), reward=Rewards(), n=Integers(2, 64)))
+    def kl(log_ref, reward, n):
+        return best_of_n.kl(log_ref, reward, n), best_of_n.kl_upper_bound(n)
+"""
+FIGURES = """
+    from klsim.report import Figures
+
+    figures = Figures()
+
+    @figures.figure("line", title="A <line>", caption="y = x", has_full=True)
+    def line(run):
+        n = 5 if run.full else 3
+        return {"x": [float(i) for i in range(n)], "y": [float(run.stage(f"{i}", lambda i=i: {"v": i})["v"]) for i in range(n)]}
+
+    @line.draw
+    def _(table, figure):
+        axes = figure.subplots()
+        axes.plot(table["x"], table["y"])
+        axes.set(xlabel="x", ylabel="y")
+"""
+GOOD = """
+    import numpy as np
+    from klsim.claims import Inequality, Paper
+    from klsim.divergences import kl
+    from klsim.spaces import Policies, Space
+
+    paper = Paper("good", title="Good")
+    C1 = paper.claim("C1", "KL is non-negative", statement=r"$\\\\mathrm{KL}\\\\ge0$ <script>alert(1)</script>")
+
+    @C1.check(Inequality(), Space(log_p=Policies(), log_q=Policies()), instances=500)
+    def non_negative(log_p, log_q):
+        return 0 * kl(log_p, log_q), kl(log_p, log_q)
+
+    @non_negative.control("at least one")
+    def one(log_p, log_q):
+        return 1 + 0 * kl(log_p, log_q), kl(log_p, log_q)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "papers" / "good"
+    folder.mkdir(parents=True)
+    (folder / "claims.py").write_text(textwrap.dedent(GOOD))
+    (folder / "figures.py").write_text(textwrap.dedent(FIGURES))
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_folklore_example_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "claims.py").write_text(textwrap.dedent(FOLKLORE))
+    result = run("verify", "claims.py")
+    assert result.exit_code == 1
+    assert "minimal counterexample" in result.output
+    assert "no negative control" in result.output
+    (saved,) = (tmp_path / "counterexamples").iterdir()
+    assert run("replay", str(saved)).exit_code == 1
+
+
+def test_verify_and_report(project):
+    result = run("verify", "--seed", "3", "--examples", "20", "--jobs", "1")
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 claims as expected" in result.output
+    assert json.loads((project / "certificate.json").read_text())["seed"] == 3
+    assert run("report").exit_code == 0
+    page = (project / "report" / "good.html").read_text()
+    assert "<script>alert(1)</script>" not in page
+
+
+def test_certificate_to_standard_output(project):
+    result = run("verify", "--json", "-", "--examples", "5", "--jobs", "1")
+    assert json.loads(result.output)["as_expected"]
+    assert not (project / "certificate.json").exists()
+
+
+def test_reproduce_writes_everything(project):
+    result = run("reproduce", "--examples", "10", "--jobs", "1")
+    assert result.exit_code == 0, result.output
+    made = {p.name for p in (project / "figures" / "good").iterdir()}
+    assert made == {"line.csv", "line.svg", "line.png", "line.json"}
+    assert (project / "figures" / "good" / "line.csv").read_text() == "x,y\n0,0\n1,1\n2,2\n"
+    assert "line.svg" in (project / "report" / "good.html").read_text()
+
+
+def test_full_figures_resume_from_stages(project):
+    assert run("reproduce", "--full", "good").exit_code == 0
+    stages = list((project / ".klsim" / "stages").rglob("*.npz"))
+    assert len(stages) == 5
+    stages[0].write_bytes(b"cut off")
+    assert run("reproduce", "--full", "good").exit_code == 0
+    assert (project / "figures" / "good" / "full" / "line.csv").read_text().count("\n") == 6
+
+
+def test_list(project):
+    assert "good/C1" in run("list").output
+    assert json.loads(run("list", "--json").output)[0]["slug"] == "good"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "nosuch"),
+        ("verify", "./nosuch.py"),
+        ("verify", "--examples", "0"),
+        ("verify", "--jobs", "0"),
+        ("verify", "--seed", "-1"),
+        ("report", "--certificate", "nosuch.json"),
+        ("replay", "nosuch.json"),
+        ("findings", "--certificate", "nosuch.json"),
+        ("verify", "--scheduler", "nonsense"),
+        ("nosuchcommand",),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(project, arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_findings_in_a_readme(project):
+    text = (project / "papers" / "good" / "claims.py").read_text()
+    text = text.replace('"KL is non-negative"', '"KL | is symmetric", expect="refuted", correction="It is not."')
+    text = text.replace(
+        "return 0 * kl(log_p, log_q), kl(log_p, log_q)", "return 1 + 0 * kl(log_p, log_q), kl(log_p, log_q)"
+    )
+    text = text.replace("def one(log_p, log_q):\n    return 1 +", "def one(log_p, log_q):\n    return")
+    (project / "papers" / "good" / "claims.py").write_text(text)
+    assert run("verify", "--jobs", "1").exit_code == 0
+    (project / "R.md").write_text("before\n<!-- findings:start -->\nstale\n<!-- findings:end -->\nafter\n")
+    assert run("findings", "--update", "R.md").exit_code == 0
+    once = (project / "R.md").read_text()
+    assert "`good/C1`" in once
+    assert "stale" not in once
+    assert once.startswith("before")
+    assert run("findings", "--update", "R.md").exit_code == 0
+    assert (project / "R.md").read_text() == once
+    (project / "R.md").write_text("no markers")
+    assert run("findings", "--update", "R.md").exit_code == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_valid_partial_certificate(project):
+    slow = (project / "papers" / "good" / "claims.py").read_text() + textwrap.dedent("""
+        import time
+        C2 = paper.claim("C2", "slow")
+
+        @C2.check(Inequality(), Space(log_p=Policies()), batched=False, instances=10**6)
+        def sleepy(log_p):
+            time.sleep(0.01)
+            return 0.0, 1.0
+
+        @sleepy.control("no", examples=[{}])
+        def no():
+            return 1.0, 0.0
+    """)
+    (project / "papers" / "good" / "claims.py").write_text(slow)
+    command = [sys.executable, "-c", "from klsim.cli import main; main()", "verify", "--jobs", "1"]
+    process = subprocess.Popen(
+        command, cwd=project, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    certificate = json.loads((project / "certificate.json").read_text())
+    assert not certificate["complete"]
+    assert certificate["papers"][0]["claims"][0]["verdict"] == "holds"
+    assert "interrupted" in output
+
+
+def test_light_commands_import_nothing_heavy():
+    heavy = ["torch", "sympy", "matplotlib", "numba", "scipy.stats", "scipy.optimize", "hypothesis", "joblib"]
+    code = f"import sys\n{{}}\nprint([m for m in {heavy!r} if m in sys.modules])"
+    for statement in (
+        "import klsim",
+        "from klsim.cli import app; from typer.main import get_command; get_command(app)",
+    ):
+        ran = subprocess.run([sys.executable, "-c", code.format(statement)], capture_output=True, text=True, check=True)
+        assert ran.stdout.strip() == "[]", statement
+
+
+def test_version():
+    import klsim
+
+    assert run("--version").output.strip() == f"klsim {klsim.__version__}"
+    assert Path(klsim.__file__).name == "__init__.py"
