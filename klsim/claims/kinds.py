@@ -140,7 +140,9 @@ class InstanceKind:
         worst = max(float(excess[index]), 0.0) if excess.size else 0.0
         rows = [np.reshape(a, (1 if size is None else size, -1)) for a in (self._relative_excess(*values), lhs, rhs)]
         at = int(np.argmax(rows[0][index])) if rows[0].size else None
-        left, right = (math.nan, math.nan) if at is None else (float(rows[1][index, at]), float(rows[2][index, at]))
+        left, right = (
+            (math.nan, math.nan) if at is None else (float(rows[1][index, at]) + 0.0, float(rows[2][index, at]) + 0.0)
+        )
         measured: dict[str, Any] = {
             "worst_error": worst,
             "tolerance": self.tolerance,
