@@ -58,7 +58,7 @@ def _installed_folders() -> list[Path]:
     for entry in entry_points(group="klsim.papers"):
         spec = importlib.util.find_spec(entry.value)
         folders += [Path(location) for location in (spec.submodule_search_locations or [])] if spec else []
-    return folders
+    return [folder for folder in folders if any(folder.glob("*/claims.py"))]
 
 
 def find(paths: Iterable[str | Path] = ()) -> list[Path]:
