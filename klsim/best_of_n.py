@@ -70,7 +70,7 @@ def _sorted_rows(log_ref: Array, reward: Array, count: Array | None = None, name
         raise ValueError(f"n: shape {log_n.shape} must broadcast to the batch shape {batch}") from None
     log_p, r = (np.broadcast_to(a, full).reshape(-1, size) for a in (log_p, r))
     rows = np.broadcast_to(log_n[..., None], (*full[:-1], 1)).reshape(-1).astype(np.float64)
-    order = np.argsort(r, axis=-1, kind="stable")
+    order = np.argsort(r, axis=-1)  # the order within ties does not matter
     ordered = [np.ascontiguousarray(np.take_along_axis(a, order, axis=-1)) for a in (r, log_p)]
     return xp, full, order, *ordered, rows
 

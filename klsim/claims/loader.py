@@ -54,11 +54,14 @@ def default_folders() -> list[Path]:
 
 
 def _installed_folders() -> list[Path]:
-    folders = []
+    """The first folder with papers of every package that names one; first on the path wins, as for imports."""
+    folders: dict[str, Path] = {}
     for entry in entry_points(group="klsim.papers"):
         spec = importlib.util.find_spec(entry.value)
-        folders += [Path(location) for location in (spec.submodule_search_locations or [])] if spec else []
-    return [folder for folder in folders if any(folder.glob("*/claims.py"))]
+        for location in (spec.submodule_search_locations or ()) if spec else ():
+            if any(Path(location).glob("*/claims.py")):
+                folders.setdefault(entry.value, Path(location))
+    return list(folders.values())
 
 
 def find(paths: Iterable[str | Path] = ()) -> list[Path]:
@@ -77,7 +80,8 @@ def find(paths: Iterable[str | Path] = ()) -> list[Path]:
                 raise LoadError(f"{path}: not a claims.py")
             folders[path.parent.resolve()] = None
             continue
-        found = [p.parent.resolve() for p in sorted(path.rglob("claims.py")) if ".venv" not in p.parts]
+        inside = (p for p in sorted(path.rglob("claims.py")) if ".venv" not in p.relative_to(path).parts)
+        found = [p.parent.resolve() for p in inside]
         if not found:
             raise LoadError(f"{path}: holds no claims.py")
         folders.update(dict.fromkeys(found))

@@ -10,15 +10,29 @@ import numpy as np
 __all__ = ["simulate"]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, parallel=True)
 def _softmax(logits, out):
     top = logits.max()
-    total = 0.0
-    for i in range(logits.size):
+    for i in numba.prange(logits.size):
         out[i] = math.exp(logits[i] - top)
-        total += out[i]
+    total = 0.0  # summed in order: the same bytes for any number of threads
     for i in range(logits.size):
+        total += out[i]
+    for i in numba.prange(logits.size):
         out[i] /= total
+
+
+@numba.njit(cache=True, parallel=True)
+def _update(logits, gradient, first, second, adam, lr, beta1, beta2, correction1, correction2, epsilon, decay):
+    for i in numba.prange(logits.size):
+        g = gradient[i]
+        if adam:
+            first[i] = beta1 * first[i] + (1.0 - beta1) * g
+            second[i] = beta2 * second[i] + (1.0 - beta2) * g * g
+            move = (first[i] / correction1) / (math.sqrt(second[i] / correction2) + epsilon)
+            logits[i] -= lr * decay * logits[i] + lr * move
+        else:
+            logits[i] -= lr * g
 
 
 @numba.njit(cache=True)
@@ -42,49 +56,54 @@ def _draw(pi, uniforms, cumulative, counts):
 
 
 @numba.njit(cache=True)
+def _gradient(pi, counts, correct, n, out):
+    """Of ``-(1/n) sum_j r_j pi_{i_j}`` in the logits, rewards +1 / -1 centred by the batch mean."""
+    hits = 0
+    for i in range(pi.size):
+        if correct[i]:
+            hits += counts[i]
+    mean = (2.0 * hits - n) / n
+    mood = 0.0
+    for i in range(pi.size):
+        out[i] = 0.0
+        if counts[i] > 0:
+            out[i] = counts[i] * ((1.0 if correct[i] else -1.0) - mean)
+            mood += out[i] * pi[i]
+    for i in range(pi.size):
+        out[i] = -pi[i] * (out[i] - mood) / n
+
+
+@numba.njit(cache=True)
+def _record(pi, start, correct, row):
+    mass, improved, goods, worst = 0.0, 0, 0, 0.0
+    for i in range(pi.size):
+        if correct[i]:
+            goods += 1
+            mass += pi[i]
+            gain = pi[i] - start[i]
+            improved += gain > 0
+            worst = min(worst, gain)
+    row[0], row[1], row[2] = mass, improved / goods, worst
+
+
 def simulate(
     logits, first, second, done, steps, n, correct, start, adam, lr, beta1, beta2, epsilon, decay, rng, record
 ):
     """Run ``steps`` more steps in place; ``record (steps, 3)``: correct mass, share improved, worst drop.
 
-    One step: draw ``n`` tokens from the softmax, reward +1 / -1 centred by the batch mean, gradient of
-    ``-(1/n) sum_j r_j pi_{i_j}`` with respect to the logits, then AdamW or SGD. ``start`` holds the
-    initial probabilities; ``first, second`` Adam's moments after ``done`` steps.
+    One step: draw ``n`` tokens from the softmax, take the gradient of the centred linear surrogate, then
+    AdamW or SGD. ``start`` holds the initial probabilities; ``first, second`` Adam's moments after ``done``
+    steps. The loop is plain Python over compiled parts: no serial kernel calls a parallel one.
     """
-    size = logits.size
-    pi, cumulative = np.empty(size), np.empty(size)
-    counts = np.empty(size, np.int64)
-    goods = correct.sum()
+    pi, cumulative, gradient = np.empty(logits.size), np.empty(logits.size), np.empty(logits.size)
+    counts = np.empty(logits.size, np.int64)
+    _softmax(logits, pi)
     for step in range(steps):
-        _softmax(logits, pi)
         _draw(pi, rng.random(n), cumulative, counts)
-        hits = 0
-        for i in range(size):
-            if correct[i]:
-                hits += counts[i]
-        mean = (2.0 * hits - n) / n
-        mood = 0.0
-        for i in range(size):
-            if counts[i] > 0:
-                mood += counts[i] * ((1.0 if correct[i] else -1.0) - mean) * pi[i]
+        _gradient(pi, counts, correct, n, gradient)
         t = done + step + 1
-        correction1, correction2 = 1.0 - beta1**t, 1.0 - beta2**t
-        for i in range(size):
-            centred = counts[i] * ((1.0 if correct[i] else -1.0) - mean) if counts[i] > 0 else 0.0
-            gradient = -pi[i] * (centred - mood) / n
-            if adam:
-                first[i] = beta1 * first[i] + (1.0 - beta1) * gradient
-                second[i] = beta2 * second[i] + (1.0 - beta2) * gradient * gradient
-                move = (first[i] / correction1) / (math.sqrt(second[i] / correction2) + epsilon)
-                logits[i] -= lr * decay * logits[i] + lr * move
-            else:
-                logits[i] -= lr * gradient
+        _update(
+            logits, gradient, first, second, adam, lr, beta1, beta2, 1.0 - beta1**t, 1.0 - beta2**t, epsilon, decay
+        )  # fmt: skip
         _softmax(logits, pi)
-        mass, improved, worst = 0.0, 0, 0.0
-        for i in range(size):
-            if correct[i]:
-                mass += pi[i]
-                gain = pi[i] - start[i]
-                improved += gain > 0
-                worst = min(worst, gain)
-        record[step, 0], record[step, 1], record[step, 2] = mass, improved / goods, worst
+        _record(pi, start, correct, record[step])
