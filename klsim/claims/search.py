@@ -65,10 +65,13 @@ def run(test: Check | Control, name: str, seed: int, strength: Strength) -> Outc
 
     ``name`` is its full name (``slug/claim/check[/control]``); with ``seed`` it fixes all randomness.
     """
+    from threadpoolctl import threadpool_limits
+
     start = time.perf_counter()
     search = _Search(test, unit_seed(seed, name), strength, stop_early=isinstance(test, Control))
     try:
-        with np.errstate(all="ignore"):
+        # one BLAS thread: sums are then taken in the same order in every process
+        with np.errstate(all="ignore"), threadpool_limits(1):
             search.run()
     except KeyboardInterrupt:
         raise

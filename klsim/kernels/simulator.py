@@ -88,7 +88,7 @@ def _record(pi, start, correct, row):
 
 def simulate(
     logits, first, second, done, steps, n, correct, start, adam, lr, beta1, beta2, epsilon, decay, rng, record
-):
+) -> None:
     """Run ``steps`` more steps in place; ``record (steps, 3)``: correct mass, share improved, worst drop.
 
     One step: draw ``n`` tokens from the softmax, take the gradient of the centred linear surrogate, then

@@ -284,6 +284,8 @@ class FigureTask:
 
     def run(self, on_stage: Callable[[str], None] | None = None) -> Drawn:
         """Write ``<out>/<slug>[/full]/<name>.{csv,svg,png,json}``; an error in the figure is recorded."""
+        from threadpoolctl import threadpool_limits
+
         start = time.perf_counter()
         found = figure_set(Path(self.folder))
         assert found is not None
@@ -291,7 +293,8 @@ class FigureTask:
         drawn = Drawn(self.slug, made.name, made.title, made.caption, self.full)
         stages = Path(self.stages) / self.slug / self.name if self.stages else None
         try:
-            files = self._make(made, Run(self.seed, self.full, stages, on_stage))
+            with threadpool_limits(1):  # the same CSV bytes in every process
+                files = self._make(made, Run(self.seed, self.full, stages, on_stage))
         except Exception as error:
             text = "".join(traceback.format_exception(error, limit=-6))
             return Drawn(**{**asdict(drawn), "error": text, "seconds": time.perf_counter() - start})
