@@ -553,6 +553,25 @@ def moments_of_phi():
     return _over_lengths(error)
 
 
+def _tail_exponent(limit):
+    def error(b):
+        x = b.phi.reward + 0.1
+        log_tail = np.logaddexp.reduce(b.log_bon[b.value >= b.m * x - 1e-9])
+        return -log_tail / b.m - limit(x, b)
+
+    return _over_lengths(error)
+
+
+@C8.check(Limit(tol=0.006))
+def upper_tail_of_best_of_n():
+    return _tail_exponent(lambda x, b: SOURCE.rate_function(x) - b.delta)
+
+
+@upper_tail_of_best_of_n.control("it has the optimum's rate J")
+def tail_of_phi():
+    return _tail_exponent(lambda x, b: SOURCE.rate_function(x, b.phi.alpha))
+
+
 C8_printed = paper.claim(
     "C8-printed",
     "Read without 'per letter': best-of-N and the optimum become the same distribution",
@@ -939,6 +958,18 @@ def tilt_by_gaussian(n):
     law = np.exp(best_of_n.log_policy(log_p, rank, n))
     optimum = kl_constrained(log_p, reward, best_of_n.kl(log_p, rank, n))
     return np.abs(law - np.exp(optimum.log_policy)).sum(), 5.0 * n / RANKS
+
+
+@C15.check(Inequality(1e-12), Space(n=Integers(2, 20)), batched=False, instances=5)
+def optimum_for_rewards_affine_in_log_quantile(n):
+    log_p, rank = _ranks()
+    reward = 1 + 0.7 * np.log((rank + 0.5) / RANKS)
+    optimum = kl_constrained(log_p, reward, best_of_n.kl(log_p, rank, n))
+    distance = np.abs(np.exp(best_of_n.log_policy(log_p, rank, n)) - np.exp(optimum.log_policy)).sum()
+    return {
+        "law": (distance, 5.0 * n / RANKS),
+        "alpha": (abs(0.7 / float(optimum.beta) / (n - 1) - 1), 5.0 * n / RANKS),
+    }
 
 
 @C15.check(Identity(1e-9), Space(log_ref=Policies(2), n=Floats(1.1, 60.0)), instances=2000)

@@ -782,6 +782,15 @@ def centred_batches_never_lose(logits, correct, counts, b):
     return {"mass": (0 * d_mass, d_mass, 1.0), "unsampled logits": (moved, 0 * moved, 1.0)}
 
 
+@centred_batches_never_lose.control("nor does any correct token lose probability")
+def correct_tokens_never_lose(logits, correct, counts, b):
+    log_pi, c = log_normalize(logits), _counts(counts)
+    d_logits, _ = score_function_step(log_pi, correct, c, 1.0, -0.6)
+    change = d_logits - np.sum(np.exp(log_pi) * d_logits, axis=-1, keepdims=True)
+    lowest = np.min(np.where(correct, change, np.inf), axis=-1)
+    return {"tokens": (0 * lowest, lowest, 1.0)}
+
+
 @centred_batches_never_lose.control("without centring (b = 0)")
 def uncentred_batches(logits, correct, counts, b):
     log_pi, c = log_normalize(logits), _counts(counts)

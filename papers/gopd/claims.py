@@ -826,11 +826,13 @@ MERGE = {"features": 24, "arms": 6, "prompts": 16, "teacher_steps": 60, "teacher
 class Merge:
     """One draw of C8's merging problem: prompts, base, teachers; methods return a student's weights."""
 
-    def __init__(self, rng):
+    def __init__(self, rng, *, conflict=True):
+        """``conflict``: each domain has its own score vector; else they share one."""
         d, k, n = MERGE["features"], MERGE["arms"], MERGE["prompts"]
         self.phi = rng.standard_normal((2, n, k, d)) / math.sqrt(d)
         self.base = 0.3 * rng.standard_normal(d)
-        self.correct = np.stack([np.argmax(self.phi[i] @ rng.standard_normal(d), axis=-1) for i in range(2)])
+        scores = rng.standard_normal((2, d))
+        self.correct = np.stack([np.argmax(self.phi[i] @ scores[i if conflict else 0], axis=-1) for i in range(2)])
         self.teachers = [self._train(i) for i in range(2)]
         self.log_ref = log_normalize(self.phi @ self.base)
         self.log_teacher = np.stack([log_normalize(self.phi[i] @ self.teachers[i]) for i in range(2)])
@@ -898,6 +900,32 @@ def merging_order(rng):
         "SFT below the teachers": -sft,
         "ExPO below the teachers": -merge.margin(merge.extrapolate(0.5)),
     }
+
+
+@C8.check(Effect(seeds=20), batched=False)
+def one_teacher_at_a_time(rng):
+    merge = Merge(rng)
+    gains = [merge.margin(merge.distil(1.25, (i,)), domains=(i,)) for i in range(2)]
+    return {"ExOPD above its single teacher": float(np.mean(gains))}
+
+
+@one_teacher_at_a_time.control("so is a single-teacher student at lam = 0.75")
+def one_teacher_interpolated(rng):
+    merge = Merge(rng)
+    return {"lam = 0.75": float(np.mean([merge.margin(merge.distil(0.75, (i,)), domains=(i,)) for i in range(2)]))}
+
+
+@C8.check(Effect(seeds=20, alternative="within", margin=0.02), batched=False)
+def no_cost_without_conflict(rng):
+    """With one score vector for both domains, merging costs OPD nothing."""
+    merge = Merge(rng, conflict=False)
+    return merge.margin(merge.distil(1.0))
+
+
+@no_cost_without_conflict.control("merging conflicting domains costs nothing either")
+def no_cost_with_conflict(rng):
+    merge = Merge(rng)
+    return merge.margin(merge.distil(1.0))
 
 
 @merging_order.control("interpolation (lam = 0.75) beats the teachers")

@@ -19,7 +19,7 @@ from klsim.distributions import condition, entropy, expectation, log_normalize, 
 from klsim.divergences import kl
 from klsim.learning import exact_tree_ascent, train_tree
 from klsim.optima import kl_constrained, kl_regularized
-from klsim.problems.token_tree import conditionals, sequence_log_probs, tokens
+from klsim.problems.token_tree import conditionals, path_sums, sequence_log_probs, tokens
 from klsim.spaces import Betas, Floats, Integers, Masks, Policies, Rewards, Seeds, Sizes, Space
 
 paper = Paper(
@@ -259,6 +259,27 @@ def what_the_losses_descend():
     }
 
 
+def _token_sum_gradient(k):
+    """``sum_y pi(y) grad sum_t k(log pi_t/ref_t)``: the penalty of every token by itself, weights frozen."""
+    weights = np.exp(LOG_PI)
+
+    def value(theta):
+        ratios = [log_normalize(now) - ref for now, ref in zip(levels_of(np.reshape(theta, (13, 3))), REF)]
+        return weights @ path_sums([{"k2": x**2 / 2, "k3": np.expm1(-x) + x}[k] for x in ratios])
+
+    return gradient(value)
+
+
+@what_the_losses_descend.control("per-token sums of k2 and k3 descend the same divergences")
+def token_sums():
+    reverse = gradient(lambda x: float(kl(law_of(x), LOG_PRIOR)))
+    forward = gradient(lambda x: float(kl(LOG_PRIOR, law_of(x))))
+    return {
+        "k2 is reverse": (_token_sum_gradient("k2"), reverse, 1.0),
+        "k3 is forward": (_token_sum_gradient("k3"), forward, 1.0),
+    }
+
+
 C3_loss = paper.claim(
     "C3-folklore",
     "Folklore: back-propagating the sampled KL estimate k1 or k3 descends KL(pi ‖ pi_ref)",
@@ -324,6 +345,17 @@ def constant_reward(rng):
 @entropy_with_penalty.control("without the penalty it ends at the posterior for beta = 0.2 as well")
 def no_penalty_reaches_posterior(rng):
     return float(entropy(reinforce(rng, 0.0)) - entropy(tilt(LOG_PRIOR, REWARD, 0.2)))
+
+
+@C4.check(Effect(seeds=20, alternative="less", null=2.5), batched=False)
+def noise_alone_collapses_without_a_baseline(rng):
+    """Constant reward as raw weight: the entropy falls from 3.1 although no sequence is better than another."""
+    return float(entropy(reinforce(rng, 0.0, reward=np.ones(27), baseline="none")))
+
+
+@C4.check(Effect(seeds=5, alternative="within", null=0.0, margin=0.05), batched=False)
+def entropy_with_a_large_penalty(rng):
+    return float(entropy(reinforce(rng, 1.0)) - entropy(tilt(LOG_PRIOR, REWARD, 1.0)))
 
 
 @C4.check(Inequality(1e-12))
