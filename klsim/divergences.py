@@ -23,6 +23,7 @@ A mismatch of supports gives the value that the formula has, ``inf`` included; n
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ def excess(xp: Any, log_p: Array, log_q: Array, difference: Array | None = None)
 
 
 @dataclass(frozen=True)
-class Generator:
+class Generator(ABC):
     """A convex ``f`` on ``t >= 0`` with ``f(1) = f'(1) = 0``.
 
     Attributes:
@@ -95,16 +96,16 @@ class Generator:
             inside = self.term(xp, xp.log(positive), xp.zeros_like(t))
             return xp.where(t > 0, inside, xp.full_like(t, self.at_zero))
 
+    @abstractmethod
     def derivative(self, t: Array) -> Array:
         """``f'(t)`` for ``t > 0`` (``slope_at_zero`` at 0)."""
-        raise NotImplementedError  # pragma: no cover
 
+    @abstractmethod
     def inverse_derivative(self, y: Array) -> Array:
         """The ``t >= 0`` that maximises ``t y - f(t)``: ``(f')^{-1}(y)``, clipped at 0.
 
         ``inf`` for ``y`` at or above the recession slope.
         """
-        raise NotImplementedError  # pragma: no cover
 
     def conjugate(self, y: Array, lower: float = 0.0) -> Array:
         """``f*(y) = sup_{t >= lower} (t y - f(t))``; ``inf`` where ``y`` exceeds the recession slope.
@@ -124,17 +125,17 @@ class Generator:
     def _conjugate_at_recession(self, xp: Any, y: Array) -> Array:
         return xp.full_like(y, math.inf)
 
+    @abstractmethod
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
         """``q f(p/q)`` for finite logs, stable near ``p = q`` and for far-apart magnitudes."""
-        raise NotImplementedError  # pragma: no cover
 
+    @abstractmethod
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
         """``log (f')^{-1}(f'(exp(log_top)) - drop)`` for ``drop >= 0``, without cancellation.
 
         In an f-regularised optimum it is ``log(pi/ref)`` of an outcome whose reward is ``beta·drop``
         below that of the best one, whose log-ratio is ``log_top``. ``-inf`` where the ratio is 0.
         """
-        raise NotImplementedError  # pragma: no cover
 
 
 class _KL(Generator):
@@ -260,7 +261,7 @@ class _TV(Generator):
         return 0.5 * xp.exp(xp.where(x > 0, log_p, log_q)) * -xp.expm1(-xp.abs(x))
 
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
-        raise NotImplementedError("the derivative of TV has no inverse; optima.f_regularized treats it apart")
+        raise ValueError("generator: the derivative of TV has no inverse; f_regularized has its optimum")
 
 
 @dataclass(frozen=True)

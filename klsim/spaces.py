@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,19 +53,20 @@ __all__ = [
 Dims = Mapping[str, int]
 
 
-class Field:
+class Field(ABC):
     """One argument of a check. Subclasses draw it for given sizes, one by one or in bulk."""
 
     def axes(self) -> tuple[str, ...]:
         """Names of the sizes it refers to."""
         return ()
 
+    @abstractmethod
     def strategy(self, dims: Dims) -> SearchStrategy[Any]:
-        raise NotImplementedError  # pragma: no cover
+        """A Hypothesis strategy for one draw."""
 
+    @abstractmethod
     def sample(self, size: int, rng: np.random.Generator, dims: Dims) -> Any:
         """``size`` independent draws: arrays (or tuples of arrays) with a leading axis ``size``."""
-        raise NotImplementedError  # pragma: no cover
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Sizes(Field):
 
         return st.integers(self.low, self.high)
 
-    def draw(self, rng: np.random.Generator) -> int:
+    def sample(self, size: int, rng: np.random.Generator, dims: Dims) -> int:
+        """One size for the whole batch."""
         return int(rng.integers(self.low, self.high + 1))
 
 
@@ -445,7 +448,7 @@ class Space:
     def sample(self, size: int, rng: np.random.Generator | int) -> dict[str, Any]:
         """A batch of at most ``size`` instances (fewer where ``where`` rejects), leading axis first."""
         rng = _validate.generator(rng)
-        dims = {name: s.draw(rng) for name, s in self.sizes.items()}
+        dims = {name: s.sample(size, rng, {}) for name, s in self.sizes.items()}
         batch: dict[str, Any] = {}
         for name, kind in self.fields.items():
             batch[name] = dims[name] if isinstance(kind, Sizes) else kind.sample(size, rng, dims)

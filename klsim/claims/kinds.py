@@ -24,6 +24,7 @@ A kind only judges numbers. Where they come from (spaces, seeds) is `klsim.claim
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -109,7 +110,7 @@ def _per_instance(array: np.ndarray, size: int | None, part: str) -> np.ndarray:
     return rows.max(axis=1) if rows.size else np.zeros(size)
 
 
-class InstanceKind:
+class InstanceKind(ABC):
     """Kinds that judge every instance by itself, from a gap and the rounding it may have."""
 
     name: ClassVar[str]
@@ -117,11 +118,13 @@ class InstanceKind:
     relation: ClassVar[str]
 
     @property
+    @abstractmethod
     def tolerance(self) -> float:
-        raise NotImplementedError  # pragma: no cover
+        """Largest relative error that counts as rounding."""
 
+    @abstractmethod
     def _gap(self, lhs: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-        raise NotImplementedError  # pragma: no cover
+        """How far the statement is from true; at most 0 where it is true."""
 
     def judge(self, returned: Any, size: int | None = None) -> Judgement:
         """The verdict on a batch of ``size`` instances (None: one instance without a batch axis)."""

@@ -31,7 +31,10 @@ def _mathml(latex: str, display: bool) -> Markup:
 
     try:
         # the converter escapes text itself; anything but MathML elements in its output is refused
-        made = convert(latex, display="block" if display else "inline")
+        named = re.sub(r"\\arg\s*\\(max|min)", r"\\operatorname{arg\1}", latex)  # \arg is unknown to the converter
+        made = convert(named, display="block" if display else "inline")
+        if "\\" in made:
+            raise ValueError("an unknown command")
         if re.search(r"<\s*/?\s*(?!m|/m)[a-z]", made, re.IGNORECASE):
             raise ValueError("not MathML")
         return Markup(made)
