@@ -7,6 +7,7 @@ r"""Estimators from samples: KL, pass@k, best-of-N, importance weights, interval
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from klsim import _validate
 from klsim.divergences import _PHI, _polynomial
 
 __all__ = [
+    "SupportChange",
     "best_of_n_reward",
     "effective_sample_size",
     "importance_weights",
@@ -26,6 +28,8 @@ __all__ = [
     "mean_interval",
     "pass_at_k",
     "pass_at_k_exact",
+    "support_change",
+    "support_threshold",
 ]
 
 Array = Any
@@ -131,6 +135,81 @@ def pass_at_k_exact(success: Any, k: Any) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         value = -np.expm1(k * np.log1p(-success))
     return np.where(k == 0, 0.0, value)
+
+
+def support_threshold(draws: Any, confidence: Any = 0.95) -> np.ndarray:
+    """Smallest p for which a *fixed* outcome unseen in ``draws`` draws has probability at most p, with ``confidence``.
+
+    ``1 - (1 - confidence)^{1/draws}``, slightly below the usual ``-log(1 - confidence)/draws``. For many
+    outcomes at once a union bound is needed.
+    """
+    xp, draws, confidence = _validate.arrays(draws=draws, confidence=confidence)
+    _validate.positive("draws", xp, draws)
+    index = _validate.first_true(xp, ~((confidence > 0) & (confidence < 1)))
+    if index is not None:
+        _validate.fail("confidence", "must lie in (0, 1)", float(confidence[index]), index)
+    _validate.broadcast(draws=draws, confidence=confidence)
+    with np.errstate(over="ignore"):
+        return np.asarray(-np.expm1(np.log1p(-confidence) / draws))
+
+
+@dataclass(frozen=True)
+class SupportChange:
+    """How the empirical support of correct answers changed from a base policy to a trained one.
+
+    Attributes:
+        preserved, expanded, shrunk, out: answers above the threshold in both, only after, only before,
+            in neither.
+    """
+
+    preserved: int
+    expanded: int
+    shrunk: int
+    out: int
+
+    @property
+    def retention(self) -> float:
+        """SRR = P/(P+S)."""
+        return self.preserved / (self.preserved + self.shrunk) if self.preserved + self.shrunk else 1.0
+
+    @property
+    def discovery(self) -> float:
+        """NDR = E/(P+E)."""
+        return self.expanded / (self.preserved + self.expanded) if self.preserved + self.expanded else 0.0
+
+    @property
+    def harmonic(self) -> float:
+        """SDS, the harmonic mean of the two; 0 when nothing was discovered."""
+        r, d = self.retention, self.discovery
+        return 2 * r * d / (r + d) if d else 0.0
+
+    @property
+    def net(self) -> float:
+        """NSCR = (E - S)/(P + E + S)."""
+        total = self.preserved + self.expanded + self.shrunk
+        return (self.expanded - self.shrunk) / total if total else 0.0
+
+
+def support_change(before: Any, after: Any, threshold: float) -> SupportChange:
+    """Count correct answers above ``threshold`` before and after (arXiv 2507.14843, Definition 3.3).
+
+    Args:
+        before, after: probabilities of the same correct answers, equal shapes.
+
+    Raises:
+        ValueError: probabilities outside [0, 1], shapes that differ, a threshold outside (0, 1].
+    """
+    threshold = _validate.real("threshold", threshold, low=0.0, high=1.0, open_low=True)
+    xp, before, after = _validate.arrays(before=before, after=after)
+    if before.shape != after.shape:
+        _validate.fail("after", f"must have the shape of before {before.shape}, got {after.shape}")
+    for name, value in (("before", before), ("after", after)):
+        index = _validate.first_true(xp, ~((value >= 0) & (value <= 1)))
+        if index is not None:
+            _validate.fail(name, "must lie in [0, 1]", float(value[index]), index)
+    was, now = before > threshold, after > threshold
+    counts = (was & now, ~was & now, was & ~now, ~was & ~now)
+    return SupportChange(*(int(np.sum(c)) for c in counts))
 
 
 def best_of_n_reward(rewards: Any, n: int) -> np.ndarray:

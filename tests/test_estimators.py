@@ -94,3 +94,20 @@ def test_leave_one_out():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_support_threshold_is_the_miss_probability():
+    p = float(est.support_threshold(8192))
+    assert (1 - p) ** 8192 == pytest.approx(0.05)
+    assert p < -math.log(0.05) / 8192
+
+
+def test_support_change_by_hand():
+    change = est.support_change([0.5, 0.5, 0.0, 0.0, 0.2], [0.5, 0.0, 0.5, 0.0, 0.3], 0.1)
+    assert change == est.SupportChange(2, 1, 1, 1)
+    assert change.retention == pytest.approx(2 / 3)
+    assert change.discovery == pytest.approx(1 / 3)
+    assert change.harmonic == pytest.approx(4 / 9)
+    assert change.net == 0
+    nothing = est.support_change([0.0], [0.0], 0.1)
+    assert (nothing.retention, nothing.discovery, nothing.harmonic, nothing.net) == (1.0, 0.0, 0.0, 0.0)

@@ -20,7 +20,7 @@ from klsim import (
     optima,
     planning,
 )
-from klsim.problems import Bandit, DiscountedMDP, TabularMDP, TokenTree, token_tree
+from klsim.problems import Bandit, DiscountedMDP, PromptBandit, TabularMDP, TokenTree, token_tree
 
 NASTY = (0.0, 1.0, -1.0, 0.5, np.nan, np.inf, -np.inf, 1e308, -1e308, 1e-320, 5e-324, 1e8, -1e8, 1e-8)
 number = st.one_of(st.sampled_from(NASTY), st.floats(-10, 10))
@@ -46,7 +46,7 @@ FUNCTIONS = [
     learning.population_gradient, learning.score_function_gradient, learning.counts_surrogate_gradient,
     learning.set_surrogate_gradient, learning.centre, learning.train_tree, learning.exact_tree_ascent,
     planning.solve, planning.evaluate, planning.occupancy,
-    Bandit, DiscountedMDP, TabularMDP, TokenTree, memoryless.MemorylessSource, memoryless.MarkovSource,
+    Bandit, DiscountedMDP, PromptBandit, TabularMDP, TokenTree, memoryless.MemorylessSource, memoryless.MarkovSource,
 ]  # fmt: skip
 SKIP = {"size", "rng", "steps", "record", "batch"}  # keep a run small: their validation has tests of its own
 

@@ -5,6 +5,7 @@ A step is an *estimator* of a gradient (population, sampled set, draw counts, sc
 epsilon). Published claims flip on these choices, so each is a visible argument.
 """
 
+from klsim.learning.prompts import PromptRun, train_prompts
 from klsim.learning.softmax_step import (
     SGD,
     Adam,
@@ -22,6 +23,7 @@ __all__ = [
     "SGD",
     "Adam",
     "NaturalGradient",
+    "PromptRun",
     "SimulatorConfig",
     "SimulatorRun",
     "SimulatorState",
@@ -33,5 +35,6 @@ __all__ = [
     "score_function_gradient",
     "set_surrogate_gradient",
     "simulate_tokens",
+    "train_prompts",
     "train_tree",
 ]
