@@ -184,6 +184,8 @@ def log_mean_exp_of_shortfall(xp: Any, log_ref: Array, short: Array) -> Array:
     """``log E_ref[exp(-short)]`` for ``short >= 0``, accurate near 0 and far below; shape ``(..., 1)``."""
     lost = _mean_expm1(xp, log_ref, -short)
     near = lost > -0.5
+    if bool(xp.all(near)):
+        return xp.log1p(lost)
     close = xp.log1p(xp.where(near, lost, xp.zeros_like(lost)))
     return xp.where(near, close, _log_sum_exp(xp, log_ref - short, keepdims=True))
 

@@ -28,6 +28,7 @@ from klsim import _validate
 from klsim.distributions import (
     _expectation,
     _log_sum_exp,
+    _mean_expm1,
     _quiet,
     log_mean_exp_of_shortfall,
     log_partition_of,
@@ -69,15 +70,22 @@ class Optimum:
     reason: str
 
 
-def _log_ratio(xp: Any, log_ref: Array, reward: Array, short: Array, best: Array, beta: Array) -> Array:
-    """``log(pi/ref)`` of the tilt, accurate where it is small; 0 without support."""
-    log_z = log_partition_of(xp, log_ref, reward, beta)
-    small = (
-        xp.max(xp.where(xp.isinf(log_ref), xp.zeros_like(short), xp.abs(reward / beta)), axis=-1, keepdims=True) <= 0.5
-    )
-    direct = xp.where(small, reward / beta - log_z, -short / beta - (log_z - best / beta))
-    far = -short / beta - log_mean_exp_of_shortfall(xp, log_ref, short / beta)
-    return xp.where(xp.isinf(log_ref), xp.zeros_like(short), xp.where(small, direct, far))
+def _tilt(xp: Any, log_ref: Array, reward: Array, beta: Array) -> tuple[Array, Array]:
+    """``(log(pi/ref), beta log Z)`` of the tilt: the ratio is 0 without support, the value ``(..., 1)``.
+
+    Small exponents are averaged by ``expm1``; others are measured from the best reward, which is then
+    neither divided nor multiplied by beta.
+    """
+    gone = xp.isinf(log_ref)
+    best, short = shortfall(xp, log_ref, reward)
+    exponent = xp.where(gone, xp.zeros_like(short), reward / beta)
+    small = xp.all(xp.abs(exponent) <= 0.5, axis=-1, keepdims=True)
+    near = xp.log1p(_mean_expm1(xp, log_ref, xp.where(small, exponent, xp.zeros_like(exponent))))
+    if bool(xp.all(small)):
+        return xp.where(gone, xp.zeros_like(short), exponent - near), beta * near
+    far = log_mean_exp_of_shortfall(xp, log_ref, short / beta)
+    ratio = xp.where(small, exponent - near, -short / beta - far)
+    return xp.where(gone, xp.zeros_like(short), ratio), xp.where(small, beta * near, best + beta * far)
 
 
 def _kl_of_ratio(xp: Any, log_ref: Array, log_ratio: Array) -> Array:
@@ -103,25 +111,13 @@ def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     """
     xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
     _validate.positive("beta", xp, beta[..., 0])
-    best, short = shortfall(xp, log_ref, reward)
-    logits = log_ref - short / beta
-    log_policy = logits - _log_sum_exp(xp, logits, keepdims=True)
-    ratio = _log_ratio(xp, log_ref, reward, short, best, beta)
-    divergence = _kl_of_ratio(xp, log_ref, ratio)
-    value = _tilt_value(xp, log_ref, reward, short, best, beta)
+    log_ratio, value = _tilt(xp, log_ref, reward, beta)
+    log_policy, value = log_ref + log_ratio, value[..., 0]
+    divergence = _kl_of_ratio(xp, log_ref, log_ratio)
     expected = _expectation(xp, log_policy, reward + xp.zeros_like(log_policy))
     scale = beta[..., 0] + xp.zeros_like(value)
     gap = xp.abs(value - (expected - scale * divergence))
     return Optimum(log_policy, value, expected, divergence, scale, gap, True, "closed form")
-
-
-def _tilt_value(xp: Any, log_ref: Array, reward: Array, short: Array, best: Array, beta: Array) -> Array:
-    """``beta log Z`` without dividing and multiplying the best reward by beta."""
-    exponent = xp.where(xp.isinf(log_ref), xp.zeros_like(short), reward / beta)
-    small = xp.all(xp.abs(exponent) <= 0.5, axis=-1, keepdims=True)
-    near = beta * log_partition_of(xp, log_ref, reward, beta)
-    far = best + beta * log_mean_exp_of_shortfall(xp, log_ref, short / beta)
-    return xp.where(small, near, far)[..., 0]
 
 
 def _rows(log_ref: Array, reward: Array, **scalars: Array) -> tuple[np.ndarray, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from klsim.claims.certificate import jsonable, write_atomically
 from klsim.claims.instances import decode
 from klsim.claims.kinds import InstanceKind, Judgement
-from klsim.claims.loader import LoadError, load_check
+from klsim.claims.loader import LoadError, find, load_check
 
 __all__ = ["read", "replay", "save_all", "script"]
 
@@ -72,6 +72,24 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
+def _own_folder(path: Path, folder: str) -> Path:
+    """The folder that a counterexample names, if loading it runs code that the user already works with.
+
+    A claims file is code. A file from elsewhere must not choose which code runs, so the folder has to lie
+    below the current directory or belong to the papers that klsim finds by itself.
+    """
+    named = Path(folder).resolve()
+    if named.is_relative_to(Path.cwd().resolve()):
+        return named
+    try:
+        known = find()
+    except LoadError:
+        known = []
+    if named in known:
+        return named
+    raise LoadError(f"{path}: names the papers folder {folder}, which is not below the current directory")
+
+
 def replay(path: Path) -> tuple[dict[str, Any], Judgement]:
     """Judge a saved counterexample again with the check as it is now.
 
@@ -79,7 +97,7 @@ def replay(path: Path) -> tuple[dict[str, Any], Judgement]:
         LoadError: the file, the paper or the check cannot be loaded, or the check takes other arguments.
     """
     data = read(path)
-    check = load_check(data["folder"], data["claim"], data["check"])
+    check = load_check(_own_folder(path, data["folder"]), data["claim"], data["check"])
     if not isinstance(check.kind, InstanceKind):
         raise LoadError(f"{path}: {data['slug']}/{data['claim']} is not judged instance by instance")
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -143,6 +145,18 @@ def test_hostile_counterexample_files(tmp_path, text):
         counterexample.replay(path)
 
 
+def test_a_counterexample_cannot_choose_code_from_elsewhere(tmp_path, monkeypatch):
+    folder = write(tmp_path / "elsewhere", "p")
+    monkeypatch.chdir(tmp_path)
+    (saved,) = counterexample.save_all(verify(str(folder)), tmp_path / "counterexamples")
+    data = json.loads(saved.read_text())
+    saved.write_text(json.dumps(data | {"folder": str(folder)}))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(LoadError, match="not below the current directory"):
+        counterexample.replay(saved)
+
+
 def test_load_check_names_what_is_missing(tmp_path):
     folder = write(tmp_path / "p", "p")
     assert load_check(folder, "C1", "symmetric").name == "symmetric"
@@ -183,6 +197,26 @@ def test_a_dask_cluster_gives_the_same_certificate(tmp_path):
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
     ) as cluster:
         there = verify(folder, scheduler=cluster.scheduler_address)
+    assert certificates.comparable(there) == certificates.comparable(verify(folder))
+
+
+@pytest.mark.slow
+def test_a_killed_dask_worker_costs_time_not_results(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    folder = str(write(tmp_path / "p", "p"))
+    killed = []
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        workers = [w.process.pid for w in cluster.workers.values()]
+
+        def kill_one(unit, outcome):
+            if not killed:
+                killed.append(workers[0])
+                os.kill(workers[0], signal.SIGKILL)
+
+        there = verify(folder, scheduler=cluster.scheduler_address, on_done=kill_one)
+    assert killed
     assert certificates.comparable(there) == certificates.comparable(verify(folder))
 
 
