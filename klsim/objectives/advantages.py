@@ -1,0 +1,178 @@
+r"""Advantage estimators: ``(r - baseline) / scale``, the two chosen separately.
+
+A baseline and a scale are functions ``(rewards [B], group [B]) -> [B]``; `advantages` puts them together.
+
+=====================  ====================================  =========================
+method                 baseline                              scale
+=====================  ====================================  =========================
+REINFORCE              `no_baseline`                         `no_scale`
+RLOO                   `leave_one_out_mean`                  `no_scale`
+GRPO, DAPO, GSPO       `group_mean`                          `group_std`
+Dr.GRPO                `group_mean`                          `no_scale`
+REINFORCE++            `batch_mean`                          `batch_std`
+Lite PPO               `group_mean`                          `batch_std`
+=====================  ====================================  =========================
+
+Standard deviations are population ones. Where all rewards agree (spread at the level of rounding) the
+advantage is 0. Expected updates of binary rewards, i.i.d. group of size G (``tricks-or-traps`` C2): the
+group mean alone multiplies ``grad p`` by ``(G-1)/G``; with the group's std the factor is
+`std_weight`, which tends to ``1/sqrt(p(1-p))``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from klsim import _validate
+
+__all__ = [
+    "Baseline",
+    "Scale",
+    "advantages",
+    "batch_mean",
+    "batch_std",
+    "group_mean",
+    "group_sizes",
+    "group_std",
+    "leave_one_out_mean",
+    "no_baseline",
+    "no_scale",
+    "std_weight",
+]
+
+Array = Any
+Baseline = Callable[[Array, Array], Array]
+Scale = Callable[[Array, Array], Array]
+
+
+def _membership(rewards: Array, group: Array) -> tuple[Any, Array]:
+    """``(xp, one-hot [B, number of groups])``."""
+    xp = array_namespace(rewards)
+    distinct, inverse = xp.unique_inverse(group)
+    numbers = xp.arange(distinct.shape[0], device=rewards.device)
+    return xp, xp.astype(inverse[:, None] == numbers[None, :], rewards.dtype)
+
+
+def _group_average(values: Array, group: Array) -> Array:
+    xp, member = _membership(values, group)
+    totals = xp.matmul(xp.matrix_transpose(member), values)
+    return xp.matmul(member, totals / xp.sum(member, axis=0))
+
+
+def group_sizes(rewards: Array, group: Array) -> Array:
+    """Number of responses in the group of every response, ``[B]``."""
+    xp, member = _membership(rewards, group)
+    return xp.matmul(member, xp.sum(member, axis=0))
+
+
+def _at_least_two(rewards: Array, group: Array) -> Array:
+    sizes = group_sizes(rewards, group)
+    index = _validate.first_true(array_namespace(rewards), sizes < 2)
+    if index is not None:
+        _validate.fail(
+            "group", "this response is alone in its group; a group baseline needs two", int(group[index]), index
+        )
+    return sizes
+
+
+def no_baseline(rewards: Array, group: Array) -> Array:
+    """0."""
+    return array_namespace(rewards).zeros_like(rewards)
+
+
+def group_mean(rewards: Array, group: Array) -> Array:
+    """Mean reward of the group, the response itself included.
+
+    Raises:
+        ValueError: a group of one (its advantage would be 0 whatever the reward).
+    """
+    _at_least_two(rewards, group)
+    return _group_average(rewards, group)
+
+
+def leave_one_out_mean(rewards: Array, group: Array) -> Array:
+    """Mean reward of the other responses of the group: ``r - b`` is ``G/(G-1)`` times that of `group_mean`.
+
+    Raises:
+        ValueError: a group of one.
+    """
+    sizes = _at_least_two(rewards, group)
+    return (sizes * _group_average(rewards, group) - rewards) / (sizes - 1)
+
+
+def batch_mean(rewards: Array, group: Array) -> Array:
+    """Mean reward of the batch.
+
+    Raises:
+        ValueError: a batch of one.
+    """
+    xp = array_namespace(rewards)
+    if rewards.shape[0] < 2:
+        _validate.fail("rewards", "a batch baseline needs two responses, got 1")
+    return xp.zeros_like(rewards) + xp.mean(rewards)
+
+
+def no_scale(rewards: Array, group: Array) -> Array:
+    """1."""
+    return array_namespace(rewards).ones_like(rewards)
+
+
+def group_std(rewards: Array, group: Array) -> Array:
+    """Population standard deviation of the group's rewards."""
+    xp = array_namespace(rewards)
+    centred = rewards - _group_average(rewards, group)
+    return xp.sqrt(_group_average(centred * centred, group))
+
+
+def batch_std(rewards: Array, group: Array) -> Array:
+    """Population standard deviation of the batch's raw rewards."""
+    xp = array_namespace(rewards)
+    return xp.zeros_like(rewards) + xp.std(rewards)
+
+
+def advantages(
+    rewards: Array,
+    group: Array,
+    *,
+    baseline: Baseline = group_mean,
+    scale: Scale = no_scale,
+    epsilon: float = 0.0,
+) -> Array:
+    """``(r - baseline) / (scale + epsilon)``, ``[B]``; 0 where the scale is 0 up to rounding.
+
+    A spread counts as rounding below ``16 eps max|r|``: equal rewards give 0, not noise blown up to size 1.
+
+    Raises:
+        ValueError: what the baseline raises; a negative ``epsilon``.
+    """
+    xp = array_namespace(rewards)
+    epsilon = _validate.real("epsilon", epsilon, low=0.0)
+    spread = scale(rewards, group)
+    rounding = 16 * xp.finfo(rewards.dtype).eps * xp.max(xp.abs(rewards))
+    flat = spread <= rounding
+    centred = rewards - baseline(rewards, group)
+    return xp.where(flat, xp.zeros_like(centred), centred / (xp.where(flat, xp.ones_like(spread), spread) + epsilon))
+
+
+def std_weight(success: Any, group_size: int) -> np.ndarray:
+    r"""``E[sqrt(c(G-c))/G] / (p (1-p))``, ``c ~ Bin(G, p)``: what group normalisation multiplies ``grad p`` by.
+
+    Binary rewards, i.i.d. group of size G, population std. It is ``1/sqrt(p(1-p))`` as G grows and stays
+    below ``sqrt(G-1)`` at fixed G. ``success`` in (0, 1), any shape.
+
+    Source: ``tricks-or-traps`` C2.
+    """
+    from scipy.stats import binom
+
+    group_size = _validate.integer("group_size", group_size, low=2)
+    p = np.asarray(success, dtype=float)
+    index = _validate.first_true(np, ~((p > 0) & (p < 1)))
+    if index is not None:
+        _validate.fail("success", "must lie in (0, 1)", float(p[index]), index)
+    c = np.arange(1, group_size)
+    spread = np.sqrt(c * (group_size - c)) / group_size
+    return np.asarray(np.sum(binom.pmf(c, group_size, p[..., None]) * spread, axis=-1) / (p * (1 - p)))

@@ -1,0 +1,176 @@
+r"""What a loss sees: log-probabilities of sampled tokens, and what goes with them.
+
+``B`` responses, padded to ``T`` tokens, vocabulary ``V``. Arrays are NumPy, torch or whatever else
+``array_api_compat`` knows, all of one library; gradients flow through ``log_probs`` and ``vocab_log_probs``
+only. Positions outside ``mask`` never count, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from klsim import _validate
+
+__all__ = ["Loss", "TokenBatch", "detach"]
+
+Array = Any
+Loss = tuple[Array, dict[str, Array]]
+"""The scalar to minimise, and detached scalars to log."""
+
+_TOKEN = ("log_probs", "old_log_probs", "ref_log_probs", "teacher_log_probs")
+_VOCAB = ("vocab_log_probs", "old_vocab_log_probs", "ref_vocab_log_probs", "teacher_vocab_log_probs")
+
+
+def detach(x: Array) -> Array:
+    """``x`` as a constant (stop-gradient). NumPy arrays are constants already."""
+    return x.detach() if hasattr(x, "detach") else x
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """A batch of responses.
+
+    Attributes:
+        log_probs: log-probability of every sampled token under the policy, ``[B, T]``.
+        mask: ``[B, T]`` boolean, the tokens that count (None: all). Every response needs one.
+        old_log_probs: of the policy that drew the tokens, ``[B, T]``; None means on-policy, the (detached)
+            policy itself.
+        ref_log_probs, teacher_log_probs: of the reference and of the teacher, ``[B, T]``.
+        rewards: ``[B]``, or one a token, ``[B, T]``.
+        advantages: ``[B]`` or ``[B, T]``; losses that estimate advantages from rewards do so only if None.
+        group: ``[B]`` integers; responses with the same number answer the same prompt. None: one group.
+        external: ``[B]`` boolean, responses that somebody else wrote (demonstrations).
+        vocab_log_probs, old_…, ref_…, teacher_vocab_log_probs: of the whole vocabulary, ``[B, T, V]``.
+
+    Raises:
+        TypeError: not arrays of real numbers, or of two libraries.
+        ValueError: an empty batch, shapes that do not fit, a mask with no token in a response, NaN, ``+inf``,
+            ``-inf`` at a sampled token, rewards or advantages that are not finite.
+    """
+
+    log_probs: Array
+    mask: Array = None
+    old_log_probs: Array = None
+    ref_log_probs: Array = None
+    teacher_log_probs: Array = None
+    rewards: Array = None
+    advantages: Array = None
+    group: Array = None
+    external: Array = None
+    vocab_log_probs: Array = None
+    old_vocab_log_probs: Array = None
+    ref_vocab_log_probs: Array = None
+    teacher_vocab_log_probs: Array = None
+
+    def __post_init__(self) -> None:
+        given = {n: getattr(self, n) for n in (*_TOKEN, *_VOCAB, "rewards", "advantages")}
+        xp, *arrays = _validate.arrays(**{n: x for n, x in given.items() if x is not None})
+        floats = dict(zip((n for n, x in given.items() if x is not None), arrays))
+        log_probs = floats["log_probs"]
+        if log_probs.ndim != 2 or 0 in log_probs.shape:
+            _validate.fail("log_probs", f"needs shape [B, T] with B, T >= 1, got {tuple(log_probs.shape)}")
+        shape = tuple(log_probs.shape)
+        mask = self._of_shape(xp, "mask", self.mask, shape, log_probs)
+        for name, x in floats.items():
+            floats[name] = _checked(xp, name, x, shape, mask)
+        for name, x in floats.items():
+            object.__setattr__(self, name, x)
+        object.__setattr__(self, "mask", mask)
+        for name in ("group", "external"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, self._of_shape(xp, name, getattr(self, name), shape[:1], log_probs))
+
+    @staticmethod
+    def _of_shape(xp: Any, name: str, value: Array, shape: tuple[int, ...], like: Array) -> Array:
+        """A mask or a list of integers, on the device of ``like``."""
+        if value is None:
+            return xp.ones(shape, dtype=xp.bool, device=like.device)
+        if not hasattr(value, "dtype") or (isinstance(value, np.ndarray) and not isinstance(like, np.ndarray)):
+            value = xp.asarray(np.asarray(value).tolist(), device=like.device)
+        if tuple(value.shape) != shape:
+            _validate.fail(name, f"must have shape {list(shape)}, got {list(value.shape)}")
+        if name == "group":
+            if not xp.isdtype(value.dtype, "integral"):
+                raise TypeError(f"group: must hold integers, got dtype {value.dtype}")
+            return value
+        if not xp.isdtype(value.dtype, "bool"):
+            index = _validate.first_true(xp, (value != 0) & (value != 1))
+            if index is not None:
+                _validate.fail(name, "must be 0 or 1", float(value[index]), index)
+            value = xp.astype(value, xp.bool)
+        if name == "mask":
+            index = _validate.first_true(xp, ~xp.any(value, axis=-1))
+            if index is not None:
+                _validate.fail("mask", "this response has no token", index=index)
+        return value
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace."""
+        return array_namespace(self.log_probs)
+
+    @property
+    def old(self) -> Array:
+        """``old_log_probs``, or the detached policy if the batch is on-policy."""
+        return detach(self.log_probs) if self.old_log_probs is None else self.old_log_probs
+
+    @property
+    def weights(self) -> Array:
+        """The mask as floats."""
+        return self.xp.astype(self.mask, self.log_probs.dtype)
+
+    def groups(self) -> Array:
+        """``group``, or zeros: one group."""
+        if self.group is not None:
+            return self.group
+        return self.xp.zeros(self.log_probs.shape[:1], dtype=self.xp.int64, device=self.log_probs.device)
+
+    def total_rewards(self) -> Array:
+        """The reward of every response ``[B]``: per-token rewards are summed over its tokens."""
+        (rewards,) = self.need("rewards")
+        if rewards.ndim == 1:
+            return detach(rewards)
+        return detach(self.xp.sum(rewards * self.weights, axis=-1))
+
+    def need(self, *names: str) -> tuple[Array, ...]:
+        """The named fields.
+
+        Raises:
+            ValueError: one of them is None.
+        """
+        for name in names:
+            if getattr(self, name) is None:
+                _validate.fail(name, "this loss needs it; the batch has none")
+        return tuple(getattr(self, name) for name in names)
+
+    def replace(self, **changes: Array) -> TokenBatch:
+        """The same batch with some fields exchanged."""
+        return dataclasses.replace(self, **changes)
+
+
+def _checked(xp: Any, name: str, x: Array, shape: tuple[int, ...], mask: Array) -> Array:
+    """``x`` with a legal shape and legal values, 0 outside the mask."""
+    wanted = {"rewards": (shape[:1], shape), "advantages": (shape[:1], shape)}.get(name, (shape,))
+    vocab = name in _VOCAB
+    seen = tuple(x.shape[:-1]) if vocab else tuple(x.shape)
+    if seen not in wanted or (vocab and x.shape[-1] == 0):
+        shapes = " or ".join(str([*s, "V"] if vocab else list(s)).replace("'", "") for s in wanted)
+        _validate.fail(name, f"must have shape {shapes}, got {list(x.shape)}")
+    if seen == shape:
+        kept = mask[..., None] if vocab else mask
+        x = xp.where(kept, x, xp.zeros_like(x))
+    if name in ("rewards", "advantages"):
+        return _validate.finite(name, xp, x)
+    index = _validate.first_true(xp, xp.isnan(x) | (x == xp.inf))
+    if index is not None:
+        _validate.fail(name, "log-probabilities must not be NaN or inf", float(x[index]), index)
+    if not vocab:
+        index = _validate.first_true(xp, xp.isinf(x))
+        if index is not None:
+            _validate.fail(name, "a sampled token has probability 0", float(x[index]), index)
+    return x
