@@ -5,6 +5,17 @@ A step is an *estimator* of a gradient (population, sampled set, draw counts, sc
 epsilon). Published claims flip on these choices, so each is a visible argument.
 """
 
+from klsim.learning.expected_gradient import (
+    ExpectedGradient,
+    Explanation,
+    PromptTree,
+    TreeProblem,
+    expected_gradient,
+    explain,
+    functional_gradient,
+    functional_value,
+    random_prompts,
+)
 from klsim.learning.prompts import PromptRun, train_prompts
 from klsim.learning.softmax_step import (
     SGD,
@@ -22,16 +33,25 @@ from klsim.learning.trees import TreeRun, exact_tree_ascent, train_tree
 __all__ = [
     "SGD",
     "Adam",
+    "ExpectedGradient",
+    "Explanation",
     "NaturalGradient",
     "PromptRun",
+    "PromptTree",
     "SimulatorConfig",
     "SimulatorRun",
     "SimulatorState",
+    "TreeProblem",
     "TreeRun",
     "centre",
     "counts_surrogate_gradient",
     "exact_tree_ascent",
+    "expected_gradient",
+    "explain",
+    "functional_gradient",
+    "functional_value",
     "population_gradient",
+    "random_prompts",
     "score_function_gradient",
     "set_surrogate_gradient",
     "simulate_tokens",

@@ -14,6 +14,7 @@ from klsim.objectives.advantages import (
     leave_one_out_mean,
     no_baseline,
     no_scale,
+    prompt_weights,
     std_weight,
 )
 from klsim.objectives.aggregate import fixed_length, sequence_mean, sequence_sum, token_mean
@@ -31,7 +32,7 @@ from klsim.objectives.distillation import (
     trrd,
     vla_opd,
 )
-from klsim.objectives.kl import divergence, dph_rl, kl_in_loss, kl_in_reward, rapo, soup, temper
+from klsim.objectives.kl import divergence, dph_rl, kl_in_loss, kl_in_reward, rapo, sampled, soup, temper
 from klsim.objectives.masked_diffusion import bgpo, elbo_ratio, elbo_two_pass
 from klsim.objectives.off_policy import (
     after_prefix,
@@ -116,6 +117,7 @@ __all__ = [
     "overlong_penalty",
     "prefix_rl",
     "product_of_teachers",
+    "prompt_weights",
     "rapo",
     "recap_weights",
     "reinforce",
@@ -123,6 +125,7 @@ __all__ = [
     "rl_plus",
     "rloo",
     "rover",
+    "sampled",
     "self_objective",
     "sequence_mean",
     "sequence_sum",

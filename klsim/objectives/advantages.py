@@ -41,6 +41,7 @@ __all__ = [
     "leave_one_out_mean",
     "no_baseline",
     "no_scale",
+    "prompt_weights",
     "std_weight",
 ]
 
@@ -156,6 +157,34 @@ def advantages(
     flat = spread <= rounding
     centred = rewards - baseline(rewards, group)
     return xp.where(flat, xp.zeros_like(centred), centred / (xp.where(flat, xp.ones_like(spread), spread) + epsilon))
+
+
+def prompt_weights(estimator: Baseline, success: Any, group_size: int) -> np.ndarray:
+    r"""What an advantage estimator multiplies ``grad p_q`` of every prompt by, binary rewards, ``(Q,)``.
+
+    ``w_q = E[ 1/(QG) sum_{k in q} A_k (r_k/p_q - (1 - r_k)/(1 - p_q)) ]`` over the counts of successes, since
+    ``E[grad log pi(y) | r] = grad p/p`` if right and ``-grad p/(1-p)`` if wrong. Exact, by enumerating the counts.
+
+    Args:
+        estimator: ``(rewards [QG], group [QG]) -> advantages [QG]``. success: ``(Q,)`` in (0, 1).
+    """
+    import itertools
+
+    from scipy.stats import binom
+
+    group_size = _validate.integer("group_size", group_size, low=1)
+    p = np.atleast_1d(np.asarray(success, dtype=float))
+    index = _validate.first_true(np, ~((p > 0) & (p < 1)))
+    if index is not None:
+        _validate.fail("success", "must lie in (0, 1)", float(p[index]), index)
+    group = np.repeat(np.arange(len(p)), group_size)
+    out = np.zeros(len(p))
+    for counts in itertools.product(range(group_size + 1), repeat=len(p)):
+        rewards = (np.arange(group_size) < np.array(counts)[:, None]).astype(float).ravel()
+        score = rewards / p[group] - (1 - rewards) / (1 - p[group])
+        chance = float(np.prod(binom.pmf(counts, group_size, p)))
+        out += chance * np.bincount(group, estimator(rewards, group) * score) / len(group)
+    return out
 
 
 def std_weight(success: Any, group_size: int) -> np.ndarray:

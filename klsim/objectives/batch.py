@@ -37,6 +37,7 @@ class TokenBatch:
 
     Attributes:
         log_probs: log-probability of every sampled token under the policy, ``[B, T]``.
+        tokens: ``[B, T]`` integers, which token was sampled; few losses need them.
         mask: ``[B, T]`` boolean, the tokens that count (None: all). Every response needs one.
         old_log_probs: of the policy that drew the tokens, ``[B, T]``; None means on-policy, the (detached)
             policy itself.
@@ -62,6 +63,7 @@ class TokenBatch:
     advantages: Array = None
     group: Array = None
     external: Array = None
+    tokens: Array = None
     vocab_log_probs: Array = None
     old_vocab_log_probs: Array = None
     ref_vocab_log_probs: Array = None
@@ -81,9 +83,9 @@ class TokenBatch:
         for name, x in floats.items():
             object.__setattr__(self, name, x)
         object.__setattr__(self, "mask", mask)
-        for name in ("group", "external"):
+        for name, wanted in (("group", shape[:1]), ("external", shape[:1]), ("tokens", shape)):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, self._of_shape(xp, name, getattr(self, name), shape[:1], log_probs))
+                object.__setattr__(self, name, self._of_shape(xp, name, getattr(self, name), wanted, log_probs))
 
     @staticmethod
     def _of_shape(xp: Any, name: str, value: Array, shape: tuple[int, ...], like: Array) -> Array:
@@ -94,9 +96,9 @@ class TokenBatch:
             value = xp.asarray(np.asarray(value).tolist(), device=like.device)
         if tuple(value.shape) != shape:
             _validate.fail(name, f"must have shape {list(shape)}, got {list(value.shape)}")
-        if name == "group":
+        if name in ("group", "tokens"):
             if not xp.isdtype(value.dtype, "integral"):
-                raise TypeError(f"group: must hold integers, got dtype {value.dtype}")
+                raise TypeError(f"{name}: must hold integers, got dtype {value.dtype}")
             return value
         if not xp.isdtype(value.dtype, "bool"):
             index = _validate.first_true(xp, (value != 0) & (value != 1))

@@ -35,6 +35,7 @@ __all__ = [
     "kl_in_loss",
     "kl_in_reward",
     "rapo",
+    "sampled",
     "soup",
     "temper",
 ]
@@ -121,6 +122,15 @@ def dph_rl(
     value = generator.term(xp, gap, xp.zeros_like(gap))
     loss = aggregate(value, batch.mask)
     return loss, {f"{generator.name} divergence": detach(loss)}
+
+
+def sampled(vocab_log_probs: Array, tokens: Array) -> Array:
+    """Log-probabilities of the sampled ``tokens [...]`` in ``vocab_log_probs [..., V]``."""
+    xp, log_p = _validate.arrays(vocab_log_probs=vocab_log_probs)
+    if tuple(tokens.shape) != tuple(log_p.shape[:-1]):
+        _validate.fail("tokens", f"must have shape {list(log_p.shape[:-1])}, got {list(tokens.shape)}")
+    chosen = xp.arange(log_p.shape[-1], device=log_p.device) == tokens[..., None]
+    return xp.max(xp.where(chosen, log_p, xp.full_like(log_p, -xp.inf)), axis=-1)
 
 
 def temper(vocab_log_probs: Array, exponent: Array) -> Array:

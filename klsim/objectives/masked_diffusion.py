@@ -39,8 +39,8 @@ def elbo_ratio(elbo: Array, old_elbo: Array, advantage: Array) -> Loss:
 def bgpo(elbo: Array, old_elbo: Array, advantage: Array) -> Loss:
     r"""``-mean_ij A_i (1 + d_ij)`` where ``A >= 0``, ``-mean_ij A_i exp(d_ij)`` where ``A < 0``.
 
-    An upper bound of `elbo_ratio`, and a mean over masks: gradients accumulate mask by mask. On-policy (``d = 0`` on the same
-    masks) value and gradient equal those of `elbo_ratio`; elsewhere the gap is
+    An upper bound of `elbo_ratio`, and a mean over masks: gradients accumulate mask by mask. On-policy (``d = 0`` on
+    the same masks) value and gradient equal those of `elbo_ratio`; elsewhere the gap is
     ``A m^2/2`` or ``|A| Var_j(d)/2`` to second order. The expected gradient does not depend on the number of
     masks: off-policy it stays biased for the ratio of the exact ELBO.
 

@@ -14,7 +14,7 @@ from klsim.estimators import k3
 from klsim.objectives.advantages import advantages, group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, token_mean
 from klsim.objectives.batch import Loss, TokenBatch, detach
-from klsim.objectives.kl import divergence, log_ratio
+from klsim.objectives.kl import divergence, log_ratio, sampled
 from klsim.objectives.policy_gradient import Clip, _estimated, per_token, surrogate, token_ratio
 
 __all__ = [
@@ -72,7 +72,6 @@ def lp_reg_gate(
 
 def lp_reg(
     batch: TokenBatch,
-    tokens: Array,
     *,
     coefficient: float = 1.0,
     kappa: float = 0.02,
@@ -83,29 +82,22 @@ def lp_reg(
 ) -> Loss:
     r"""``-token_mean[ min(ratio, cap) A - coefficient gate KL(proxy‖pi) ]`` with `min_p_proxy` and `lp_reg_gate`.
 
-    The proxy is built from ``old_vocab_log_probs`` (a lagged policy), else from the policy itself. At a gated prefix the penalty's gradient in the logits is ``pi - proxy``: with the proxy of the *current* policy this
-    sharpens and does not protect rare tokens; a lagged proxy pulls them up by at most ``coefficient proxy``.
+    The proxy is built from ``old_vocab_log_probs`` (a lagged policy), else from the policy itself. At a gated prefix
+    the penalty's gradient in the logits is ``pi - proxy``: with the proxy of the *current* policy this sharpens and
+    does not protect rare tokens; a lagged proxy pulls them up by at most ``coefficient proxy``.
     The policy part uses ``min(ratio, cap) A`` without PPO's minimum; on-policy it is GRPO's with a token mean.
-
-    Args:
-        tokens: ``[B, T]`` integers, which token was sampled.
 
     Source: ``lp-reg`` eq. 5-6, C2-C4, C7.
     """
     coefficient = _validate.real("coefficient", coefficient, low=0.0)
     cap = _validate.real("cap", cap, low=1.0)
     xp = batch.xp
-    (pi,) = batch.need("vocab_log_probs")
-    tokens = xp.asarray(tokens, device=pi.device)
-    if tuple(tokens.shape) != tuple(batch.log_probs.shape):
-        _validate.fail("tokens", f"must have shape {list(batch.log_probs.shape)}, got {list(tokens.shape)}")
+    pi, tokens = batch.need("vocab_log_probs", "tokens")
     advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     ratio = xp.exp(token_ratio(batch))
     policy = xp.minimum(ratio, xp.full_like(ratio, cap)) * per_token(batch, advantage)
     proxy = min_p_proxy(pi if batch.old_vocab_log_probs is None else batch.old_vocab_log_probs, kappa)
-    chosen = xp.arange(pi.shape[-1], device=pi.device) == tokens[..., None]
-    at_token = xp.max(xp.where(chosen, proxy, xp.full_like(proxy, -math.inf)), axis=-1)
-    gate = lp_reg_gate(batch, at_token, advantage, rho=rho, strict=strict)
+    gate = lp_reg_gate(batch, sampled(proxy, tokens), advantage, rho=rho, strict=strict)
     kept = ~xp.isinf(proxy)
     gap = xp.where(kept, _safe(xp, proxy) - xp.where(kept, pi, xp.zeros_like(pi)), xp.zeros_like(pi))
     penalty = xp.where(gate, xp.sum(xp.exp(proxy) * gap, axis=-1), xp.zeros_like(ratio))
