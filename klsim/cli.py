@@ -287,6 +287,43 @@ def findings(
 
 @app.command()
 @_one_line_errors
+def objectives(
+    names: Annotated[list[str] | None, typer.Argument(help="Objectives (grpo, 'k3 in the loss'); all if none.")] = None,
+    seeds: Annotated[int, typer.Option(help="Random token trees for every objective.", min=1)] = 20,
+    end_points: Annotated[bool, typer.Option("--end-points", help="Also train each to its fixed point.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write docs/objectives.md and figures/objectives/ (implies --end-points).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """What every objective is the gradient of, measured on token trees. Exit code 1 if a claim is not met."""
+    from klsim.report import objectives as page
+    from klsim.report import terminal
+
+    if write and names:
+        raise ValueError("--write covers all objectives; give no names")
+    chosen = page.choose(names or [])
+    workers = _jobs(jobs, len(chosen))
+    with terminal.progress("objectives", len(chosen)) as advance:
+        rows = page.measure(
+            chosen, seeds=seeds, end_points=end_points or write, jobs=workers, scheduler=scheduler, on_done=advance
+        )
+    if as_json:
+        typer.echo(json.dumps(page.as_json(rows), indent=1, ensure_ascii=False))
+    else:
+        terminal.show_objectives(rows)
+    if write:
+        with terminal.progress("curves", sum(map(len, page.CURVES.values()))) as advance:
+            files = page.draw_curves(Path("figures"), jobs=workers, scheduler=scheduler, on_done=advance)
+        page.update_docs(Path("docs") / "objectives.md", rows, seeds)
+        typer.echo(f"written: docs/objectives.md, figures/{files[0]}", err=as_json)
+    raise typer.Exit(0 if all(row.as_claimed for row in rows) else 1)
+
+
+@app.command()
+@_one_line_errors
 def replay(file: Annotated[Path, typer.Argument(help="A saved counterexample.")]) -> None:
     """Judge a saved counterexample again. Exit code 1 if a claim that should hold is still broken."""
     from klsim.claims import counterexample

@@ -216,8 +216,10 @@ class _Chi2(Generator):
 
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
         x = log_p - log_q
-        gap = xp.where(x > 0, log_p + xp.log(-xp.expm1(-xp.abs(x))), log_q + xp.log(-xp.expm1(-xp.abs(x))))
-        return xp.where(x == 0, xp.zeros_like(x), xp.exp(2 * xp.where(x == 0, log_q, gap) - log_q))
+        same = x == 0
+        apart = xp.where(same, xp.ones_like(x), x)  # log 0 has no gradient, even where it is not chosen
+        gap = xp.where(x > 0, log_p, log_q) + xp.log(-xp.expm1(-xp.abs(apart)))
+        return xp.where(same, xp.zeros_like(x), xp.exp(2 * gap - log_q))
 
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
         rest = 1.0 - drop / 2.0 * xp.exp(-log_top)

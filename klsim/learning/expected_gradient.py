@@ -12,6 +12,7 @@ A parametric policy needs no other check: its gradient is the tabular one times 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import re
@@ -139,6 +140,14 @@ class TreeProblem:
         for t in range(self.horizon):
             np.add.at(out, self.nodes[self.free[:, t], t], weight[self.free[:, t]])
         return out
+
+    def with_policy(self, table: np.ndarray) -> TreeProblem:
+        """The same problem with another policy table; on-policy prompts draw from it."""
+        other = copy.copy(self)
+        own = np.array([p.log_behaviour is None for p in self.prompts])[self.node_prompt]
+        behaviour = np.where(own[:, None], table, self.tables["behaviour"])
+        other.tables = self.tables | {"policy": table, "behaviour": behaviour}
+        return other
 
     def success(self) -> np.ndarray:
         """``E[r]`` of every prompt under the policy, ``(prompts,)``."""
@@ -528,7 +537,7 @@ def functional_gradient(name: str, problem: TreeProblem | Sequence[PromptTree]) 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A gradient as a combination of population gradients.
+    """Gradients as a combination of population gradients.
 
     Attributes:
         coefficients: of every term. residual: ``|g - sum c_k g_k| / |g|``; 0 for a gradient that is 0 up to
@@ -541,15 +550,26 @@ class Explanation:
     identifiable: bool
 
 
-def explain(gradient: np.ndarray, problem: TreeProblem | Sequence[PromptTree], terms: Sequence[str]) -> Explanation:
-    """Least-squares coefficients of ``gradient`` on the population gradients ``terms``."""
-    problem = problem if isinstance(problem, TreeProblem) else TreeProblem(problem)
-    columns = np.stack([functional_gradient(term, problem).ravel() for term in terms], axis=1)
+def explain(
+    gradients: Sequence[np.ndarray], problems: Sequence[TreeProblem | Sequence[PromptTree]], terms: Sequence[str]
+) -> Explanation:
+    """The one combination of population gradients ``terms`` that fits the gradients on all problems best.
+
+    Use enough problems: a small tree has only ``prefixes (V - 1)`` directions, which a few terms span.
+
+    Raises:
+        ValueError: no problem or term, numbers that do not match, an unknown term.
+    """
+    if not problems or len(gradients) != len(problems) or not terms:
+        raise ValueError(f"gradients: needs one for each problem, got {len(gradients)} for {len(problems)}; and a term")
+    made = [p if isinstance(p, TreeProblem) else TreeProblem(p) for p in problems]
+    columns = np.stack([np.concatenate([functional_gradient(t, p).ravel() for p in made]) for t in terms], axis=1)
+    target = np.concatenate([np.asarray(g, dtype=float).ravel() for g in gradients])
     scale = np.linalg.norm(columns, axis=0)
     scale = np.where(scale > 0, scale, 1.0)
-    found, _, rank, _ = np.linalg.lstsq(columns / scale, gradient.ravel(), rcond=1e-10)
-    left = float(np.linalg.norm(gradient.ravel() - columns / scale @ found))
-    size = float(np.linalg.norm(gradient))
+    found, _, rank, _ = np.linalg.lstsq(columns / scale, target, rcond=1e-10)
+    left = float(np.linalg.norm(target - columns / scale @ found))
+    size = float(np.linalg.norm(target))
     nothing = size <= 1e-12 * float(scale.max())
     names = {term: 0.0 if nothing else float(c) for term, c in zip(terms, found / scale)}
     return Explanation(names, 0.0 if nothing else left / size, bool(rank == len(terms)))

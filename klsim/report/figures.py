@@ -45,7 +45,7 @@ from klsim.claims.loader import LoadError, submodule
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["COLOURS", "Drawn", "Figure", "FigureTask", "Figures", "Run", "Table", "figure_set", "style"]
+__all__ = ["COLOURS", "Drawn", "Figure", "FigureTask", "Figures", "Run", "Table", "figure_set", "style", "write_figure"]
 
 # Okabe and Ito's palette: distinct for every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -301,28 +301,36 @@ class FigureTask:
         return Drawn(**{**asdict(drawn), "files": files, "seconds": time.perf_counter() - start})
 
     def _make(self, made: Figure, run: Run) -> tuple[str, ...]:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure as Canvas
-
-        table = Table(made.compute(run))
-        _reject_nan(made.name, table)
         folder = Path(self.slug) / "full" if self.full else Path(self.slug)
-        base = Path(self.out) / folder
-        text = table.to_csv()
-        write_atomically(base / f"{made.name}.csv", text)
-        with matplotlib.rc_context(rc=style()):
-            canvas = Canvas(figsize=made.size, layout="constrained")
-            FigureCanvasAgg(canvas)
-            assert made.drawing is not None
-            made.drawing(Table.from_csv(text), canvas)
-            for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-                buffer = io.BytesIO()
-                canvas.savefig(buffer, format=suffix, metadata=metadata)
-                _write_bytes(base / f"{made.name}.{suffix}", buffer.getvalue())
-        about = {"title": made.title, "caption": made.caption, "seed": self.seed, "full": self.full}
-        write_atomically(base / f"{made.name}.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        return tuple((folder / f"{made.name}.{suffix}").as_posix() for suffix in ("svg", "png", "csv", "json"))
+        return write_figure(made, Table(made.compute(run)), Path(self.out), folder, run)
+
+
+def write_figure(made: Figure, table: Table, out: Path, folder: Path, run: Run) -> tuple[str, ...]:
+    """Write ``<out>/<folder>/<name>.{svg,png,csv,json}``, drawn from the CSV; the paths relative to ``out``.
+
+    Raises:
+        ValueError: a column holds NaN.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    _reject_nan(made.name, table)
+    base = out / folder
+    text = table.to_csv()
+    write_atomically(base / f"{made.name}.csv", text)
+    with matplotlib.rc_context(rc=style()):
+        canvas = Canvas(figsize=made.size, layout="constrained")
+        FigureCanvasAgg(canvas)
+        assert made.drawing is not None
+        made.drawing(Table.from_csv(text), canvas)
+        for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            buffer = io.BytesIO()
+            canvas.savefig(buffer, format=suffix, metadata=metadata)
+            _write_bytes(base / f"{made.name}.{suffix}", buffer.getvalue())
+    about = {"title": made.title, "caption": made.caption, "seed": run.seed, "full": run.full}
+    write_atomically(base / f"{made.name}.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    return tuple((folder / f"{made.name}.{suffix}").as_posix() for suffix in ("svg", "png", "csv", "json"))
 
 
 def _reject_nan(name: str, table: Table) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from klsim.report.figures import Drawn
 
-__all__ = ["Advance", "progress", "show_certificate", "show_drawn", "show_list"]
+__all__ = ["Advance", "progress", "show_certificate", "show_drawn", "show_list", "show_objectives"]
 
 # Symbol, word and colour: never colour alone.
 _BADGES = {
@@ -158,3 +158,25 @@ def show_drawn(drawn: Sequence[Drawn]) -> None:
             console.print(f"[red]figure {figure.slug}/{figure.name} failed[/]\n{escape(figure.error)}")
     if drawn:
         console.print(f"{sum(not f.error for f in drawn)} of {len(drawn)} figures drawn")
+
+
+def show_objectives(rows: Sequence[Any]) -> None:
+    """What each objective is the gradient of, and its bias."""
+    from klsim.report.objectives import end_cell, gradient_cell
+
+    ends = any(row.end for row in rows)
+    table = Table("objective", "loss gradient, on-policy", "off-policy", "bias", *(["ends at"] if ends else []))
+    family = ""
+    for row in rows:
+        if row.objective.family != family:
+            family = row.objective.family
+            table.add_section()
+            table.add_row(f"[bold]{escape(family)}[/]")
+        name = row.objective.name if row.as_claimed else f"{row.objective.name} ✗"
+        cells = (name, gradient_cell(row.on_policy), gradient_cell(row.off_policy), row.objective.bias)
+        table.add_row(*map(escape, cells), *([escape(end_cell(row.end))] if ends else []))
+    _console().print(table)
+    missed = [row.objective.name for row in rows if not row.as_claimed]
+    claims = sum(row.on_policy.claimed is not None for row in rows)
+    end = f"not as claimed: {', '.join(missed)}" if missed else "all as claimed"
+    _console().print(f"{len(rows)} objectives, {claims} on-policy claims: {escape(end)}")

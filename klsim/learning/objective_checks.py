@@ -1,0 +1,259 @@
+r"""Measure the objectives: the gradient against the claim, and where exact expected updates end.
+
+Everything here is computed from `klsim.objectives.registry.OBJECTIVES` on random token trees; nothing is quoted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from klsim import _validate
+from klsim.distributions import log_normalize
+from klsim.learning.expected_gradient import (
+    Explanation,
+    LossFunction,
+    PromptTree,
+    TreeProblem,
+    expected_gradient,
+    explain,
+    functional_gradient,
+    functional_value,
+    random_prompts,
+)
+from klsim.objectives.registry import BETA, LAM, Objective, Setting
+
+__all__ = ["EndPoint", "GradientCheck", "check_gradient", "descend", "end_point", "problem_for", "prompts_for"]
+
+LIBRARY = (
+    "reward",
+    "reward_per_token",
+    "reverse_kl(frozen)",
+    "forward_kl(frozen)",
+    "reverse_kl(teacher, frozen)",
+    "forward_kl(teacher, frozen)",
+    "entropy(frozen)",
+)
+"""What a gradient without a claim is regressed on."""
+
+
+def prompts_for(objective: Objective, seed: int, *, off_policy: bool = False) -> list[PromptTree]:
+    """Random prompts of the kind that an objective's claim is about."""
+    one_token = objective.where == "one token"
+    equal_lengths = one_token or objective.where.endswith("equal lengths")
+    prompts = random_prompts(
+        objective.prompts,
+        seed,
+        vocab=2 if objective.prompts > 1 else 3,
+        horizon=1 if one_token else 2,
+        eos=None if equal_lengths else 0,
+        binary=objective.where.startswith("binary"),
+        off_policy=off_policy,
+        external=objective.external > 0,
+    )
+    if objective.draws == "ref":
+        prompts = [replace(p, log_behaviour=p.log_ref) for p in prompts]
+    return [replace(p, prefix=objective.prefix) for p in prompts]
+
+
+def problem_for(objective: Objective, seed: int, *, off_policy: bool = False) -> tuple[TreeProblem, TreeProblem]:
+    """``(what the loss sees, what the claim is about)``: the same, unless the objective makes its own reference."""
+    prompts = prompts_for(objective, seed, off_policy=off_policy)
+    seen = TreeProblem(prompts)
+    return seen, seen if objective.seen_as is None else TreeProblem([objective.seen_as(p) for p in prompts])
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """One objective on random problems.
+
+    Attributes:
+        name: of the objective. off_policy: whether another policy drew the responses.
+        claimed: the combination of functionals that it claims on the first problem; None if it claims none.
+        error: largest ``|g - claimed| / max_k |c_k g_k|`` over the problems (against 1 if the claim is 0); NaN
+            without a claim.
+        explanation: the one combination of `LIBRARY` that fits all problems best; without a claim only.
+        problems, batches: how many were used, and how many batches one expectation enumerates.
+    """
+
+    name: str
+    off_policy: bool
+    claimed: dict[str, float] | None
+    error: float
+    explanation: Explanation | None
+    problems: int
+    batches: int
+
+    @property
+    def holds(self) -> bool:
+        """The claim is met up to rounding (1e-10 leaves room for 10^4 batches of float64 sums)."""
+        return self.claimed is None or self.error <= 1e-10
+
+
+def check_gradient(objective: Objective, *, seeds: Sequence[int], off_policy: bool = False) -> GradientCheck:
+    """The expected gradient on one random problem a seed, against the claim or regressed on `LIBRARY`.
+
+    Raises:
+        ValueError: no seed, or off-policy for an objective whose responses come from the reference.
+    """
+    if not seeds:
+        _validate.fail("seeds", "needs at least one")
+    if off_policy and objective.draws != "policy":
+        _validate.fail("off_policy", f"the responses of {objective.name!r} come from the reference")
+    claim = objective.population
+    if off_policy:
+        claim = objective.population if objective.off_policy == "same" else objective.off_policy
+    claimed: list[dict[str, float]] = []
+    errors, batches = [], 0
+    unexplained: list[tuple[np.ndarray, TreeProblem]] = []
+    for seed in seeds:
+        seen, about = problem_for(objective, seed, off_policy=off_policy)
+        found = expected_gradient(objective.loss, seen, group_size=objective.group_size, external=objective.external)
+        batches = found.batches
+        if claim is None:
+            unexplained.append((found.gradient, about))
+            continue
+        value = partial(functional_value, problem=about)
+        setting = Setting(objective.group_size, about.success(), about.horizon, value)
+        claimed.append(dict(claim(setting)))
+        terms = {name: c * functional_gradient(name, about) for name, c in claimed[-1].items()}
+        scale = max((float(np.linalg.norm(term)) for term in terms.values()), default=0.0) or 1.0
+        errors.append(float(np.linalg.norm(found.gradient - sum(terms.values(), np.zeros(1)))) / scale)
+    return GradientCheck(
+        objective.name,
+        off_policy,
+        claimed[0] if claim is not None else None,
+        max(errors) if errors else math.nan,
+        explain(*zip(*unexplained), LIBRARY) if unexplained else None,
+        len(seeds),
+        batches,
+    )
+
+
+def descend(
+    loss: LossFunction,
+    problem: TreeProblem,
+    *,
+    steps: int,
+    lr: float,
+    group_size: int = 2,
+    external: int = 0,
+    record: Sequence[int] = (),
+) -> list[np.ndarray]:
+    r"""Exact expected updates in the tabular logits, natural at every prefix: ``z -= lr g / (d(s) pi(a|s))``.
+
+    On-policy prompts are re-drawn from the current policy. Returns the policy's table after the numbers of steps in
+    ``record`` and at the end. The visits d(s) and pi are floored at 1e-12.
+    """
+    marks = sorted({_validate.integer("record", k, low=0, high=steps) for k in record} | {steps})
+    kept = []
+    for k in range(steps + 1):
+        if k in marks:
+            kept.append(problem.tables["policy"])
+        if k == steps:
+            break
+        g = expected_gradient(loss, problem, group_size=group_size, external=external).gradient
+        weight = problem.visits("behaviour")[:, None] * np.exp(problem.tables["policy"])
+        step = np.clip(lr * g / np.maximum(weight, 1e-12), -2.0, 2.0)
+        problem = problem.with_policy(log_normalize(problem.tables["policy"] - step))
+    return kept
+
+
+@dataclass(frozen=True)
+class EndPoint:
+    """Where exact expected updates end.
+
+    Attributes:
+        optimum: name of the closed form. distance: KL(end‖closed form) over sequences in nats; for
+            ``"best response"`` the reward that is missing.
+        others: the same to the other closed forms. reward, kl: of the end, to the reference.
+    """
+
+    optimum: str
+    distance: float
+    others: dict[str, float]
+    reward: float
+    kl: float
+
+
+def end_point(objective: Objective, *, seed: int = 0, steps: int = 400, lr: float = 0.5) -> EndPoint:
+    """Train on one random problem by `descend`, and compare with the closed forms.
+
+    Raises:
+        ValueError: the objective names no optimum.
+    """
+    if not objective.optimum:
+        _validate.fail("objective", f"{objective.name!r} names no closed form")
+    problem, _ = problem_for(objective, seed)
+    end = problem.with_policy(
+        descend(
+            objective.loss, problem, steps=steps, lr=lr, group_size=objective.group_size, external=objective.external
+        )[-1]
+    )
+    distances = {name: _distance(end, table) for name, table in closed_forms(problem).items()}
+    distances["best response"] = float(np.mean([_best(end, i) for i in range(len(end.prompts))] - end.success()))
+    others = {name: d for name, d in distances.items() if name != objective.optimum}
+    return EndPoint(
+        objective.optimum,
+        distances[objective.optimum],
+        others,
+        float(end.success().mean()),
+        functional_value("reverse_kl", end),
+    )
+
+
+def _best(problem: TreeProblem, prompt: int) -> float:
+    return float(problem.reward[problem.prompt == prompt].max())
+
+
+def _distance(end: TreeProblem, table: np.ndarray) -> float:
+    """``KL(end‖table)`` over sequences, mean over prompts, without cancellation of the two laws' rounding."""
+    other = end.with_policy(table)
+    log_p, log_q = end.log_prob("policy"), other.log_prob("policy")
+    return float(np.sum(np.exp(log_p) * (log_p - log_q)) / len(end.prompts))
+
+
+def closed_forms(problem: TreeProblem) -> dict[str, np.ndarray]:
+    """Tables of the closed-form optima that the registry names (``BETA`` and ``LAM`` are its constants)."""
+    ref, teacher = problem.tables["ref"], problem.tables["teacher"]
+    mixed = (1 - LAM) * ref + LAM * teacher
+    log_ref, log_teacher = problem.log_prob("ref"), problem.log_prob("teacher")
+    mode = np.where(teacher == teacher.max(axis=1, keepdims=True), 0.0, -700.0)
+    return {
+        "reference": ref,
+        "teacher": teacher,
+        "teacher's mode": log_normalize(mode),
+        "token mixture": log_normalize(mixed),
+        "sequence mixture": _from_sequences(problem, (1 - LAM) * log_ref + LAM * log_teacher),
+        "sequence tilt": _from_sequences(problem, log_ref + problem.reward / BETA),
+        "token tilt": _token_tilt(problem),
+    }
+
+
+def _from_sequences(problem: TreeProblem, log_weight: np.ndarray) -> np.ndarray:
+    """Conditionals of a law over responses given by unnormalised log-weights."""
+    mass = np.full(problem.tables["policy"].shape, -np.inf)
+    for t in range(problem.horizon):
+        at = problem.mask[:, t]
+        np.logaddexp.at(mass, (problem.nodes[at, t], problem.tokens[at, t]), log_weight[at])
+    return log_normalize(np.where(np.isinf(mass).all(axis=1, keepdims=True), 0.0, mass))
+
+
+def _token_tilt(problem: TreeProblem) -> np.ndarray:
+    """``pi(a|s) ∝ ref(a|s) exp(V(sa)/BETA)``, V the value under pi itself: the KL's credit stops at its own token."""
+    table = np.array(problem.tables["ref"])
+    for t in reversed(range(problem.horizon)):
+        value = np.zeros(table.shape)
+        below = np.ones(len(problem.reward))
+        for later in range(t + 1, problem.horizon):
+            step = table[problem.nodes[:, later], problem.tokens[:, later]]
+            below = below * np.where(problem.mask[:, later], np.exp(step), 1.0)
+        at = problem.mask[:, t]
+        np.add.at(value, (problem.nodes[at, t], problem.tokens[at, t]), (below * problem.reward)[at])
+        here = np.unique(problem.nodes[at, t])
+        table[here] = log_normalize(problem.tables["ref"][here] + value[here] / BETA)
+    return table

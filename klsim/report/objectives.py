@@ -1,0 +1,329 @@
+"""The objectives measured: the table of claims, the end points, the learning curves on one page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klsim import _validate
+from klsim.claims.certificate import write_atomically
+from klsim.claims.parallel import execute
+from klsim.distributions import log_normalize
+from klsim.learning.expected_gradient import PromptTree, TreeProblem, functional_value
+from klsim.learning.objective_checks import EndPoint, GradientCheck, check_gradient, descend, end_point
+from klsim.objectives.registry import OBJECTIVES, Objective
+from klsim.problems import TokenTree
+from klsim.report.figures import Figures, Run, Table, write_figure
+
+__all__ = ["Row", "as_json", "choose", "draw_curves", "markdown", "measure", "update_docs"]
+
+STEPS = 200
+CURVE_STEPS, CURVE_GROUP, CURVE_LR = 120, 3, 0.3
+PASS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One objective: what was measured. ``off_policy`` is None where the reference writes the responses."""
+
+    objective: Objective
+    on_policy: GradientCheck
+    off_policy: GradientCheck | None
+    end: EndPoint | None
+
+    @property
+    def as_claimed(self) -> bool:
+        """Both gradient claims hold."""
+        return self.on_policy.holds and (self.off_policy is None or self.off_policy.holds)
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Picklable work for `execute`: objectives travel by name, they hold closures."""
+
+    name: str
+    seeds: tuple[int, ...]
+    end: bool
+
+    def run(self) -> tuple[GradientCheck, GradientCheck | None, EndPoint | None]:
+        from threadpoolctl import threadpool_limits
+
+        objective = OBJECTIVES[self.name]
+        with threadpool_limits(1):
+            on_policy = check_gradient(objective, seeds=self.seeds)
+            other = objective.draws == "policy"
+            off_policy = check_gradient(objective, seeds=self.seeds, off_policy=True) if other else None
+            end = end_point(objective, steps=STEPS) if self.end and objective.optimum else None
+        return on_policy, off_policy, end
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """The named objectives (all if none); a name also selects its variants.
+
+    Raises:
+        ValueError: an unknown name, with near ones.
+    """
+    import difflib
+
+    out: list[str] = []
+    for name in names:
+        found = [n for n in OBJECTIVES if n == name or n.startswith((f"{name},", f"{name} "))]
+        if not found:
+            near = difflib.get_close_matches(name, OBJECTIVES, n=3, cutoff=0.4)
+            _validate.fail("name", f"no such objective; near names: {', '.join(near) or 'none'}", name)
+        out += [n for n in found if n not in out]
+    return out or list(OBJECTIVES)
+
+
+def measure(
+    names: Sequence[str] = (),
+    *,
+    seeds: int = 20,
+    end_points: bool = False,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    on_done: Callable[[str], None] = lambda name: None,
+) -> list[Row]:
+    """Check the claims of the objectives on ``seeds`` random problems each; optionally where training ends."""
+    chosen = choose(names)
+    count = _validate.integer("seeds", seeds, low=1)
+    tasks = [_Measure(name, tuple(range(count)), end_points) for name in chosen]
+    rows: list[Any] = [None] * len(tasks)
+    for index, (on_policy, off_policy, end) in execute(tasks, jobs=jobs, scheduler=scheduler):
+        rows[index] = Row(OBJECTIVES[chosen[index]], on_policy, off_policy, end)
+        on_done(chosen[index])
+    return rows
+
+
+def combination(coefficients: dict[str, float]) -> str:
+    """``-1 reward + 0.3 reverse_kl(frozen)``."""
+    shown = [f"{c:+.3g} {name}" for name, c in coefficients.items()]
+    return " ".join(shown).removeprefix("+") or "0"
+
+
+def gradient_cell(check: GradientCheck | None) -> str:
+    """What the gradient is, measured: the claim with its error, or the nearest combination with its residual."""
+    if check is None:
+        return "n/a"
+    if check.claimed is not None:
+        verdict = "" if check.holds else " **NOT AS CLAIMED**"
+        return f"{combination(check.claimed)}{verdict} (error {check.error:.0e})"
+    assert check.explanation is not None
+    large = sorted(check.explanation.coefficients.items(), key=lambda item: -abs(item[1]))[:2]
+    return f"no named functional; nearest {combination(dict(large))} …, {check.explanation.residual:.0%} unexplained"
+
+
+def end_cell(end: EndPoint | None) -> str:
+    """Where training ends."""
+    if end is None:
+        return ""
+    unit = "reward" if end.optimum == "best response" else "nats"
+    return f"{end.optimum} ({max(end.distance, 0.0):.0e} {unit})"
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows as JSON values; NaN becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [
+        {
+            "name": row.objective.name,
+            "family": row.objective.family,
+            "source": row.objective.source,
+            "where": row.objective.where,
+            "bias": row.objective.bias,
+            "as_claimed": row.as_claimed,
+            "on_policy": plain(asdict(row.on_policy)),
+            "off_policy": plain(asdict(row.off_policy)) if row.off_policy else None,
+            "end": plain(asdict(row.end)) if row.end else None,
+        }
+        for row in rows
+    ]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table of the documentation."""
+    lines = [
+        "| objective | loss gradient, on-policy (measured) | where | off-policy | bias | exact updates end at |",
+        "|---|---|---|---|---|---|",
+    ]
+    family = ""
+    for row in rows:
+        if row.objective.family != family:
+            family = row.objective.family
+            lines.append(f"| **{family}** | | | | | |")
+        cells = (
+            f"{row.objective.name} ({row.objective.source})",
+            gradient_cell(row.on_policy),
+            {"any": "any rewards"}.get(row.objective.where, row.objective.where),
+            gradient_cell(row.off_policy),
+            row.objective.bias or "none",
+            end_cell(row.end),
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def update_docs(path: Path, rows: Sequence[Row], seeds: int) -> None:
+    """Write the documentation page: what is measured, how, and the table."""
+    error = max((r.on_policy.error for r in rows if r.on_policy.claimed), default=math.nan)
+    text = f"""# What the objectives are the gradient of
+
+Written by `klsim objectives --write`; do not edit. Every row was measured on {seeds} random token trees: the expected
+gradient of the loss, over all batches with their exact probabilities, against the gradient of a functional of the policy
+(sums over all sequences). Largest error among the claims: {error:.0e}. Signs are those of a loss: `-1 reward` ascends `E[r]`.
+
+- `reward`: `E[r]`; `reward@q`: of prompt q; `reward_per_token`: `E[(r - p)/|y|]` with `p = E[r]` held fixed.
+- `reverse_kl`: `KL(pi‖ref)` of sequences; `forward_kl`: `KL(ref‖pi)`; `teacher` in parentheses: to the teacher.
+- `frozen`: the same summed over prefixes, with the visits of whoever drew the responses held fixed; `ref visits`: of
+  the reference.
+- Where no combination is claimed, one combination of reward, entropy and the four KLs was fitted to all trees: its two
+  largest terms are shown, and the share of the gradient that it leaves unexplained.
+- Coefficients that depend on the problem (group size, success) are those of the first tree. `n/a`: the reference
+  writes the responses.
+- Last column: exact natural updates at every prefix, {STEPS} steps; distance to the closed form over sequences.
+  `token tilt`: the KL's credit stops at its own token; `token mixture`, `sequence mixture`: `ref^(1-lam) T^lam`,
+  normalised at every prefix or over sequences.
+
+{markdown(rows)}"""
+    write_atomically(path, text)
+
+
+figures = Figures()
+CURVES = {
+    "policy gradient": ("reinforce", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce_pp", "lite_ppo"),
+    "KL regularised": ("rloo + k1 in the reward", "rloo + k2 in the loss", "rloo + k3 in the loss", "salsa", "apo"),
+    "distillation": (
+        "opd", "g_opd", "g_opd, discount 1", "gkd, mix 0", "gkd, mix 0.5", "kdrl", "trrd", "hard cross-entropy",
+    ),
+    "data and stabilisers": ("rl_plus", "difficulty filtering", "self", "rover", "lp_reg", "sngs"),
+}  # fmt: skip
+
+
+def curve_problem(seed: int = 0) -> TreeProblem:
+    """One prompt, vocabulary 3 with EOS, up to 2 tokens, 3 of 7 responses right; the policy starts at the reference.
+
+    The teacher is the reference tilted by the reward at temperature 1; external responses come from it.
+    """
+    rng = np.random.default_rng([17, seed])
+    levels = tuple(log_normalize(rng.standard_normal((3**t, 3))) for t in range(2))
+    reward = np.zeros(9)
+    reward[[5, 6, 8]] = 1.0
+    tree = TokenTree(3, 2, reward, eos=0)
+    from klsim.planning import solve
+
+    teacher = solve(tree, levels, 1.0).log_policy
+    return TreeProblem([PromptTree(tree, levels, levels, teacher, None, teacher)])
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Exact expected updates of one objective from the common start."""
+
+    name: str
+
+    def run(self) -> dict[str, list[float]]:
+        from threadpoolctl import threadpool_limits
+
+        objective, problem = OBJECTIVES[self.name], curve_problem()
+        with threadpool_limits(1):
+            tables = descend(
+                objective.loss,
+                problem,
+                steps=CURVE_STEPS,
+                lr=CURVE_LR,
+                group_size=CURVE_GROUP,
+                external=objective.external,
+                record=range(0, CURVE_STEPS, 4),
+            )
+            policies = [problem.with_policy(table) for table in tables]
+            success = [float(p.success()[0]) for p in policies]
+            return {
+                "reward": success,
+                "kl": [max(functional_value("reverse_kl", p), 0.0) for p in policies],
+                "entropy": [functional_value("entropy", p) for p in policies],
+                "pass": [-math.expm1(PASS * math.log1p(-min(p, 1 - 1e-16))) for p in success],
+            }
+
+
+def _curves(run: Run) -> dict[str, list[Any]]:
+    return learning_curves()
+
+
+def learning_curves(
+    *, jobs: int = 1, scheduler: str | None = None, on_done: Callable[[str], None] = lambda name: None
+) -> dict[str, list[Any]]:
+    """Columns of the figure: every objective of `CURVES` from the same start, and the exact frontier."""
+    names = [(family, name) for family, members in CURVES.items() for name in members]
+    columns: dict[str, list[Any]] = {
+        key: [] for key in ("family", "objective", "step", "reward", "kl", "entropy", "pass")
+    }
+    found: list[Any] = [None] * len(names)
+    for index, curve in execute([_Curve(name) for _, name in names], jobs=jobs, scheduler=scheduler):
+        found[index] = curve
+        on_done(names[index][1])
+    steps = sorted({*range(0, CURVE_STEPS, 4), CURVE_STEPS})
+    for (family, name), curve in zip(names, found):
+        columns["family"] += [family] * len(steps)
+        columns["objective"] += [name] * len(steps)
+        columns["step"] += steps
+        for key in ("reward", "kl", "entropy", "pass"):
+            columns[key] += curve[key]
+    start = curve_problem().success()[0]
+    for i, p in enumerate(np.linspace(start, 1.0, 60)):
+        # binary reward: the optimum of every KL budget moves mass between right and wrong only
+        divergence = p * math.log(p / start) + ((1 - p) * math.log((1 - p) / (1 - start)) if p < 1 else 0.0)
+        row = ("frontier", "exact frontier", i, float(p), divergence, 0.0, 0.0)
+        for key, value in zip(columns, row):
+            columns[key].append(value)
+    return columns
+
+
+learning = figures.figure(
+    "learning-curves",
+    title="The objectives from one start: exact expected updates on a token tree",
+    caption="One prompt, vocabulary 3 with EOS, up to 2 tokens, 3 of 7 responses right; groups of"
+    f" {CURVE_GROUP}, natural updates at every prefix, step {CURVE_LR}, {CURVE_STEPS} steps. Left: reward against KL"
+    f" to the reference, with the exact frontier (no policy lies to its upper left); middle: pass@{PASS}; right:"
+    " entropy of responses. Teacher: the reference tilted by the reward at temperature 1.",
+    size=(12.0, 12.5),
+)(_curves)
+
+
+@learning.draw
+def _(table: Table, figure: Any) -> None:
+    rows = figure.subplots(len(CURVES), 3, squeeze=False)
+    frontier = table.rows(family="frontier")
+    dashes = ("-", "--", "-.", ":", "-", "--", "-.", ":")
+    for axes, family in zip(rows, CURVES):
+        members = table.rows(family=family)
+        axes[0].plot(frontier["kl"], frontier["reward"], color="0.6", linewidth=4, alpha=0.5, label="exact frontier")
+        for style, name in zip(dashes, members.distinct("objective")):
+            line = members.rows(objective=name)
+            axes[0].plot(line["kl"], line["reward"], style, label=name)
+            axes[1].plot(line["step"], line["pass"], style)
+            axes[2].plot(line["step"], line["entropy"], style, label=name)
+        axes[0].set(xlabel="KL to the reference [nats]", ylabel="success probability", title=family)
+        axes[1].set(xlabel="update", ylabel=f"pass@{PASS}")
+        axes[2].set(xlabel="update", ylabel="entropy of responses [nats]")
+        axes[2].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+        axes[0].legend(handles=axes[0].get_lines()[:1], loc="lower right")
+
+
+def draw_curves(
+    out: Path, *, jobs: int = 1, scheduler: str | None = None, on_done: Callable[[str], None] = lambda name: None
+) -> tuple[str, ...]:
+    """Compute and draw the learning curves below ``out/objectives/``."""
+    table = Table(learning_curves(jobs=jobs, scheduler=scheduler, on_done=on_done))
+    return write_figure(learning, table, out, Path("objectives"), Run())
