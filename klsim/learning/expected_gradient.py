@@ -417,14 +417,10 @@ def _check_order(loss: LossFunction, made: _Batches, sources: Any, flags: Any, r
     rows = next(_draws(sources, rng))
     order = torch.tensor(rng.permutation(len(rows)))
     with torch.no_grad():
-        one = float(_detached(loss(made.batch(rows, flags))))
-        two = float(_detached(loss(made.batch(rows[order], None if flags is None else flags[order]))))
+        one = float(_scalar(loss(made.batch(rows, flags))))
+        two = float(_scalar(loss(made.batch(rows[order], None if flags is None else flags[order]))))
     if not math.isclose(one, two, rel_tol=1e-9, abs_tol=1e-12):
         raise ValueError(f"loss: depends on the order of the responses ({one} and {two} for the same ones)")
-
-
-def _detached(returned: Any) -> Any:
-    return returned[0] if isinstance(returned, tuple) else returned
 
 
 def _in_logits(gradient: np.ndarray, problem: TreeProblem, law: str) -> np.ndarray:

@@ -128,7 +128,7 @@ def check_gradient(objective: Objective, *, seeds: Sequence[int], off_policy: bo
         off_policy,
         claimed[0] if claim is not None else None,
         max(errors) if errors else math.nan,
-        explain(*zip(*unexplained), LIBRARY) if unexplained else None,
+        explain([g for g, _ in unexplained], [p for _, p in unexplained], LIBRARY) if unexplained else None,
         len(seeds),
         batches,
     )

@@ -8,6 +8,7 @@ only. Positions outside ``mask`` never count, whatever they hold.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +157,7 @@ class TokenBatch:
 
 
 def _checked(xp: Any, name: str, x: Array, shape: tuple[int, ...], mask: Array) -> Array:
-    """``x`` with a legal shape and legal values, 0 outside the mask."""
+    """``x`` with a legal shape and legal values; outside the mask 0, over the vocabulary uniform."""
     wanted = {"rewards": (shape[:1], shape), "advantages": (shape[:1], shape)}.get(name, (shape,))
     vocab = name in _VOCAB
     seen = tuple(x.shape[:-1]) if vocab else tuple(x.shape)
@@ -165,7 +166,7 @@ def _checked(xp: Any, name: str, x: Array, shape: tuple[int, ...], mask: Array) 
         _validate.fail(name, f"must have shape {shapes}, got {list(x.shape)}")
     if seen == shape:
         kept = mask[..., None] if vocab else mask
-        x = xp.where(kept, x, xp.zeros_like(x))
+        x = xp.where(kept, x, xp.full_like(x, -math.log(x.shape[-1]) if vocab else 0.0))
     if name in ("rewards", "advantages"):
         return _validate.finite(name, xp, x)
     index = _validate.first_true(xp, xp.isnan(x) | (x == xp.inf))

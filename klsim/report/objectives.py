@@ -76,8 +76,8 @@ def choose(names: Sequence[str]) -> list[str]:
         if not found:
             near = difflib.get_close_matches(name, OBJECTIVES, n=3, cutoff=0.4)
             _validate.fail("name", f"no such objective; near names: {', '.join(near) or 'none'}", name)
-        out += [n for n in found if n not in out]
-    return out or list(OBJECTIVES)
+        out += found
+    return [name for name in OBJECTIVES if name in out or not out]
 
 
 def measure(
@@ -180,9 +180,10 @@ def update_docs(path: Path, rows: Sequence[Row], seeds: int) -> None:
     error = max((r.on_policy.error for r in rows if r.on_policy.claimed), default=math.nan)
     text = f"""# What the objectives are the gradient of
 
-Written by `klsim objectives --write`; do not edit. Every row was measured on {seeds} random token trees: the expected
-gradient of the loss, over all batches with their exact probabilities, against the gradient of a functional of the policy
-(sums over all sequences). Largest error among the claims: {error:.0e}. Signs are those of a loss: `-1 reward` ascends `E[r]`.
+Written by `klsim objectives --write`; do not edit. Every row was measured on {seeds} random token trees: the
+expected gradient of the loss, over all batches with their exact probabilities, against the gradient of a functional of
+the policy (sums over all sequences). Largest error among the claims: {error:.0e}. Signs are those of a loss:
+`-1 reward` ascends `E[r]`.
 
 - `reward`: `E[r]`; `reward@q`: of prompt q; `reward_per_token`: `E[(r - p)/|y|]` with `p = E[r]` held fixed.
 - `reverse_kl`: `KL(pi‖ref)` of sequences; `forward_kl`: `KL(ref‖pi)`; `teacher` in parentheses: to the teacher.
