@@ -107,17 +107,19 @@ class Generator(ABC):
         ``inf`` for ``y`` at or above the recession slope.
         """
 
-    def conjugate(self, y: Array, lower: float = 0.0) -> Array:
+    def conjugate(self, y: Array, lower: Array = 0.0) -> Array:
         """``f*(y) = sup_{t >= lower} (t y - f(t))``; ``inf`` where ``y`` exceeds the recession slope.
 
-        The supremum is over non-negative ``t`` by default, as for probability ratios; ``lower`` clips
-        it elsewhere. ``f*(0) = 0`` and ``(f*)'(y) = inverse_derivative(y)``.
+        The supremum is over non-negative ``t`` by default, as for probability ratios; ``lower`` in [0, 1], one for all
+        or one an entry, clips it elsewhere. ``f*(0) = 0`` and ``(f*)'(y) = max(lower, inverse_derivative(y))``.
         """
-        xp, y = _validate.arrays(y=y)
-        _validate.real("lower", lower, low=0.0, high=1.0)
+        xp, y, lower = _validate.arrays(y=y, lower=lower)
+        _validate.broadcast(y=y, lower=lower)
+        index = _validate.first_true(xp, ~((lower >= 0) & (lower <= 1)))
+        if index is not None:
+            _validate.fail("lower", "must lie in [0, 1]", float(lower[index]), index)
         with np.errstate(all="ignore"):
-            t = self.inverse_derivative(y)
-            t = xp.where(t < lower, xp.full_like(t, lower), t)
+            t = xp.maximum(self.inverse_derivative(y), lower)
             finite = xp.isfinite(t)
             t = xp.where(finite, t, xp.ones_like(t))
             return xp.where(finite, t * y - self.value(t), self._conjugate_at_recession(xp, y))

@@ -29,6 +29,7 @@ from klsim.learning.softmax_step import (
 )
 from klsim.learning.token_simulator import SimulatorConfig, SimulatorRun, SimulatorState, simulate_tokens
 from klsim.learning.trees import TreeRun, exact_tree_ascent, train_tree
+from klsim.learning.value_regression import chi2_value, expectile_value, gumbel_value, quantile_value
 
 __all__ = [
     "SGD",
@@ -44,13 +45,17 @@ __all__ = [
     "TreeProblem",
     "TreeRun",
     "centre",
+    "chi2_value",
     "counts_surrogate_gradient",
     "exact_tree_ascent",
     "expected_gradient",
+    "expectile_value",
     "explain",
     "functional_gradient",
     "functional_value",
+    "gumbel_value",
     "population_gradient",
+    "quantile_value",
     "random_prompts",
     "score_function_gradient",
     "set_surrogate_gradient",

@@ -11,5 +11,27 @@ problem's type; a new problem registers its own implementation.
 
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
 from klsim.planning.solve import Solution, solve
+from klsim.planning.visitation import (
+    VisitationOptimum,
+    flow_gap,
+    match_visitation,
+    policy_dual,
+    visitation_optimum,
+    visitation_value,
+)
 
-__all__ = ["Evaluation", "Solution", "Trajectories", "evaluate", "occupancy", "rollouts", "solve"]
+__all__ = [
+    "Evaluation",
+    "Solution",
+    "Trajectories",
+    "VisitationOptimum",
+    "evaluate",
+    "flow_gap",
+    "match_visitation",
+    "occupancy",
+    "policy_dual",
+    "rollouts",
+    "solve",
+    "visitation_optimum",
+    "visitation_value",
+]

@@ -44,6 +44,11 @@ def _policy(log_policy: Any, shape: tuple[int, ...], actions: np.ndarray) -> np.
         raise ValueError(str(error).replace("log_ref", "log_policy")) from None
 
 
+def policy_of(problem: Any, log_policy: Any) -> np.ndarray:
+    """A policy of a tabular problem, validated and of the problem's shape."""
+    return _policy(log_policy, problem.shape, problem.actions)
+
+
 def _terms(problem: Any, log_policy: Any, log_ref: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Policy probabilities, and expected reward and KL of every state (and step)."""
     policy = _policy(log_policy, problem.shape, problem.actions)

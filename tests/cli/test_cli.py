@@ -219,15 +219,15 @@ def test_version():
 
 def test_objectives(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = runner.invoke(app, ["objectives", "rloo", "k3 in the loss", "trrd", "--seeds", "2", "--jobs", "1"])
+    result = CliRunner().invoke(app, ["objectives", "rloo", "k3 in the loss", "trrd", "--seeds", "2", "--jobs", "1"])
     assert result.exit_code == 0, result.output
     assert "forward_kl(frozen)" in result.output
     assert "all as claimed" in result.output
-    result = runner.invoke(app, ["objectives", "rloo", "--seeds", "1", "--json", "--jobs", "1"])
+    result = CliRunner().invoke(app, ["objectives", "rloo", "--seeds", "1", "--json", "--jobs", "1"])
     rows = json.loads(result.output)
     assert all(row["as_claimed"] for row in rows)
     assert rows[0]["on_policy"]["claimed"] == {"reward": -1.0}
-    result = runner.invoke(app, ["objectives", "grop"])
+    result = CliRunner().invoke(app, ["objectives", "grop"])
     assert result.exit_code == 2
     assert "near names: grpo" in result.output
-    assert runner.invoke(app, ["objectives", "grpo", "--write"]).exit_code == 2
+    assert CliRunner().invoke(app, ["objectives", "grpo", "--write"]).exit_code == 2
