@@ -126,7 +126,7 @@ def _minimise(
         if np.abs(objective(x)[1]).max() > 1e-11:
             options = {"gtol": 1e-12, "maxiter": 5000}
             tried = [minimize(objective, at, jac=True, method="BFGS", options=options).x for at in (start, x)]
-            x = min([x, *tried], key=lambda at: float(np.abs(objective(at)[1]).max()))
+            x = min([at for at in (x, *tried) if np.isfinite(objective(at)[0])], key=lambda at: objective(at)[0])
     value, _ = objective(x)
     return value, x, np.maximum(generator.inverse_derivative(offset + matrix @ x), lower)
 
@@ -140,20 +140,20 @@ def _newton_step(
     generator: Generator,
     lower: np.ndarray,
 ) -> np.ndarray | None:
-    """One damped step, halved until the value falls or (near the minimum) the gradient does; None if nothing helps."""
+    """One Newton step, damped (Levenberg) until the value falls or, near the minimum, the gradient; None if none does."""
     value, gradient = objective(x)
     y = offset + matrix @ x
     h = 1e-6 * (1 + np.abs(y))
     slope = (generator.inverse_derivative(y + h) - generator.inverse_derivative(y - h)) / (2 * h)
     slope = np.where(generator.inverse_derivative(y) > lower, np.nan_to_num(slope, posinf=0.0), 0.0)
-    step, *_ = np.linalg.lstsq(matrix.T @ ((weights * slope)[:, None] * matrix), gradient, rcond=1e-12)
+    hessian = matrix.T @ ((weights * slope)[:, None] * matrix)
     size = float(np.linalg.norm(gradient))
-    for power in range(30):
-        moved = x - step * 0.5**power
-        new_value, new_gradient = objective(moved)
-        falls = new_value < value - 1e-4 * 0.5**power * float(gradient @ step)
+    for damping in (0.0, *10.0 ** np.arange(-12.0, 6.0)):
+        step, *_ = np.linalg.lstsq(hessian + damping * np.eye(len(x)), gradient, rcond=1e-14)
+        new_value, new_gradient = objective(x - step)
+        falls = new_value < value - 1e-4 * float(gradient @ step)
         if np.isfinite(new_value) and (falls or np.linalg.norm(new_gradient) < 0.5 * size):
-            return np.asarray(moved)
+            return np.asarray(x - step)
     return None
 
 

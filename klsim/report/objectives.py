@@ -18,12 +18,13 @@ from klsim.learning.expected_gradient import PromptTree, TreeProblem, functional
 from klsim.learning.objective_checks import EndPoint, GradientCheck, check_gradient, descend, end_point
 from klsim.objectives.registry import OBJECTIVES, Objective
 from klsim.problems import TokenTree
-from klsim.report.figures import Figures, Run, Table, write_figure
+from klsim.report.figures import COLOURS, Figures, Run, Table, write_figure
 
 __all__ = ["Row", "as_json", "choose", "draw_curves", "markdown", "measure", "update_docs"]
 
 STEPS = 200
 CURVE_STEPS, CURVE_GROUP, CURVE_LR = 120, 3, 0.3
+MARKS = (*range(24), *range(24, CURVE_STEPS, 4))
 PASS = 8
 
 
@@ -215,12 +216,13 @@ CURVES = {
 def curve_problem(seed: int = 0) -> TreeProblem:
     """One prompt, vocabulary 3 with EOS, up to 2 tokens, 3 of 7 responses right; the policy starts at the reference.
 
+    The reference prefers to stop early, so that success is rare.
     The teacher is the reference tilted by the reward at temperature 1; external responses come from it.
     """
     rng = np.random.default_rng([17, seed])
-    levels = tuple(log_normalize(rng.standard_normal((3**t, 3))) for t in range(2))
+    levels = tuple(log_normalize(rng.standard_normal((3**t, 3)) - [0.0, 1.5, 1.5]) for t in range(2))
     reward = np.zeros(9)
-    reward[[5, 6, 8]] = 1.0
+    reward[[5, 7, 8]] = 1.0
     tree = TokenTree(3, 2, reward, eos=0)
     from klsim.planning import solve
 
@@ -246,7 +248,7 @@ class _Curve:
                 lr=CURVE_LR,
                 group_size=CURVE_GROUP,
                 external=objective.external,
-                record=range(0, CURVE_STEPS, 4),
+                record=MARKS,
             )
             policies = [problem.with_policy(table) for table in tables]
             success = [float(p.success()[0]) for p in policies]
@@ -274,7 +276,7 @@ def learning_curves(
     for index, curve in execute([_Curve(name) for _, name in names], jobs=jobs, scheduler=scheduler):
         found[index] = curve
         on_done(names[index][1])
-    steps = sorted({*range(0, CURVE_STEPS, 4), CURVE_STEPS})
+    steps = [*MARKS, CURVE_STEPS]
     for (family, name), curve in zip(names, found):
         columns["family"] += [family] * len(steps)
         columns["objective"] += [name] * len(steps)
@@ -307,14 +309,16 @@ def _(table: Table, figure: Any) -> None:
     rows = figure.subplots(len(CURVES), 3, squeeze=False)
     frontier = table.rows(family="frontier")
     dashes = ("-", "--", "-.", ":", "-", "--", "-.", ":")
+    colours = (*COLOURS[:7], "0.45")
     for axes, family in zip(rows, CURVES):
         members = table.rows(family=family)
         axes[0].plot(frontier["kl"], frontier["reward"], color="0.6", linewidth=4, alpha=0.5, label="exact frontier")
-        for style, name in zip(dashes, members.distinct("objective")):
+        for style, colour, name in zip(dashes, colours, members.distinct("objective")):
             line = members.rows(objective=name)
-            axes[0].plot(line["kl"], line["reward"], style, label=name)
-            axes[1].plot(line["step"], line["pass"], style)
-            axes[2].plot(line["step"], line["entropy"], style, label=name)
+            axes[0].plot(line["kl"], line["reward"], style, color=colour, label=name)
+            axes[0].plot(line["kl"][-1:], line["reward"][-1:], "o", color=colour)
+            axes[1].plot(line["step"], line["pass"], style, color=colour)
+            axes[2].plot(line["step"], line["entropy"], style, color=colour, label=name)
         axes[0].set(xlabel="KL to the reference [nats]", ylabel="success probability", title=family)
         axes[1].set(xlabel="update", ylabel=f"pass@{PASS}")
         axes[2].set(xlabel="update", ylabel="entropy of responses [nats]")

@@ -30,7 +30,7 @@ def problem(seed, states=4, actions=3, discount=0.9):
 
 
 @pytest.mark.parametrize("generator", SMOOTH)
-@pytest.mark.parametrize("alpha", [0.02, 1.0, 50.0])
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 50.0])
 def test_certified_by_the_duality_gap(generator, alpha):
     mdp, behaviour, rng = problem(1)
     data = occupancy(mdp, behaviour)
@@ -91,7 +91,7 @@ def test_imitation_of_a_true_visitation(generator):
 def test_bad_input():
     mdp, behaviour, _ = problem(0)
     data = occupancy(mdp, behaviour)
-    with pytest.raises(ValueError, match="data must|data: must have shape"):
+    with pytest.raises(ValueError, match="data: must have shape"):
         visitation_optimum(mdp, data[:2], 0.1)
     with pytest.raises(ValueError, match="data: must sum to 1"):
         visitation_optimum(mdp, 2 * data, 0.1)
