@@ -38,7 +38,7 @@ from klsim.distributions import (
 )
 from klsim.divergences import Generator, as_generator, divergence_of, excess
 
-__all__ = ["Optimum", "f_regularized", "forward_kl_regularized", "kl_constrained", "kl_regularized"]
+__all__ = ["Optimum", "f_regularized", "forward_kl_regularized", "kl_constrained", "kl_regularized", "worst_case"]
 
 Array = Any
 
@@ -292,6 +292,35 @@ def f_regularized(log_ref: Array, reward: Array, beta: Array, generator: Generat
     stuck = int((~converged).sum())
     reason = f"the root finder stopped early on {stuck} of {b.size} problems" if stuck else "dual root found"
     return _optimum(xp, log_ref, tuple(shape), log_policy, values, not stuck, reason)
+
+
+def worst_case(log_ref: Array, value: Array, penalty: Array, generator: Generator | str) -> Array:
+    r"""``inf_mu { E_mu[value] + penalty D_f(mu‖ref) }``, ``(...)``: an adversary who pays for moving ``ref``.
+
+    * KL: ``-lam log E_ref exp(-V/lam)``; TV: ``E_ref[min(V, min_a V + lam)]``, where the adversary may move mass
+      *outside* the support of ``ref``, so the minimum runs over all outcomes;
+    * any other generator: on the support of ``ref``, minus the value of `f_regularized` at reward ``-V``. For chi² that
+      is ``sup_a { E[min(V, a)] - Var[min(V, a)]/(4 lam) }``.
+
+    A small ``penalty`` is a strong adversary. Shapes: ``log_ref, value (..., A)``, ``penalty`` > 0.
+
+    Raises:
+        ValueError: as `f_regularized`.
+
+    Source: ``robust-fdiv`` C1.
+    """
+    generator = as_generator(generator)
+    xp, log_ref, value, penalty = reference_and_reward(log_ref, value, penalty=penalty)
+    _validate.positive("penalty", xp, penalty[..., 0])
+    if generator.name == "tv":
+        low = xp.min(value, axis=-1, keepdims=True)
+        # the part above min + lam is given up; written as a fall from the mean, which is exact for a large penalty
+        excess = value - low - penalty
+        fall = xp.exp(log_ref) * xp.where(excess > 0, excess, xp.zeros_like(excess))
+        return xp.sum(xp.exp(log_ref) * value, axis=-1) - xp.sum(fall, axis=-1)
+    if generator.name == "kl":
+        return -penalty[..., 0] * log_partition_of(xp, log_ref, -value, penalty)[..., 0]
+    return -f_regularized(log_ref, -value, penalty[..., 0], generator).value
 
 
 def _ratio_by_dual(log_p: np.ndarray, drop: np.ndarray, generator: Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,13 @@ problem's type; a new problem registers its own implementation.
 """
 
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
+from klsim.planning.robust import (
+    PessimisticValues,
+    RobustValues,
+    pessimistic_values,
+    robust_values,
+    worst_case_regression,
+)
 from klsim.planning.solve import Solution, solve
 from klsim.planning.visitation import (
     VisitationOptimum,
@@ -22,6 +29,8 @@ from klsim.planning.visitation import (
 
 __all__ = [
     "Evaluation",
+    "PessimisticValues",
+    "RobustValues",
     "Solution",
     "Trajectories",
     "VisitationOptimum",
@@ -29,9 +38,12 @@ __all__ = [
     "flow_gap",
     "match_visitation",
     "occupancy",
+    "pessimistic_values",
     "policy_dual",
+    "robust_values",
     "rollouts",
     "solve",
     "visitation_optimum",
     "visitation_value",
+    "worst_case_regression",
 ]

@@ -140,7 +140,7 @@ def _newton_step(
     generator: Generator,
     lower: np.ndarray,
 ) -> np.ndarray | None:
-    """One Newton step, damped (Levenberg) until the value falls or, near the minimum, the gradient; None if none does."""
+    """One Newton step, damped (Levenberg) until the value falls or, near the minimum, the gradient; else None."""
     value, gradient = objective(x)
     y = offset + matrix @ x
     h = 1e-6 * (1 + np.abs(y))

@@ -1,8 +1,19 @@
 """Problems: small, frozen, validated objects that say what is optimised over, not how."""
 
 from klsim.problems.bandit import Bandit
+from klsim.problems.linear_mdp import LinearMDP
 from klsim.problems.prompt_bandit import PromptBandit
 from klsim.problems.tabular_mdp import DiscountedMDP, TabularMDP
 from klsim.problems.token_tree import TokenTree
+from klsim.problems.transitions import Transitions, sample_transitions
 
-__all__ = ["Bandit", "DiscountedMDP", "PromptBandit", "TabularMDP", "TokenTree"]
+__all__ = [
+    "Bandit",
+    "DiscountedMDP",
+    "LinearMDP",
+    "PromptBandit",
+    "TabularMDP",
+    "TokenTree",
+    "Transitions",
+    "sample_transitions",
+]
