@@ -27,6 +27,7 @@ from klsim.learning.softmax_step import (
     score_function_gradient,
     set_surrogate_gradient,
 )
+from klsim.learning.sqirl import gorp, open_loop_return, policy_returns, sqirl
 from klsim.learning.token_simulator import SimulatorConfig, SimulatorRun, SimulatorState, simulate_tokens
 from klsim.learning.trees import TreeRun, exact_tree_ascent, train_tree
 from klsim.learning.value_regression import chi2_value, expectile_value, gumbel_value, quantile_value
@@ -53,13 +54,17 @@ __all__ = [
     "explain",
     "functional_gradient",
     "functional_value",
+    "gorp",
     "gumbel_value",
+    "open_loop_return",
+    "policy_returns",
     "population_gradient",
     "quantile_value",
     "random_prompts",
     "score_function_gradient",
     "set_surrogate_gradient",
     "simulate_tokens",
+    "sqirl",
     "train_prompts",
     "train_tree",
 ]

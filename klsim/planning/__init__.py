@@ -9,6 +9,7 @@ The soft Bellman operator of ``max E[sum r] - beta sum KL(pi(.|s)‖ref(.|s))`` 
 problem's type; a new problem registers its own implementation.
 """
 
+from klsim.planning.effective_horizon import EffectiveHorizon, effective_horizon, qvi_iterates
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
 from klsim.planning.robust import (
     PessimisticValues,
@@ -28,18 +29,21 @@ from klsim.planning.visitation import (
 )
 
 __all__ = [
+    "EffectiveHorizon",
     "Evaluation",
     "PessimisticValues",
     "RobustValues",
     "Solution",
     "Trajectories",
     "VisitationOptimum",
+    "effective_horizon",
     "evaluate",
     "flow_gap",
     "match_visitation",
     "occupancy",
     "pessimistic_values",
     "policy_dual",
+    "qvi_iterates",
     "robust_values",
     "rollouts",
     "solve",

@@ -3,7 +3,7 @@
 from klsim.problems.bandit import Bandit
 from klsim.problems.linear_mdp import LinearMDP
 from klsim.problems.prompt_bandit import PromptBandit
-from klsim.problems.tabular_mdp import DiscountedMDP, TabularMDP
+from klsim.problems.tabular_mdp import DiscountedMDP, TabularMDP, sticky_actions
 from klsim.problems.token_tree import TokenTree
 from klsim.problems.transitions import Transitions, sample_transitions
 
@@ -16,4 +16,5 @@ __all__ = [
     "TokenTree",
     "Transitions",
     "sample_transitions",
+    "sticky_actions",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from klsim import _validate
 
-__all__ = ["DiscountedMDP", "TabularMDP"]
+__all__ = ["DiscountedMDP", "TabularMDP", "sticky_actions"]
 
 
 def _probabilities(name: str, value: Any) -> np.ndarray:
@@ -94,6 +94,34 @@ class TabularMDP:
     def shape(self) -> tuple[int, int, int]:
         """``(H, S, A)``: the shape of a policy."""
         return self.reward.shape
+
+
+def sticky_actions(problem: TabularMDP, probability: float) -> TabularMDP:
+    """The previous action is repeated with ``probability`` instead of the chosen one; states become ``s A + previous``.
+
+    Nothing sticks at the first step. Rewards are those of the action that is carried out.
+
+    Raises:
+        ValueError: ``probability`` outside [0, 1], illegal actions in the problem.
+    """
+    probability = _validate.probability("probability", probability)
+    horizon, states, actions = problem.shape
+    if problem.actions is not None and not np.all(problem.actions):
+        _validate.fail("problem", "sticky actions need every action to be legal everywhere")
+    transition = np.zeros((horizon, states, actions, actions, states, actions))
+    reward = np.zeros((horizon, states, actions, actions))
+    for t in range(horizon):
+        stick = probability if t else 0.0
+        for previous in range(actions):
+            for chosen in range(actions):
+                for done, weight in ((chosen, 1 - stick), (previous, stick)):
+                    transition[t, :, previous, chosen, :, done] += weight * problem.transition[t, :, done]
+                    reward[t, :, previous, chosen] += weight * problem.reward[t, :, done]
+    size = states * actions
+    initial = np.zeros((states, actions))
+    initial[:, 0] = problem.initial
+    shape = (horizon, size, actions)
+    return TabularMDP(transition.reshape(*shape, size), reward.reshape(shape), initial.ravel(), horizon)
 
 
 @dataclass(frozen=True)
