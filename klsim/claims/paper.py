@@ -22,6 +22,7 @@ whose control gets the wrong verdict, is ``vacuous``: its check does not tell tr
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -128,6 +129,11 @@ class Check:
         return add
 
 
+def missing_modules(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the named modules that cannot be found; nothing is imported."""
+    return tuple(name for name in names if importlib.util.find_spec(name) is None)
+
+
 @dataclass(frozen=True)
 class Claim:
     """One statement of a paper, and the checks that try to break it.
@@ -141,6 +147,7 @@ class Claim:
         expect: the verdict that is expected; ``refuted`` for a statement that is false as printed.
         correction: for such a statement, what holds instead (prose with LaTeX).
         assumptions: in words.
+        requires: modules beyond klsim's own dependencies (``"torch"``); without them the claim is skipped.
     """
 
     slug: str
@@ -152,11 +159,17 @@ class Claim:
     expect: Verdict
     correction: str
     assumptions: str
+    requires: tuple[str, ...] = ()
     checks: list[Check] = field(default_factory=list)
 
     @property
     def full_id(self) -> str:
         return f"{self.slug}/{self.id}"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What it requires and is not installed."""
+        return missing_modules(self.requires)
 
     def check(
         self,
@@ -216,6 +229,7 @@ class Paper:
         expect: Verdict = "holds",
         correction: str = "",
         assumptions: str = "",
+        requires: tuple[str, ...] = (),
     ) -> Claim:
         """Declare a claim; its checks are added with ``@claim.check(...)``."""
         if not _CLAIM_ID.fullmatch(id):
@@ -224,6 +238,6 @@ class Paper:
             raise ValueError(f"{self.slug} has a claim {id!r} already")
         if expect == "refuted" and not correction:
             raise ValueError(f"{self.slug}/{id}: a statement expected to be refuted needs its correction")
-        made = Claim(self.slug, id, title, statement, where, origin, expect, correction, assumptions)
+        made = Claim(self.slug, id, title, statement, where, origin, expect, correction, assumptions, requires)
         self.claims[id] = made
         return made

@@ -47,7 +47,11 @@ class Unit:
         return self.run_in(load(Path(self.folder)))
 
     def run_in(self, paper: Paper) -> Outcome:
-        check = next(c for c in paper.claims[self.claim].checks if c.name == self.check)
+        claim = paper.claims[self.claim]
+        if claim.missing:
+            names = " ".join(claim.missing)
+            return Outcome("skipped", f"needs {', '.join(claim.missing)}: pip install {names}")
+        check = next(c for c in claim.checks if c.name == self.check)
         test = next((c for c in check.controls if c.name == self.control), check)
         return run(test, self.name, self.seed, self.strength)
 
@@ -177,7 +181,7 @@ def _claim_record(claim: Claim, outcomes: Mapping[tuple[str, str], Outcome]) -> 
     checks = [_check_record(claim, check, outcomes) for check in claim.checks]
     verdict = _claim_verdict([c["verdict"] for c in checks])
     controls = [k for c in checks for k in c["controls"]]
-    vacuous = not controls or not all(k["passed"] for k in controls if k["verdict"] != "not_run")
+    vacuous = not controls or not all(k["passed"] for k in controls if k["verdict"] not in ("not_run", "skipped"))
     if verdict != "not_run" and any(k["verdict"] == "not_run" for k in controls):
         verdict = "not_run"
     return {
@@ -191,14 +195,14 @@ def _claim_record(claim: Claim, outcomes: Mapping[tuple[str, str], Outcome]) -> 
         "correction": claim.correction,
         "verdict": verdict,
         "vacuous": vacuous,
-        "as_expected": verdict == claim.expect and not vacuous,
+        "as_expected": verdict == "skipped" or (verdict == claim.expect and not vacuous),
         "checks": checks,
         "seconds": sum(o.seconds for o in outcomes.values()),
     }
 
 
 def _claim_verdict(verdicts: Sequence[str]) -> str:
-    for decisive in ("error", "not_run", "refuted", "not_shown"):
+    for decisive in ("error", "not_run", "skipped", "refuted", "not_shown"):
         if decisive in verdicts:
             return decisive
     return "holds"

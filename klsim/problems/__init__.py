@@ -2,6 +2,7 @@
 
 from klsim.problems.bandit import Bandit
 from klsim.problems.linear_mdp import LinearMDP
+from klsim.problems.masked_diffusion import MaskedDiffusionLM
 from klsim.problems.prompt_bandit import PromptBandit
 from klsim.problems.tabular_mdp import DiscountedMDP, TabularMDP, sticky_actions
 from klsim.problems.token_tree import TokenTree
@@ -11,6 +12,7 @@ __all__ = [
     "Bandit",
     "DiscountedMDP",
     "LinearMDP",
+    "MaskedDiffusionLM",
     "PromptBandit",
     "TabularMDP",
     "TokenTree",

@@ -41,6 +41,7 @@ import numpy as np
 
 from klsim.claims.certificate import write_atomically
 from klsim.claims.loader import LoadError, submodule
+from klsim.claims.paper import missing_modules
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -172,6 +173,7 @@ class Figure:
     compute: Callable[[Run], Mapping[str, Any]]
     drawing: Callable[[Table, Canvas], None] | None = None
     has_full: bool = False
+    requires: tuple[str, ...] = ()
 
     def draw(self, drawing: Callable[[Table, Canvas], None]) -> Callable[[Table, Canvas], None]:
         """Decorator: the function that draws the table onto a matplotlib figure."""
@@ -193,6 +195,7 @@ class Figures:
         caption: str,
         size: tuple[float, float] = (7.0, 4.2),
         has_full: bool = False,
+        requires: tuple[str, ...] = (),
     ) -> Callable[[Callable[[Run], Mapping[str, Any]]], Figure]:
         """Decorator for the function that computes the table.
 
@@ -202,12 +205,13 @@ class Figures:
             caption: what is plotted, with which settings, and what to see in it.
             size: inches.
             has_full: the function knows ``run.full`` (the paper's own sizes).
+            requires: modules beyond klsim's own dependencies (``"torch"``); without them the figure is skipped.
         """
         if name in self.by_name:
             raise ValueError(f"there is a figure {name!r} already")
 
         def add(compute: Callable[[Run], Mapping[str, Any]]) -> Figure:
-            self.by_name[name] = Figure(name, title, caption, size, compute, has_full=has_full)
+            self.by_name[name] = Figure(name, title, caption, size, compute, has_full=has_full, requires=requires)
             return self.by_name[name]
 
         return add
@@ -267,6 +271,7 @@ class Drawn:
     full: bool
     files: tuple[str, ...] = ()
     error: str = ""
+    skipped: str = ""
     seconds: float = 0.0
 
 
@@ -291,6 +296,9 @@ class FigureTask:
         assert found is not None
         made = found.by_name[self.name]
         drawn = Drawn(self.slug, made.name, made.title, made.caption, self.full)
+        if missing := missing_modules(made.requires):
+            reason = f"needs {', '.join(missing)}: pip install {' '.join(missing)}"
+            return Drawn(**{**asdict(drawn), "skipped": reason})
         stages = Path(self.stages) / self.slug / self.name if self.stages else None
         try:
             with threadpool_limits(1):  # the same CSV bytes in every process

@@ -20,6 +20,7 @@ _BADGES = {
     "not_shown": ("–", "not shown"),
     "error": ("!", "error"),
     "not_run": ("·", "not run"),
+    "skipped": ("·", "skipped"),
 }
 
 

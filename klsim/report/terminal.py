@@ -22,6 +22,7 @@ _BADGES = {
     "not_shown": "[yellow]– not shown[/]",
     "error": "[red]! error[/]",
     "not_run": "[dim]· not run[/]",
+    "skipped": "[yellow]· skipped[/]",
 }
 
 
@@ -85,7 +86,8 @@ def show_certificate(certificate: dict[str, Any]) -> None:
         for claim in paper["claims"]:
             if not claim["as_expected"]:
                 _explain(console, paper, claim)
-    claims = [c for p in certificate["papers"] for c in p["claims"]]
+    every = [c for p in certificate["papers"] for c in p["claims"]]
+    claims = [c for c in every if c["verdict"] != "skipped"]
     controls = [k for c in claims for check in c["checks"] for k in check["controls"]]
     good, passed = sum(c["as_expected"] for c in claims), sum(k["passed"] for k in controls)
     findings = sum(c["expect"] == "refuted" and c["verdict"] == "refuted" for c in claims)
@@ -94,7 +96,8 @@ def show_certificate(certificate: dict[str, Any]) -> None:
     console.print(
         f"[{colour}]{good} of {len(claims)} claims as expected[/]{state}, "
         f"{passed} of {len(controls)} controls told apart, {findings} statements refuted as printed; "
-        f"seed {certificate['seed']}, {certificate['seconds']:.0f} s"
+        + (f"[yellow]{len(every) - len(claims)} skipped, see above[/]; " if len(every) > len(claims) else "")
+        + f"seed {certificate['seed']}, {certificate['seconds']:.0f} s"
     )
 
 
@@ -143,7 +146,7 @@ def _explain(console: Console, paper: dict[str, Any], claim: dict[str, Any]) -> 
         if check["error"]:
             console.print(escape(check["error"]), style="red")
         for control in check["controls"]:
-            if not control["passed"] and control["verdict"] != "not_run":
+            if not control["passed"] and control["verdict"] not in ("not_run", "skipped"):
                 got = control["verdict"].replace("_", " ")
                 console.print(f"  control {escape(control['name'])!r}: {got} ({escape(control['summary'])})")
     if not any(check["controls"] for check in claim["checks"]):
@@ -156,8 +159,11 @@ def show_drawn(drawn: Sequence[Drawn]) -> None:
     for figure in drawn:
         if figure.error:
             console.print(f"[red]figure {figure.slug}/{figure.name} failed[/]\n{escape(figure.error)}")
+        if figure.skipped:
+            console.print(f"[yellow]figure {figure.slug}/{figure.name} skipped[/]: {escape(figure.skipped)}")
     if drawn:
-        console.print(f"{sum(not f.error for f in drawn)} of {len(drawn)} figures drawn")
+        wanted = [f for f in drawn if not f.skipped]
+        console.print(f"{sum(not f.error for f in wanted)} of {len(wanted)} figures drawn")
 
 
 def show_objectives(rows: Sequence[Any]) -> None:

@@ -224,3 +224,40 @@ def test_bad_runner_arguments(tmp_path):
     folder = str(write(tmp_path / "p", "p"))
     with pytest.raises(ValueError, match="jobs"):
         verify(folder, jobs=0)
+
+
+def test_a_claim_without_its_module_is_skipped(tmp_path):
+    from klsim.claims import Identity, Paper, verify
+    from klsim.report.figures import Figures
+
+    made = Paper("optional", title="Needs something that is not there")
+    claim = made.claim("C1", "never runs", requires=("surely_not_installed",))
+
+    @claim.check(Identity(), examples=[{"x": 1.0}])
+    def one(x):
+        raise AssertionError("must not run")
+
+    @one.control("nor this")
+    def two(x):
+        raise AssertionError("must not run")
+
+    other = made.claim("C2", "runs")
+
+    @other.check(Identity(), examples=[{"x": 1.0}])
+    def same(x):
+        return x, 1.0
+
+    @same.control("another number")
+    def different(x):
+        return x, 2.0
+
+    certificate = verify(made)
+    first, second = certificate["papers"][0]["claims"]
+    assert first["verdict"] == "skipped"
+    assert first["as_expected"]
+    assert "pip install surely_not_installed" in first["checks"][0]["summary"]
+    assert second["verdict"] == "holds"
+    assert certificate["as_expected"]
+    assert certificate["complete"]
+    figure = Figures().figure("f", title="", caption="", requires=("surely_not_installed",))(lambda run: {})
+    assert figure.requires == ("surely_not_installed",)
