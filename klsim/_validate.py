@@ -26,6 +26,7 @@ __all__ = [
     "first_true",
     "flag",
     "generator",
+    "instance",
     "integer",
     "integers",
     "log_probs",
@@ -252,6 +253,13 @@ def boolean_mask(name: str, value: Any, shape: tuple[int, ...] | None = None) ->
     if shape is not None and array.shape != shape:
         fail(name, f"must have shape {shape}, got {array.shape}")
     return array
+
+
+def instance(name: str, value: Any, *kinds: type) -> None:
+    """``value`` is an object of one of the ``kinds``."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name}: must be a {wanted}, got {type(value).__name__}")
 
 
 def flag(name: str, value: Any) -> bool:

@@ -17,10 +17,20 @@ from klsim import (
     learning,
     mass_balance,
     memoryless,
+    objectives,
     optima,
     planning,
 )
-from klsim.problems import Bandit, DiscountedMDP, PromptBandit, TabularMDP, TokenTree, token_tree
+from klsim.problems import (
+    Bandit,
+    DiscountedMDP,
+    LinearMDP,
+    MaskedDiffusionLM,
+    PromptBandit,
+    TabularMDP,
+    TokenTree,
+    token_tree,
+)
 
 NASTY = (0.0, 1.0, -1.0, 0.5, np.nan, np.inf, -np.inf, 1e308, -1e308, 1e-320, 5e-324, 1e8, -1e8, 1e-8)
 number = st.one_of(st.sampled_from(NASTY), st.floats(-10, 10))
@@ -45,7 +55,13 @@ FUNCTIONS = [
 ] + [
     learning.population_gradient, learning.score_function_gradient, learning.counts_surrogate_gradient,
     learning.set_surrogate_gradient, learning.centre, learning.train_tree, learning.exact_tree_ascent,
-    planning.solve, planning.evaluate, planning.occupancy,
+    learning.chi2_value, learning.quantile_value, learning.expectile_value, learning.gumbel_value,
+    learning.policy_returns, learning.open_loop_return,
+    planning.solve, planning.evaluate, planning.occupancy, planning.flow_gap, planning.visitation_optimum,
+    planning.policy_dual, planning.match_visitation, planning.robust_values, planning.qvi_iterates,
+    objectives.temper, objectives.soup, objectives.sampled, objectives.overlong_penalty, objectives.recap_weights,
+    objectives.min_p_proxy, objectives.soft_min, objectives.entropy_gate, objectives.bgpo, objectives.elbo_ratio,
+    objectives.elbo_two_pass, objectives.std_weight, objectives.TokenBatch, LinearMDP, MaskedDiffusionLM,
     Bandit, DiscountedMDP, PromptBandit, TabularMDP, TokenTree, memoryless.MemorylessSource, memoryless.MarkovSource,
 ]  # fmt: skip
 SKIP = {"size", "rng", "steps", "record", "batch"}  # keep a run small: their validation has tests of its own

@@ -24,6 +24,7 @@ __all__ = ["gorp", "open_loop_return", "policy_returns", "sqirl"]
 def _run(name: str, problem: TabularMDP, k: int, m: int, runs: int, rng: Any) -> np.ndarray:
     from klsim.kernels import sqirl as kernels
 
+    _validate.instance("problem", problem, TabularMDP)
     k, m = _validate.integer("k", k, low=1), _validate.integer("m", m, low=1)
     runs = _validate.integer("runs", runs, low=1)
     if problem.actions is not None and not np.all(problem.actions):
@@ -50,6 +51,8 @@ def gorp(problem: TabularMDP, k: int, m: int, *, runs: int = 1, rng: np.random.G
     Raises:
         ValueError: as `sqirl`; more than 10^6 sequences a step.
     """
+    _validate.instance("problem", problem, TabularMDP)
+    k = _validate.integer("k", k, low=1)
     if problem.shape[2] ** min(k, problem.horizon) > 10**6:
         _validate.fail("k", f"{problem.shape[2]}**{k} sequences are too many", k)
     return _run("gorp_runs", problem, k, m, runs, rng)
@@ -61,6 +64,7 @@ def policy_returns(problem: TabularMDP, policies: Any) -> np.ndarray:
     Raises:
         ValueError: a wrong shape, an unknown action.
     """
+    _validate.instance("problem", problem, TabularMDP)
     horizon, states, actions = problem.shape
     table = _validate.integers("policies", policies, low=0, high=actions - 1)
     if table.shape[-2:] != (horizon, states):
@@ -75,6 +79,7 @@ def policy_returns(problem: TabularMDP, policies: Any) -> np.ndarray:
 
 def open_loop_return(problem: TabularMDP, sequence: Any) -> float:
     """Exact return of a fixed action sequence ``(H,)``, whatever the states."""
+    _validate.instance("problem", problem, TabularMDP)
     horizon, states, actions = problem.shape
     fixed = _validate.integers("sequence", sequence, low=0, high=actions - 1)
     if fixed.shape != (horizon,):

@@ -42,6 +42,7 @@ def _sorted(x: Any, log_p: Any) -> tuple[np.ndarray, np.ndarray]:
 def gumbel_value(x: Any, log_p: Any, temperature: float) -> np.ndarray:
     """``b log E_p[exp(x/b)]``, b the ``temperature`` > 0: the XQL value."""
     temperature = _validate.real("temperature", temperature, low=0.0, open_low=True)
+    _sorted(x, log_p)  # names the arguments in its errors
     return np.asarray(temperature * log_partition(log_p, x, temperature))
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from klsim import _validate
-from klsim.distributions import _log_sum_exp
+from klsim.distributions import _log_sum_exp, geometric_mixture
 from klsim.divergences import Generator, as_generator, divergence_of
 from klsim.estimators import k1, k2, k3
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
@@ -127,8 +127,16 @@ def dph_rl(
 def sampled(vocab_log_probs: Array, tokens: Array) -> Array:
     """Log-probabilities of the sampled ``tokens [...]`` in ``vocab_log_probs [..., V]``."""
     xp, log_p = _validate.arrays(vocab_log_probs=vocab_log_probs)
+    _validate.log_probs("vocab_log_probs", xp, log_p, normalised=False)
+    if not hasattr(tokens, "shape"):
+        tokens = xp.asarray(_validate.integers("tokens", tokens).tolist())
+    if not xp.isdtype(tokens.dtype, "integral"):
+        raise TypeError(f"tokens: must hold integers, got dtype {tokens.dtype}")
     if tuple(tokens.shape) != tuple(log_p.shape[:-1]):
         _validate.fail("tokens", f"must have shape {list(log_p.shape[:-1])}, got {list(tokens.shape)}")
+    index = _validate.first_true(xp, (tokens < 0) | (tokens >= log_p.shape[-1]))
+    if index is not None:
+        _validate.fail("tokens", f"must be 0 … {log_p.shape[-1] - 1}", int(tokens[index]), index)
     chosen = xp.arange(log_p.shape[-1], device=log_p.device) == tokens[..., None]
     return xp.max(xp.where(chosen, log_p, xp.full_like(log_p, -xp.inf)), axis=-1)
 
@@ -140,7 +148,9 @@ def temper(vocab_log_probs: Array, exponent: Array) -> Array:
     tempering is not the tempered law of sequences (``rapo`` C5).
     """
     xp, q, phi = _validate.arrays(vocab_log_probs=vocab_log_probs, exponent=exponent)
+    _validate.log_probs("vocab_log_probs", xp, q)
     _validate.budgets("exponent", xp, _validate.finite("exponent", xp, phi))
+    _validate.broadcast(exponent=phi, vocab_log_probs=q[..., 0])
     phi = phi[..., None] if phi.ndim else phi
     powered = xp.where(xp.isinf(q), q, phi * xp.where(xp.isinf(q), xp.zeros_like(q), q))
     return powered - _log_sum_exp(xp, powered, keepdims=True)
@@ -174,22 +184,18 @@ def rapo(
     return loss, {"kl": detach(aggregate(-log_u, batch.mask))}
 
 
-def soup(vocab_log_probs: list[Array], weights: list[float]) -> Array:
-    r"""``prod_i q_i^{w_i} / Z`` at every position: what averaged weights give in a log-linear model.
+def soup(log_policies: list[Array], weights: list[float]) -> Array:
+    r"""``prod_i q_i^{w_i} / Z`` at every position: what averaged weights give in a log-linear model (SALSA's reference).
 
-    The reference of SALSA. Over sequences the objective is the weighted mean of the single-reference ones
-    plus a bonus for prefixes on which the models disagree.
+    Over sequences the objective is the weighted mean of the single-reference ones plus a bonus for prefixes on which
+    the models disagree.
 
     Args:
-        vocab_log_probs: one ``[..., V]`` array a model. weights: they sum to 1.
+        log_policies: one ``[..., V]`` array a model. weights: one a model.
 
     Raises:
-        ValueError: no model, numbers that do not match, weights that do not sum to 1, supports that are disjoint.
+        ValueError: as `klsim.distributions.geometric_mixture`.
 
     Source: ``salsa`` C1-C3.
     """
-    from klsim.distributions import geometric_mixture
-
-    if not vocab_log_probs or len(vocab_log_probs) != len(weights):
-        _validate.fail("weights", f"needs one for each of the {len(vocab_log_probs)} models, got {len(weights)}")
-    return geometric_mixture(vocab_log_probs, weights)
+    return geometric_mixture(log_policies, weights)

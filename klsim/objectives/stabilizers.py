@@ -44,6 +44,7 @@ def min_p_proxy(vocab_log_probs: Array, kappa: float = 0.02) -> Array:
     if kappa == 1.0:
         _validate.fail("kappa", "must be < 1: at 1 nothing is kept", kappa)
     xp, log_p = _validate.arrays(vocab_log_probs=detach(vocab_log_probs))
+    _validate.log_probs("vocab_log_probs", xp, log_p)
     top = xp.max(log_p, axis=-1, keepdims=True)
     floor = math.log(kappa) if kappa else -math.inf
     kept = xp.where(log_p > top + floor, log_p, xp.full_like(log_p, -math.inf))
@@ -187,13 +188,18 @@ def soft_min(values: Array, alpha: float = 0.3) -> Array:
     alpha = _validate.real("alpha", alpha, low=0.0, open_low=True)
     xp, values = _validate.arrays(values=values)
     _validate.finite("values", xp, values)
+    if values.ndim == 0 or values.shape[-1] == 0:
+        _validate.fail("values", f"needs a non-empty last axis, got shape {tuple(values.shape)}")
     low = xp.min(values, axis=-1, keepdims=True)
-    return low[..., 0] - alpha * xp.log(xp.mean(xp.exp(-(values - low) / alpha), axis=-1))
+    with np.errstate(over="ignore"):
+        return low[..., 0] - alpha * xp.log(xp.mean(xp.exp(-(values - low) / alpha), axis=-1))
 
 
 def entropy_gate(entropy: float, *, target: float = 2.0, floor: float = 0.5) -> float:
     """``max(floor, target / (H + 0.1))``: the penalty grows as the entropy (nats a token) falls (SAFE)."""
-    return max(floor, target / (_validate.real("entropy", entropy, low=0.0) + 0.1))
+    entropy = _validate.real("entropy", entropy, low=0.0)
+    floor, target = _validate.real("floor", floor, low=0.0), _validate.real("target", target, low=0.0)
+    return max(floor, target / (entropy + 0.1))
 
 
 def hinge_kl(

@@ -48,6 +48,7 @@ def qvi_iterates(problem: TabularMDP, count: int, *, log_base: Any = None) -> np
     Raises:
         ValueError: ``count`` below 1, a base policy that is not one.
     """
+    _validate.instance("problem", problem, TabularMDP)
     count = _validate.integer("count", count, low=1)
     horizon, states, actions = problem.shape
     uniform = np.full(problem.shape, -math.log(actions))
@@ -84,6 +85,7 @@ def effective_horizon(problem: TabularMDP, *, log_base: Any = None) -> Effective
     Raises:
         ValueError: a single action; a base policy that is not one.
     """
+    _validate.instance("problem", problem, TabularMDP)
     horizon, _, actions = problem.shape
     if actions < 2:
         _validate.fail("problem", "needs at least two actions")

@@ -62,6 +62,7 @@ def robust_values(
 
     Source: ``robust-fdiv`` C2.
     """
+    _validate.instance("problem", problem, LinearMDP, TabularMDP)
     lam = _validate.real("lam", lam, low=0.0, open_low=True)
     horizon, states, actions = problem.shape
     chosen = None if policy is None else _actions(policy, (horizon, states), actions)
@@ -176,6 +177,8 @@ def pessimistic_values(
 
     Source: ``robust-fdiv`` C4, Algorithm.
     """
+    _validate.instance("problem", problem, LinearMDP)
+    _validate.instance("data", data, Transitions)
     lam = _validate.real("lam", lam, low=0.0, open_low=True)
     beta, reg = _validate.real("beta", beta, low=0.0), _validate.real("reg", reg, low=0.0, open_low=True)
     _validate.one_of("divergence", divergence, ("tv", "kl", "chi2", "none"))

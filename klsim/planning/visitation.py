@@ -55,6 +55,7 @@ def flow_gap(problem: DiscountedMDP, visitation: Any) -> np.ndarray:
 
 
 def _table(name: str, value: Any, problem: DiscountedMDP) -> np.ndarray:
+    _validate.instance("problem", problem, DiscountedMDP)
     xp, table = _validate.arrays(**{name: value})
     table = np.asarray(table)
     if table.shape != problem.shape:

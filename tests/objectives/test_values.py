@@ -111,7 +111,7 @@ def test_references():
     assert np.exp(o.temper(np.array([0.0, -np.inf]), 0.0)).tolist() == [1.0, 0.0]
     soup = o.soup([np.log([0.7, 0.2, 0.1]), np.log([0.1, 0.2, 0.7])], [0.5, 0.5])
     assert np.allclose(np.exp(soup), [0.363, 0.274, 0.363], atol=5e-4)
-    with pytest.raises(ValueError, match="weights: needs one for each"):
+    with pytest.raises(ValueError, match="weights"):
         o.soup([q], [0.5, 0.5])
     assert np.allclose(o.sampled(np.log([[0.9, 0.1], [0.3, 0.7]]), np.array([1, 0])), np.log([0.1, 0.3]))
     with pytest.raises(ValueError, match="tokens"):
