@@ -185,7 +185,7 @@ def rapo(
 
 
 def soup(log_policies: list[Array], weights: list[float]) -> Array:
-    r"""``prod_i q_i^{w_i} / Z`` at every position: what averaged weights give in a log-linear model (SALSA's reference).
+    r"""``prod_i q_i^{w_i} / Z`` at every position: averaged weights of log-linear models (SALSA).
 
     Over sequences the objective is the weighted mean of the single-reference ones plus a bonus for prefixes on which
     the models disagree.
