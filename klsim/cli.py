@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -324,6 +326,73 @@ def objectives(
 
 @app.command()
 @_one_line_errors
+def audit(
+    target: Annotated[
+        str | None,
+        typer.Argument(help="file.py:function, module:function, 'trl:grpo?loss_type=dapo&beta=0.1', klsim:grpo, …"),
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(help="The objective that it should ascend: 'reward - beta*reverse_kl(frozen)'.")
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(help="Responses for which --expect must hold: equal, variable or both.")
+    ] = "both",
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FOLDER", help="Also write FOLDER/audit.html.")
+    ] = None,
+    gallery: Annotated[
+        bool, typer.Option("--gallery", help="Audit the losses of the installed trainers; write docs/audit-gallery.md.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    jobs: Jobs = None,
+) -> None:
+    """What a loss implementation really optimises. Exit code 1 if --expect is not met."""
+    from klsim.report import terminal
+
+    if gallery == (target is not None):
+        raise ValueError("give one TARGET, or --gallery")
+    if gallery and expect is not None:
+        raise ValueError("--expect needs a TARGET")
+    if importlib.util.find_spec("torch") is None:
+        raise ModuleNotFoundError("the audit needs torch: pip install 'klsim[lm]'")
+    from klsim.audit import gallery as galleries
+    from klsim.audit import load_target, measure
+
+    not_audited: dict[str, str] = {}
+    if target is not None:
+        with terminal.progress(f"audit {target}", 1) as advance:
+            try:
+                audits = [measure.audit(load_target(target), expect=expect, lengths=lengths)]
+            except TypeError as error:
+                if str(error).startswith("loss: "):  # what it returned is wrong; its own errors keep their traceback
+                    raise ValueError(str(error)) from None
+                raise
+            advance(target)
+    else:
+        with terminal.progress("gallery", len(galleries.GALLERY)) as advance:
+            found = galleries.gallery(jobs=_jobs(jobs, len(galleries.GALLERY)), on_done=advance)
+        audits = [a for a in found.values() if isinstance(a, measure.Audit)]
+        not_audited = {name: a for name, a in found.items() if isinstance(a, str)}
+        galleries.write_gallery(Path("docs") / "audit-gallery.md", found)
+    rows = [measure.as_json(a) for a in audits]
+    if as_json:
+        typer.echo(json.dumps({"audits": rows, "not_audited": not_audited}, indent=1, ensure_ascii=False))
+    else:
+        for row in rows:
+            terminal.show_audit(row)
+        for name, reason in not_audited.items():
+            typer.echo(f"{name}: not audited: {reason}")
+    if gallery:
+        typer.echo("written: docs/audit-gallery.md", err=as_json)
+    if page is not None:
+        from klsim.report.html import write_audits
+
+        typer.echo(f"report: {write_audits(rows, page).resolve()}", err=as_json)
+    raise typer.Exit(0 if all(a.met for a in audits) else 1)
+
+
+@app.command()
+@_one_line_errors
 def replay(file: Annotated[Path, typer.Argument(help="A saved counterexample.")]) -> None:
     """Judge a saved counterexample again. Exit code 1 if a claim that should hold is still broken."""
     from klsim.claims import counterexample
@@ -336,6 +405,8 @@ def replay(file: Annotated[Path, typer.Argument(help="A saved counterexample.")]
 
 def main() -> None:
     """Entry point of the ``klsim`` command."""
+    # joblib replaces a worker whose memory has grown, between tasks; results do not depend on it
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
     try:
         app()
     except BrokenPipeError:

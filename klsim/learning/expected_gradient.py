@@ -199,13 +199,20 @@ def random_prompts(
     binary: bool = True,
     off_policy: bool = False,
     external: bool = False,
+    near: float | None = None,
 ) -> list[PromptTree]:
-    """Prompts with N(0, 1) logits everywhere; rewards 0/1 (both occur) or N(0, 1)."""
+    """Prompts with N(0, 1) logits everywhere; rewards 0/1 (both occur) or N(0, 1).
+
+    With ``near``, only the reference's logits are N(0, 1); all other policies' are the reference's plus ``near`` N(0, 1).
+    """
     rng = _validate.generator(rng)
     shapes = [(vocab**t, vocab) for t in range(horizon)]
 
-    def policy() -> tuple[np.ndarray, ...]:
-        return tuple(log_normalize(rng.standard_normal(shape)) for shape in shapes)
+    def policy(around: tuple[np.ndarray, ...] | None = None) -> tuple[np.ndarray, ...]:
+        noise = [rng.standard_normal(shape) for shape in shapes]
+        if around is None or near is None:
+            return tuple(log_normalize(x) for x in noise)
+        return tuple(log_normalize(log_p + near * x) for log_p, x in zip(around, noise))
 
     out = []
     for _ in range(_validate.integer("count", count, low=1)):
@@ -216,8 +223,10 @@ def random_prompts(
             first, second = rng.choice(alive, 2, replace=False)
             reward[first], reward[second] = 1.0, 0.0
         tree = TokenTree(vocab, horizon, reward, eos)
-        behaviour = policy() if off_policy else None
-        out.append(PromptTree(tree, policy(), policy(), policy(), behaviour, policy() if external else None))
+        ref = None if near is None else policy()
+        behaviour = policy(ref) if off_policy else None
+        pi, ref, teacher = policy(ref), policy() if ref is None else ref, policy(ref)
+        out.append(PromptTree(tree, pi, ref, teacher, behaviour, policy(ref) if external else None))
     return out
 
 
@@ -411,15 +420,18 @@ def _draws(sources: Any, rng: np.random.Generator) -> Iterator[Any]:
 
 
 def _check_order(loss: LossFunction, made: _Batches, sources: Any, flags: Any, rng: np.random.Generator) -> None:
-    """One random batch, and the same responses in another order: a multiset has no order."""
+    """One random batch again, and in another order: a loss is a function, and a multiset has no order."""
     import torch
 
     rows = next(_draws(sources, rng))
     order = torch.tensor(rng.permutation(len(rows)))
     with torch.no_grad():
-        one = float(_scalar(loss(made.batch(rows, flags))))
+        one, again, more = (float(_scalar(loss(made.batch(rows, flags)))) for _ in range(3))
+        if not one == again == more and not math.isnan(one):
+            raise ValueError(f"loss: is random ({one}, {again} and {more} for the same responses)")
         two = float(_scalar(loss(made.batch(rows[order], None if flags is None else flags[order]))))
-    if not math.isclose(one, two, rel_tol=1e-9, abs_tol=1e-12):
+    # 1e-5 leaves room for losses that compute in float32
+    if not math.isclose(one, two, rel_tol=1e-5, abs_tol=1e-7):
         raise ValueError(f"loss: depends on the order of the responses ({one} and {two} for the same ones)")
 
 
@@ -448,6 +460,8 @@ def _functional(name: str, problem: TreeProblem, table: Any) -> Any:
         return (of_response * p * reward).sum()
     if base == "length":
         return (of_response * p * length).sum()
+    if base == "reward_over_length":
+        return (of_response * p * reward / length).sum()
     if base == "reward_per_token":
         baseline = torch.as_tensor(problem.success())[torch.as_tensor(problem.prompt)]
         return (of_response * p * (reward - baseline) / length).sum()
@@ -479,7 +493,7 @@ def _parse(name: str) -> tuple[str, str, set[str]]:
     return match[1], match[2] or "", words
 
 
-_FUNCTIONALS = ("reward", "reward_per_token", "length", "entropy", "reverse_kl", *GENERATORS)
+_FUNCTIONALS = ("reward", "reward_per_token", "reward_over_length", "length", "entropy", "reverse_kl", *GENERATORS)
 
 
 def _at_nodes(base: str, name: str, table: Any, other: Any) -> Any:
@@ -509,6 +523,7 @@ def functional_gradient(name: str, problem: TreeProblem | Sequence[PromptTree]) 
     =====================  ==========================================================================
     ``reward``             ``E_pi[r]``
     ``reward_per_token``   ``E_pi[(r - b)/|y|]``, ``b = E_pi[r]`` held fixed
+    ``reward_over_length`` ``E_pi[r/|y|]``
     ``length``             ``E_pi|y|``
     ``entropy``            of sequences
     ``reverse_kl``         ``KL(pi‖ref)`` of sequences

@@ -27,7 +27,17 @@ from klsim.learning.expected_gradient import (
 )
 from klsim.objectives.registry import BETA, LAM, Objective, Setting
 
-__all__ = ["EndPoint", "GradientCheck", "check_gradient", "descend", "end_point", "problem_for", "prompts_for"]
+__all__ = [
+    "EndPoint",
+    "GradientCheck",
+    "check_gradient",
+    "closed_forms",
+    "descend",
+    "end_point",
+    "problem_for",
+    "prompts_for",
+    "sequence_kl",
+]
 
 LIBRARY = (
     "reward",
@@ -194,7 +204,7 @@ def end_point(objective: Objective, *, seed: int = 0, steps: int = 400, lr: floa
             objective.loss, problem, steps=steps, lr=lr, group_size=objective.group_size, external=objective.external
         )[-1]
     )
-    distances = {name: _distance(end, table) for name, table in closed_forms(problem).items()}
+    distances = {name: sequence_kl(end, table) for name, table in closed_forms(problem).items()}
     distances["best response"] = float(np.mean([_best(end, i) for i in range(len(end.prompts))] - end.success()))
     others = {name: d for name, d in distances.items() if name != objective.optimum}
     return EndPoint(
@@ -210,17 +220,17 @@ def _best(problem: TreeProblem, prompt: int) -> float:
     return float(problem.reward[problem.prompt == prompt].max())
 
 
-def _distance(end: TreeProblem, table: np.ndarray) -> float:
+def sequence_kl(end: TreeProblem, table: np.ndarray) -> float:
     """``KL(end‖table)`` over sequences, mean over prompts, without cancellation of the two laws' rounding."""
     other = end.with_policy(table)
     log_p, log_q = end.log_prob("policy"), other.log_prob("policy")
     return float(np.sum(np.exp(log_p) * (log_p - log_q)) / len(end.prompts))
 
 
-def closed_forms(problem: TreeProblem) -> dict[str, np.ndarray]:
-    """Tables of the closed-form optima that the registry names (``BETA`` and ``LAM`` are its constants)."""
+def closed_forms(problem: TreeProblem, *, beta: float = BETA, lam: float = LAM) -> dict[str, np.ndarray]:
+    """Tables of the closed-form optima: tilts at ``beta``, mixtures at ``lam``, reference, teacher and its mode."""
     ref, teacher = problem.tables["ref"], problem.tables["teacher"]
-    mixed = (1 - LAM) * ref + LAM * teacher
+    mixed = (1 - lam) * ref + lam * teacher
     log_ref, log_teacher = problem.log_prob("ref"), problem.log_prob("teacher")
     mode = np.where(teacher == teacher.max(axis=1, keepdims=True), 0.0, -700.0)
     return {
@@ -228,9 +238,9 @@ def closed_forms(problem: TreeProblem) -> dict[str, np.ndarray]:
         "teacher": teacher,
         "teacher's mode": log_normalize(mode),
         "token mixture": log_normalize(mixed),
-        "sequence mixture": _from_sequences(problem, (1 - LAM) * log_ref + LAM * log_teacher),
-        "sequence tilt": _from_sequences(problem, log_ref + problem.reward / BETA),
-        "token tilt": _token_tilt(problem),
+        "sequence mixture": _from_sequences(problem, (1 - lam) * log_ref + lam * log_teacher),
+        "sequence tilt": _from_sequences(problem, log_ref + problem.reward / beta),
+        "token tilt": _token_tilt(problem, beta),
     }
 
 
@@ -243,8 +253,8 @@ def _from_sequences(problem: TreeProblem, log_weight: np.ndarray) -> np.ndarray:
     return log_normalize(np.where(np.isinf(mass).all(axis=1, keepdims=True), 0.0, mass))
 
 
-def _token_tilt(problem: TreeProblem) -> np.ndarray:
-    """``pi(a|s) ∝ ref(a|s) exp(V(sa)/BETA)``, V the value under pi itself: the KL's credit stops at its own token."""
+def _token_tilt(problem: TreeProblem, beta: float) -> np.ndarray:
+    """``pi(a|s) ∝ ref(a|s) exp(V(sa)/beta)``, V the value under pi itself: the KL's credit stops at its own token."""
     table = np.array(problem.tables["ref"])
     for t in reversed(range(problem.horizon)):
         value = np.zeros(table.shape)
@@ -255,5 +265,5 @@ def _token_tilt(problem: TreeProblem) -> np.ndarray:
         at = problem.mask[:, t]
         np.add.at(value, (problem.nodes[at, t], problem.tokens[at, t]), (below * problem.reward)[at])
         here = np.unique(problem.nodes[at, t])
-        table[here] = log_normalize(problem.tables["ref"][here] + value[here] / BETA)
+        table[here] = log_normalize(problem.tables["ref"][here] + value[here] / beta)
     return table

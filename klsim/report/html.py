@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from klsim.claims.certificate import findings, write_atomically
 from klsim.claims.counterexample import script
 from klsim.report.prose import to_html
 
-__all__ = ["write_report"]
+__all__ = ["write_audits", "write_report"]
 
 _BADGES = {
     "holds": ("✓", "holds"),
@@ -46,6 +46,13 @@ def write_report(certificate: Mapping[str, Any], *, figures: Path, out: Path) ->
     text = environment.get_template("index.html").render(**common, figures=drawn, here="index")
     write_atomically(out / "index.html", text)
     return out / "index.html"
+
+
+def write_audits(audits: Sequence[Mapping[str, Any]], out: Path) -> Path:
+    """Write ``out/audit.html``: audits as `klsim.audit.measure.as_json` gives them. Returns its path."""
+    text = _environment().get_template("audit.html").render(audits=audits, papers=[], certificate=None, here="audit")
+    write_atomically(out / "audit.html", text)
+    return out / "audit.html"
 
 
 def _environment() -> Any:

@@ -1,0 +1,305 @@
+"""The audit on losses whose gradient is known by hand, klsim's own and broken ones."""
+
+import math
+
+import numpy as np
+import pytest
+
+from klsim.audit import audit, load_target, parse_expectation
+from klsim.audit.measure import as_json, combination_text
+from klsim.testing import assert_gradient
+
+torch = pytest.importorskip("torch")
+
+
+def policy_gradient(batch, rewards):
+    return -(rewards * (batch.log_probs * batch.weights).sum(1)).mean()
+
+
+def log_ratio(batch):
+    return (batch.log_probs - batch.ref_log_probs) * batch.weights
+
+
+def kl_in_reward(batch, beta=0.1):
+    return policy_gradient(batch, batch.total_rewards() - beta * log_ratio(batch).sum(1).detach())
+
+
+def k1_in_loss(batch, beta=0.1):
+    return policy_gradient(batch, batch.total_rewards()) + beta * log_ratio(batch).sum(1).mean()
+
+
+def k2_in_loss(batch, beta=0.1):
+    return policy_gradient(batch, batch.total_rewards()) + beta * (log_ratio(batch) ** 2 / 2).sum(1).mean()
+
+
+def k3_in_loss(batch, beta=0.1):
+    gap = -log_ratio(batch)
+    return policy_gradient(batch, batch.total_rewards()) + beta * (gap.exp() - gap - 1).sum(1).mean()
+
+
+def forgotten(batch, kl_coef=0.1):
+    """Computes a penalty and never adds it."""
+    _ = kl_coef * log_ratio(batch).sum(1).mean()
+    return policy_gradient(batch, batch.total_rewards())
+
+
+def sequence_mean(batch):
+    rewards = batch.total_rewards()
+    per_token = (rewards - (rewards.sum() - rewards))[:, None] * batch.log_probs * batch.weights
+    return -(per_token.sum(1) / batch.weights.sum(1)).mean()  # leave-one-out in groups of two
+
+
+def sequence_mean_without_baseline(batch):
+    return -(batch.total_rewards() * (batch.log_probs * batch.weights).sum(1) / batch.weights.sum(1)).mean()
+
+
+def clamped_k3(batch, beta=0.1):
+    gap = -log_ratio(batch)
+    k3 = (gap.exp() - gap - 1).clamp(max=10)
+    return policy_gradient(batch, batch.total_rewards()) + beta * k3.sum(1).mean()
+
+
+def wrong_sign(batch, beta=0.1):
+    return policy_gradient(batch, batch.total_rewards() + beta * log_ratio(batch).sum(1).detach())
+
+
+@pytest.mark.parametrize(
+    ("loss", "term"),
+    [
+        (kl_in_reward, "reverse_kl"),
+        (k2_in_loss, "reverse_kl(frozen)"),
+        (k3_in_loss, "forward_kl(frozen)"),
+    ],
+)
+def test_each_estimator_of_the_kl_is_told_apart(loss, term):
+    found = audit(loss_target(loss), expect=f"reward - beta*{term}")
+    for world in (found.equal, found.variable):
+        assert world.exact
+        assert world.coefficients == pytest.approx({"reward": -1, term: 0.1}, abs=1e-9)
+        assert world.residual < 1e-13
+    assert found.met
+    (effect,) = found.effects
+    assert effect.acts
+    assert effect.change.coefficients == pytest.approx({term: 1}, abs=1e-9)
+
+
+def test_k1_in_the_loss_has_no_effect_on_policy_and_says_so():
+    found = audit(loss_target(k1_in_loss), expect="reward - beta*reverse_kl")
+    assert found.equal.coefficients == pytest.approx({"reward": -1}, abs=1e-9)
+    assert not found.met
+    assert "beta has no effect on-policy" in found.verdict
+    assert found.effects[0].acts  # off-policy the score does not average out
+
+
+def test_a_coefficient_that_is_never_applied():
+    found = audit(loss_target(forgotten))
+    assert not found.effects[0].acts
+    assert "kl_coef has no effect" in found.verdict
+    assert "on-policy" not in found.verdict.split("kl_coef")[1].split(";")[0]
+
+
+def test_sequence_means_weight_responses_by_one_over_length():
+    found = audit(sequence_mean)
+    assert found.variable.exact
+    assert found.variable.coefficients == pytest.approx({"reward_per_token": -1}, abs=1e-9)
+    assert found.equal.coefficients == pytest.approx({"reward": -0.5}, abs=1e-9)
+    assert "1/length" in found.verdict
+
+
+def test_length_normalised_rewards_without_a_baseline_are_another_objective():
+    found = audit(sequence_mean_without_baseline)
+    assert found.variable.coefficients == pytest.approx({"reward_over_length": -1}, abs=1e-9)
+
+
+def test_a_clamp_shows_far_from_the_reference():
+    assert audit(k3_in_loss).far_as_near
+    found = audit(clamped_k3)
+    assert set(found.equal.coefficients) == {"reward", "forward_kl(frozen)"}
+    assert not found.far_as_near
+    assert "far from the reference" in found.verdict
+
+
+def test_a_random_loss_is_refused():
+    with pytest.raises(ValueError, match="random"):
+        audit(lambda batch: batch.log_probs.sum() * torch.rand(()))
+
+
+def test_a_wrong_sign_is_not_what_was_expected():
+    found = audit(loss_target(wrong_sign), expect="reward - beta*reverse_kl")
+    assert found.equal.coefficients["reverse_kl"] == pytest.approx(-0.1)
+    assert not found.met
+    assert all(m.residual > 0.1 for m in found.expected)
+
+
+def test_off_policy_correctness_is_measured():
+    def corrected(batch):
+        ratio = ((batch.log_probs - batch.old_log_probs) * batch.weights).sum(1).exp()
+        return -(ratio * batch.total_rewards()).mean()
+
+    assert audit(corrected).off_policy_as_on
+    assert not audit(kl_in_reward).off_policy_as_on
+
+
+def test_klsim_grpo_rescales_prompts_by_the_groups_standard_deviation():
+    found = audit(load_target("klsim:grpo"))
+    assert found.std_normalised
+    assert min(found.prompt_weights) == pytest.approx(1)  # at p = 1/2
+    assert found.prompt_weights[0] > 1.1
+    assert "standard deviation" in found.verdict
+    assert not audit(load_target("klsim:rloo")).std_normalised
+
+
+def test_the_variance_of_reinforce_is_above_the_best_baselines():
+    with_baseline = audit(load_target("klsim:rloo")).variance
+    assert with_baseline is not None
+    assert with_baseline > 1
+
+    def best(batch):  # the optimal constant baseline cannot beat itself
+        return policy_gradient(batch, batch.total_rewards() - 0.5)
+
+    assert audit(best).variance >= 1 - 1e-9
+    assert audit(kl_in_reward).variance is None
+
+
+def test_training_ends_at_the_closed_form():
+    found = audit(loss_target(kl_in_reward))
+    assert found.end["sequence tilt"] < 1e-2 < found.end["token tilt"]
+
+
+def test_float32_losses_are_still_identified():
+    def single(batch):
+        total = (batch.log_probs.float() * batch.weights.float()).sum(1)
+        return -(batch.total_rewards().float() * total).mean()
+
+    found = audit(single)
+    assert found.equal.exact
+    assert set(found.equal.coefficients) == {"reward"}
+
+
+def test_what_is_no_combination_is_not_called_one():
+    def odd(batch):
+        return ((batch.log_probs * batch.weights).sum(1) ** 3 * batch.total_rewards()).mean()
+
+    found = audit(odd)
+    assert not found.equal.exact
+    assert "no combination" in combination_text(found.equal)
+    assert found.equal.residual > 1e-2
+
+
+def test_a_loss_without_gradient():
+    found = audit(lambda batch: batch.log_probs.detach().sum())
+    assert found.equal.coefficients == {}
+    assert "descends 0" in found.verdict
+
+
+def test_json_has_plain_values():
+    import json
+
+    text = json.dumps(as_json(audit(loss_target(forgotten), expect="reward")))
+    assert json.loads(text)["met"] is True
+
+
+def test_assert_gradient():
+    assert_gradient(kl_in_reward, expect="reward - beta*reverse_kl", beta=0.3)
+    with pytest.raises(AssertionError) as failure:
+        assert_gradient(k3_in_loss, expect="reward - beta*reverse_kl", beta=0.3)
+    message = str(failure.value)
+    assert "0.3 forward_kl(frozen)" in message
+    assert "beta = 0.3, per unit: 1 forward_kl(frozen)" in message
+    assert "does not descend" in message
+    with pytest.raises(AssertionError):
+        assert_gradient(sequence_mean, expect="reward")
+    assert_gradient(sequence_mean, expect="reward", lengths="equal")
+
+
+def test_a_flat_loss_meets_nothing():
+    with pytest.raises(AssertionError):
+        assert_gradient(lambda batch: 0.0 * batch.log_probs.sum(), expect="reward")
+
+
+@pytest.mark.parametrize(
+    ("text", "coefficients"),
+    [
+        ("reward", {"reward": 1}),
+        ("reward - beta*reverse_kl(frozen)", {"reward": 1, "reverse_kl(frozen)": -0.1}),
+        ("-2*beta*forward_kl(teacher, frozen)", {"forward_kl(teacher, frozen)": -0.2}),
+        ("reward + 1e-3*entropy(frozen)", {"reward": 1, "entropy(frozen)": 1e-3}),
+        ("reward - reward", {"reward": 0}),
+        ("reward - (beta*reverse_kl - 2*-1*length)", {"reward": 1, "reverse_kl": -0.1, "length": -2}),
+    ],
+)
+def test_expectations(text, coefficients):
+    assert parse_expectation(text, {"beta": 0.1}).coefficients == pytest.approx(coefficients)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "write a sum"),
+        ("reward - ", "write a sum"),
+        ("reward - gamma*reverse_kl", "'gamma' is no finite number and no parameter"),
+        ("reward - beta*reverse_k1", "reverse_k1"),
+        ("__import__('os')", "__import__"),
+        ("reward + 1", "'1' is not a functional"),
+        ("1e999*reward", "finite"),
+        ("reward)", "write a sum"),
+        ("nan*reward", "finite"),
+    ],
+)
+def test_bad_expectations(text, says):
+    with pytest.raises(ValueError, match=says.replace("(", r"\(").replace(")", r"\)")):
+        parse_expectation(text, {"beta": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("grpo", "module:function"),
+        ("klsim:grop", "no such objective"),
+        ("missing.py:loss", "no file"),
+        ("math:nothing", "no function 'nothing'"),
+        ("no.such.module:loss", "no module"),
+        ("", "module:function"),
+    ],
+)
+def test_bad_targets(target, says):
+    with pytest.raises((ValueError, ModuleNotFoundError), match=f"(?i){says}"):
+        load_target(target)
+
+
+def test_bad_losses():
+    with pytest.raises(TypeError, match="loss: "):
+        audit(lambda batch: None)
+    with pytest.raises(ValueError, match=r"finite|NaN|nan"):
+        audit(lambda batch: batch.log_probs.sum() * math.nan)
+    with pytest.raises(ValueError, match="order"):
+        audit(lambda batch: (batch.log_probs[0] * batch.weights[0]).sum())
+    with pytest.raises(ValueError, match="lengths"):
+        audit(sequence_mean, lengths="some")
+
+
+def test_functions_from_files_with_options(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def loss(batch, scale=2.0):\n    return -scale * (batch.total_rewards() * batch.log_probs.sum(1)).mean()\n"
+    )
+    target = load_target(f"{file}:loss?scale=3")
+    assert target.parameters == {"scale": 3}
+    with pytest.raises(ValueError, match="no parameter 'size'"):
+        load_target(f"{file}:loss?size=3")
+
+
+def loss_target(function):
+    """A target whose numeric defaults are its parameters, as the command line makes it."""
+    from klsim.audit.targets import _from_function
+
+    return _from_function(function.__name__, function, {})
+
+
+def test_worlds_tell_the_library_apart():
+    """Columns of the library are further from dependent than the tolerance, so that a combination is unique."""
+    from klsim.audit.measure import EXACT, _columns
+
+    for kind in ("equal lengths", "variable lengths", "off-policy", "far"):
+        matrix = np.stack([c / np.linalg.norm(c) for c in _columns(kind).values()], axis=1)
+        assert np.linalg.svd(matrix, compute_uv=False)[-1] > 10 * EXACT

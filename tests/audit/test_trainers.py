@@ -1,0 +1,128 @@
+"""The audit on the loss code of installed trainers: known truths that it must find by itself."""
+
+import inspect
+import json
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from klsim.audit import audit, load_target
+from klsim.audit.gallery import GALLERY, gallery_markdown, write_gallery
+from klsim.cli import app
+
+pytest.importorskip("torch")
+trl = pytest.importorskip("trl")
+
+# TRL divides by the group's sample standard deviation + 1e-4: 1/sqrt(2) in mixed groups of two, half of all pairs' gap
+GROUPED = -1 / (2 * (np.sqrt(0.5) + 1e-4))
+FROZEN_REVERSE, FORWARD = "reverse_kl(frozen)", "forward_kl(frozen)"
+
+
+def test_trl_k3_is_the_forward_kl_with_frozen_visits():
+    found = audit(load_target("trl:grpo?loss_type=dr_grpo&beta=0.1&use_bias_correction_kl=false&scale_rewards=none"))
+    assert found.variable.exact
+    assert set(found.variable.coefficients) == {"reward", FORWARD}
+    # Dr. GRPO divides by the maximal length, 2; a group of two keeps half of the gradient without leave-one-out
+    assert found.variable.coefficients == pytest.approx({"reward": -1 / 4, FORWARD: 0.1 / 2}, rel=1e-6)
+    assert found.variable.residual < 1e-9
+    (effect,) = found.effects
+    assert effect.change.coefficients == pytest.approx({FORWARD: 0.5}, rel=1e-6)
+    assert "reverse" not in found.verdict
+
+
+def test_trl_bias_correction_makes_it_the_reverse_kl_with_frozen_visits():
+    found = audit(load_target("trl:grpo?loss_type=dr_grpo&beta=0.1&use_bias_correction_kl=true"))
+    assert found.equal.coefficients == pytest.approx({"reward": GROUPED / 2, FROZEN_REVERSE: 0.05}, rel=1e-6)
+    assert found.variable.exact
+    assert set(found.variable.coefficients) == {"reward", FROZEN_REVERSE}  # not the reverse KL of sequences
+
+
+def test_trl_rloo_with_its_kl_in_the_reward_is_the_reverse_kl_of_sequences():
+    found = audit(load_target("trl:rloo?beta=0.1"), expect="reward - beta*reverse_kl")
+    assert found.equal.coefficients == pytest.approx({"reward": -1, "reverse_kl": 0.1}, rel=1e-6)
+    assert found.met
+    assert not found.std_normalised
+
+
+def test_trl_grpo_rescales_prompts_and_weights_tokens_by_length():
+    found = audit(load_target("trl:grpo?loss_type=grpo"))
+    assert found.std_normalised
+    assert "reward_per_token" in found.variable.coefficients
+    assert "1/length" in found.verdict
+
+
+def test_trl_distillation_at_its_ends():
+    forward = audit(load_target("trl:distillation?beta=0")).equal
+    reverse = audit(load_target("trl:distillation?beta=1")).equal
+    assert set(forward.coefficients) == {"forward_kl(teacher, frozen)"}
+    assert set(reverse.coefficients) == {"reverse_kl(teacher, frozen)"}
+    assert set(audit(load_target("trl:gkd?beta=0.5")).equal.coefficients) == {"js(teacher, frozen)"}
+
+
+def test_the_gallery_misses_no_loss_type_of_the_installed_trl():
+    source = inspect.getsource(trl.GRPOTrainer._compute_loss)
+    named = set()
+    for found in re.findall(r"self\.loss_type (?:==|in) (\[[^\]]*\]|\"\w+\")", source):
+        named |= set(re.findall(r"\"(\w+)\"", found))
+    assert named
+    for kind in named:
+        assert any(t.startswith("trl:grpo") and f"loss_type={kind}" in t for t in GALLERY), kind
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("trl:ppo", "trl:ppo is not one of"),
+        ("trl:grpo?bta=1", "does not read 'bta'"),
+        ("trl:grpo?mask_truncated_completions=true", "does not read 'mask_truncated_completions'"),
+        ("trl:grpo?loss_type=nothing", "nothing"),
+        ("trl:gkd?alpha=1", "unknown option 'alpha'"),
+    ],
+)
+def test_bad_options(target, says):
+    with pytest.raises(ValueError, match=says):
+        audit(load_target(target))
+
+
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "def loss(batch, kl_coef=0.1):\n    return -(batch.total_rewards() * batch.log_probs.sum(1)).mean()\n"
+    )
+    run = CliRunner().invoke
+    fine = run(app, ["audit", "mine.py:loss", "--expect", "reward", "--report", "pages"])
+    assert fine.exit_code == 0, fine.output
+    assert "kl_coef has no effect" in " ".join(fine.output.split())
+    page = (tmp_path / "pages" / "audit.html").read_text()
+    assert "kl_coef" in page
+    assert "no effect" in page
+    missed = run(app, ["audit", "mine.py:loss", "--expect", "reward - kl_coef*reverse_kl", "--json"])
+    assert missed.exit_code == 1
+    told = json.loads(missed.stdout)
+    assert told["audits"][0]["met"] is False
+    for wrong in ([], ["mine.py:loss", "--gallery"], ["mine.py:nothing"], ["mine.py:loss", "--expect", "rewards"]):
+        assert run(app, ["audit", *wrong]).exit_code == 2
+
+
+def test_pages_escape_names(tmp_path):
+    from klsim.audit.measure import as_json
+    from klsim.audit.targets import Target
+    from klsim.report.html import write_audits
+
+    target = Target(
+        "<script>alert(1)</script>", lambda: lambda batch: -(batch.total_rewards() * batch.log_probs.sum(1)).mean()
+    )
+    text = write_audits([as_json(audit(target))], tmp_path).read_text()
+    assert "<script>alert(1)" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_what_cannot_be_audited_is_said(tmp_path):
+    found = {"verl:vanilla": "verl is not installed", "klsim:rloo": audit(load_target("klsim:rloo"))}
+    text = gallery_markdown(found)
+    assert "not audited: verl is not installed" in text
+    write_gallery(tmp_path / "gallery.md", found)
+    assert "klsim" in (tmp_path / "gallery.md").read_text().splitlines()[2]
