@@ -114,8 +114,8 @@ Written by `klsim audit --gallery`; do not edit. Audited: {", ".join(versions) o
 Each row is the exact expected gradient of the trainer's own loss code on enumerated token trees (binary rewards, one
 prompt a batch, groups of two), as the combination of population gradients that it is: a loss that descends
 `-1 reward + 0.1 reverse_kl` ascends `E[r] - 0.1 KL(pi‖ref)`. `frozen`: per token, over visited prefixes with their
-visits held fixed; `reward_per_token`: `E[(r - p)/|y|]`. "No functional": no combination of three in the library explains the
-gradient; the share of it left over by the nearest one is shown (`klsim audit` on the row's target prints that one).
+visits held fixed; `reward_per_token`: `E[(r - p)/|y|]`. "No functional": no combination of three in the library
+explains the gradient; the share of it left over by the nearest is shown (`klsim audit` on the row's target prints it).
 Columns: responses of equal length; the same with a policy far from the reference; variable lengths; responses of equal
 length by another policy; what one more unit of an option adds; the weights of `grad p` in groups of 8 as p varies ("by
 the group's std": `1/sqrt(p(1-p))` for large groups; whitening over a batch shows as the same, since a batch holds one

@@ -203,7 +203,7 @@ def random_prompts(
 ) -> list[PromptTree]:
     """Prompts with N(0, 1) logits everywhere; rewards 0/1 (both occur) or N(0, 1).
 
-    With ``near``, only the reference's logits are N(0, 1); all other policies' are the reference's plus ``near`` N(0, 1).
+    With ``near``, only the reference's logits are N(0, 1); other policies' are the reference's plus ``near`` N(0, 1).
     """
     rng = _validate.generator(rng)
     shapes = [(vocab**t, vocab) for t in range(horizon)]
