@@ -23,6 +23,7 @@ def assert_gradient(loss: Callable[..., Any], expect: str, *, lengths: str = "bo
     Raises:
         AssertionError: it does not; says what it descends instead. ValueError, TypeError: see `klsim.audit.audit`.
     """
+    __tracebackhide__ = True
     import inspect
 
     from klsim.audit import audit

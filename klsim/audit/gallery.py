@@ -119,8 +119,12 @@ explains the gradient; the share of it left over by the nearest is shown (`klsim
 Columns: responses of equal length; the same with a policy far from the reference; variable lengths; responses of equal
 length by another policy; what one more unit of an option adds; the weights of `grad p` in groups of 8 as p varies ("by
 the group's std": `1/sqrt(p(1-p))` for large groups; whitening over a batch shows as the same, since a batch holds one
-prompt). TRL computes advantages while it generates: they are those that it documents. In groups of two, the standard
-deviation of a mixed group is the constant `1/sqrt 2`, hence the factor `1/(2 sqrt 2) = 0.354`.
+prompt). TRL computes advantages while it generates: they are those that it documents.
+
+Constants: in groups of two, the standard deviation of a mixed group is `1/sqrt 2`, and responses of equal length have
+two tokens, so that a mean over tokens is half the sum: hence `1/(2 sqrt 2) = 0.354`. With importance sampling by
+sequence, the bias-corrected KL of responses with T tokens is `1/T^2 reverse_kl + (T-1)/T^2 forward_kl(frozen)` (found
+for T = 2, 3, 4 in the tests): the longer they are, the more of it is the forward KL again.
 
 {gallery_markdown(audits)}"""
     write_atomically(path, text)

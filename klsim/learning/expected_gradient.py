@@ -48,6 +48,9 @@ __all__ = [
 Levels = Sequence[np.ndarray]
 LossFunction = Callable[[TokenBatch], Any]
 
+CHECKED_BATCHES = 6
+"""How many random batches are evaluated again and reordered before a loss is taken for a function of a multiset."""
+
 
 @dataclass(frozen=True)
 class PromptTree:
@@ -399,16 +402,16 @@ def _finite(gradient: np.ndarray) -> np.ndarray:
     return gradient
 
 
+def _one(loss: LossFunction, made: _Batches, rows: Any, flags: Any) -> tuple[np.ndarray, float]:
+    """Gradient and value on one batch."""
+    return _add(np.zeros(made.problem.tables["policy"].shape), 0.0, [_scalar(loss(made.batch(rows, flags)))], made)
+
+
 def _sampled(
     loss: LossFunction, made: _Batches, sources: Any, flags: Any, samples: int, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, float]]:
-    out = []
-    for rows in itertools.islice(_draws(sources, rng), _validate.integer("samples", samples, low=2)):
-        value = 0.0
-        gradient = np.zeros(made.problem.tables["policy"].shape)
-        gradient, value = _add(gradient, value, [_scalar(loss(made.batch(rows, flags)))], made)
-        out.append((gradient, value))
-    return out
+    batches = itertools.islice(_draws(sources, rng), _validate.integer("samples", samples, low=2))
+    return [_one(loss, made, rows, flags) for rows in batches]
 
 
 def _draws(sources: Any, rng: np.random.Generator) -> Iterator[Any]:
@@ -420,19 +423,27 @@ def _draws(sources: Any, rng: np.random.Generator) -> Iterator[Any]:
 
 
 def _check_order(loss: LossFunction, made: _Batches, sources: Any, flags: Any, rng: np.random.Generator) -> None:
-    """One random batch again, and in another order: a loss is a function, and a multiset has no order."""
+    """Some random batches again, and in another order: a loss is a function, and a multiset has no order."""
     import torch
 
-    rows = next(_draws(sources, rng))
-    order = torch.tensor(rng.permutation(len(rows)))
-    with torch.no_grad():
-        one, again, more = (float(_scalar(loss(made.batch(rows, flags)))) for _ in range(3))
-        if not one == again == more and not math.isnan(one):
-            raise ValueError(f"loss: is random ({one}, {again} and {more} for the same responses)")
-        two = float(_scalar(loss(made.batch(rows[order], None if flags is None else flags[order]))))
+    draws = _draws(sources, rng)
+    for _ in range(CHECKED_BATCHES):
+        rows = next(draws)
+        order = torch.tensor(rng.permutation(len(rows)))
+        first = _one(loss, made, rows, flags)
+        for _ in range(3):
+            _differ("is random", first, _one(loss, made, rows, flags))
+        other = _one(loss, made, rows[order], None if flags is None else flags[order])
+        _differ("depends on the order of the responses", first, other)
+
+
+def _differ(rule: str, one: tuple[np.ndarray, float], two: tuple[np.ndarray, float]) -> None:
     # 1e-5 leaves room for losses that compute in float32
-    if not math.isclose(one, two, rel_tol=1e-5, abs_tol=1e-7):
-        raise ValueError(f"loss: depends on the order of the responses ({one} and {two} for the same ones)")
+    if not np.allclose(one[1], two[1], rtol=1e-5, atol=1e-7, equal_nan=True):
+        raise ValueError(f"loss: {rule} ({one[1]:.6g} and {two[1]:.6g} for the same responses)")
+    gap = float(np.linalg.norm(one[0] - two[0]))
+    if gap > 1e-5 * float(np.linalg.norm(one[0])) + 1e-7:
+        raise ValueError(f"loss: {rule} (for the same responses, gradients are {gap:.3g} apart)")
 
 
 def _in_logits(gradient: np.ndarray, problem: TreeProblem, law: str) -> np.ndarray:

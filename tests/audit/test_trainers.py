@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from klsim.audit import audit, load_target
 from klsim.audit.gallery import GALLERY, gallery_markdown, write_gallery
 from klsim.cli import app
+from klsim.learning import TreeProblem, expected_gradient, explain, random_prompts
 
 pytest.importorskip("torch")
 trl = pytest.importorskip("trl")
@@ -44,6 +45,23 @@ def test_trl_rloo_with_its_kl_in_the_reward_is_the_reverse_kl_of_sequences():
     assert found.equal.coefficients == pytest.approx({"reward": -1, "reverse_kl": 0.1}, rel=1e-6)
     assert found.met
     assert not found.std_normalised
+
+
+@pytest.mark.parametrize("length", [2, 3, 4])
+def test_trl_bias_correction_by_sequence_becomes_the_forward_kl_again(length):
+    """The sequence's ratio weights every token's k3: 1/T of the sequence's score, not the token's own."""
+
+    def loss(beta):
+        return load_target(f"trl:grpo?loss_type=grpo&importance_sampling_level=sequence&beta={beta}").loss()
+
+    prompts = [random_prompts(1, 710 + seed, horizon=length, vocab=2, eos=None, near=0.5) for seed in range(4)]
+    problems = [TreeProblem(p) for p in prompts]
+    with_kl, without = (
+        [expected_gradient(loss(beta), p, group_size=2).gradient for p in problems] for beta in (1.0, 0.0)
+    )
+    found = explain([a - b for a, b in zip(with_kl, without)], problems, ["reverse_kl", FORWARD])
+    assert found.residual < 1e-9
+    assert found.coefficients == pytest.approx({"reverse_kl": length**-2, FORWARD: (length - 1) / length**2}, rel=1e-6)
 
 
 def test_trl_grpo_rescales_prompts_and_weights_tokens_by_length():
