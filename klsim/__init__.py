@@ -13,19 +13,23 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "audit",
     "best_of_n",
     "claims",
     "distributions",
     "divergences",
     "estimators",
+    "frontier",
     "learning",
     "mass_balance",
     "memoryless",
+    "objectives",
     "optima",
     "planning",
     "problems",
     "report",
     "spaces",
+    "testing",
 ]
 
 

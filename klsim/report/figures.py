@@ -46,7 +46,19 @@ from klsim.claims.paper import missing_modules
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["COLOURS", "Drawn", "Figure", "FigureTask", "Figures", "Run", "Table", "figure_set", "style", "write_figure"]
+__all__ = [
+    "COLOURS",
+    "Drawn",
+    "Figure",
+    "FigureTask",
+    "Figures",
+    "Run",
+    "Table",
+    "figure_set",
+    "save_figure",
+    "style",
+    "write_figure",
+]
 
 # Okabe and Ito's palette: distinct for every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -319,26 +331,44 @@ def write_figure(made: Figure, table: Table, out: Path, folder: Path, run: Run) 
     Raises:
         ValueError: a column holds NaN.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
     _reject_nan(made.name, table)
     base = out / folder
     text = table.to_csv()
     write_atomically(base / f"{made.name}.csv", text)
-    with matplotlib.rc_context(rc=style()):
-        canvas = Canvas(figsize=made.size, layout="constrained")
-        FigureCanvasAgg(canvas)
-        assert made.drawing is not None
-        made.drawing(Table.from_csv(text), canvas)
-        for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-            buffer = io.BytesIO()
-            canvas.savefig(buffer, format=suffix, metadata=metadata)
-            _write_bytes(base / f"{made.name}.{suffix}", buffer.getvalue())
+    drawing = made.drawing
+    assert drawing is not None
+    for suffix in ("svg", "png"):
+        save_figure(base / f"{made.name}.{suffix}", lambda canvas: drawing(Table.from_csv(text), canvas), made.size)
     about = {"title": made.title, "caption": made.caption, "seed": run.seed, "full": run.full}
     write_atomically(base / f"{made.name}.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return tuple((folder / f"{made.name}.{suffix}").as_posix() for suffix in ("svg", "png", "csv", "json"))
+
+
+def save_figure(path: Path, drawing: Callable[[Any], None], size: tuple[float, float] = (7.0, 4.2)) -> None:
+    """Draw one figure in klsim's style into a ``.svg``, ``.png`` or ``.pdf`` file, atomically.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in _METADATA:
+        raise ValueError(f"{path}: a figure's name ends in {', '.join('.' + k for k in _METADATA)}")
+    with matplotlib.rc_context(rc=style()):
+        canvas = Canvas(figsize=size, layout="constrained")
+        FigureCanvasAgg(canvas)
+        drawing(canvas)
+        buffer = io.BytesIO()
+        canvas.savefig(buffer, format=kind, metadata=_METADATA[kind])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_bytes(path, buffer.getvalue())
+
+
+# without dates and versions: the same bytes from the same table
+_METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
 def _reject_nan(name: str, table: Table) -> None:

@@ -12,7 +12,7 @@ from klsim.claims.certificate import findings, write_atomically
 from klsim.claims.counterexample import script
 from klsim.report.prose import to_html
 
-__all__ = ["write_audits", "write_report"]
+__all__ = ["write_audits", "write_frontier", "write_report"]
 
 _BADGES = {
     "holds": ("✓", "holds"),
@@ -53,6 +53,14 @@ def write_audits(audits: Sequence[Mapping[str, Any]], out: Path) -> Path:
     text = _environment().get_template("audit.html").render(audits=audits, papers=[], certificate=None, here="audit")
     write_atomically(out / "audit.html", text)
     return out / "audit.html"
+
+
+def write_frontier(found: Mapping[str, Any], source: str, out: Path) -> Path:
+    """Write ``out/frontier.html`` from `klsim.frontier.as_json`, next to ``out/frontier/frontier.svg``."""
+    page = _environment().get_template("frontier.html")
+    text = page.render(f=found, source=source, papers=[], certificate=None, here="frontier")
+    write_atomically(out / "frontier.html", text)
+    return out / "frontier.html"
 
 
 def _environment() -> Any:

@@ -1,0 +1,175 @@
+"""Empirical log-partition functions of many prompts on a grid of inverse temperatures, with their jackknife."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+__all__ = ["best_of_n_sums", "log_partitions", "tilted_moments"]
+
+
+@numba.njit(cache=True)
+def _loo_log_sum(weights, total, top, gap, scale):
+    """``sum_j log(total - w_j)``; the sum without the unique largest weight is formed without cancellation.
+
+    ``gap``: exponents of the weights; ``scale``: what multiplied them, to redo the sum if it underflows.
+    """
+    rest = 0.0
+    for j in range(weights.size):
+        if j != top:
+            rest += weights[j]
+    if rest > 1e-280:
+        out = math.log(rest)
+    else:
+        second = -np.inf
+        for j in range(weights.size):
+            if j != top:
+                second = max(second, gap[j])
+        rest = 0.0
+        for j in range(weights.size):
+            if j != top:
+                rest += math.exp(scale * (gap[j] - second))
+        out = math.log(rest) + scale * second
+    out += (weights.size - 1) * math.log(total)
+    product = 1.0
+    for j in range(weights.size):
+        if j != top:
+            product *= 1.0 - weights[j] / total  # w_j <= total/2: no cancellation
+            if product < 1e-250:
+                out += math.log(product)
+                product = 1.0
+    return out + math.log(product)
+
+
+@numba.njit(cache=True)
+def _jackknifed(weights, top, gap, scale):
+    """``n L - (n-1) mean_j L_(-j)`` for ``L = log mean w``; the plain ``L`` for one sample."""
+    n = weights.size
+    total = 0.0
+    for j in range(n):
+        total += weights[j]
+    plain = math.log(total / n)
+    if n == 1:
+        return plain, plain
+    without = _loo_log_sum(weights, total, top, gap, scale) / n - math.log(n - 1.0)
+    return plain, n * plain - (n - 1) * without
+
+
+@numba.njit(cache=True, parallel=True)
+def log_partitions(reward, starts, members, block_starts, base, octaves):
+    """Sums over the prompts of each block of ``log mean exp(lam r)`` on ``lam = base * 2^o``.
+
+    ``reward`` holds prompts one after the other, prompt ``i`` at ``starts[i]:starts[i+1]``; block ``b`` the prompts
+    ``members[block_starts[b]:block_starts[b+1]]``. Three values each: plain, jackknifed, jackknifed on halves.
+    Weights of an octave are the squares of those below: few exponentials, at most ``2^octaves`` roundings.
+    """
+    blocks = block_starts.size - 1
+    out = np.zeros((blocks, octaves * base.size, 3))
+    for b in numba.prange(blocks):
+        for i in range(block_starts[b], block_starts[b + 1]):
+            r = reward[starts[members[i]] : starts[members[i] + 1]]
+            n = r.size
+            half = n // 2
+            top = np.argmax(r)
+            gap = r - r[top]
+            left, right = gap[:half], gap[half:]
+            left_top = np.argmax(left) if half > 0 else 0
+            right_top = np.argmax(right)
+            weights = np.empty(n)
+            for g in range(base.size):
+                lam = base[g]
+                for j in range(n):
+                    weights[j] = math.exp(lam * gap[j])
+                for o in range(octaves):
+                    k = o * base.size + g
+                    shift = lam * r[top]
+                    plain, full = _jackknifed(weights, top, gap, lam)
+                    out[b, k, 0] += shift + plain
+                    out[b, k, 1] += shift + full
+                    if half > 0:
+                        out[b, k, 2] += shift + 0.5 * (
+                            _half(weights[:half], left_top, left, lam) + _half(weights[half:], right_top, right, lam)
+                        )
+                    lam *= 2.0
+                    for j in range(n):
+                        weights[j] *= weights[j]
+    return out
+
+
+@numba.njit(cache=True)
+def _half(weights, top, gap, lam):
+    """The jackknifed log-mean of a half, whose weights may all have underflowed."""
+    if weights[top] > 1e-280:
+        return _jackknifed(weights, top, gap, lam)[1]
+    own = gap - gap[top]
+    return lam * gap[top] + _jackknifed(np.exp(lam * own), top, own, lam)[1]
+
+
+@numba.njit(cache=True, parallel=True)
+def tilted_moments(reward, starts, lams):
+    """Mean reward, KL to the samples and effective sample size of every prompt's tilt, ``(prompts, lams, 3)``."""
+    out = np.empty((starts.size - 1, lams.size, 3))
+    for i in numba.prange(starts.size - 1):
+        r = reward[starts[i] : starts[i + 1]]
+        top = r.max()
+        for k in range(lams.size):
+            total = squares = first = 0.0
+            for j in range(r.size):
+                w = math.exp(lams[k] * (r[j] - top))
+                total += w
+                squares += w * w
+                first += w * (r[j] - top)
+            mean = first / total
+            out[i, k, 0] = top + mean
+            out[i, k, 1] = max(lams[k] * mean - math.log(total / r.size), 0.0)
+            out[i, k, 2] = total * total / squares
+    return out
+
+
+@numba.njit(cache=True)
+def _log_choose(log_factorial, n, k):
+    return log_factorial[n] - log_factorial[k] - log_factorial[n - k] if 0 <= k <= n else -np.inf
+
+
+@numba.njit(cache=True, parallel=True)
+def best_of_n_sums(reward, starts, members, block_starts, counts, log_factorial):
+    """Sums over each block of every prompt's best-of-N reward, KL to the samples, and win rate, ``(blocks, Ns, 3)``.
+
+    Rewards are sorted within a prompt. Reward and win rate are U-statistics (unbiased); the win rate needs
+    ``N < n``, else the law of the samples is used. Layout as in `log_partitions`.
+    """
+    blocks = block_starts.size - 1
+    out = np.zeros((blocks, counts.size, 3))
+    for b in numba.prange(blocks):
+        for i in range(block_starts[b], block_starts[b + 1]):
+            r = reward[starts[members[i]] : starts[members[i] + 1]]
+            n = r.size
+            for k in range(counts.size):
+                size = counts[k]
+                best = kl = shared = plain_win = 0.0
+                first = 0
+                while first < n:
+                    last = first + 1
+                    while last < n and r[last] == r[first]:
+                        last += 1
+                    all_sets = _log_choose(log_factorial, n, size)
+                    mass = math.exp(_log_choose(log_factorial, last, size) - all_sets) - (
+                        math.exp(_log_choose(log_factorial, first, size) - all_sets) if first >= size else 0.0
+                    )
+                    best += mass * r[first]
+                    high, low = last / n, first / n
+                    law = high**size - low**size
+                    if law > 0.0:
+                        kl += law * math.log(law / (high - low))
+                    plain_win += law * 0.5 * (high + low)
+                    if size < n:  # (N+1)-subsets: one draw against the best of the others
+                        every = _log_choose(log_factorial, n, size + 1)
+                        shared += 0.5 * (last - first) * math.exp(_log_choose(log_factorial, last - 1, size) - every)
+                        shared += 0.5 * (last - first) * math.exp(_log_choose(log_factorial, first, size) - every)
+                    first = last
+                out[b, k, 0] += best
+                out[b, k, 1] += max(kl, 0.0)
+                out[b, k, 2] += 1.0 - shared / (size + 1) if size < n else plain_win
+    return out
