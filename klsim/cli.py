@@ -492,7 +492,7 @@ def _show_frontier(
         write_atomically(csv, points.to_csv())
         typer.echo(f"written: {csv}", err=as_json)
     if figure is not None:
-        figures.save_figure(figure, lambda canvas: drawing(points, canvas))
+        figures.save_figure([figure], lambda canvas: drawing(points, canvas))
         typer.echo(f"written: {figure}", err=as_json)
     if page is not None:
         from klsim.report.html import write_frontier

@@ -14,12 +14,15 @@ from klsim.claims.certificate import write_atomically
 from klsim.claims.parallel import execute
 from klsim.distributions import log_normalize, sample
 from klsim.frontier.estimate import Frontier, estimate
+from klsim.optima import Optimum, kl_regularized
+from klsim.problems.token_tree import sequence_log_probs
 
 __all__ = [
     "FAMILIES",
     "Cell",
     "coverage",
     "exact_frontier",
+    "exact_kl",
     "population",
     "simulate",
     "write_coverage",
@@ -56,39 +59,30 @@ def population(family: str, seed: int = 0) -> Population:
         return Population(np.full(reward.shape, -math.log(200)), reward)
     vocab, horizon = 4, 3
     levels = [log_normalize(rng.normal(size=(POPULATION, vocab**t, vocab))) for t in range(horizon)]
-    log_ref = np.zeros((POPULATION, 1))
-    for level in levels:  # the law of whole responses
-        log_ref = (log_ref[:, :, None] + level).reshape(POPULATION, -1)
+    log_ref = sequence_log_probs(levels)
     return Population(log_ref, rng.uniform(size=log_ref.shape) ** 2)
-
-
-def _log_partitions(laws: Population, lam: float) -> tuple[np.ndarray, np.ndarray]:
-    """``log Z`` and mean reward of every prompt's tilt."""
-    x = laws.log_ref + lam * laws.reward
-    top = x.max(axis=1, keepdims=True)
-    weight = np.exp(x - top)
-    total = weight.sum(axis=1)
-    return top[:, 0] + np.log(total), (weight * laws.reward).sum(axis=1) / total
 
 
 def exact_frontier(laws: Population, budget: float) -> tuple[float, float]:
     """``(reward, beta)`` at a mean KL of ``budget`` nats with one shared beta, by root finding."""
+    beta = _solve(laws, lambda found: float(np.mean(found.kl)) - budget)
+    return float(np.mean(kl_regularized(laws.log_ref, laws.reward, beta).reward)), beta
+
+
+def exact_kl(laws: Population, reward: float) -> float:
+    """The mean KL that the frontier needs for a mean reward, nats."""
+    beta = _solve(laws, lambda found: float(np.mean(found.reward)) - reward)
+    return float(np.mean(kl_regularized(laws.log_ref, laws.reward, beta).kl))
+
+
+def _solve(laws: Population, gap: Callable[[Optimum], float]) -> float:
+    """The shared beta where a quantity that falls with it is 0."""
     from scipy.optimize import brentq
 
-    def kl(log_lam: float) -> float:
-        log_z, reward = _log_partitions(laws, math.exp(log_lam))
-        return float(np.mean(math.exp(log_lam) * reward - log_z))
+    def at(log_beta: float) -> float:
+        return gap(kl_regularized(laws.log_ref, laws.reward, math.exp(log_beta)))
 
-    lam = math.exp(brentq(lambda x: kl(x) - budget, -15.0, 15.0, xtol=1e-12))
-    return float(_log_partitions(laws, lam)[1].mean()), 1 / lam
-
-
-def _exact_kl(laws: Population, reward: float) -> float:
-    from scipy.optimize import brentq
-
-    log_lam = brentq(lambda x: float(_log_partitions(laws, math.exp(x))[1].mean()) - reward, -15.0, 15.0, xtol=1e-12)
-    log_z, mean = _log_partitions(laws, math.exp(log_lam))
-    return float(np.mean(math.exp(log_lam) * mean - log_z))
+    return math.exp(brentq(at, -15.0, 15.0, xtol=1e-12))
 
 
 def _policy(laws: Population) -> np.ndarray:
@@ -120,7 +114,7 @@ def _truths(laws: Population) -> dict[str, float]:
     p = np.exp(policy)
     reward = float((p * laws.reward).sum(axis=1).mean())
     kl = float((p * (policy - laws.log_ref)).sum(axis=1).mean())
-    needed = _exact_kl(laws, reward)
+    needed = exact_kl(laws, reward)
     out = {f"reward at {b:g} nats": exact_frontier(laws, b)[0] for b in BUDGETS if b < _most(laws)}
     return out | {
         "policy: reward": reward,

@@ -291,7 +291,7 @@ class _Samples:
             raise ValueError(f"reward: all {len(reward)} rewards are {low:g}: no KL buys any reward")
         order = rng.permutation(len(reward))  # halves must not depend on the order of the file
         order = order[np.argsort(codes[order], kind="stable")]
-        self.middle = low  # only differences matter: keep them exact
+        self.lowest = low  # only differences matter: keep them exact
         self.reward = reward[order] - low
         self.scale = high - low
         self.starts = np.concatenate([[0], np.cumsum(counts)])
@@ -378,8 +378,8 @@ class _Bootstrap:
         blocks = len(sizes)
         self.sizes, self.resamples = sizes, resamples
         self.seed = int(rng.integers(2**63))
-        wide = float(stats.t.ppf(0.5 + level / 2, blocks - 1)) * math.sqrt(blocks / (blocks - 1))
-        self.tail = float(stats.norm.cdf(-wide))
+        self.width = float(stats.t.ppf(0.5 + level / 2, blocks - 1)) * math.sqrt(blocks / (blocks - 1))
+        self.tail = float(stats.norm.cdf(-self.width))
 
     def means(self, sums: np.ndarray) -> np.ndarray:
         """Resampled means, ``(resamples, columns)``, of block sums ``(blocks, columns)``; the same draws every time."""
@@ -444,8 +444,7 @@ def _estimate(
         notes.append(f"intervals over {prompts} prompts are rough")
     if prompts > MAX_BLOCKS:
         notes.append(f"prompts are resampled in {MAX_BLOCKS} random blocks")
-    values = np.unique(data.reward)
-    binary = bool(values.size == 2 and data.middle == 0 and data.scale == 1)
+    binary = data.lowest == 0 and data.scale == 1 and bool(np.all((data.reward == 0) | (data.reward == 1)))
     policy = None
     if per_policy is not None and trained is not None:
         policy = _policy(data, dual, per_policy, len(trained["policy_reward"]))
@@ -491,7 +490,7 @@ class _Dual:
         self.mean = logs[:, :, 1].sum(axis=0) / total
         # halves minus all, block by block
         self.moved = logs[:, :, 2] - logs[:, :, 1]
-        self.sizes, self.scale, self.offset = data.block_sizes, data.scale, data.middle
+        self.sizes, self.scale, self.offset = data.block_sizes, data.scale, data.lowest
 
     def in_units(self, e: Estimate) -> Estimate:
         """From [0, 1] to the user's units of reward."""
@@ -510,19 +509,12 @@ class _Dual:
         moved = self.moved[:, near] / self.lam[near]
         halves = float(moved.sum() / self.total)
         noise = float(np.std(moved - halves * self.sizes, ddof=1)) * math.sqrt(len(moved)) / self.total
-        z = -_normal_quantile(self.boot.tail)
-        stderr = (found.high - found.low) / (2 * z)
+        stderr = (found.high - found.low) / (2 * self.boot.width)
         if budget >= self.limit or edge:
             return halves, f"these samples show at most {self.limit:.3g} nats"
         if math.hypot(halves, noise) > TRUSTED_SHARE * stderr:
             return halves, "too few samples a prompt: the estimate still moves with their number"
         return halves, ""
-
-
-def _normal_quantile(p: float) -> float:
-    from scipy import special
-
-    return float(special.ndtri(p))
 
 
 def _point(data: _Samples, dual: _Dual, budget: float) -> FrontierPoint:
@@ -531,7 +523,7 @@ def _point(data: _Samples, dual: _Dual, budget: float) -> FrontierPoint:
     reward, lam, halves, reason = dual.reward_at(budget)
     moments = tilted_moments(data.reward, data.starts, np.array([lam]))[:, 0]
     spread = np.quantile(moments[:, :2], [0.1, 0.5, 0.9], axis=0)
-    r10, r50, r90 = (float(data.middle + data.scale * x) for x in spread[:, 0])
+    r10, r50, r90 = (float(data.lowest + data.scale * x) for x in spread[:, 0])
     k10, k50, k90 = (float(x) for x in spread[:, 1])
     return FrontierPoint(
         budget,
@@ -576,8 +568,8 @@ def _policy(data: _Samples, dual: _Dual, per_prompt: np.ndarray, samples: int) -
     sums = data.block_sums(per_prompt)
     reward, k1, k3_ = (sums.sum(axis=0) / dual.total).tolist()
     resampled = dual.boot.means(sums)
-    own = (reward - data.middle) / data.scale
-    own_resampled = (resampled[:, 0] - data.middle) / data.scale
+    own = (reward - data.lowest) / data.scale
+    own_resampled = (resampled[:, 0] - data.lowest) / data.scale
     around = dual.boot.around
     needed = around(float(_dual_kl(own, dual.mean, dual.lam)), _dual_kl(own_resampled, dual.resampled, dual.lam))
     spent = max(k1, 0.0)

@@ -18,7 +18,7 @@ A paper's ``figures.py``::
 
 The drawing sees only what the CSV holds, so every curve can be checked against it. A run with
 ``run.full`` uses the paper's own sizes; `Run.stage` keeps finished parts of it on disk, so that a
-killed run resumes. The same seed gives the same CSV bytes.
+killed run resumes. The same seed gives the same CSV bytes on one machine; another may round the last digits differently.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import tempfile
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,9 @@ __all__ = [
     "style",
     "write_figure",
 ]
+
+# Without dates and versions: the same bytes from the same table.
+_METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 # Okabe and Ito's palette: distinct for every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -337,15 +340,15 @@ def write_figure(made: Figure, table: Table, out: Path, folder: Path, run: Run) 
     write_atomically(base / f"{made.name}.csv", text)
     drawing = made.drawing
     assert drawing is not None
-    for suffix in ("svg", "png"):
-        save_figure(base / f"{made.name}.{suffix}", lambda canvas: drawing(Table.from_csv(text), canvas), made.size)
+    files = [base / f"{made.name}.{suffix}" for suffix in ("svg", "png")]
+    save_figure(files, lambda canvas: drawing(Table.from_csv(text), canvas), made.size)
     about = {"title": made.title, "caption": made.caption, "seed": run.seed, "full": run.full}
     write_atomically(base / f"{made.name}.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return tuple((folder / f"{made.name}.{suffix}").as_posix() for suffix in ("svg", "png", "csv", "json"))
 
 
-def save_figure(path: Path, drawing: Callable[[Any], None], size: tuple[float, float] = (7.0, 4.2)) -> None:
-    """Draw one figure in klsim's style into a ``.svg``, ``.png`` or ``.pdf`` file, atomically.
+def save_figure(files: Sequence[Path], drawing: Callable[[Any], None], size: tuple[float, float] = (7.0, 4.2)) -> None:
+    """Draw one figure in klsim's style, once, and write it atomically to ``.svg``, ``.png`` or ``.pdf`` files.
 
     Raises:
         ValueError: another suffix.
@@ -354,21 +357,19 @@ def save_figure(path: Path, drawing: Callable[[Any], None], size: tuple[float, f
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in _METADATA:
-        raise ValueError(f"{path}: a figure's name ends in {', '.join('.' + k for k in _METADATA)}")
+    kinds = [file.suffix.lower().removeprefix(".") for file in files]
+    for file, kind in zip(files, kinds):
+        if kind not in _METADATA:
+            raise ValueError(f"{file}: a figure's name ends in {', '.join('.' + k for k in _METADATA)}")
     with matplotlib.rc_context(rc=style()):
         canvas = Canvas(figsize=size, layout="constrained")
         FigureCanvasAgg(canvas)
         drawing(canvas)
-        buffer = io.BytesIO()
-        canvas.savefig(buffer, format=kind, metadata=_METADATA[kind])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_bytes(path, buffer.getvalue())
-
-
-# without dates and versions: the same bytes from the same table
-_METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
+        for file, kind in zip(files, kinds):
+            buffer = io.BytesIO()
+            canvas.savefig(buffer, format=kind, metadata=_METADATA[kind])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write_bytes(file, buffer.getvalue())
 
 
 def _reject_nan(name: str, table: Table) -> None:
