@@ -18,7 +18,7 @@ A paper's ``figures.py``::
 
 The drawing sees only what the CSV holds, so every curve can be checked against it. A run with
 ``run.full`` uses the paper's own sizes; `Run.stage` keeps finished parts of it on disk, so that a
-killed run resumes. The same seed gives the same CSV bytes on one machine; another may round the last digits differently.
+killed run resumes. The same seed gives the same CSV bytes on one machine; others may round differently.
 """
 
 from __future__ import annotations
