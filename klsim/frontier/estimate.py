@@ -8,10 +8,15 @@ KL of ``b`` nats is the dual
 
 attained by one shared ``beta = 1/lam``. ``L_i`` is the log of a mean over the n samples of a prompt: its bias of order
 1/n is removed by the delete-one jackknife, and what is left is watched: the same estimate from halves of the samples
-moves by at least the remaining bias, if that falls like 1/n or faster. A budget is *trusted* if that move, with its own
-standard error, is at most half the standard error of the estimate, and if the budget is below what n samples can show
-(``log n``, less where the best rewards tie). Intervals are bootstraps over prompts (expanded percentile, Hesterberg
-2015); with more than `MAX_BLOCKS` prompts, over random blocks of them.
+moves by at least the remaining bias, if that falls like 1/n or faster. A budget b is *trusted* if
+
+* that move and its own standard error add up to at most half the standard error of the estimate,
+* at least ``sqrt n`` of the n samples carry the tilt (about ``n e^-b`` do, so b is at most ``log(n)/2``), and
+* b is below what n samples can show at all (``log n``, less where the best rewards tie).
+
+What a trained policy misses, and its efficiency, must pass the first test by their own standard errors. Intervals are
+BCa bootstraps over prompts, widened for few prompts (Hesterberg 2015); with more than `MAX_BLOCKS` prompts, over random
+blocks of them.
 """
 
 from __future__ import annotations
@@ -396,7 +401,18 @@ class _Bootstrap:
         return (out[:, 1:] / out[:, :1]).reshape(self.resamples, *sums.shape[1:])
 
     def around(self, value: float, resampled: np.ndarray) -> Estimate:
-        low, high = np.quantile(resampled, [self.tail, 1 - self.tail])
+        """BCa; the acceleration is a sixth of the resamples' skewness (of a mean: the data's over ``6 sqrt n``)."""
+        from scipy.special import ndtr, ndtri
+
+        tails = np.array([self.tail, 1 - self.tail])
+        spread = float(np.std(resampled))
+        if spread > 0:
+            below = np.clip(np.mean(resampled < value) + np.mean(resampled == value) / 2, 1e-3, 1 - 1e-3)
+            shift = float(ndtri(below))
+            bend = float(np.mean((resampled - np.mean(resampled)) ** 3)) / spread**3 / 6
+            z = shift + np.array([-self.width, self.width])
+            tails = ndtr(shift + z / np.maximum(1 - bend * z, 0.1))
+        low, high = np.quantile(resampled, tails)
         return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
 
 
@@ -417,6 +433,7 @@ def _estimate(
     # rewards in units of their range: any scale of reward behaves the same
     data.reward = data.reward / data.scale
     limit = float(np.mean(np.log(data.counts) - _log_ties(data)))
+    carried = float(np.mean(np.log(data.counts))) / 2
     if budgets is None:
         asked = np.array([b for b in BUDGETS if b <= limit] or [limit / 2])
     else:
@@ -427,7 +444,7 @@ def _estimate(
     logs = log_partitions(data.reward, data.starts, data.members, data.block_starts, base, octaves)
     boot = _Bootstrap(data.block_sizes, level, resamples, rng)
     resampled = boot.means(logs[:, :, 1])
-    dual = _Dual(data, lam, logs, resampled, boot, limit, total)
+    dual = _Dual(data, lam, logs, resampled, boot, (carried, limit), total)
     means = data.block_sums(_prompt_means(data))
     reference = dual.in_units(boot.around(float(means.sum() / total), boot.means(means[:, None])[:, 0]))
     points = tuple(_point(data, dual, float(b)) for b in asked)
@@ -483,10 +500,11 @@ class _Dual:
         logs: np.ndarray,
         resampled: np.ndarray,
         boot: _Bootstrap,
-        limit: float,
+        limits: tuple[float, float],
         total: float,
     ) -> None:
-        self.lam, self.resampled, self.boot, self.limit, self.total = lam, resampled, boot, limit, total
+        self.lam, self.resampled, self.boot, self.total = lam, resampled, boot, total
+        self.carried, self.limit = limits
         self.mean = logs[:, :, 1].sum(axis=0) / total
         # halves minus all, block by block
         self.moved = logs[:, :, 2] - logs[:, :, 1]
@@ -505,16 +523,25 @@ class _Dual:
         return self.in_units(found), lam, halves * self.scale, reason
 
     def _check(self, budget: float, lam: float, edge: bool, found: Estimate) -> tuple[float, str]:
+        halves, reach = self.bias(lam)
+        if budget >= self.limit or edge:
+            return halves, f"these samples show at most {self.limit:.3g} nats"
+        if budget > self.carried:
+            return halves, f"fewer than sqrt(n) of n samples carry a tilt of more than {self.carried:.3g} nats"
+        if reach > TRUSTED_SHARE * self.stderr(found):
+            return halves, "too few samples a prompt: the estimate still moves with their number"
+        return halves, ""
+
+    def bias(self, lam: float) -> tuple[float, float]:
+        """How far halves of the samples move the reward at the tilt ``lam``, and that size plus its standard error."""
         near = int(np.argmin(np.abs(np.log(self.lam) - math.log(lam))))
         moved = self.moved[:, near] / self.lam[near]
         halves = float(moved.sum() / self.total)
         noise = float(np.std(moved - halves * self.sizes, ddof=1)) * math.sqrt(len(moved)) / self.total
-        stderr = (found.high - found.low) / (2 * self.boot.width)
-        if budget >= self.limit or edge:
-            return halves, f"these samples show at most {self.limit:.3g} nats"
-        if math.hypot(halves, noise) > TRUSTED_SHARE * stderr:
-            return halves, "too few samples a prompt: the estimate still moves with their number"
-        return halves, ""
+        return halves, abs(halves) + noise
+
+    def stderr(self, found: Estimate) -> float:
+        return (found.high - found.low) / (2 * self.boot.width)
 
 
 def _point(data: _Samples, dual: _Dual, budget: float) -> FrontierPoint:
@@ -582,6 +609,8 @@ def _policy(data: _Samples, dual: _Dual, per_prompt: np.ndarray, samples: int) -
     if spent <= 0:
         reason = "its estimated KL is not positive: more samples of the policy are needed"
     missed = around(float(at) - own, best - own_resampled)
+    if not reason:
+        reason = _bias_of_policy(dual, own, spent, missed, efficiency)
     return PolicyPoint(
         samples,
         around(reward, resampled[:, 0]),
@@ -594,3 +623,19 @@ def _policy(data: _Samples, dual: _Dual, per_prompt: np.ndarray, samples: int) -
         not reason,
         reason,
     )
+
+
+def _bias_of_policy(dual: _Dual, own: float, spent: float, missed: Estimate, efficiency: Estimate) -> str:
+    """Why the missed reward or the efficiency is not to be trusted, or ""; rewards in [0, 1]."""
+    _, log_lam, _ = _dual(spent, dual.mean, dual.lam)
+    _, reach = dual.bias(math.exp(float(log_lam)))
+    at = int(np.argmax(own * dual.lam - dual.mean))  # where the KL that its reward needs is attained
+    needed = dual.bias(float(dual.lam[at]))[1] * float(dual.lam[at])
+    shares = (
+        (reach, dual.stderr(missed), "missed reward"),
+        (needed / spent, dual.stderr(efficiency), "efficiency"),
+    )
+    for moved, stderr, what in shares:
+        if moved > TRUSTED_SHARE * stderr:
+            return f"too few samples a prompt: its {what} still moves with their number"
+    return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "show_frontier",
     "show_list",
     "show_objectives",
+    "show_training",
 ]
 
 # Symbol, word and colour: never colour alone.
@@ -49,8 +50,11 @@ class Advance:
         self._bar, self._task, self._label = bar, task, label
 
     def __call__(self, name: str) -> None:
-        self._bar.update(self._task, advance=1)
+        self.step()
         self.describe(name)
+
+    def step(self) -> None:
+        self._bar.update(self._task, advance=1)
 
     def describe(self, name: str) -> None:
         shown = name if len(name) <= 60 else name[:57] + "…"
@@ -272,3 +276,19 @@ def show_frontier(f: dict[str, Any]) -> None:
     for note in f["notes"]:
         console.print(f"[yellow]note[/]: {escape(note)}")
     console.print(f"[bold]{escape(f['recommendation'])}[/]")
+
+
+def show_training(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """How every stage of ``klsim train`` answers: ``stage -> task -> evaluation``."""
+    table = Table("stage", "task", "greedy", "accuracy", "pass@k", "KL, nats", "entropy, nats", title="evaluation")
+
+    def interval(e: Mapping[str, float]) -> str:
+        return f"{e['value']:.3f} [dim]\\[{e['low']:.3f}, {e['high']:.3f}][/]"
+
+    for stage, tasks in results.items():
+        for task, found in tasks.items():
+            k, best = max(found["pass_at_k"].items(), key=lambda item: int(item[0]))
+            kl = ", ".join(f"{name} {interval(e['k1'])}" for name, e in found["kl"].items())
+            row = (interval(found["greedy"]), interval(found["accuracy"]), f"{k}: {interval(best)}", kl)
+            table.add_row(escape(stage), escape(task), *row, f"{found['entropy']['value']:.3f}")
+    _console().print(table)

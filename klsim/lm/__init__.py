@@ -1,0 +1,1 @@
+"""The torch bridge: objectives on the token log-probabilities of causal language models."""

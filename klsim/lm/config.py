@@ -1,0 +1,242 @@
+"""The configuration of ``klsim train``: a TOML file, read into frozen models that know and check their keys.
+
+.. code-block:: toml
+
+    output = "runs/exopd"            # where everything goes; a run that was killed resumes there
+    seed = 0
+
+    [model]                          # what the first stages start from: path = "…" (a folder or a hub name), or
+    architecture = "qwen2"           # a new small model with a character tokenizer for the tasks
+    hidden = 64
+    layers = 2
+    heads = 4
+
+    [tasks.add]                      # a domain: kind and knobs as in klsim.lm.tasks
+    kind = "modular"
+    operations = "+"
+
+    [[stage]]
+    name = "base"
+    method = "sft"                   # solutions of the tasks, or "objective", or "average"
+    steps = 300
+
+    [[stage]]
+    name = "student"
+    method = "objective"
+    start = "base"                   # a stage, a folder or a hub name
+    objective = { name = "g_opd", lam = 1.25 }
+    teachers = { add = "teacher" }   # or one for all domains: teachers = "teacher"
+    steps = 200
+    trainer = { lr_scheduler_type = "constant" }   # any option of trl.GRPOConfig
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from klsim.lm.objectives import named, near, needs
+
+__all__ = ["Average", "Config", "Evaluation", "Model", "ObjectiveStage", "Sft", "Stage", "read"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(_Strict):
+    """A checkpoint (``path``), or the size of a new model."""
+
+    path: str | None = None
+    architecture: Literal["qwen2", "llama"] = "qwen2"
+    hidden: int = Field(default=64, ge=1)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Model:
+        others = self.model_fields_set - {"path"}
+        if self.path is not None and others:
+            raise ValueError(f"{sorted(others)[0]} and path exclude each other: a checkpoint has its size")
+        return self
+
+
+class Evaluation(_Strict):
+    """How every stage is evaluated at its end: ``prompts`` test prompts a domain, ``samples`` completions each.
+
+    ``ref``: the stage (or checkpoint) to which KL is measured, from the stage after it on; none by default.
+    """
+
+    prompts: int = Field(default=100, ge=2)
+    samples: int = Field(default=8, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    batch: int = Field(default=256, ge=1)
+    ref: str | None = None
+
+
+class _Stage(_Strict):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    start: str | None = None
+    tasks: tuple[str, ...] | None = None
+
+
+class _Trained(_Stage):
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    save_steps: int = Field(default=100, ge=1)
+    log_steps: int = Field(default=10, ge=1)
+    trainer: dict[str, Any] = Field(default_factory=dict)
+
+
+class Sft(_Trained):
+    """Supervised steps on the tasks' own solutions; ``batch`` of them a step."""
+
+    method: Literal["sft"]
+    batch: int = Field(default=32, ge=1)
+
+
+class ObjectiveStage(_Trained):
+    """Steps of an objective on sampled completions: ``prompts`` prompts a step, ``group`` completions each.
+
+    ``ref``: the reference, by default what the stage starts from. ``teachers``: one, or one a task.
+    """
+
+    method: Literal["objective"]
+    objective: dict[str, Any]
+    prompts: int = Field(default=8, ge=1)
+    group: int = Field(default=8, ge=2)
+    temperature: float = Field(default=1.0, gt=0)
+    max_completion: int | None = Field(default=None, ge=1)
+    ref: str | None = None
+    teachers: str | dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, objective: dict[str, Any]) -> dict[str, Any]:
+        if "name" not in objective:
+            raise ValueError("name is missing")
+        try:
+            needs(named(**objective))
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return objective
+
+
+class Average(_Stage):
+    """The mean of the weights of several models with the same architecture (a soup)."""
+
+    method: Literal["average"]
+    of: tuple[str, ...] = Field(min_length=2)
+
+
+Stage = Annotated[Sft | ObjectiveStage | Average, Field(discriminator="method")]
+
+
+class Config(_Strict):
+    """A run: tasks, and stages one after the other."""
+
+    output: Path
+    seed: int = Field(default=0, ge=0)
+    model: Model = Model()
+    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    train_prompts: int = Field(default=2000, ge=1)
+    evaluation: Evaluation = Evaluation()
+    stage: tuple[Stage, ...]
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Config:
+        seen: list[str] = []
+        if not self.stage:
+            raise ValueError("stage: needs at least one")
+        for stage in self.stage:
+            where = f"stage {stage.name!r}"
+            if stage.name in seen:
+                raise ValueError(f"{where}: there are two")
+            for task in stage.tasks or ():
+                if task not in self.tasks:
+                    raise ValueError(f"{where}: no task {task!r}{near(task, self.tasks)}")
+            later = {s.name for s in self.stage} - set(seen)
+            for key, name in _references(stage):
+                if name in later:
+                    raise ValueError(f"{where}: {key} = {name!r} is no earlier stage")
+            if isinstance(stage, ObjectiveStage) and isinstance(stage.teachers, dict) and stage.teachers:
+                missing = set(stage.tasks or self.tasks) - set(stage.teachers)
+                if missing:
+                    raise ValueError(f"{where}: teachers has none for task {sorted(missing)[0]!r}")
+            seen.append(stage.name)
+        return self
+
+
+def _references(stage: Sft | ObjectiveStage | Average) -> list[tuple[str, str]]:
+    """``(key, stage or checkpoint)`` of everything that a stage reads."""
+    found = [("start", stage.start)] if stage.start else []
+    if isinstance(stage, Average):
+        found += [("of", name) for name in stage.of]
+    if isinstance(stage, ObjectiveStage):
+        teachers = {"": stage.teachers} if isinstance(stage.teachers, str) else stage.teachers
+        found += [("teachers", name) for name in teachers.values()]
+        if stage.ref:
+            found.append(("ref", stage.ref))
+    return found
+
+
+def read(path: Path | str, **changes: Any) -> Config:
+    """The configuration in a TOML file; ``changes`` replace top-level keys (``output``, ``seed``).
+
+    Raises:
+        ValueError: not TOML, or a key or value that does not fit: which, and why. OSError: no such file.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not TOML: {error}") from None
+    return parse(data | {k: v for k, v in changes.items() if v is not None}, str(path))
+
+
+def parse(data: dict[str, Any], source: str = "configuration") -> Config:
+    """A configuration from a dict with the keys of the TOML file.
+
+    Raises:
+        ValueError: a key or value that does not fit: which, and why.
+    """
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ValueError(f"{source}: " + "; ".join(_problem(e, data) for e in error.errors())) from None
+
+
+def _problem(error: Any, data: dict[str, Any]) -> str:
+    """``stage[1].steps = 'a': should be …`` of one of pydantic's errors."""
+    where = ""
+    node: Any = data
+    place = error["loc"]
+    if place[:1] == ("stage",):
+        place = place[:2] + place[3:]  # the third is pydantic's name of the kind of stage
+    for part in place:
+        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            node = {}
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{where}: no such key{near(str(error['loc'][-1]), _keys(error['loc'], data))}"
+    if error["type"] == "missing":
+        return f"{where}: is missing"
+    shown = f" = {error['input']!r}" if isinstance(error["input"], str | int | float | bool) else ""
+    return f"{where}{shown}: {message}" if where else message
+
+
+def _keys(place: tuple[Any, ...], data: dict[str, Any]) -> list[str]:
+    """The keys that are known where an unknown one was found."""
+    kind: Any = Config
+    if place[0] == "stage" and len(place) > 2:
+        method = data["stage"][place[1]].get("method")
+        kind = {"sft": Sft, "objective": ObjectiveStage, "average": Average}.get(method, _Stage)
+    elif place[0] in ("model", "evaluation"):
+        kind = {"model": Model, "evaluation": Evaluation}[place[0]]
+    return list(kind.model_fields)

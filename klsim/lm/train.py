@@ -1,0 +1,319 @@
+"""``klsim train``: the stages of a configuration, one after the other, each resumed where it was stopped.
+
+``<output>/<stage>/`` holds ``model/`` (written last: a stage with it is done), ``metrics.jsonl`` (what TRL logs),
+``tensorboard/``, ``checkpoint-N/`` (complete ones only), ``evaluation.json`` and ``stage.json`` (its configuration).
+Several processes (``accelerate launch -m klsim train …``) run the same code; the first one writes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, SFTConfig
+
+from klsim.claims.certificate import write_atomically
+from klsim.lm import models, tasks
+from klsim.lm.config import Average, Config, ObjectiveStage, Sft
+from klsim.lm.evaluate import Evaluation, evaluate
+from klsim.lm.objectives import named, near, needs
+from klsim.lm.trainer import ObjectiveTrainer, SupervisedTrainer, quiet
+
+__all__ = ["StageResult", "World", "is_first_process", "run", "world"]
+
+Row = dict[str, Any]
+OnStep = Callable[[str, int, str], None]
+
+
+@dataclass(frozen=True)
+class World:
+    """What all stages share: the tokenizer and, for every task, prompts to train on and to test on."""
+
+    tokenizer: PreTrainedTokenizerBase
+    tasks: Mapping[str, tasks.Task]
+    train: Mapping[str, Sequence[Row]]
+    test: Mapping[str, Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage: its folder and, for every task, its evaluation."""
+
+    name: str
+    folder: Path
+    evaluations: Mapping[str, Mapping[str, Any]]
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes."""
+    return bool(PartialState().is_main_process)
+
+
+def world(config: Config) -> World:
+    """The tasks of a configuration and a tokenizer for them.
+
+    Raises:
+        ValueError: an unknown task or knob; a task with too few problems.
+    """
+    made = {name: tasks.make(name, options) for name, options in config.tasks.items()}
+    split = {
+        name: task.split(config.train_prompts, config.evaluation.prompts, config.seed) for name, task in made.items()
+    }
+    if config.model.path is None:
+        tokenizer = models.character_tokenizer(tasks.joint_alphabet(*made.values()))
+    else:
+        tokenizer = models.load_tokenizer(config.model.path)
+        models.check_characters(tokenizer, [task.alphabet for task in made.values()], "alphabets of the tasks")
+    return World(tokenizer, made, {n: s[0] for n, s in split.items()}, {n: s[1] for n, s in split.items()})
+
+
+def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> list[StageResult]:
+    """Run all stages that are not done yet.
+
+    Args:
+        on_step: called by the first process after every step with the stage's name, the number of finished steps and
+            what was logged last, in words; with all its steps if the stage was done before.
+
+    Raises:
+        ValueError: the output folder holds a stage of another configuration; a model, a vocabulary, a gradient or a
+            reward that is not what it must be. OSError: a checkpoint that is missing or cannot be read.
+    """
+    state = PartialState(cpu=not torch.cuda.is_available())
+    shared = world(config)
+    results = []
+    for stage in config.stage:
+        folder = config.output / stage.name
+        about = _about(config, stage)
+        if state.is_main_process:
+            _claim(folder, about)
+        state.wait_for_everyone()
+        if not (folder / "model").is_dir():
+            with quiet():
+                model = _train(config, stage, folder, shared, on_step)
+            state.wait_for_everyone()
+            if state.is_main_process:
+                on_step(stage.name, getattr(stage, "steps", 0), "evaluating")
+                _evaluate(config, model, folder, shared)
+                models.save_checkpoint(model, shared.tokenizer, folder / "model")
+                for checkpoint in folder.glob("checkpoint-*"):
+                    shutil.rmtree(checkpoint)
+            state.wait_for_everyone()
+        evaluations = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        results.append(StageResult(stage.name, folder, evaluations))
+        if state.is_main_process:
+            on_step(stage.name, getattr(stage, "steps", 0), "done")
+    return results
+
+
+def _about(config: Config, stage: Sft | ObjectiveStage | Average) -> dict[str, Any]:
+    """All that a stage's result depends on."""
+    whole = config.model_dump(mode="json", exclude={"output", "stage"})
+    return whole | {"stage": stage.model_dump(mode="json")}
+
+
+def _claim(folder: Path, about: Mapping[str, Any]) -> None:
+    """Make the folder of a stage, or check that it is one of this configuration."""
+    file = folder / "stage.json"
+    others = {path.name for path in folder.iterdir()} - {file.name} if folder.is_dir() else set()
+    if file.is_file() and others:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found != about:
+            keys = [k for k in about if found.get(k) != about[k]]
+            raise ValueError(f"{folder}: made with another configuration ({', '.join(keys)}); take another output")
+        return
+    if others:
+        raise ValueError(f"{folder}: holds files that are no stage of klsim train; take another output")
+    write_atomically(file, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
+def _start(config: Config, name: str | None, shared: World) -> PreTrainedModel:
+    """The model of a stage, of a checkpoint, or the configuration's own."""
+    if name is None and config.model.path is None:
+        m = config.model
+        return models.tiny_model(
+            shared.tokenizer, architecture=m.architecture, hidden=m.hidden, layers=m.layers, heads=m.heads,
+            seed=config.seed,
+        )  # fmt: skip
+    place = name or config.model.path
+    assert place is not None
+    if any(stage.name == place for stage in config.stage):
+        return models.load_model(config.output / place / "model")
+    models.check_same_vocabulary(shared.tokenizer, models.load_tokenizer(place))
+    return models.load_model(place)
+
+
+def _train(
+    config: Config, stage: Sft | ObjectiveStage | Average, folder: Path, shared: World, on_step: OnStep
+) -> PreTrainedModel:
+    if isinstance(stage, Average):
+        return _average([_start(config, name, shared) for name in stage.of], stage.of)
+    rows = _rows(stage, shared)
+    make = _supervised if isinstance(stage, Sft) else _objective
+    trainer = make(config, stage, folder, rows, shared)  # type: ignore[arg-type]
+    last = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
+    done = int(last.rsplit("-", 1)[1]) if last else 0
+    for callback in _log_to(folder, done, lambda step, text: on_step(stage.name, step, text)):
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=last)
+    model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+    return model
+
+
+def _average(found: list[PreTrainedModel], names: Sequence[str]) -> PreTrainedModel:
+    """The mean of the weights."""
+    first = found[0]
+    states = [model.state_dict() for model in found]
+    for name, state in zip(names[1:], states[1:]):
+        for key, value in states[0].items():
+            if key not in state or state[key].shape != value.shape:
+                raise ValueError(f"of: {names[0]!r} and {name!r} differ in {key}; only equal architectures average")
+    mean = {key: torch.stack([s[key].float() for s in states]).mean(0).to(v.dtype) for key, v in states[0].items()}
+    first.load_state_dict(mean)
+    return first
+
+
+def _rows(stage: Sft | ObjectiveStage, shared: World) -> list[Row]:
+    """The training rows of a stage's tasks, in turn, with their domain."""
+    names = stage.tasks or tuple(shared.tasks)
+    columns = [[row | {"domain": name} for row in shared.train[name]] for name in names]
+    return [row for group in zip(*columns) for row in group]
+
+
+def _common(config: Config, stage: Sft | ObjectiveStage, folder: Path) -> dict[str, Any]:
+    """Options of both of TRL's trainers; the stage's own ``trainer`` table wins."""
+    gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(folder),
+        "max_steps": stage.steps,
+        "learning_rate": stage.learning_rate,
+        "seed": config.seed,
+        "save_steps": stage.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": stage.log_steps,
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": not gpu,
+        "bf16": gpu,
+        "gradient_checkpointing": gpu,
+        "dataloader_pin_memory": gpu,
+    }
+
+
+def _options(cls: Any, stage: Sft | ObjectiveStage, given: dict[str, Any]) -> Any:
+    """A trainer's configuration; what it refuses is an error that names the stage."""
+    known = cls.__dataclass_fields__
+    for key in stage.trainer:
+        if key not in known:
+            raise ValueError(f"stage {stage.name!r}: trainer has no option {key!r} of {cls.__name__}{near(key, known)}")
+    try:
+        return cls(**given | stage.trainer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"stage {stage.name!r}: {cls.__name__}: {error}") from None
+
+
+def _supervised(config: Config, stage: Sft, folder: Path, rows: list[Row], shared: World) -> SupervisedTrainer:
+    given = _common(config, stage, folder) | {"per_device_train_batch_size": stage.batch, "packing": False}
+    return SupervisedTrainer(
+        model=_start(config, stage.start, shared),
+        args=_options(SFTConfig, stage, given),
+        train_dataset=Dataset.from_list(tasks.demonstrations(rows)),
+        processing_class=shared.tokenizer,
+    )
+
+
+def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[Row], shared: World) -> ObjectiveTrainer:
+    loss = named(**stage.objective)
+    asked = needs(loss)
+    names = stage.tasks or tuple(shared.tasks)
+    longest = max(shared.tasks[name].max_completion_tokens for name in names)
+    given = _common(config, stage, folder) | {
+        "per_device_train_batch_size": stage.prompts * stage.group,
+        "num_generations": stage.group,
+        "max_completion_length": stage.max_completion or longest,
+        "temperature": stage.temperature,
+        "remove_unused_columns": False,
+    }
+    ref = None
+    if any(name.startswith("ref_") for name in asked):
+        ref = _start(config, stage.ref or stage.start, shared)
+    teachers = stage.teachers if isinstance(stage.teachers, dict) else dict.fromkeys(names, stage.teachers)
+    loaded = {place: _start(config, place, shared) for place in dict.fromkeys(teachers.values())}
+    return ObjectiveTrainer(
+        model=_start(config, stage.start, shared),
+        objective=loss,
+        args=_options(GRPOConfig, stage, given),
+        ref_model=ref,
+        teachers={domain: loaded[place] for domain, place in teachers.items()},
+        reward_funcs=[tasks.reward_of(shared.tasks)],
+        train_dataset=Dataset.from_list(rows),
+        processing_class=shared.tokenizer,
+    )
+
+
+def _log_to(folder: Path, done: int, on_step: Callable[[int, str], None]) -> list[TrainerCallback]:
+    """Callbacks of the first process: JSON lines, TensorBoard, and progress, from step ``done`` on."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    if not PartialState().is_main_process:
+        return []
+    _keep_until(folder / "metrics.jsonl", done)
+    board = SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=done + 1)
+    to_board = TensorBoardCallback(board)  # type: ignore[no-untyped-call]
+    return [_Metrics(folder / "metrics.jsonl", on_step), to_board]
+
+
+class _Metrics(TrainerCallback):
+    """Everything that is logged, a JSON object a line; and a few words of it for whoever watches."""
+
+    def __init__(self, file: Path, on_step: Callable[[int, str], None]) -> None:
+        self.file, self.on_step, self.text = file, on_step, ""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs:
+            with self.file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"step": state.global_step} | logs) + "\n")
+            shown = (k for k in ("loss", "reward", "kl_to_ref", "kl_to_teacher") if k in logs)
+            self.text = ", ".join(f"{k} {logs[k]:.3g}" for k in shown)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.on_step(state.global_step, self.text)
+
+
+def _keep_until(file: Path, step: int) -> None:
+    """Drop lines that are repeated from a checkpoint on, and one that a kill cut off."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    write_atomically(file, "".join(kept))
+
+
+def _evaluate(config: Config, model: PreTrainedModel, folder: Path, shared: World) -> None:
+    e = config.evaluation
+    done = e.ref is not None and (config.output / e.ref / "model").is_dir()
+    later = any(stage.name == e.ref for stage in config.stage) and not done
+    ref = None if e.ref is None or later else _start(config, e.ref, shared)
+    found: dict[str, Evaluation] = {}
+    for name, task in shared.tasks.items():
+        found[name] = evaluate(
+            model, shared.tokenizer, shared.test[name], task.reward, samples=e.samples,
+            max_new_tokens=task.max_completion_tokens, temperature=e.temperature, seed=config.seed, batch_size=e.batch,
+            ref=ref,
+        )  # fmt: skip
+    text = json.dumps({name: asdict(value) for name, value in found.items()}, indent=1)
+    write_atomically(folder / "evaluation.json", text + "\n")

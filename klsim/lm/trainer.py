@@ -1,0 +1,328 @@
+r"""TRL's `GRPOTrainer` with a klsim objective in the place of its loss, and teachers.
+
+TRL and accelerate sample the completions, score them and take the steps (several processes, FSDP, DeepSpeed and vLLM
+come from there). What is added: the batch as a `klsim.objectives.TokenBatch` (log-probabilities under the policy, the
+reference and the teachers), the objective, whole groups in every micro-batch, checks that no NaN becomes a step, and
+checkpoints that appear only when they are complete.
+
+With gradient accumulation the loss is the mean of those of the micro-batches: baselines and scales of a *batch*
+(`klsim.objectives.reinforce_pp`) are those of a micro-batch, as are the token counts of `klsim.objectives.token_mean`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import disable_progress_bars, enable_progress_bars
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers.utils import logging
+from trl import GRPOConfig, GRPOTrainer, SFTTrainer
+from trl.models.utils import prepare_deepspeed, prepare_fsdp
+from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
+
+from klsim.lm.objectives import LossFunction, needs
+from klsim.objectives import TokenBatch
+
+__all__ = ["ObjectiveTrainer", "SupervisedTrainer", "checked_reward", "quiet"]
+
+Reward = Callable[..., Sequence[float]]
+
+
+def checked_reward(reward: Reward) -> Reward:
+    """The reward function, whose values must be finite numbers, one a completion.
+
+    Raises:
+        ValueError: (when called) too few or too many, or a value that is not a finite number: its place and completion.
+    """
+
+    @functools.wraps(reward)
+    def checked(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        name = getattr(reward, "__name__", type(reward).__name__)
+        values = list(reward(prompts=prompts, completions=completions, **columns))
+        if len(values) != len(completions):
+            raise ValueError(f"reward {name!r}: gave {len(values)} values for {len(completions)} completions")
+        for i, value in enumerate(values):
+            number = math.nan
+            with suppress(TypeError, ValueError):
+                number = float(value) if not isinstance(value, str | bytes) else math.nan
+            if not math.isfinite(number):
+                raise ValueError(f"reward {name!r}[{i}] = {value!r}: must be a finite number (of {completions[i]!r})")
+        return [float(value) for value in values]
+
+    return checked
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the deprecation notices that TRL causes in transformers, and without its bars."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            yield
+    finally:
+        enable_progress_bars()
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+class _FiniteSteps(TrainerCallback):
+    """No optimiser step with a gradient that is not finite."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+                raise ValueError(
+                    f"step {state.global_step + 1}: the gradient of {name} is not finite; no step was taken "
+                    "(a model that outputs NaN, or a learning rate that is too large)"
+                )
+
+
+class _Quiet:
+    """Checkpoints are written beside their place and renamed when all files are there; no model card, no printing."""
+
+    args: Any
+    state: Any
+    accelerator: Any
+    _partial: Path | None = None
+
+    def __init__(self, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any) -> None:
+        super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's would describe TRL's own loss."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._partial or super()._get_output_dir(trial))  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        from transformers.trainer_utils import rotate_checkpoints
+
+        final = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        self._partial = final / ".partial"
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            written, self._partial = self._partial / name, None
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            os.replace(written, final / name)
+            (final / ".partial").rmdir()
+            rotate_checkpoints(output_dir=str(final), save_total_limit=self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+
+class SupervisedTrainer(_Quiet, SFTTrainer):  # type: ignore[misc]
+    """TRL's `SFTTrainer`; a gradient that is not finite is an error, and checkpoints are complete."""
+
+
+class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
+    """`GRPOTrainer` for an objective of `klsim.objectives`.
+
+    Args:
+        model: a causal LM, or its path. args: a `trl.GRPOConfig`; its loss options (``loss_type``, ``beta``,
+            ``scale_rewards``, ``epsilon`` …) are not used, they belong to the objective. Everything else is TRL's.
+        objective: ``TokenBatch -> (loss, metrics)``, such as `klsim.lm.objectives.named` gives.
+        ref_model: the reference; needed by objectives that ask for it.
+        teachers: one a domain: the data set's column ``domain`` says which teacher a prompt has. With one teacher no
+            column is needed.
+        reward_funcs, train_dataset, processing_class, …: as `GRPOTrainer`'s.
+
+    Raises:
+        ValueError: the objective needs a reference, a teacher or rewards that are not given; groups that do not fit
+            into ``per_device_train_batch_size``; an option that only acts in TRL's own loss.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        objective: LossFunction,
+        args: GRPOConfig,
+        ref_model: PreTrainedModel | None = None,
+        teachers: Mapping[str, PreTrainedModel] | None = None,
+        reward_funcs: Sequence[Reward] = (),
+        callbacks: Sequence[TrainerCallback] = (),
+        **kwargs: Any,
+    ) -> None:
+        self.objective = objective
+        self.needed = needs(objective)
+        self.teachers = dict(teachers or {})
+        self.given_ref = ref_model
+        self._check(args, reward_funcs)
+        super().__init__(
+            model=model,
+            args=args,
+            reward_funcs=[checked_reward(f) for f in reward_funcs] or [_no_reward],
+            callbacks=callbacks,
+            **kwargs,
+        )
+        if self.given_ref is not None:
+            self.given_ref = self._prepare(self.given_ref)
+        prepared = {id(teacher): self._prepare(teacher) for teacher in self.teachers.values()}
+        self.teachers = {name: prepared[id(teacher)] for name, teacher in self.teachers.items()}
+
+    def _wants(self, law: str) -> bool:
+        return any(name.startswith(f"{law}_") for name in self.needed)
+
+    def _check(self, args: GRPOConfig, reward_funcs: Sequence[Reward]) -> None:
+        if self._wants("ref") and self.given_ref is None:
+            raise ValueError("ref_model: this objective needs a reference")
+        if self._wants("teacher") and not self.teachers:
+            raise ValueError("teachers: this objective needs a teacher")
+        if "rewards" in self.needed and not reward_funcs:
+            raise ValueError("reward_funcs: this objective needs rewards")
+        if args.beta:
+            raise ValueError(f"args.beta = {args.beta}: the KL belongs to the objective; set it there")
+        if args.per_device_train_batch_size % args.num_generations:
+            raise ValueError(
+                f"args.per_device_train_batch_size = {args.per_device_train_batch_size}: must be a multiple of "
+                f"num_generations = {args.num_generations}, so that groups stay together"
+            )
+        if args.use_liger_kernel:
+            raise ValueError("args.use_liger_kernel: the loss is the objective's, not Liger's")
+
+    def _prepare(self, model: PreTrainedModel) -> Any:
+        """A frozen model on this process's device, with TRL's fused head."""
+        model.requires_grad_(False)
+        add_fused_lm_head(model, temperature=self.temperature, cast_lm_head_to_fp32=self.args.cast_lm_head_to_fp32)
+        if self.is_deepspeed_enabled:
+            return prepare_deepspeed(model, self.accelerator)
+        if self.is_fsdp_enabled:
+            return prepare_fsdp(model, self.accelerator)
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns.append("domain")
+
+    def _calculate_rewards(self, *args: Any) -> torch.Tensor:
+        rewards: torch.Tensor = super()._calculate_rewards(*args)
+        self._last_rewards = (rewards * self.reward_weights.to(rewards.device)).sum(dim=1)
+        return rewards
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        except RuntimeError as error:
+            if "probability tensor contains" not in str(error):
+                raise
+            step = self.state.global_step + 1
+            raise ValueError(f"step {step}: the model's next-token probabilities are NaN while sampling") from error
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        device, count = self.accelerator.device, len(inputs)
+        start = self.accelerator.process_index * count
+        per_prompt = self.num_generations if self.model.training else self.num_generations_eval
+        output["rewards"] = self._last_rewards[start : start + count]
+        output["group"] = torch.arange(start, start + count, device=device) // per_prompt
+        if self._wants("teacher"):
+            output["domain"] = torch.tensor([self._domain(row) for row in inputs], device=device)
+        return output
+
+    def _domain(self, row: Mapping[str, Any]) -> int:
+        """The index of a prompt's teacher."""
+        names = list(self.teachers)
+        if len(names) == 1 and "domain" not in row:
+            return 0
+        if row.get("domain") not in self.teachers:
+            known = ", ".join(map(repr, names))
+            raise ValueError(f"domain {row.get('domain')!r} of prompt {row['prompt']!r}: no such teacher ({known})")
+        return names.index(row["domain"])
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        # GRPOTrainer shuffles completions before it splits them into micro-batches; an objective needs whole groups.
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        self._buffered_inputs: Any
+        per_generation = self.args.steps_per_generation
+        if self._step % (per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
+            scored = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(scored, per_generation)
+        return self._buffered_inputs[self._step % per_generation]
+
+    def _laws(self, model: Any, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Log-probabilities ``[B, T]`` (and ``[B, T, V]`` if asked for) under policy, reference and teacher."""
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        length = inputs["completion_ids"].shape[1]
+        out: dict[str, torch.Tensor] = {}
+
+        def read(law: Any, prefix: str, rows: torch.Tensor | slice = slice(None), entropy: bool = False) -> None:
+            values, spread, _ = self._get_per_token_logps_and_entropies(
+                law, ids[rows], attention[rows], length, compute_entropy=entropy
+            )
+            _place(out, f"{prefix}log_probs", values, rows, len(ids))
+            if spread is not None:
+                out["entropy"] = spread.detach()
+            if f"{prefix}vocab_log_probs" in self.needed or (prefix == "" and "vocab_log_probs" in self.needed):
+                logits = law(input_ids=ids[rows], attention_mask=attention[rows], logits_to_keep=length + 1).logits
+                scaled = torch.log_softmax(logits[:, :-1].float() / self.temperature, dim=-1)
+                _place(out, f"{prefix}vocab_log_probs", scaled, rows, len(ids))
+
+        read(model, "", entropy=True)
+        with torch.no_grad():
+            if self._wants("ref"):
+                read(self.given_ref, "ref_")
+            if self._wants("teacher"):
+                for i, teacher in enumerate(self.teachers.values()):
+                    rows = torch.nonzero(inputs["domain"] == i)[:, 0]
+                    if len(rows):
+                        read(teacher, "teacher_", rows)
+        return out
+
+    def _compute_loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+        laws = self._laws(model, inputs)
+        entropy = laws.pop("entropy")
+        mask = inputs["completion_mask"].bool()
+        if "tool_mask" in inputs:
+            mask = mask & inputs["tool_mask"].bool()
+        batch = TokenBatch(
+            mask=mask,
+            tokens=inputs["completion_ids"],
+            old_log_probs=inputs.get("old_per_token_logps"),
+            rewards=inputs["rewards"].to(laws["log_probs"].dtype) if "rewards" in self.needed else None,
+            group=inputs["group"],
+            **laws,
+        )
+        loss, metrics = self.objective(batch)
+        mode = "train" if self.model.training else "eval"
+        tokens = batch.weights
+        extra = {"entropy": (entropy * tokens).sum() / tokens.sum()}
+        for law in ("ref", "teacher"):
+            if (other := getattr(batch, f"{law}_log_probs")) is not None:
+                gap = (batch.log_probs.detach() - other) * tokens
+                extra[f"kl_to_{law}"] = gap.sum(dim=1).mean()  # k1: nats a completion
+        for name, value in ({"objective": loss.detach()} | metrics | extra).items():
+            value = torch.as_tensor(value, dtype=torch.float32, device=loss.device)
+            self._metrics[mode][name].append(self.accelerator.gather(value).mean().item())
+        steps = self.current_gradient_accumulation_steps if mode == "train" else 1
+        return loss / steps
+
+
+def _place(out: dict[str, torch.Tensor], name: str, values: torch.Tensor, rows: Any, count: int) -> None:
+    """Set ``rows`` of an array of ``count`` rows."""
+    if isinstance(rows, slice):
+        out[name] = values
+        return
+    if name not in out:
+        out[name] = values.new_zeros(count, *values.shape[1:])
+    out[name][rows] = values
+
+
+def _no_reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+    """TRL wants a reward function; objectives without rewards ignore it."""
+    return [0.0] * len(completions)

@@ -1,0 +1,675 @@
+r"""Vocabulary losses from hidden states and head weights, without ever holding ``[N, V]`` logits.
+
+A head is ``s = (h W^T + b) / temperature``, ``h [N, H]``, ``W [V, H]``; ``pi = softmax(s)`` is the student, ``T`` a
+teacher, ``q`` a reference. A loss is a weighted sum over tokens, ``L = sum_n w_n D_n``; T and q are constant.
+
+====================  ============================================  ===============================================
+loss                  ``D``                                         ``dD / ds_a``
+====================  ============================================  ===============================================
+`linear_divergence`   ``D_f(pi‖T)``                                 ``pi_a (f'(u_a) - E_pi f'(u))``, ``u = pi/T``
+`linear_gkd`          ``m KL(T‖M) + (1-m) KL(pi‖M)``                ``(1-m) pi_a (log(pi_a/M_a) - KL(pi‖M))``
+`linear_g_opd`        ``E_pi[log pi - lam log T - (1-lam) log q]``  ``pi_a (log pi_a - lam log T_a - … - D)``
+`linear_log_probs`    ``log pi(y)``; entropy                        ``[a=y] - pi_a``; ``-pi_a (log pi_a + entropy)``
+====================  ============================================  ===============================================
+
+Rows go through in chunks whose logits fit in some tens of megabytes. The logits of a chunk are turned *in place* into
+``G = w dD/ds``, and ``dL/dh = G W`` and ``dL/dW = sum G^T h`` are formed at once, in the forward pass: four matrix
+products for a divergence, five for G-OPD, and nothing recomputed. Within a chunk the elementwise passes run over tiles
+of a few rows that stay in the processor's cache. `linear_log_probs` cannot know the incoming gradient of every token,
+so its backward forms the logits of each chunk again.
+
+Arithmetic is float64 if any input is, otherwise float32, whatever the inputs (bfloat16 products are accumulated and
+kept in float32); row constants (normalisers, means) are float64. Logits are taken relative to their maximum, so
+their size does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from array_api_compat import array_namespace
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from klsim import _validate
+from klsim.divergences import GENERATORS, Generator, as_generator, divergence_of
+
+__all__ = ["LinearHead", "LinearLogProbs", "linear_divergence", "linear_g_opd", "linear_gkd", "linear_log_probs"]
+
+_CHUNK_BYTES = 64 << 20  # of one head's logits
+_CHUNK_BYTES_ELSEWHERE = 512 << 20  # an accelerator needs taller products
+_TILE_BYTES = 1 << 20
+_VOCABULARY_BLOCK = 8192  # head rows that are cast at a time
+_EXCLUDED = -1e30  # a bias of -inf, finite: its probability is exactly 0 and 0 times it is 0
+_FAR = 80.0  # |log pi/T| beyond which the Jensen-Shannon terms are at their limit, exp(-80) < 1e-34
+
+
+class LinearHead(NamedTuple):
+    """Hidden states ``[N, H]`` and the weights ``[V, H]`` (and bias ``[V]``, ``-inf`` excludes a token) on them."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+class LinearLogProbs(NamedTuple):
+    """``log pi(tokens)`` and the entropy of pi in nats, each ``[N]``, both differentiable."""
+
+    log_probs: Tensor
+    entropy: Tensor
+
+
+RowLoss = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | None], Tensor]
+"""``(logits, scratch, scale) -> D [R]``: logits of the student first, each ``[R, V]``, scratch too, all overwritten.
+Leaves ``scale dD/ds`` (``scale [R, 1]``) in the student's logits; None: values only."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a sweep runs: rows a product, rows a tile, the arithmetic and the temperature."""
+
+    chunk: int
+    tile: int
+    dtype: torch.dtype
+    temperature: float
+
+    def scratch(self, count: int, head: LinearHead) -> Tensor:
+        """Room for some tiles."""
+        shape = (count, self.tile, head.weight.shape[0])
+        return torch.empty(shape, dtype=self.dtype, device=head.hidden.device)
+
+
+def linear_log_probs(
+    hidden: Tensor,
+    weight: Tensor,
+    tokens: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> LinearLogProbs:
+    """``log pi(tokens)`` and ``-sum_a pi(a) log pi(a)``, ``pi = softmax((h W^T + b) / temperature)``.
+
+    Args:
+        hidden: ``[N, H]``. weight: ``[V, H]``. bias: ``[V]``; ``-inf`` excludes a token. tokens: ``[N]`` integers.
+        temperature: finite, > 0. chunk: rows at a time; by default as many as fit in 64 MiB of logits (512 MiB on
+            an accelerator).
+
+    Returns:
+        Two ``[N]`` tensors, differentiable in ``hidden``, ``weight`` and ``bias`` (once).
+
+    Raises:
+        TypeError: not tensors, not floating (``tokens``: not integers).
+        ValueError: shapes or devices that do not fit, tokens outside the vocabulary, NaN or inf in the inputs.
+    """
+    head = LinearHead(hidden, weight, bias)
+    plan = _planned({"": head}, temperature, chunk)
+    tokens = _token_ids(tokens, head)
+    with torch.autocast(hidden.device.type, enabled=False):
+        log_probs, entropy = _LogProbs.apply(hidden, weight, bias, tokens, plan)  # type: ignore[no-untyped-call]
+    _refuse_non_finite(entropy.detach(), {"": head}, "entropy")
+    return LinearLogProbs(log_probs, entropy)
+
+
+def linear_divergence(
+    student_hidden: Tensor,
+    student_weight: Tensor,
+    teacher_hidden: Tensor,
+    teacher_weight: Tensor,
+    *,
+    generator: Generator | str = "kl",
+    token_weights: Tensor | None = None,
+    student_bias: Tensor | None = None,
+    teacher_bias: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Tensor:
+    r"""``sum_n w_n D_f(pi_n‖T_n)`` exactly over the vocabulary; the teacher is constant.
+
+    The maths of `klsim.objectives.divergence`. ``"kl"`` (reverse KL), ``"forward_kl"`` and ``"js"`` have gradients
+    derived by hand; any other generator is differentiated by torch tile by tile, slower, in as little memory.
+
+    Args:
+        student_hidden, student_weight: ``[N, H]`` and ``[V, H]``.
+        teacher_hidden, teacher_weight: ``[N, H']`` and ``[V, H']``.
+        generator: a name in `klsim.divergences.GENERATORS` or a `klsim.divergences.Generator`.
+        token_weights: ``[N]``, finite, constant (None: ones); rows of weight 0 are not looked at, whatever they hold.
+        student_bias, teacher_bias: ``[V]``; ``-inf`` excludes a token.
+        temperature: of both, finite, > 0. chunk: rows at a time, see `linear_log_probs`.
+
+    Returns:
+        The scalar, differentiable (once) in the student's tensors.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes or devices that do not fit, NaN or inf, a divergence that is infinite (a token that only one
+            of the two excludes, where ``f`` does not allow it).
+    """
+    generator = as_generator(generator)
+    heads = {
+        "student": LinearHead(student_hidden, student_weight, student_bias),
+        "teacher": LinearHead(teacher_hidden, teacher_weight, teacher_bias),
+    }
+    by_hand = _BY_HAND.get(generator.name) if GENERATORS.get(generator.name) is generator else None
+    loss = by_hand or partial(_autograd_rows, generator=generator)
+    plan = _planned(heads, temperature, chunk, small_tiles=by_hand is None)
+    if math.isinf(generator.recession):
+        _refuse_mass(heads, "student", "teacher")
+    if math.isinf(generator.at_zero):
+        _refuse_mass(heads, "teacher", "student")
+    return _summed(heads, loss, token_weights, plan, smallest=0.0)
+
+
+def linear_gkd(
+    student_hidden: Tensor,
+    student_weight: Tensor,
+    teacher_hidden: Tensor,
+    teacher_weight: Tensor,
+    *,
+    mix: float = 0.5,
+    token_weights: Tensor | None = None,
+    student_bias: Tensor | None = None,
+    teacher_bias: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Tensor:
+    r"""``sum_n w_n [mix KL(T‖M) + (1 - mix) KL(pi‖M)]``, ``M = mix T + (1 - mix) pi``: `klsim.objectives.gkd`.
+
+    ``mix`` in [0, 1]; exactly 0 is the forward KL(T‖pi), exactly 1 the reverse KL(pi‖T). The other arguments, the
+    result and the errors are those of `linear_divergence`.
+
+    Source: Agarwal et al. (2024).
+    """
+    mix = _validate.probability("mix", mix)
+    if mix in (0.0, 1.0):
+        loss: Any = partial(linear_divergence, generator="forward_kl" if mix == 0 else "kl")
+        return loss(
+            student_hidden, student_weight, teacher_hidden, teacher_weight, token_weights=token_weights,
+            student_bias=student_bias, teacher_bias=teacher_bias, temperature=temperature, chunk=chunk,
+        )  # fmt: skip
+    heads = {
+        "student": LinearHead(student_hidden, student_weight, student_bias),
+        "teacher": LinearHead(teacher_hidden, teacher_weight, teacher_bias),
+    }
+    plan = _planned(heads, temperature, chunk)
+    return _summed(heads, partial(_mixture_rows, mix=mix), token_weights, plan, smallest=0.0)
+
+
+def linear_g_opd(
+    student: LinearHead,
+    teacher: LinearHead,
+    ref: LinearHead | None = None,
+    *,
+    lam: float = 1.25,
+    token_weights: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Tensor:
+    r"""``sum_n w_n sum_a pi(a) (log pi - lam log T - (1 - lam) log q)``: `klsim.objectives.g_opd_full`.
+
+    Args:
+        student, teacher, ref: ``(hidden [N, H], weight [V, H])`` or with a bias; H may differ, V not. ``lam = 1`` needs
+            no ``ref``.
+        lam: any real number; the optimum is ``q^{1-lam} T^lam / z``.
+        token_weights, temperature, chunk: see `linear_divergence`.
+
+    Returns:
+        The scalar, differentiable (once) in the student's tensors.
+
+    Raises:
+        TypeError, ValueError: as `linear_divergence`; no ``ref`` where one is needed, a token that the teacher or the
+            reference excludes but the student does not.
+
+    Source: ``gopd`` C3, C4.
+    """
+    lam = _validate.real("lam", lam, low=-1e6, high=1e6)
+    heads = {"student": LinearHead(*student), "teacher": LinearHead(*teacher)}
+    if lam != 1:
+        if ref is None:
+            _validate.fail("ref", "lam other than 1 needs a reference", lam)
+        else:
+            heads["ref"] = LinearHead(*ref)
+    plan = _planned(heads, temperature, chunk)
+    for name in list(heads)[1:]:
+        _refuse_mass(heads, "student", name)
+    return _summed(heads, partial(_g_opd_rows, lam=lam), token_weights, plan, smallest=0.0 if lam == 1 else -math.inf)
+
+
+# The mathematics, one tile at a time.
+
+
+def _exp_shifted(x: Tensor, out: Tensor) -> Tensor:
+    """``out = exp(x)`` of logits whose maximum is 0; returns ``sum exp(x) [R, 1]``, in ``[1, V]``."""
+    torch.exp(x, out=out)
+    return out.sum(-1, keepdim=True)
+
+
+def _from_maximum(x: Tensor) -> Tensor:
+    return x.sub_(x.amax(-1, keepdim=True))
+
+
+def _mean(values: Tensor, weights: Tensor, total: Tensor, out: Tensor) -> Tensor:
+    """``out = values * weights``; returns ``sum out / total [R, 1]``."""
+    torch.mul(values, weights, out=out)
+    return out.sum(-1, keepdim=True).div_(total)
+
+
+def _centred(product: Tensor, mean: Tensor, weights: Tensor, scale: Tensor, out: Tensor) -> None:
+    """``out = scale (product - mean weights)``; ``out`` may be ``weights``."""
+    torch.addcmul(product, weights, mean, value=-1, out=out)
+    out.mul_(scale)
+
+
+def _g_opd_rows(logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Tensor | None, *, lam: float) -> Tensor:
+    """``E_pi[log pi - lam log T - (1-lam) log q]``; at ``lam = 1`` KL(pi‖T)."""
+    s, t, *rest = map(_from_maximum, logits)
+    x = scratch[0]
+    constant = lam * _exp_shifted(t, x).double().log()
+    if rest:
+        constant += (1 - lam) * _exp_shifted(rest[0], x).double().log()
+        t.mul_(lam).add_(rest[0], alpha=1 - lam)
+    inside = torch.sub(s, t, out=t)
+    total = _exp_shifted(s, s)
+    mean = _mean(inside, s, total, x)
+    if scale is not None:
+        _centred(x, mean, s, scale / total, s)
+    return (mean.double() + constant - total.double().log())[:, 0]
+
+
+def _forward_kl_rows(logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Tensor | None) -> Tensor:
+    """``KL(T‖pi)``, gradient ``pi - T``."""
+    s, t = map(_from_maximum, logits)
+    gap = torch.sub(t, s, out=scratch[0])
+    total_t, total_s = _exp_shifted(t, t), _exp_shifted(s, s)
+    mean = _mean(gap, t, total_t, gap)
+    if scale is not None:
+        s.mul_(scale / total_s).addcmul_(t, scale / total_t, value=-1)
+    return (mean.double() - total_t.double().log() + total_s.double().log())[:, 0]
+
+
+def _mixture_rows(logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Tensor | None, *, mix: float) -> Tensor:
+    """``mix KL(T‖M) + (1-mix) KL(pi‖M)`` from ``e = log T/pi`` and ``log(M/pi) = log1p(mix expm1(e))``.
+
+    An error of a row's normalisers shifts e by a constant, to which the value is stationary.
+    """
+    s, t = map(_from_maximum, logits)
+    e, log_m = torch.sub(t, s, out=scratch[0]), scratch[1]
+    total_t, total_s = _exp_shifted(t, t), _exp_shifted(s, s)
+    e.add_((total_s.double().log() - total_t.double().log()).to(e.dtype)).clamp_(-_FAR, _FAR)
+    torch.expm1(e, out=log_m).mul_(mix).log1p_()
+    to_teacher = _mean(e.sub_(log_m), t, total_t, e)
+    to_student = _mean(log_m, s, total_s, e)
+    if scale is not None:
+        _centred(e, to_student, s, scale * (mix - 1) / total_s, s)
+    return (mix * to_teacher.double() - (1 - mix) * to_student.double())[:, 0]
+
+
+def _autograd_rows(
+    logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Tensor | None, *, generator: Generator
+) -> Tensor:
+    """``D_f(pi‖T)`` of any generator, differentiated by torch."""
+    with torch.enable_grad():
+        s = logits[0].detach().requires_grad_(scale is not None)
+        log_p, log_q = torch.log_softmax(s, -1), torch.log_softmax(logits[1], -1)
+        log_p, log_q = (torch.where(x < 0.1 * _EXCLUDED, -math.inf, x) for x in (log_p, log_q))
+        value = divergence_of(array_namespace(s), log_p, log_q, generator)
+        if scale is not None:
+            (gradient,) = torch.autograd.grad(value, s, scale[:, 0])
+            logits[0].copy_(gradient)
+    return value.detach().double()
+
+
+_BY_HAND: dict[str, RowLoss] = {
+    "kl": partial(_g_opd_rows, lam=1.0),
+    "forward_kl": _forward_kl_rows,
+    "js": partial(_mixture_rows, mix=0.5),
+}
+
+
+# Chunks: products and what is kept.
+
+
+def _fill_logits(out: Tensor, head: LinearHead, rows: slice, plan: _Plan) -> Tensor:
+    """``(h W^T + b) / temperature`` of some rows in the arithmetic of the plan, in ``out`` or in its place."""
+    hidden, weight, bias = head.hidden[rows], head.weight, head.bias
+    rate = 1.0 / plan.temperature
+    if bias is not None:
+        bias = (bias.to(plan.dtype) * rate).clamp_min_(_EXCLUDED)
+    if _wide_product(hidden, weight, plan.dtype):
+        out = torch.mm(hidden, weight.T, out_dtype=plan.dtype)
+        if rate != 1:
+            out.mul_(rate)
+        return out if bias is None else out.add_(bias)
+    hidden = hidden.to(plan.dtype)
+    for block in _blocks(weight, plan.dtype):
+        part, cast = out[:, block], weight[block].to(plan.dtype)
+        if bias is None:
+            torch.addmm(part, hidden, cast.T, beta=0, alpha=rate, out=part)
+        else:
+            torch.addmm(bias[block], hidden, cast.T, alpha=rate, out=part)
+    return out
+
+
+def _add_gradients(gradient: Tensor, head: LinearHead, rows: slice, plan: _Plan, sums: _Gradients) -> None:
+    """``dL/dh = G W``, ``dL/dW += G^T h``, ``dL/db += sum G`` of a chunk."""
+    hidden, weight = head.hidden[rows], head.weight
+    if sums.bias is not None:
+        sums.bias.add_(gradient.sum(0))
+    if _wide_product(hidden, weight, plan.dtype):
+        gradient = gradient.to(weight.dtype)
+        if sums.hidden is not None:
+            sums.hidden[rows] = torch.mm(gradient, weight, out_dtype=plan.dtype)
+        if sums.weight is not None:
+            for block in _blocks(weight, plan.dtype):
+                part = gradient[:, block].T
+                sums.weight[block] += torch.mm(part, hidden, out_dtype=plan.dtype)
+        return
+    if sums.hidden is not None:
+        target = sums.hidden[rows]
+        for block in _blocks(weight, plan.dtype):
+            torch.addmm(
+                target, gradient[:, block], weight[block].to(plan.dtype), beta=float(block.start > 0), out=target
+            )
+    if sums.weight is not None:
+        sums.weight.addmm_(gradient.T, hidden.to(plan.dtype), beta=float(rows.start > 0))
+
+
+def _wide_product(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether torch multiplies these half-precision factors into float32 itself."""
+    same = hidden.dtype == weight.dtype
+    return same and hidden.is_cuda and dtype == torch.float32 != weight.dtype and _HAS_WIDE_PRODUCT
+
+
+_HAS_WIDE_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()  # type: ignore[no-untyped-call]
+
+
+def _blocks(weight: Tensor, dtype: torch.dtype) -> Iterator[slice]:
+    """All rows of the head at once; in blocks if they have to be cast, so that the copy stays small."""
+    vocabulary = weight.shape[0]
+    step = vocabulary if weight.dtype == dtype else _VOCABULARY_BLOCK
+    return (slice(i, min(i + step, vocabulary)) for i in range(0, vocabulary, step))
+
+
+@dataclass
+class _Gradients:
+    """Sums of a sweep in its arithmetic; None where nobody asked."""
+
+    hidden: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @classmethod
+    def zeros(cls, head: LinearHead, wanted: Sequence[bool], dtype: torch.dtype) -> _Gradients:
+        return cls(*(torch.zeros_like(x, dtype=dtype, memory_format=torch.contiguous_format)
+                     if want and x is not None else None for x, want in zip(head, wanted)))  # fmt: skip
+
+    def of(self, head: LinearHead) -> tuple[Tensor | None, ...]:
+        """In the dtypes of the head."""
+        sums = (self.hidden, self.weight, self.bias)
+        return tuple(g if g is None or x is None else g.to(x.dtype) for g, x in zip(sums, head))
+
+
+def _logits_by_chunk(heads: Sequence[LinearHead], plan: _Plan) -> Iterator[tuple[slice, list[Tensor]]]:
+    """The rows of a chunk and every head's logits of them, which the caller may overwrite."""
+    count, vocabulary = heads[0].hidden.shape[0], heads[0].weight.shape[0]
+    shape, device = (min(plan.chunk, count), vocabulary), heads[0].hidden.device
+    buffers = [torch.empty(shape, dtype=plan.dtype, device=device) for _ in heads]
+    for start in range(0, count, plan.chunk):
+        rows = slice(start, min(start + plan.chunk, count))
+        yield rows, [_fill_logits(b[: rows.stop - start], head, rows, plan) for b, head in zip(buffers, heads)]
+
+
+def _tiles(rows: slice, logits: Sequence[Tensor], plan: _Plan) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Some rows of a chunk, few enough for the cache."""
+    for start in range(rows.start, rows.stop, plan.tile):
+        here = slice(start, min(start + plan.tile, rows.stop))
+        yield here, [x[here.start - rows.start : here.stop - rows.start] for x in logits]
+
+
+def _sweep(
+    heads: Sequence[LinearHead], loss: RowLoss, weights: Tensor, wanted: Sequence[bool], plan: _Plan
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """``D [N]`` (float64) and the gradients of ``sum w D`` in the first head's tensors."""
+    student = heads[0]
+    values = torch.empty(student.hidden.shape[0], dtype=torch.float64, device=student.hidden.device)
+    sums = _Gradients.zeros(student, wanted, plan.dtype)
+    scales = (weights.to(plan.dtype) / plan.temperature)[:, None] if any(wanted) else None
+    scratch = plan.scratch(2, student)
+    for rows, logits in _logits_by_chunk(heads, plan):
+        for here, parts in _tiles(rows, logits, plan):
+            spare = [x[: here.stop - here.start] for x in scratch]
+            values[here] = loss(parts, spare, None if scales is None else scales[here])
+        if scales is not None:
+            _add_gradients(logits[0], student, rows, plan, sums)
+    return values, sums.of(student)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """``sum_n w_n D_n``, its gradients formed in the forward pass and handed over by the first backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, others: Sequence[LinearHead], loss: RowLoss,
+        weights: Tensor, plan: _Plan, wanted: Sequence[bool], smallest: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        heads = (LinearHead(hidden, weight, bias), *others)
+        values, ctx.gradients = _sweep(heads, loss, weights, wanted, plan)
+        if any(wanted):
+            ctx.save_for_backward(hidden, weight, bias)
+            ctx.again = lambda student: _sweep((student, *others), loss, weights, wanted, plan)[1]
+        values.clamp_min_(smallest)  # rounding must not make a divergence negative
+        ctx.mark_non_differentiable(values)
+        return torch.dot(values, weights.double()).to(plan.dtype), values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, incoming: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        # Handed over, not kept: autograd may then make them the leaves' .grad without a copy. A second backward
+        # through the same graph has to form them again.
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            with torch.autocast(incoming.device.type, enabled=False):
+                gradients = ctx.again(LinearHead(*ctx.saved_tensors))
+        if incoming != 1:
+            gradients = tuple(g if g is None else g.mul_(incoming) for g in gradients)
+        return (*gradients, *(None,) * 6)
+
+
+def _summed(
+    heads: dict[str, LinearHead], loss: RowLoss, token_weights: Tensor | None, plan: _Plan, smallest: float
+) -> Tensor:
+    """The weighted sum over the rows that count."""
+    student = heads["student"]
+    weights = _token_weights(token_weights, student)
+    counted = weights != 0
+    if not bool(counted.all()):
+        weights = weights[counted]
+        heads = {n: head._replace(hidden=head.hidden[counted]) for n, head in heads.items()}
+        student = heads["student"]
+    if weights.shape[0] == 0:
+        return sum((x[:0].sum() for x in student if x is not None), weights.sum()).to(plan.dtype)
+    wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in student]
+    others = [LinearHead(*(None if x is None else x.detach() for x in head)) for head in list(heads.values())[1:]]  # type: ignore[arg-type]
+    with torch.autocast(student.hidden.device.type, enabled=False):
+        total, values = _WeightedSum.apply(*student, others, loss, weights, plan, wanted, smallest)  # type: ignore[no-untyped-call]
+    _refuse_non_finite(values, heads, "divergence", counted)
+    return total
+
+
+class _LogProbs(torch.autograd.Function):
+    """``log pi(y)`` and the entropy; the backward forms the logits again, now that it knows every token's gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, plan: _Plan
+    ) -> tuple[Tensor, Tensor]:
+        head = LinearHead(hidden, weight, bias)
+        log_probs, entropy = torch.empty((2, hidden.shape[0], 1), dtype=torch.float64, device=hidden.device)
+        scratch = plan.scratch(1, head)[0]
+        for rows, logits in _logits_by_chunk([head], plan):
+            for here, (part,) in _tiles(rows, logits, plan):
+                s, x = _from_maximum(part), scratch[: here.stop - here.start]
+                total = _exp_shifted(s, x)
+                log_total = total.double().log()
+                log_probs[here] = s.gather(1, tokens[here, None]) - log_total
+                entropy[here] = log_total - _mean(s, x, total, x)
+        log_probs = torch.where(log_probs < 0.1 * _EXCLUDED, -math.inf, log_probs)
+        log_probs, entropy = log_probs[:, 0].to(plan.dtype), entropy[:, 0].clamp_min_(0.0).to(plan.dtype)
+        ctx.save_for_backward(hidden, weight, bias, tokens, entropy)
+        ctx.plan = plan
+        ctx.set_materialize_grads(False)
+        return log_probs, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_log_probs: Tensor | None, of_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+        """``G_a = g ([a=y] - pi_a) - k pi_a (log pi_a + entropy)``, g and k the incoming gradients."""
+        *student, tokens, entropy = ctx.saved_tensors
+        head, plan = LinearHead(*student), ctx.plan
+        sums = _Gradients.zeros(head, ctx.needs_input_grad[:3], plan.dtype)
+        incoming = (of_log_probs, of_entropy)
+        if all(g is None for g in incoming):
+            return (None,) * 5
+        g, k = (torch.zeros_like(entropy) if x is None else x for x in incoming)
+        g, k, entropy = (x[:, None] / plan.temperature for x in (g, k, entropy * plan.temperature))
+        scratch = plan.scratch(1, head)[0]
+        with torch.autocast(entropy.device.type, enabled=False):
+            for rows, logits in _logits_by_chunk([head], plan):
+                for here, (part,) in _tiles(rows, logits, plan):
+                    s, x = _from_maximum(part), scratch[: here.stop - here.start]
+                    total = _exp_shifted(s, x)
+                    if of_entropy is None:
+                        s = torch.mul(x, -g[here] / total, out=s)
+                    else:
+                        s.add_(entropy[here] - total.log()).mul_(x)
+                        s.mul_(-k[here] / total).addcmul_(x, -g[here] / total)
+                    s.scatter_add_(1, tokens[here, None], g[here])
+                _add_gradients(logits[0], head, rows, plan, sums)
+        return (*sums.of(head), None, None)
+
+
+# At the door.
+
+
+def _planned(
+    heads: dict[str, LinearHead], temperature: float, chunk: int | None, *, small_tiles: bool = False
+) -> _Plan:
+    """How to run over these heads, after a look at them."""
+    temperature = _validate.real("temperature", temperature, low=0.0, open_low=True)
+    if math.isinf(temperature):
+        _validate.fail("temperature", "must be finite", temperature)
+    for name, head in heads.items():
+        _check_head(name, head)
+    names, (first, *others) = list(heads), heads.values()
+    for name, other in zip(names[1:], others):
+        for part, axis in (("hidden", "rows"), ("weight", "tokens of the vocabulary")):
+            ours, theirs = getattr(first, part), getattr(other, part)
+            if ours.shape[0] != theirs.shape[0]:
+                _validate.fail(
+                    f"{name}_{part}",
+                    f"must have the {ours.shape[0]} {axis} of {names[0]}_{part}, got {theirs.shape[0]}",
+                )
+            if ours.device != theirs.device:
+                _validate.fail(f"{name}_{part}", f"must be on {ours.device} as {names[0]}_{part}, got {theirs.device}")
+    dtypes = [x.dtype for head in heads.values() for x in head if x is not None]
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    count, vocabulary, on = first.hidden.shape[0], first.weight.shape[0], first.hidden.device.type
+    row = vocabulary * dtype.itemsize
+    if chunk is None:
+        chunk = max(1, (_CHUNK_BYTES if on == "cpu" else _CHUNK_BYTES_ELSEWHERE) // row)
+    chunk = min(_validate.integer("chunk", chunk, low=1), count)
+    # an accelerator has no cache to stay in, and every tile costs the launch of its kernels
+    tile = max(1, _TILE_BYTES // row) if on == "cpu" or small_tiles else chunk
+    return _Plan(chunk, min(tile, chunk), dtype, temperature)
+
+
+def _check_head(name: str, head: LinearHead) -> None:
+    prefix = f"{name}_" if name else ""
+    for part, shape, x in zip(LinearHead._fields, ("[N, H]", "[V, H]", "[V]"), head):
+        if part == "bias" and x is None:
+            continue
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise TypeError(f"{prefix}{part}: must be a floating tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+        if x.ndim != shape.count(",") + 1 or 0 in x.shape:
+            _validate.fail(f"{prefix}{part}", f"needs shape {shape}, none of them 0, got {list(x.shape)}")
+        if x.device != head.hidden.device:
+            _validate.fail(f"{prefix}{part}", f"must be on {head.hidden.device} as {prefix}hidden, got {x.device}")
+    hidden, weight, bias = head
+    if hidden.shape[1] != weight.shape[1]:
+        _validate.fail(f"{prefix}weight", f"must have shape [V, {hidden.shape[1]}], got {list(weight.shape)}")
+    if bias is None:
+        return
+    if bias.shape[0] != weight.shape[0]:
+        _validate.fail(f"{prefix}bias", f"must have shape [{weight.shape[0]}], got {list(bias.shape)}")
+    index = _validate.first_true(array_namespace(bias), torch.isnan(bias) | (bias == math.inf))
+    if index is not None:
+        _validate.fail(f"{prefix}bias", "must be finite or -inf", float(bias.detach()[index]), index)
+    if bool(torch.isinf(bias).all()):
+        _validate.fail(f"{prefix}bias", "excludes every token")
+
+
+def _token_ids(tokens: Any, head: LinearHead) -> Tensor:
+    count, vocabulary = head.hidden.shape[0], head.weight.shape[0]
+    if (
+        not isinstance(tokens, Tensor)
+        or tokens.is_floating_point()
+        or tokens.is_complex()
+        or tokens.dtype == torch.bool
+    ):
+        raise TypeError(f"tokens: must be a tensor of integers, got {getattr(tokens, 'dtype', type(tokens).__name__)}")
+    if tuple(tokens.shape) != (count,):
+        _validate.fail("tokens", f"must have shape [{count}], got {list(tokens.shape)}")
+    index = _validate.first_true(array_namespace(tokens), (tokens < 0) | (tokens >= vocabulary))
+    if index is not None:
+        _validate.fail("tokens", f"must be 0 … {vocabulary - 1}", int(tokens[index]), index)
+    return tokens.to(head.hidden.device, torch.int64)
+
+
+def _token_weights(weights: Any, head: LinearHead) -> Tensor:
+    count, device = head.hidden.shape[0], head.hidden.device
+    if weights is None:
+        return torch.ones(count, device=device)
+    if not isinstance(weights, Tensor) or weights.is_complex():
+        raise TypeError(
+            f"token_weights: must be a real tensor, got {getattr(weights, 'dtype', type(weights).__name__)}"
+        )
+    if tuple(weights.shape) != (count,):
+        _validate.fail("token_weights", f"must have shape [{count}], got {list(weights.shape)}")
+    weights = weights.detach().to(device)
+    weights = weights if weights.is_floating_point() else weights.float()
+    return _validate.finite("token_weights", array_namespace(weights), weights)
+
+
+def _refuse_mass(heads: dict[str, LinearHead], of: str, where: str) -> None:
+    """``of`` must have no mass on what ``where`` excludes."""
+    excluded = heads[where].bias
+    if excluded is None:
+        return
+    bad = torch.isinf(excluded)
+    own = heads[of].bias
+    if own is not None:
+        bad = bad & ~torch.isinf(own)
+    index = _validate.first_true(array_namespace(bad), bad)
+    if index is not None:
+        _validate.fail(f"{where}_bias", f"the {of} has mass on this token: the loss is infinite", -math.inf, index)
+
+
+def _refuse_non_finite(values: Tensor, heads: dict[str, LinearHead], what: str, counted: Tensor | None = None) -> None:
+    """Every value is finite; if not, say whose fault it is."""
+    index = _validate.first_true(array_namespace(values), ~torch.isfinite(values))
+    if index is None:
+        return
+    row = index[0] if counted is None else int(counted.nonzero()[index[0], 0])
+    for name, head in heads.items():
+        prefix = f"{name}_" if name else ""
+        if not bool(torch.isfinite(head.hidden[index]).all()):
+            _validate.fail(f"{prefix}hidden", "must be finite", index=(row,))
+        bad = _validate.first_true(array_namespace(values), ~torch.isfinite(head.weight))
+        if bad is not None:
+            _validate.fail(f"{prefix}weight", "must be finite", float(head.weight.detach()[bad]), bad)
+    _validate.fail(what, "too large for its arithmetic", float(values[index]), (row,))

@@ -1,0 +1,66 @@
+"""Configurations: every mistake is named with its place, and the near keys."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from klsim.lm.config import parse, read
+
+STUDENT = {"name": "student", "method": "objective", "objective": {"name": "g_opd"}, "steps": 1}
+
+
+def _set(*path, value):
+    def change(data):
+        node = data
+        for part in path[:-1]:
+            node = node[part]
+        node[path[-1]] = value
+
+    return change
+
+
+def _add(**stage):
+    return lambda data: data["stage"].append(STUDENT | stage)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("sead", value=1), "sead: no such key; near: seed"),
+        (_set("seed", value=-1), "seed = -1: Input should be greater than or equal to 0"),
+        (_set("stage", value=[]), "stage: needs at least one"),
+        (_set("tasks", value={}), "tasks: "),
+        (_set("stage", 0, "stepz", value=1), r"stage\[0\].stepz: no such key; near: steps"),
+        (_set("stage", 0, "steps", value="many"), r"stage\[0\].steps = 'many': Input should be a valid integer"),
+        (_set("stage", 0, "steps", value=0), r"stage\[0\].steps = 0"),
+        (_set("stage", 0, "name", value="../x"), r"stage\[0\].name = '../x'"),
+        (_set("stage", 0, "method", value="rl"), r"stage\[0\]: .*'rl'"),
+        (_set("stage", 0, "tasks", value=["ad"]), "stage 'base': no task 'ad'; near: add"),
+        (_set("model", "path", value="x"), "model: heads and path exclude each other"),
+        (_add(objective={"name": "gopd"}), r"stage\[1\].objective: objective 'gopd': no such objective; near: g_opd"),
+        (_add(objective={"lam": 1}), r"stage\[1\].objective: name is missing"),
+        (_add(objective={"name": "g_opd", "lam": "a"}), "lam = 'a': must be a real number"),
+        (_add(teachers={"add": "base"}), "stage 'student': teachers has none for task 'mul'"),
+        (_add(teachers="student"), "stage 'student': teachers = 'student' is no earlier stage"),
+        (_add(name="base"), "stage 'base': there are two"),
+        (_add(group=1), r"stage\[1\].group = 1"),
+    ],
+)
+def test_errors(small, change, message):
+    data = copy.deepcopy(small)
+    change(data)
+    with pytest.raises(ValueError, match=message):
+        parse(data)
+
+
+def test_files(tmp_path, small):
+    file = tmp_path / "c.toml"
+    file.write_text("output = [")
+    with pytest.raises(ValueError, match=r"c\.toml: not TOML"):
+        read(file)
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none.toml")
+    file.write_text('output = "a"\n[tasks.t]\nkind = "modular"\n[[stage]]\nname = "s"\nmethod = "sft"\nsteps = 1\n')
+    assert read(file, output="b", seed=None).output.name == "b"

@@ -1,0 +1,200 @@
+"""klsim train: stages, resuming after a kill with the same bits, several processes, and errors."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from klsim.lm import models, train
+from klsim.lm.config import parse
+
+GRPO = {
+    "name": "rl", "method": "objective", "start": "base", "objective": {"name": "grpo"}, "tasks": ["add"], "steps": 4,
+    "save_steps": 2, "log_steps": 1, "prompts": 2, "group": 4,
+}  # fmt: skip
+
+
+def stages(small, *more):
+    data = copy.deepcopy(small)
+    data["stage"] += copy.deepcopy(list(more))
+    return data
+
+
+def toml(data) -> str:
+    def value(x):
+        if isinstance(x, dict):
+            return "{ " + ", ".join(f"{k} = {value(v)}" for k, v in x.items()) + " }"
+        return json.dumps(x)
+
+    lines = [f"{k} = {value(v)}" for k, v in data.items() if k != "stage"]
+    for stage in data["stage"]:
+        lines += ["[[stage]]", *(f"{k} = {value(v)}" for k, v in stage.items())]
+    return "\n".join(lines) + "\n"
+
+
+def command(config: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "klsim", "train", str(config), *options]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_all_kinds_of_stages(tmp_path, small):
+    opd = GRPO | {
+        "name": "student", "objective": {"name": "g_opd", "lam": 1.25}, "teachers": {"add": "rl", "mul": "base"},
+        "tasks": ["add", "mul"],
+    }  # fmt: skip
+    data = stages(small, GRPO, opd, {"name": "soup", "method": "average", "of": ["base", "rl"]})
+    data |= {"output": str(tmp_path / "run")}
+    data["evaluation"]["ref"] = "base"
+    seen = []
+    results = train.run(parse(data), lambda stage, step, text: seen.append((stage, step, text)))
+    assert [r.name for r in results] == ["base", "rl", "student", "soup"]
+    assert ("rl", 4, "done") in seen
+    folder = tmp_path / "run"
+    lines = [json.loads(line) for line in (folder / "student" / "metrics.jsonl").read_text().splitlines()]
+    assert {"step", "loss", "kl_to_ref", "kl_to_teacher", "entropy", "reward"} <= set(lines[0])
+    assert [line["step"] for line in lines[:4]] == [1, 2, 3, 4]
+    assert list((folder / "rl" / "tensorboard").iterdir())
+    assert not list(folder.glob("*/checkpoint-*"))
+    base, rl, soup = (weights(folder / name) for name in ("base", "rl", "soup"))
+    for key, value in soup.items():
+        torch.testing.assert_close(value, (base[key] + rl[key]) / 2)
+    assert results[0].evaluations["add"]["kl"] == {}  # the reference itself
+    assert set(results[1].evaluations["add"]["kl"]) == {"ref"}
+    # again: nothing is done twice
+    before = (folder / "rl" / "model" / "model.safetensors").stat().st_mtime_ns
+    train.run(parse(data))
+    assert (folder / "rl" / "model" / "model.safetensors").stat().st_mtime_ns == before
+    # another configuration is not mixed in
+    data["stage"][1]["learning_rate"] = 0.5
+    with pytest.raises(ValueError, match=r"rl: made with another configuration \(stage\)"):
+        train.run(parse(data))
+
+
+@pytest.mark.slow
+def test_resume_after_a_kill_gives_the_same_bits(tmp_path, small):
+    steps = {"steps": 60, "save_steps": 10}
+    data = stages(small, GRPO | steps)
+    config = tmp_path / "c.toml"
+    config.write_text(toml(data))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(config, "--output", str(whole)), env=environment(), check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(config, "--output", str(cut)), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    deadline = time.time() + 120
+    while not list((cut / "rl").glob("checkpoint-*")):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.time() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert not (cut / "rl" / "model").exists()  # it was killed in the middle
+    subprocess.run(command(config, "--output", str(cut)), env=environment(), check=True, capture_output=True)
+    assert same(weights(whole / "rl"), weights(cut / "rl"))
+    logged = [
+        [json.loads(line) for line in (out / "rl" / "metrics.jsonl").read_text().splitlines()] for out in (whole, cut)
+    ]
+    steps_and_losses = [[(line["step"], line.get("loss")) for line in lines] for lines in logged]
+    assert steps_and_losses[0] == steps_and_losses[1]
+    # control: the comparison can fail
+    assert not same(weights(whole / "rl"), weights(whole / "base"))
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path, small):
+    data = stages(small, GRPO) | {"output": str(tmp_path / "run")}
+    config = tmp_path / "c.toml"
+    config.write_text(toml(data))
+    launch = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [*launch, "-m", "klsim", "train", str(config)], env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("summary.png") == 1  # the first process reports
+    lines = [json.loads(line) for line in (tmp_path / "run" / "rl" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert models.load_model(tmp_path / "run" / "rl" / "model")
+
+
+def test_the_command_line(tmp_path, small):
+    config = tmp_path / "c.toml"
+    config.write_text(toml(small | {"output": str(tmp_path / "run")}))
+    checked = subprocess.run(command(config, "--check"), env=environment(), capture_output=True, text=True, check=True)
+    assert "add: modular(+ mod 10, 2 terms to 9, no chain), 40 to train on, 8 to test on" in checked.stdout
+    assert not (tmp_path / "run").exists()
+    done = subprocess.run(command(config), env=environment(), capture_output=True, text=True, check=True)
+    assert "evaluation" in done.stdout
+    for name in ("summary.svg", "summary.png", "curves.csv", "outcomes.csv"):
+        assert (tmp_path / "run" / name).is_file()
+    config.write_text(config.read_text().replace('method = "sft"', 'method = "stf"'))
+    wrong = subprocess.run(command(config), env=environment(), capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.strip().splitlines()) == 1
+    assert "stf" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"start": "no/such/folder"}, OSError, "no/such/folder: is neither a folder nor"),
+        (
+            {"trainer": {"learning": 1}},
+            ValueError,
+            "stage 'rl': trainer has no option 'learning' of GRPOConfig; near: ",
+        ),
+        ({"trainer": {"beta": 0.1}}, ValueError, "args.beta = 0.1: the KL belongs to the objective"),
+        ({"group": 3, "trainer": {"per_device_train_batch_size": 4}}, ValueError, "GRPOConfig: "),
+        ({"objective": {"name": "opd"}}, ValueError, "teachers: this objective needs a teacher"),
+    ],
+)
+def test_errors(tmp_path, small, change, error, message):
+    data = stages(small, GRPO | change) | {"output": str(tmp_path / "run")}
+    with pytest.raises(error, match=message):
+        train.run(parse(data))
+
+
+def test_another_vocabulary_and_a_corrupt_teacher(tmp_path, small):
+    other = models.character_tokenizer("abc")
+    models.save_checkpoint(models.tiny_model(other, hidden=16, layers=1, heads=2), other, tmp_path / "other")
+    opd = GRPO | {"objective": {"name": "opd"}, "teachers": str(tmp_path / "other")}
+    data = stages(small, opd) | {"output": str(tmp_path / "run")}
+    with pytest.raises(ValueError, match="vocabularies differ: token 3 is "):
+        train.run(parse(data))
+    file = tmp_path / "run" / "base" / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    data["stage"][1] = GRPO
+    with pytest.raises(ValueError, match=r"model\.safetensors: is cut off or no safetensors file"):
+        train.run(parse(data | {"output": str(tmp_path / "run")}))
+
+
+def test_a_folder_of_something_else(tmp_path, small):
+    (tmp_path / "run" / "base").mkdir(parents=True)
+    (tmp_path / "run" / "base" / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="holds files that are no stage"):
+        train.run(parse(small | {"output": str(tmp_path / "run")}))
+    assert (tmp_path / "run" / "base" / "thesis.tex").read_text() == "x"
