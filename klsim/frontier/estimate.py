@@ -12,7 +12,7 @@ moves by at least the remaining bias, if that falls like 1/n or faster. A budget
 
 * that move and its own standard error add up to at most half the standard error of the estimate,
 * at least ``sqrt n`` of the n samples carry the tilt (about ``n e^-b`` do, so b is at most ``log(n)/2``), and
-* b is below what n samples can show at all (``log n``, less where the best rewards tie).
+* b is below what n samples can show at all (``log n``, less where the best rewards tie) by two standard errors.
 
 What a trained policy misses, and its efficiency, must pass the first test by their own standard errors. Intervals are
 BCa bootstraps over prompts, widened for few prompts (Hesterberg 2015); with more than `MAX_BLOCKS` prompts, over random
@@ -432,7 +432,8 @@ def _estimate(
     prompts, total = len(data.counts), float(data.block_sizes.sum())
     # rewards in units of their range: any scale of reward behaves the same
     data.reward = data.reward / data.scale
-    limit = float(np.mean(np.log(data.counts) - _log_ties(data)))
+    shown = np.log(data.counts) - _log_ties(data)
+    limit, limit_error = float(np.mean(shown)), float(np.std(shown)) / math.sqrt(prompts)
     carried = float(np.mean(np.log(data.counts))) / 2
     if budgets is None:
         asked = np.array([b for b in BUDGETS if b <= limit] or [limit / 2])
@@ -444,7 +445,7 @@ def _estimate(
     logs = log_partitions(data.reward, data.starts, data.members, data.block_starts, base, octaves)
     boot = _Bootstrap(data.block_sizes, level, resamples, rng)
     resampled = boot.means(logs[:, :, 1])
-    dual = _Dual(data, lam, logs, resampled, boot, (carried, limit), total)
+    dual = _Dual(data, lam, logs, resampled, boot, (carried, limit, limit_error), total)
     means = data.block_sums(_prompt_means(data))
     reference = dual.in_units(boot.around(float(means.sum() / total), boot.means(means[:, None])[:, 0]))
     points = tuple(_point(data, dual, float(b)) for b in asked)
@@ -500,11 +501,11 @@ class _Dual:
         logs: np.ndarray,
         resampled: np.ndarray,
         boot: _Bootstrap,
-        limits: tuple[float, float],
+        limits: tuple[float, float, float],
         total: float,
     ) -> None:
         self.lam, self.resampled, self.boot, self.total = lam, resampled, boot, total
-        self.carried, self.limit = limits
+        self.carried, self.limit, self.limit_error = limits
         self.mean = logs[:, :, 1].sum(axis=0) / total
         # halves minus all, block by block
         self.moved = logs[:, :, 2] - logs[:, :, 1]
@@ -524,7 +525,7 @@ class _Dual:
 
     def _check(self, budget: float, lam: float, edge: bool, found: Estimate) -> tuple[float, str]:
         halves, reach = self.bias(lam)
-        if budget >= self.limit or edge:
+        if budget >= self.limit - 2 * self.limit_error or edge:
             return halves, f"these samples show at most {self.limit:.3g} nats"
         if budget > self.carried:
             return halves, f"fewer than sqrt(n) of n samples carry a tilt of more than {self.carried:.3g} nats"

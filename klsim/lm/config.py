@@ -92,10 +92,16 @@ class _Trained(_Stage):
 
 
 class Sft(_Trained):
-    """Supervised steps on the tasks' own solutions; ``batch`` of them a step."""
+    """Supervised steps, ``batch`` demonstrations each: the tasks' own solutions, or completions of ``teachers``.
+
+    ``teachers``: one, or one a task; each completes every prompt ``samples`` times at ``temperature``.
+    """
 
     method: Literal["sft"]
     batch: int = Field(default=32, ge=1)
+    teachers: str | dict[str, str] = Field(default_factory=dict)
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
 
 
 class ObjectiveStage(_Trained):
@@ -162,7 +168,7 @@ class Config(_Strict):
             for key, name in _references(stage):
                 if name in later:
                     raise ValueError(f"{where}: {key} = {name!r} is no earlier stage")
-            if isinstance(stage, ObjectiveStage) and isinstance(stage.teachers, dict) and stage.teachers:
+            if not isinstance(stage, Average) and isinstance(stage.teachers, dict) and stage.teachers:
                 missing = set(stage.tasks or self.tasks) - set(stage.teachers)
                 if missing:
                     raise ValueError(f"{where}: teachers has none for task {sorted(missing)[0]!r}")
@@ -175,11 +181,11 @@ def _references(stage: Sft | ObjectiveStage | Average) -> list[tuple[str, str]]:
     found = [("start", stage.start)] if stage.start else []
     if isinstance(stage, Average):
         found += [("of", name) for name in stage.of]
-    if isinstance(stage, ObjectiveStage):
+    else:
         teachers = {"": stage.teachers} if isinstance(stage.teachers, str) else stage.teachers
         found += [("teachers", name) for name in teachers.values()]
-        if stage.ref:
-            found.append(("ref", stage.ref))
+    if isinstance(stage, ObjectiveStage) and stage.ref:
+        found.append(("ref", stage.ref))
     return found
 
 

@@ -153,9 +153,13 @@ def _cache_of(output: Any) -> tuple[str, Any]:
 
 def _branch(cache: Any, rows: torch.Tensor) -> Any:
     """A new cache whose i-th entry is a copy of entry ``rows[i]``."""
+    for layer in cache.layers:
+        if not isinstance(layer, DynamicLayer):
+            kind = type(layer).__name__
+            raise TypeError(f"model: its cache holds a {kind}, not keys and values (tree_log_probs needs no cache)")
     out = copy.copy(cache)
-    # keys and values are replaced, never written to; other kinds of layer update their state in place
-    out.layers = [copy.copy(x) if isinstance(x, DynamicLayer) else copy.deepcopy(x) for x in cache.layers]
+    # layers replace their keys and values and never write to them
+    out.layers = [copy.copy(layer) for layer in cache.layers]
     out.batch_select_indices(rows)
     return out
 
@@ -209,7 +213,7 @@ def tabulate(
     Raises:
         ValueError: ids outside the model's vocabulary, repeated, or none; ``horizon < 1``; more than `MAX_LEAVES`
             sequences; logits that are NaN, or leave the alphabet no probability (names the prefix).
-        TypeError: a model without a key-value cache.
+        TypeError: a model without a key-value cache (recurrent or linear attention layers).
     """
     request = _request(model, prompt_ids, horizon, vocab, temperature, eos)
     walk = _Walk(model, request, _validate.integer("batch_size", batch_size, low=1))

@@ -24,7 +24,7 @@ from trl import GRPOConfig, SFTConfig
 from klsim.claims.certificate import write_atomically
 from klsim.lm import models, tasks
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
-from klsim.lm.evaluate import Evaluation, evaluate
+from klsim.lm.evaluate import Evaluation, evaluate, sample
 from klsim.lm.objectives import named, near, needs
 from klsim.lm.trainer import ObjectiveTrainer, SupervisedTrainer, quiet
 
@@ -222,12 +222,40 @@ def _options(cls: Any, stage: Sft | ObjectiveStage, given: dict[str, Any]) -> An
 
 def _supervised(config: Config, stage: Sft, folder: Path, rows: list[Row], shared: World) -> SupervisedTrainer:
     given = _common(config, stage, folder) | {"per_device_train_batch_size": stage.batch, "packing": False}
+    teachers = _teachers(config, stage, shared)
+    shown = tasks.demonstrations(rows) if not teachers else _completions(config, stage, rows, teachers, shared)
     return SupervisedTrainer(
         model=_start(config, stage.start, shared),
         args=_options(SFTConfig, stage, given),
-        train_dataset=Dataset.from_list(tasks.demonstrations(rows)),
+        train_dataset=Dataset.from_list(shown),
         processing_class=shared.tokenizer,
     )
+
+
+def _teachers(config: Config, stage: Sft | ObjectiveStage, shared: World) -> dict[str, PreTrainedModel]:
+    """The teacher of every domain; one that several share is loaded once."""
+    names = stage.tasks or tuple(shared.tasks)
+    places = stage.teachers if isinstance(stage.teachers, dict) else dict.fromkeys(names, stage.teachers)
+    loaded = {place: _start(config, place, shared) for place in dict.fromkeys(places.values())}
+    return {domain: loaded[place] for domain, place in places.items()}
+
+
+def _completions(
+    config: Config, stage: Sft, rows: list[Row], teachers: Mapping[str, PreTrainedModel], shared: World
+) -> list[Row]:
+    """Prompts with completions that the teachers of their domains sampled; what they did not finish is left out."""
+    out: list[Row] = []
+    for domain, teacher in teachers.items():
+        mine = [row for row in rows if row["domain"] == domain]
+        drawn = sample(
+            teacher, shared.tokenizer, mine, tasks.reward_of(shared.tasks), samples=stage.samples,
+            max_new_tokens=shared.tasks[domain].max_completion_tokens, temperature=stage.temperature,
+            seed=config.seed, batch_size=config.evaluation.batch,
+        )  # fmt: skip
+        out += [{"prompt": r["prompt"], "completion": r["completion"]} for r in drawn if r["finished"]]
+    if not out:
+        raise ValueError(f"stage {stage.name!r}: its teachers finished none of their completions")
+    return out
 
 
 def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[Row], shared: World) -> ObjectiveTrainer:
@@ -245,14 +273,12 @@ def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[R
     ref = None
     if any(name.startswith("ref_") for name in asked):
         ref = _start(config, stage.ref or stage.start, shared)
-    teachers = stage.teachers if isinstance(stage.teachers, dict) else dict.fromkeys(names, stage.teachers)
-    loaded = {place: _start(config, place, shared) for place in dict.fromkeys(teachers.values())}
     return ObjectiveTrainer(
         model=_start(config, stage.start, shared),
         objective=loss,
         args=_options(GRPOConfig, stage, given),
         ref_model=ref,
-        teachers={domain: loaded[place] for domain, place in teachers.items()},
+        teachers=_teachers(config, stage, shared),
         reward_funcs=[tasks.reward_of(shared.tasks)],
         train_dataset=Dataset.from_list(rows),
         processing_class=shared.tokenizer,

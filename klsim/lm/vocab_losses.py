@@ -18,9 +18,9 @@ products for a divergence, five for G-OPD, and nothing recomputed. Within a chun
 of a few rows that stay in the processor's cache. `linear_log_probs` cannot know the incoming gradient of every token,
 so its backward forms the logits of each chunk again.
 
-Arithmetic is float64 if any input is, otherwise float32, whatever the inputs (bfloat16 products are accumulated and
-kept in float32); row constants (normalisers, means) are float64. Logits are taken relative to their maximum, so
-their size does not matter.
+Arithmetic is float64 if any input is, otherwise float32: logits and sums of gradients of half-precision inputs are
+kept in float32 (on CUDA, G is rounded to the inputs' precision for its two products); row constants (normalisers,
+means) are float64. Logits are taken relative to their maximum, so their size does not matter.
 """
 
 from __future__ import annotations
@@ -334,17 +334,19 @@ _BY_HAND: dict[str, RowLoss] = {
 # Chunks: products and what is kept.
 
 
-def _fill_logits(out: Tensor, head: LinearHead, rows: slice, plan: _Plan) -> Tensor:
-    """``(h W^T + b) / temperature`` of some rows in the arithmetic of the plan, in ``out`` or in its place."""
+def _fill_logits(out: Tensor, head: LinearHead, rows: slice, plan: _Plan) -> None:
+    """``out = (h W^T + b) / temperature`` of some rows, in the arithmetic of the plan."""
     hidden, weight, bias = head.hidden[rows], head.weight, head.bias
     rate = 1.0 / plan.temperature
     if bias is not None:
         bias = (bias.to(plan.dtype) * rate).clamp_min_(_EXCLUDED)
     if _wide_product(hidden, weight, plan.dtype):
-        out = torch.mm(hidden, weight.T, out_dtype=plan.dtype)
+        torch.mm(hidden, weight.T, out_dtype=plan.dtype, out=out)
         if rate != 1:
             out.mul_(rate)
-        return out if bias is None else out.add_(bias)
+        if bias is not None:
+            out.add_(bias)
+        return
     hidden = hidden.to(plan.dtype)
     for block in _blocks(weight, plan.dtype):
         part, cast = out[:, block], weight[block].to(plan.dtype)
@@ -352,22 +354,22 @@ def _fill_logits(out: Tensor, head: LinearHead, rows: slice, plan: _Plan) -> Ten
             torch.addmm(part, hidden, cast.T, beta=0, alpha=rate, out=part)
         else:
             torch.addmm(bias[block], hidden, cast.T, alpha=rate, out=part)
-    return out
 
 
 def _add_gradients(gradient: Tensor, head: LinearHead, rows: slice, plan: _Plan, sums: _Gradients) -> None:
-    """``dL/dh = G W``, ``dL/dW += G^T h``, ``dL/db += sum G`` of a chunk."""
+    """``dL/dh = G W``, ``dL/dW += G^T h``, ``dL/db += sum G`` of a chunk; the first one overwrites what is there."""
     hidden, weight = head.hidden[rows], head.weight
     if sums.bias is not None:
         sums.bias.add_(gradient.sum(0))
     if _wide_product(hidden, weight, plan.dtype):
         gradient = gradient.to(weight.dtype)
         if sums.hidden is not None:
-            sums.hidden[rows] = torch.mm(gradient, weight, out_dtype=plan.dtype)
+            torch.mm(gradient, weight, out_dtype=plan.dtype, out=sums.hidden[rows])
         if sums.weight is not None:
             for block in _blocks(weight, plan.dtype):
                 part = gradient[:, block].T
-                sums.weight[block] += torch.mm(part, hidden, out_dtype=plan.dtype)
+                product = torch.mm(part, hidden, out_dtype=plan.dtype)
+                sums.weight[block] = product if rows.start == 0 else product.add_(sums.weight[block])
         return
     if sums.hidden is not None:
         target = sums.hidden[rows]
@@ -404,9 +406,10 @@ class _Gradients:
     bias: Tensor | None
 
     @classmethod
-    def zeros(cls, head: LinearHead, wanted: Sequence[bool], dtype: torch.dtype) -> _Gradients:
-        return cls(*(torch.zeros_like(x, dtype=dtype, memory_format=torch.contiguous_format)
-                     if want and x is not None else None for x, want in zip(head, wanted)))  # fmt: skip
+    def empty(cls, head: LinearHead, wanted: Sequence[bool], dtype: torch.dtype) -> _Gradients:
+        """To be written by the first chunk; the bias at 0."""
+        room = [x.new_empty(x.shape, dtype=dtype) if want and x is not None else None for x, want in zip(head, wanted)]
+        return cls(room[0], room[1], None if room[2] is None else room[2].zero_())
 
     def of(self, head: LinearHead) -> tuple[Tensor | None, ...]:
         """In the dtypes of the head."""
@@ -421,7 +424,10 @@ def _logits_by_chunk(heads: Sequence[LinearHead], plan: _Plan) -> Iterator[tuple
     buffers = [torch.empty(shape, dtype=plan.dtype, device=device) for _ in heads]
     for start in range(0, count, plan.chunk):
         rows = slice(start, min(start + plan.chunk, count))
-        yield rows, [_fill_logits(b[: rows.stop - start], head, rows, plan) for b, head in zip(buffers, heads)]
+        logits = [buffer[: rows.stop - start] for buffer in buffers]
+        for out, head in zip(logits, heads):
+            _fill_logits(out, head, rows, plan)
+        yield rows, logits
 
 
 def _tiles(rows: slice, logits: Sequence[Tensor], plan: _Plan) -> Iterator[tuple[slice, list[Tensor]]]:
@@ -437,7 +443,7 @@ def _sweep(
     """``D [N]`` (float64) and the gradients of ``sum w D`` in the first head's tensors."""
     student = heads[0]
     values = torch.empty(student.hidden.shape[0], dtype=torch.float64, device=student.hidden.device)
-    sums = _Gradients.zeros(student, wanted, plan.dtype)
+    sums = _Gradients.empty(student, wanted, plan.dtype)
     scales = (weights.to(plan.dtype) / plan.temperature)[:, None] if any(wanted) else None
     scratch = plan.scratch(2, student)
     for rows, logits in _logits_by_chunk(heads, plan):
@@ -531,7 +537,7 @@ class _LogProbs(torch.autograd.Function):
         """``G_a = g ([a=y] - pi_a) - k pi_a (log pi_a + entropy)``, g and k the incoming gradients."""
         *student, tokens, entropy = ctx.saved_tensors
         head, plan = LinearHead(*student), ctx.plan
-        sums = _Gradients.zeros(head, ctx.needs_input_grad[:3], plan.dtype)
+        sums = _Gradients.empty(head, ctx.needs_input_grad[:3], plan.dtype)
         incoming = (of_log_probs, of_entropy)
         if all(g is None for g in incoming):
             return (None,) * 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,4 +197,9 @@ def test_a_model_without_a_cache_is_refused():
 
     model.forward = without
     with pytest.raises(TypeError, match="must return a transformers Cache"):
-        table.tabulate(model, [1], 2)
+        tabulate(model, [1], 2)
+
+
+def test_a_recurrent_state_is_no_cache_of_keys_and_values():
+    with pytest.raises(TypeError, match=r"holds a SimpleNamespace.*tree_log_probs"):
+        table._branch(SimpleNamespace(layers=[SimpleNamespace()]), torch.arange(2))

@@ -30,6 +30,10 @@ def stages(small, *more):
     return data
 
 
+def data_sft(small):
+    return copy.deepcopy(small["stage"][0])
+
+
 def toml(data) -> str:
     def value(x):
         if isinstance(x, dict):
@@ -63,12 +67,13 @@ def test_all_kinds_of_stages(tmp_path, small):
         "name": "student", "objective": {"name": "g_opd", "lam": 1.25}, "teachers": {"add": "rl", "mul": "base"},
         "tasks": ["add", "mul"],
     }  # fmt: skip
-    data = stages(small, GRPO, opd, {"name": "soup", "method": "average", "of": ["base", "rl"]})
+    imitate = data_sft(small) | {"name": "imitation", "teachers": "rl", "start": "base"}
+    data = stages(small, GRPO, opd, {"name": "soup", "method": "average", "of": ["base", "rl"]}, imitate)
     data |= {"output": str(tmp_path / "run")}
     data["evaluation"]["ref"] = "base"
     seen = []
     results = train.run(parse(data), lambda stage, step, text: seen.append((stage, step, text)))
-    assert [r.name for r in results] == ["base", "rl", "student", "soup"]
+    assert [r.name for r in results] == ["base", "rl", "student", "soup", "imitation"]
     assert ("rl", 4, "done") in seen
     folder = tmp_path / "run"
     lines = [json.loads(line) for line in (folder / "student" / "metrics.jsonl").read_text().splitlines()]

@@ -283,6 +283,21 @@ def test_weight_gradients_of_bfloat16_are_summed_in_float32():
     assert float(weight.grad[0, 0]) == pytest.approx(expected, rel=2**-8)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cuda_agrees_with_float64(dtype):
+    """Logits are exact products of the inputs; in bfloat16 G is rounded (2^-8), then the gradient (2^-8)."""
+    heads = [head(64, 0.3, i, rows=40, vocabulary=9000, dtype=dtype) for i in range(3)]
+    moved = [LinearHead(*(x.detach().cuda().requires_grad_() for x in h[:2])) for h in heads]
+    exact = [doubled(h) for h in heads]
+    ours, reference = all_losses(*moved, chunk=16, temperature=0.9), all_losses(*exact, temperature=0.9)
+    rounding = 1e-5 + (2 * 2**-8 if dtype == torch.bfloat16 else 0)
+    for name, loss in ours.items():
+        assert relative_error(loss.detach().cpu(), reference[name].detach()) <= 1e-5, name
+        for a, b in zip(gradients(loss, moved[0][:2]), gradients(reference[name], exact[0][:2])):
+            assert relative_error(a.cpu(), b) <= rounding, name
+
+
 def masked(head, *excluded):
     bias = torch.zeros(V, dtype=torch.float64)
     bias[list(excluded)] = -math.inf
