@@ -43,7 +43,7 @@ __all__ = ["LinearHead", "LinearLogProbs", "linear_divergence", "linear_g_opd", 
 
 _CHUNK_BYTES = 64 << 20  # of one head's logits
 _CHUNK_BYTES_ELSEWHERE = 512 << 20  # an accelerator needs taller products
-_TILE_BYTES = 1 << 20
+_TILE_BYTES = 4 << 20  # in the cache, yet few enough tiles that threads seldom wait for one another
 _VOCABULARY_BLOCK = 8192  # head rows that are cast at a time
 _EXCLUDED = -1e30  # a bias of -inf, finite: its probability is exactly 0 and 0 times it is 0
 _FAR = 80.0  # |log pi/T| beyond which the Jensen-Shannon terms are at their limit, exp(-80) < 1e-34

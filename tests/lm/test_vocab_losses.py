@@ -283,6 +283,29 @@ def test_weight_gradients_of_bfloat16_are_summed_in_float32():
     assert float(weight.grad[0, 0]) == pytest.approx(expected, rel=2**-8)
 
 
+def test_products_that_torch_widens_itself(monkeypatch):
+    """The branch for CUDA, with ``torch.mm(…, out_dtype=)`` as its documentation describes it."""
+
+    def wide(a, b, out_dtype, *, out=None):
+        assert a.dtype == b.dtype == torch.bfloat16
+        product = a.to(out_dtype) @ b.to(out_dtype)
+        return product if out is None else out.copy_(product)
+
+    monkeypatch.setattr(vocab_losses, "_VOCABULARY_BLOCK", 4)
+    monkeypatch.setattr(vocab_losses, "_wide_product", lambda *_: True)
+    monkeypatch.setattr(vocab_losses.torch, "mm", wide)
+    student, teacher = (head(h, dtype=torch.bfloat16) for h in (5, 3))
+    bias = torch.linspace(-1, 1, V)
+    ours = linear_divergence(*student[:2], *teacher[:2], student_bias=bias, temperature=0.5, chunk=2)
+    exact = doubled(student)
+    reference = naive(
+        divergence, exact._replace(bias=bias.double()), doubled(teacher), temperature=0.5, against="teacher"
+    )
+    torch.testing.assert_close(ours.double(), reference, rtol=1e-5, atol=1e-5)
+    for x, y in zip(gradients(ours, student[:2]), gradients(reference, exact[:2])):
+        assert relative_error(x, y) <= 2 * 2**-8 + 1e-5
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cuda_agrees_with_float64(dtype):
