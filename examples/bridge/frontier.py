@@ -113,7 +113,7 @@ figures = Figures()
 @figures.figure(
     "frontier",
     title="Best-of-N, RL and distillation against the exact frontier of a language model",
-    caption="SAT problems of four variables, answered with four bits. Every law is enumerated. Line: KL-regularised "
+    caption="SAT problems of three variables, answered with three bits. Every law is enumerated. Line: KL-regularised "
     "optimum of the base with one beta for all prompts; circles: best of N; squares: models trained from the base by "
     "RL with beta, by distillation, by SFT on a teacher's answers.",
     size=(11.0, 4.6),
@@ -128,7 +128,9 @@ def _(table: Table, figure: Any) -> None:
         rows = table.rows(part=part)
         curve, best, trained = (rows.rows(series=s) for s in ("frontier", "best of N", "model"))
         place.plot(curve["kl"], curve["reward"], color="black", label="frontier of the base")
-        place.plot(best["kl"], best["reward"], "o-", ms=4, lw=0.8, color=COLOURS[5], label="best of N = 1, 2, 4, …, 128")
+        place.plot(
+            best["kl"], best["reward"], "o-", ms=4, lw=0.8, color=COLOURS[5], label="best of N = 1, 2, 4, …, 128"
+        )
         for i, name in enumerate(trained.distinct("name")):
             one = trained.rows(name=name)
             place.plot(one["kl"], one["reward"], "s", ms=6, color=COLOURS[i % 5 if i < 5 else 6], mfc="none" if i > 4 else None,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from klsim import _validate
 from klsim.lm.vocab_losses import linear_log_probs
 
-__all__ = ["TokenLogProbs", "token_log_probs", "vocab_log_probs"]
+__all__ = ["TokenLogProbs", "has_plain_head", "token_log_probs", "vocab_log_probs"]
 
 _PLAIN_HEADS: WeakSet[nn.Module] = WeakSet()
 _PROBE = 100.0  # size of the logits at which a head is looked at: soft caps (30, 50) are far below
@@ -182,6 +182,15 @@ def _plain_head(model: Any) -> nn.Linear:
             )
         _PLAIN_HEADS.add(model)
     return head
+
+
+def has_plain_head(model: Any) -> bool:
+    """Whether a model's logits are an ``nn.Linear`` on its backbone's states: what `token_log_probs` needs."""
+    try:
+        _plain_head(_causal(model))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @torch.no_grad()

@@ -5,6 +5,10 @@ come from there). What is added: the batch as a `klsim.objectives.TokenBatch` (l
 reference and the teachers), the objective, whole groups in every micro-batch, checks that no NaN becomes a step, and
 checkpoints that appear only when they are complete.
 
+Objectives over the whole vocabulary (`klsim.objectives.g_opd_full`, `gkd`, `divergence`) go through
+`klsim.lm.vocab_losses` in chunks where the weights of a head are whole (not under FSDP or DeepSpeed) and the logits are
+nothing but the head on the backbone's states; elsewhere all logits are held. The loss is the same.
+
 With gradient accumulation the loss is the mean of those of the micro-batches: baselines and scales of a *batch*
 (`klsim.objectives.reinforce_pp`) are those of a micro-batch, as are the token counts of `klsim.objectives.token_mean`.
 """
@@ -28,7 +32,10 @@ from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
+from klsim.lm.chunked import chunked, token_weights
+from klsim.lm.log_probs import has_plain_head
 from klsim.lm.objectives import LossFunction, needs
+from klsim.lm.vocab_losses import LinearHead
 from klsim.objectives import TokenBatch
 
 __all__ = ["ObjectiveTrainer", "SupervisedTrainer", "checked_reward", "quiet"]
@@ -169,6 +176,14 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             callbacks=callbacks,
             **kwargs,
         )
+        self.chunked = None if self.is_fsdp_enabled or self.is_deepspeed_enabled else chunked(objective)
+        if self.chunked is not None:
+            laws = [self.model, *self.teachers.values(), *([] if self.given_ref is None else [self.given_ref])]
+            if all(has_plain_head(law) for law in laws):
+                for law in {id(law): law for law in laws}.values():
+                    _add_states(law)
+            else:
+                self.chunked = None
         if self.given_ref is not None:
             self.given_ref = self._prepare(self.given_ref)
         prepared = {id(teacher): self._prepare(teacher) for teacher in self.teachers.values()}
@@ -268,7 +283,7 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             _place(out, f"{prefix}log_probs", values, rows, len(ids))
             if spread is not None:
                 out["entropy"] = spread.detach()
-            if f"{prefix}vocab_log_probs" in self.needed or (prefix == "" and "vocab_log_probs" in self.needed):
+            if f"{prefix}vocab_log_probs" in self.needed and self.chunked is None:
                 logits = law(input_ids=ids[rows], attention_mask=attention[rows], logits_to_keep=length + 1).logits
                 scaled = torch.log_softmax(logits[:, :-1].float() / self.temperature, dim=-1)
                 _place(out, f"{prefix}vocab_log_probs", scaled, rows, len(ids))
@@ -284,14 +299,39 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
                         read(teacher, "teacher_", rows)
         return out
 
+    def _head(self, law: Any, inputs: Mapping[str, Any], rows: torch.Tensor) -> LinearHead:
+        """States before the completion tokens that ``rows [B, T]`` chooses, and the head on them."""
+        some = torch.nonzero(rows.any(dim=1))[:, 0]
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)[some]
+        attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)[some]
+        states = law(input_ids=ids, attention_mask=attention, states_only=True)
+        output = self.accelerator.unwrap_model(law).get_output_embeddings()
+        return LinearHead(states[:, -rows.shape[1] - 1 : -1][rows[some]], output.weight, output.bias)
+
+    def _chunked_loss(self, model: Any, inputs: Mapping[str, Any], mask: torch.Tensor) -> torch.Tensor:
+        """The objective, never holding ``[B, T, V]``: one call a teacher."""
+        assert self.chunked is not None
+        weights = token_weights(self.chunked.aggregate, mask, torch.float32)
+        teachers = list(self.teachers.values()) if "teacher" in self.chunked.laws else [None]
+        total = torch.zeros((), device=mask.device)
+        for i, teacher in enumerate(teachers):
+            rows = mask if teacher is None else mask & (inputs["domain"] == i)[:, None]
+            if not bool(rows.any()):
+                continue
+            student = self._head(model, inputs, rows)
+            with torch.no_grad():
+                laws = {"teacher": teacher, "ref": self.given_ref}
+                others = {name: self._head(laws[name], inputs, rows) for name in self.chunked.laws}
+            total = total + self.chunked.loss(student, others, weights[rows], self.temperature)
+        return total
+
     def _compute_loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+        if self.chunked is not None:
+            return self._compute_chunked(model, inputs)
         laws = self._laws(model, inputs)
         entropy = laws.pop("entropy")
-        mask = inputs["completion_mask"].bool()
-        if "tool_mask" in inputs:
-            mask = mask & inputs["tool_mask"].bool()
         batch = TokenBatch(
-            mask=mask,
+            mask=_mask(inputs),
             tokens=inputs["completion_ids"],
             old_log_probs=inputs.get("old_per_token_logps"),
             rewards=inputs["rewards"].to(laws["log_probs"].dtype) if "rewards" in self.needed else None,
@@ -299,18 +339,54 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             **laws,
         )
         loss, metrics = self.objective(batch)
+        return self._logged(loss, metrics | _divergences(laws, entropy, batch.weights))
+
+    def _compute_chunked(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
+        mask = _mask(inputs)
+        loss = self._chunked_loss(model, inputs, mask)
+        metrics: dict[str, torch.Tensor] = {}
+        if (self.state.global_step + 1) % max(int(self.args.logging_steps), 1) == 0:  # they cost a pass of every model
+            with torch.no_grad():
+                laws = self._laws(model, inputs)
+            metrics = _divergences(laws, laws.pop("entropy"), mask.to(torch.float32))
+        return self._logged(loss, metrics)
+
+    def _logged(self, loss: torch.Tensor, metrics: Mapping[str, Any]) -> torch.Tensor:
+        """The loss of a micro-batch, as its share of the step."""
         mode = "train" if self.model.training else "eval"
-        tokens = batch.weights
-        extra = {"entropy": (entropy * tokens).sum() / tokens.sum()}
-        for law in ("ref", "teacher"):
-            if (other := getattr(batch, f"{law}_log_probs")) is not None:
-                gap = (batch.log_probs.detach() - other) * tokens
-                extra[f"kl_to_{law}"] = gap.sum(dim=1).mean()  # k1: nats a completion
-        for name, value in ({"objective": loss.detach()} | metrics | extra).items():
+        for name, value in {"objective": loss.detach(), **metrics}.items():
             value = torch.as_tensor(value, dtype=torch.float32, device=loss.device)
             self._metrics[mode][name].append(self.accelerator.gather(value).mean().item())
         steps = self.current_gradient_accumulation_steps if mode == "train" else 1
         return loss / steps
+
+
+def _mask(inputs: Mapping[str, Any]) -> torch.Tensor:
+    mask: torch.Tensor = inputs["completion_mask"].bool()
+    return mask & inputs["tool_mask"].bool() if "tool_mask" in inputs else mask
+
+
+def _divergences(laws: Mapping[str, torch.Tensor], entropy: torch.Tensor, weights: torch.Tensor) -> dict[str, Any]:
+    """Entropy, nats a token; KL to the reference and the teacher by k1, nats a completion."""
+    out = {"entropy": (entropy * weights).sum() / weights.sum()}
+    for law in ("ref", "teacher"):
+        if (other := laws.get(f"{law}_log_probs")) is not None:
+            gap = (laws["log_probs"].detach() - other) * weights
+            out[f"kl_to_{law}"] = gap.sum(dim=1).mean()
+    return out
+
+
+def _add_states(model: Any) -> None:
+    """``model(…, states_only=True)`` returns the backbone's last hidden states, through any wrapper of the model."""
+    original = model.forward
+
+    @functools.wraps(type(model).forward)  # generate looks at the signature
+    def forward(*args: Any, states_only: bool = False, **kwargs: Any) -> Any:
+        if not states_only:
+            return original(*args, **kwargs)
+        return model.base_model(*args, use_cache=False, **kwargs).last_hidden_state
+
+    model.forward = forward
 
 
 def _place(out: dict[str, torch.Tensor], name: str, values: torch.Tensor, rows: Any, count: int) -> None:

@@ -129,6 +129,39 @@ def test_rewards_and_whole_vocabulary(tmp_path):
     assert set(batch.rewards.tolist()) <= {0.0, 1.0}
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"name": "g_opd_full", "lam": 1.5},
+        {"name": "g_opd_full", "lam": 1.0, "aggregate": "sequence_mean"},
+        {"name": "gkd", "mix": 0.3, "aggregate": "sequence_sum"},
+        {"name": "divergence", "generator": "js", "against": "teacher"},
+        {"name": "divergence", "generator": "kl", "aggregate": 5},
+    ],
+)
+def test_chunked_is_the_same_objective(tmp_path, given):
+    """Loss and gradients of one batch, in chunks and from all logits."""
+    teachers = {"add": model(2), "mul": model(3)}
+    made = trainer(tmp_path, named(**given), start=model(0), ref_model=model(1), teachers=teachers, temperature=0.8)
+    assert made.chunked is not None
+    seen = []
+    original = made._compute_loss
+    made._compute_loss = lambda law, inputs: seen.append(inputs) or original(law, inputs)
+    run(made)
+    law = made.accelerator.unwrap_model(made.model)
+    losses, gradients = [], []
+    for chunks in (made.chunked, None):
+        made.chunked = chunks
+        law.zero_grad()
+        loss = original(law, seen[0])
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({name: p.grad.clone() for name, p in law.named_parameters()})
+    assert losses[0] == pytest.approx(losses[1], rel=2e-5, abs=1e-6)
+    for name, value in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], value, rtol=2e-4, atol=2e-6, msg=name)
+
+
 def test_a_step_follows_the_objective(tmp_path):
     """One SGD step moves the weights by -lr times the gradient of the objective at the recorded batch."""
     recorder = Recorder(named("reinforce"))
