@@ -1,5 +1,6 @@
 # make reproduce   verify every claim, draw every figure, write the report
 # make test        lint, types, import layers, all tests, and klsim verify
+# make bridge      language models: the three experiments of examples/bridge, short (make bridge-full: as committed)
 # PYTHON=python3.12 make …   selects the interpreter (3.11 or newer)
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test full bench lint format report clean
+.PHONY: reproduce test bridge bridge-full full bench lint format report clean
 .DELETE_ON_ERROR:
 
 reproduce: $(VENV)/.core
@@ -24,6 +25,17 @@ test: $(VENV)/.dev
 # The papers' own sizes: make full SLUG=brorl
 full: $(VENV)/.core
 	$(BIN)/klsim reproduce --full $(SLUG)
+
+# Short versions: fewer seeds and steps; tables are printed, figures go to runs/figures
+bridge: $(VENV)/.lm
+	$(BIN)/python examples/bridge/closed_form.py runs/figures
+	$(BIN)/python examples/bridge/exopd.py runs/figures --seeds 2 --runs runs/exopd
+	$(BIN)/python examples/bridge/frontier.py runs/figures --short --runs runs/frontier-short
+
+bridge-full: $(VENV)/.lm
+	$(BIN)/python examples/bridge/closed_form.py figures
+	$(BIN)/python examples/bridge/exopd.py figures --runs runs/exopd
+	$(BIN)/python examples/bridge/frontier.py figures --runs runs/frontier
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
@@ -53,11 +65,16 @@ $(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable .
 	@touch $@
 
+$(VENV)/.lm: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing klsim with torch, transformers and TRL"
+	$(PIP) --editable '.[lm]'
+	@touch $@ $(VENV)/.core
+
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing klsim with its development tools"
 	$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/.core
+	@touch $@ $(VENV)/.core $(VENV)/.lm
 
 clean:
-	rm -rf $(VENV) report .klsim counterexamples certificate.json
+	rm -rf $(VENV) report runs .klsim counterexamples certificate.json
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -21,6 +21,7 @@ __all__ = [
     "estimators",
     "frontier",
     "learning",
+    "lm",
     "mass_balance",
     "memoryless",
     "objectives",

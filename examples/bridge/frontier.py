@@ -1,9 +1,9 @@
 """Best-of-N, RL and distillation on one frontier, exactly.
 
-``python examples/bridge/frontier.py [FOLDER] [--runs FOLDER]`` trains the stages of ``frontier.toml``, enumerates the laws
-of all models over all answers to every prompt (`klsim.lm.table.tabulate`), prints the table and writes
-``FOLDER/bridge/frontier.{svg,png,csv,json}`` (default ``figures``). Nothing is sampled when models are measured: mean KL
-to the base and mean reward are sums over all answers, as are the frontier of the base and its best of N.
+``python examples/bridge/frontier.py [FOLDER] [--short] [--runs FOLDER]`` trains the stages of ``frontier.toml``,
+enumerates the laws of all models over all answers to every prompt (`klsim.lm.table.tabulate`), prints the table and
+writes ``FOLDER/bridge/frontier.{svg,png,csv,json}`` (default ``figures``). Nothing is sampled when models are measured:
+mean KL to the base and mean reward are sums over all answers, as are the frontier of the base and its best of N.
 """
 
 from __future__ import annotations
@@ -156,9 +156,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path, default=Path("figures"))
     parser.add_argument("--runs", type=Path, default=Path("runs/frontier"))
+    parser.add_argument("--short", action="store_true", help="a fifth of the steps of RL and distillation")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     read = configs.read(CONFIG, output=chosen.runs)
+    if chosen.short:
+        stages = [s if s.name == "base" else s.model_copy(update={"steps": max(s.steps // 5, 1)}) for s in read.stage]
+        read = read.model_copy(update={"stage": tuple(stages)})
     with terminal.progress("frontier", 2 * len(read.stage)) as advance:
         train.run(read, lambda stage, step, text: advance.describe(f"{stage} {step} {text}"))
         rows, omitted = measure(read, advance)

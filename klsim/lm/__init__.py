@@ -1,1 +1,51 @@
-"""The torch bridge: objectives on the token log-probabilities of causal language models."""
+"""The torch bridge: klsim's objectives on causal language models, with what transformers, TRL and accelerate do well.
+
+Modules are imported when first used; all but ``tasks``, ``objectives`` and ``config`` need transformers, ``trainer`` and
+``train`` TRL (``pip install 'klsim[lm]'``):
+
+================  ==============================================================================================
+``log_probs``     log-probabilities and entropies of any causal LM, padding and temperature, in chunks
+``vocab_losses``  divergences and G-OPD from hidden states and heads, never holding ``[B T, V]``
+``table``         the exact token-tree policy of an LM
+``exact``         training an LM on an enumerated tree, by exact or sampled gradients
+``tasks``         verifiable tasks with knobs: modular arithmetic, Countdown, SAT
+``models``        small models and tokenizers; checkpoints that are complete or absent
+``evaluate``      accuracy, pass@k, entropy, KL, with intervals; rollouts for `klsim.frontier`
+``objectives``    objectives by name, as configuration files give them
+``trainer``       TRL's `GRPOTrainer` with a klsim objective and teachers
+``config``        the TOML file of ``klsim train``
+``train``         its stages, resumed where they stopped
+``verl``          klsim's losses and advantages in verl's registries
+================  ==============================================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = [
+    "chunked",
+    "config",
+    "evaluate",
+    "exact",
+    "log_probs",
+    "models",
+    "objectives",
+    "table",
+    "tasks",
+    "train",
+    "trainer",
+    "verl",
+    "vocab_losses",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"klsim.lm.{name}")
+    raise AttributeError(f"module 'klsim.lm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,12 +14,14 @@ from klsim.report.figures import COLOURS, Table, save_figure
 __all__ = ["curves", "draw_summary", "outcomes"]
 
 QUANTITIES = {
-    "loss": "loss of supervised steps",
-    "reward": "mean reward of a step's completions",
-    "kl_to_ref": "KL to the reference (nats a completion)",
-    "kl_to_teacher": "KL to the teacher (nats a completion)",
-    "entropy": "entropy (nats a token)",
+    "loss": ("loss of supervised steps", "nats a token"),
+    "reward": ("mean reward of a step's samples", "reward"),
+    "kl_to_ref": ("KL to the reference", "nats a completion"),
+    "kl_to_teacher": ("KL to the teacher", "nats a completion"),
+    "entropy": ("entropy", "nats a token"),
 }
+"""What is drawn of `metrics.jsonl`: title and unit."""
+COLUMNS = 3
 
 
 def curves(folders: Mapping[str, Path]) -> Table:
@@ -60,37 +62,33 @@ def draw_summary(output: Path, folders: Mapping[str, Path]) -> list[Path]:
     write_atomically(output / "outcomes.csv", ends.to_csv())
     shown = [name for name in QUANTITIES if name in steps.distinct("quantity")]
     files = [output / "summary.svg", output / "summary.png"]
-    columns = max(len(shown), 1)
-    save_figure(files, lambda canvas: _draw(canvas, steps, ends, shown), (3.3 * min(columns, 3) + 0.4, _height(shown)))
+    rows = -(-(len(shown) + len(ends.distinct("task"))) // COLUMNS)
+    save_figure(files, lambda canvas: _draw(canvas, steps, ends, shown, rows), (10.0, 2.9 * rows + 0.5))
     return [*files, output / "curves.csv", output / "outcomes.csv"]
 
 
-def _height(shown: list[str]) -> float:
-    return 2.8 * (-(-len(shown) // 3)) + 3.0
+def _draw(canvas: Any, steps: Table, ends: Table, shown: list[str], rows: int) -> None:
+    from matplotlib.lines import Line2D
 
-
-def _draw(canvas: Any, steps: Table, ends: Table, shown: list[str]) -> None:
-    rows = -(-len(shown) // 3)
-    top, bottom = canvas.subfigures(2, 1, height_ratios=[2.8 * rows, 3.0]) if rows else (None, canvas)
-    stages = ends.distinct("stage")
+    stages, tasks = ends.distinct("stage"), ends.distinct("task")
     colour = {stage: COLOURS[i % len(COLOURS)] for i, stage in enumerate(stages)}
     dashes = {stage: "-" if i < len(COLOURS) else "--" for i, stage in enumerate(stages)}
-    if top is not None:
-        axes = top.subplots(rows, min(len(shown), 3), squeeze=False)
-        for place, name in zip(axes.flat, shown):
-            for stage in steps.rows(quantity=name).distinct("stage"):
-                part = steps.rows(quantity=name, stage=stage)
-                place.plot(part["step"], part["value"], color=colour[stage], ls=dashes[stage])
-            place.set(xlabel="step", ylabel=QUANTITIES[name])
-        for place in axes.flat[len(shown) :]:
-            place.set_axis_off()
-    tasks = ends.distinct("task")
-    for place, task in zip(bottom.subplots(1, len(tasks), squeeze=False, sharey=True).flat, tasks):
+    places = list(canvas.subplots(rows, COLUMNS, squeeze=False).flat)
+    for place, name in zip(places, shown):
+        for stage in steps.rows(quantity=name).distinct("stage"):
+            part = steps.rows(quantity=name, stage=stage)
+            place.plot(part["step"], part["value"], color=colour[stage], ls=dashes[stage])
+        title, unit = QUANTITIES[name]
+        place.set(title=title, xlabel="step of the stage", ylabel=unit)
+    for place, task in zip(places[len(shown) :], tasks):
         accuracy = ends.rows(task=task, measure="accuracy")
         for i, stage in enumerate(accuracy.distinct("stage")):
             e = accuracy.rows(stage=stage)
-            error = [[float(e["value"][0] - e["low"][0])], [float(e["high"][0] - e["value"][0])]]
+            error = [e["value"] - e["low"], e["high"] - e["value"]]
             place.errorbar([i], e["value"], error, fmt="o", color=colour[stage], capsize=3)
         place.set_xticks(range(len(stages)), stages, rotation=30, ha="right")
-        place.set(title=task, ylim=(-0.03, 1.03))
-    bottom.axes[0].set_ylabel("accuracy of samples (95 % interval)")
+        place.set(title=f"{task}: samples that are right", ylabel="share, 95 % interval", ylim=(-0.03, 1.03))
+    for place in places[len(shown) + len(tasks) :]:
+        place.set_axis_off()
+    handles = [Line2D([], [], color=colour[s], ls=dashes[s], label=s) for s in stages]
+    canvas.legend(handles=handles, loc="outside lower center", ncols=min(len(stages), 6))
