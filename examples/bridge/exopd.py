@@ -24,6 +24,7 @@ from klsim.report.figures import COLOURS, Figures, Run, Table, write_figure
 
 CONFIG = Path(__file__).with_suffix(".toml")
 STUDENTS = ("sft", "soup", "opd", "exopd-1.25", "exopd-1.5")
+STAGES = ("base", "teachers", *STUDENTS)
 MEASURES = ("accuracy", "greedy", "pass@16", "KL to base")
 BASELINES = ("opd", "teachers")
 
@@ -90,9 +91,8 @@ def exopd(run: Run) -> Mapping[str, Any]:
 @exopd.draw
 def _(table: Table, figure: Any) -> None:
     top, bottom = figure.subfigures(2, 1)
-    stages = ("base", "teachers", *STUDENTS)
     for place, measure in zip(top.subplots(1, len(MEASURES)), MEASURES):
-        _panel(place, table.rows(measure=measure, against="nothing"), stages)
+        _panel(place, table.rows(measure=measure, against="nothing"), STAGES)
         place.set(title=measure + (" (nats)" if "KL" in measure else ""))
     for place, measure in zip(bottom.subplots(1, len(MEASURES)), MEASURES):
         _panel(place, table.rows(measure=measure, against="opd"), [s for s in STUDENTS if s != "opd"])
@@ -105,7 +105,7 @@ def _panel(place: Any, rows: Table, stages: Any) -> None:
         part = rows.rows(stage=stage)
         seeds = part.rows(kind="seed")
         mean = part.rows(kind="mean")
-        colour = COLOURS[i % len(COLOURS)]
+        colour = COLOURS[STAGES.index(stage)]
         place.plot(np.full(len(seeds), i - 0.15), seeds["value"], "o", ms=3, color=colour, alpha=0.5)
         error = [mean["value"] - mean["low"], mean["high"] - mean["value"]]
         place.errorbar([i + 0.1], mean["value"], error, fmt="s", ms=5, color=colour, capsize=3)
@@ -124,7 +124,7 @@ def tabulate(results: Results) -> list[dict[str, Any]]:
         rows.append(common | {"kind": "mean", "value": float(values.mean()), "low": float(low), "high": float(high)})
 
     for measure in MEASURES:
-        for stage in ("base", "teachers", *STUDENTS):
+        for stage in STAGES:
             add(stage, measure, "nothing", results.values(stage, measure))
         for baseline in BASELINES:
             for stage in STUDENTS:
@@ -140,7 +140,7 @@ def show(rows: list[dict[str, Any]], seeds: int) -> None:
             f"mean over {seeds} seeds [95 % interval]" if against == "nothing" else f"minus {against}, paired by seed"
         )
         grid = Grid("", *MEASURES, title=title)
-        for stage in ("base", "teachers", *STUDENTS):
+        for stage in STAGES:
             cells = [
                 f"{r['value']:+.3f} \\[{r['low']:+.3f}, {r['high']:+.3f}]"
                 for m in MEASURES

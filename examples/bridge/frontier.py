@@ -23,6 +23,7 @@ from klsim import best_of_n
 from klsim.divergences import kl
 from klsim.lm import config as configs
 from klsim.lm import models, train
+from klsim.lm.log_probs import token_log_probs
 from klsim.lm.table import tabulate
 from klsim.optima import kl_regularized
 from klsim.problems.token_tree import sequence_log_probs, token_mask, tokens
@@ -37,15 +38,21 @@ PARTS = {"train": "problems it was trained on", "test": "new problems"}
 
 
 def laws(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], horizon: int) -> tuple[np.ndarray, float]:
-    """Log-probabilities of all answers to every prompt, ``(prompts, 3**horizon)``, and the largest mass left out."""
+    """Log-probabilities of all answers to every prompt, ``(prompts, 3**horizon)``, and the mean mass of other texts."""
     alphabet = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(LETTERS))]
-    out, omitted = [], 0.0
+    words, mask = tokens(len(alphabet), horizon), token_mask(len(alphabet), horizon, 0)
+    answers = (mask | (words == 0)).all(axis=1)  # nothing but the end follows the end
+    ids, attention = torch.tensor(alphabet)[torch.tensor(words[answers])], torch.tensor(mask[answers])
+    out, kept = [], []
     for row in rows:
         prompt = tokenizer.encode(row["prompt"], add_special_tokens=False)
-        found = tabulate(model, prompt, horizon, alphabet, eos=tokenizer.eos_token_id)
-        out.append(sequence_log_probs(found.levels))
-        omitted = max(omitted, found.omitted)
-    return np.stack(out), omitted
+        out.append(sequence_log_probs(tabulate(model, prompt, horizon, alphabet, eos=alphabet[0]).levels))
+        whole = torch.cat([torch.tensor(prompt).expand(len(ids), -1), ids], dim=1)
+        seen = torch.cat([torch.ones(len(ids), len(prompt), dtype=torch.bool), attention], dim=1)
+        with torch.no_grad():
+            found = token_log_probs(model, whole, seen, completion=horizon).log_probs
+        kept.append(float(found.sum(dim=1).exp().sum()))
+    return np.stack(out), 1 - float(np.mean(kept))
 
 
 def rewards(task: Any, rows: Sequence[Mapping[str, Any]], horizon: int) -> np.ndarray:
@@ -78,7 +85,7 @@ def needed_kl(log_ref: np.ndarray, reward: np.ndarray, wanted: float) -> float:
 
 
 def measure(read: Any, advance: Any) -> tuple[list[dict[str, Any]], float]:
-    """Rows of the figure, and the largest probability that any model gives to tokens that no answer has."""
+    """Rows of the figure, and the largest mass that a model gives to texts outside the alphabet."""
     shared = train.world(read)
     task, tokenizer = shared.tasks["sat"], shared.tokenizer
     horizon, rows, omitted = task.max_completion_tokens, [], 0.0
@@ -131,10 +138,9 @@ def _(table: Table, figure: Any) -> None:
         place.plot(
             best["kl"], best["reward"], "o-", ms=4, lw=0.8, color=COLOURS[5], label="best of N = 1, 2, 4, …, 128"
         )
-        for i, name in enumerate(trained.distinct("name")):
+        for name, colour, marker in zip(trained.distinct("name"), (*COLOURS[6:7], *COLOURS[:5], COLOURS[0]), "*sssDDv"):
             one = trained.rows(name=name)
-            place.plot(one["kl"], one["reward"], "s", ms=6, color=COLOURS[i % 5 if i < 5 else 6], mfc="none" if i > 4 else None,
-                       label=name)  # fmt: skip
+            place.plot(one["kl"], one["reward"], marker, ms=7, color=colour, label=name)
         place.set(title=PARTS[part], xlabel="mean KL to the base (nats)", xlim=(-0.05, None))
     figure.axes[0].set_ylabel("mean reward (share of right answers)")
     figure.axes[1].legend(loc="lower right")
@@ -149,7 +155,9 @@ def show(rows: list[dict[str, Any]], omitted: float) -> None:
                 label = f"best of {r['name']}" if r["series"] == "best of N" else r["name"]
                 grid.add_row(label, f"{r['kl']:.4f}", f"{r['reward']:.4f}", f"{r['efficiency']:.3f}")
         console.print(grid)
-    console.print(f"tokens that no answer has get at most {omitted:.2g} of a model's probability at any prefix")
+    console.print(
+        f"texts of other characters than 0 and 1 have on average at most {omitted:.2g} of a model's probability"
+    )
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The torch bridge: klsim's objectives on causal language models, with what transformers, TRL and accelerate do well.
 
-Modules are imported when first used; all but ``tasks``, ``objectives`` and ``config`` need transformers, ``trainer`` and
-``train`` TRL (``pip install 'klsim[lm]'``):
+Modules are imported when first used. They need torch, transformers and TRL (``pip install 'klsim[lm]'``), except
+``tasks``:
 
 ================  ==============================================================================================
 ``log_probs``     log-probabilities and entropies of any causal LM, padding and temperature, in chunks

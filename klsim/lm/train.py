@@ -102,7 +102,7 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
             state.wait_for_everyone()
             if state.is_main_process:
                 on_step(stage.name, getattr(stage, "steps", 0), "evaluating")
-                _evaluate(config, model, folder, shared)
+                _evaluate(config, stage, model, folder, shared)
                 models.save_checkpoint(model, shared.tokenizer, folder / "model")
                 for checkpoint in folder.glob("checkpoint-*"):
                     shutil.rmtree(checkpoint)
@@ -329,17 +329,20 @@ def _keep_until(file: Path, step: int) -> None:
     write_atomically(file, "".join(kept))
 
 
-def _evaluate(config: Config, model: PreTrainedModel, folder: Path, shared: World) -> None:
+def _evaluate(
+    config: Config, stage: Sft | ObjectiveStage | Average, model: PreTrainedModel, folder: Path, shared: World
+) -> None:
     e = config.evaluation
     done = e.ref is not None and (config.output / e.ref / "model").is_dir()
-    later = any(stage.name == e.ref for stage in config.stage) and not done
+    later = any(other.name == e.ref for other in config.stage) and not done
     ref = None if e.ref is None or later else _start(config, e.ref, shared)
+    teachers = {} if isinstance(stage, Average) else _teachers(config, stage, shared)
     found: dict[str, Evaluation] = {}
     for name, task in shared.tasks.items():
         found[name] = evaluate(
             model, shared.tokenizer, shared.test[name], task.reward, samples=e.samples,
             max_new_tokens=task.max_completion_tokens, temperature=e.temperature, seed=config.seed, batch_size=e.batch,
-            ref=ref,
+            ref=ref, teachers={"teacher": teachers[name]} if name in teachers else {},
         )  # fmt: skip
     text = json.dumps({name: asdict(value) for name, value in found.items()}, indent=1)
     write_atomically(folder / "evaluation.json", text + "\n")

@@ -86,6 +86,7 @@ def test_all_kinds_of_stages(tmp_path, small):
         torch.testing.assert_close(value, (base[key] + rl[key]) / 2)
     assert results[0].evaluations["add"]["kl"] == {}  # the reference itself
     assert set(results[1].evaluations["add"]["kl"]) == {"ref"}
+    assert set(results[2].evaluations["mul"]["kl"]) == {"ref", "teacher"}
     # again: nothing is done twice
     before = (folder / "rl" / "model" / "model.safetensors").stat().st_mtime_ns
     train.run(parse(data))
