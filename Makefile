@@ -19,7 +19,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --durations 25
 	$(BIN)/klsim verify --examples 25 --json $(VENV)/certificate.json
 
 # The papers' own sizes: make full SLUG=brorl
