@@ -26,8 +26,7 @@ means) are float64. Logits are taken relative to their maximum, so their size do
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,23 +37,24 @@ from torch.autograd.function import once_differentiable
 
 from klsim import _validate
 from klsim.divergences import GENERATORS, Generator, as_generator, divergence_of
+from klsim.lm.logit_chunks import (
+    EXCLUDED,
+    Gradients,
+    LinearHead,
+    Plan,
+    RowLoss,
+    add_gradients,
+    logits_by_chunk,
+    sweep,
+    tiles,
+)
 
 __all__ = ["LinearHead", "LinearLogProbs", "linear_divergence", "linear_g_opd", "linear_gkd", "linear_log_probs"]
 
 _CHUNK_BYTES = 64 << 20  # of one head's logits
 _CHUNK_BYTES_ELSEWHERE = 512 << 20  # an accelerator needs taller products
 _TILE_BYTES = 4 << 20  # in the cache, yet few enough tiles that threads seldom wait for one another
-_VOCABULARY_BLOCK = 8192  # head rows that are cast at a time
-_EXCLUDED = -1e30  # a bias of -inf, finite: its probability is exactly 0 and 0 times it is 0
 _FAR = 80.0  # |log pi/T| beyond which the Jensen-Shannon terms are at their limit, exp(-80) < 1e-34
-
-
-class LinearHead(NamedTuple):
-    """Hidden states ``[N, H]`` and the weights ``[V, H]`` (and bias ``[V]``, ``-inf`` excludes a token) on them."""
-
-    hidden: Tensor
-    weight: Tensor
-    bias: Tensor | None = None
 
 
 class LinearLogProbs(NamedTuple):
@@ -62,26 +62,6 @@ class LinearLogProbs(NamedTuple):
 
     log_probs: Tensor
     entropy: Tensor
-
-
-RowLoss = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | None], Tensor]
-"""``(logits, scratch, scale) -> D [R]``: logits of the student first, each ``[R, V]``, scratch too, all overwritten.
-Leaves ``scale dD/ds`` (``scale [R, 1]``) in the student's logits; None: values only."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How a sweep runs: rows a product, rows a tile, the arithmetic and the temperature."""
-
-    chunk: int
-    tile: int
-    dtype: torch.dtype
-    temperature: float
-
-    def scratch(self, count: int, head: LinearHead) -> Tensor:
-        """Room for some tiles."""
-        shape = (count, self.tile, head.weight.shape[0])
-        return torch.empty(shape, dtype=self.dtype, device=head.hidden.device)
 
 
 def linear_log_probs(
@@ -316,7 +296,7 @@ def _autograd_rows(
     with torch.enable_grad():
         s = logits[0].detach().requires_grad_(scale is not None)
         log_p, log_q = torch.log_softmax(s, -1), torch.log_softmax(logits[1], -1)
-        log_p, log_q = (torch.where(x < 0.1 * _EXCLUDED, -math.inf, x) for x in (log_p, log_q))
+        log_p, log_q = (torch.where(x < 0.1 * EXCLUDED, -math.inf, x) for x in (log_p, log_q))
         value = divergence_of(array_namespace(s), log_p, log_q, generator)
         if scale is not None:
             (gradient,) = torch.autograd.grad(value, s, scale[:, 0])
@@ -331,143 +311,19 @@ _BY_HAND: dict[str, RowLoss] = {
 }
 
 
-# Chunks: products and what is kept.
-
-
-def _fill_logits(out: Tensor, head: LinearHead, rows: slice, plan: _Plan) -> None:
-    """``out = (h W^T + b) / temperature`` of some rows, in the arithmetic of the plan."""
-    hidden, weight, bias = head.hidden[rows], head.weight, head.bias
-    rate = 1.0 / plan.temperature
-    if bias is not None:
-        bias = (bias.to(plan.dtype) * rate).clamp_min_(_EXCLUDED)
-    if _wide_product(hidden, weight, plan.dtype):
-        torch.mm(hidden, weight.T, out_dtype=plan.dtype, out=out)
-        if rate != 1:
-            out.mul_(rate)
-        if bias is not None:
-            out.add_(bias)
-        return
-    hidden = hidden.to(plan.dtype)
-    for block in _blocks(weight, plan.dtype):
-        part, cast = out[:, block], weight[block].to(plan.dtype)
-        if bias is None:
-            torch.addmm(part, hidden, cast.T, beta=0, alpha=rate, out=part)
-        else:
-            torch.addmm(bias[block], hidden, cast.T, alpha=rate, out=part)
-
-
-def _add_gradients(gradient: Tensor, head: LinearHead, rows: slice, plan: _Plan, sums: _Gradients) -> None:
-    """``dL/dh = G W``, ``dL/dW += G^T h``, ``dL/db += sum G`` of a chunk; the first one overwrites what is there."""
-    hidden, weight = head.hidden[rows], head.weight
-    if sums.bias is not None:
-        sums.bias.add_(gradient.sum(0))
-    if _wide_product(hidden, weight, plan.dtype):
-        gradient = gradient.to(weight.dtype)
-        if sums.hidden is not None:
-            torch.mm(gradient, weight, out_dtype=plan.dtype, out=sums.hidden[rows])
-        if sums.weight is not None:
-            for block in _blocks(weight, plan.dtype):
-                part = gradient[:, block].T
-                product = torch.mm(part, hidden, out_dtype=plan.dtype)
-                sums.weight[block] = product if rows.start == 0 else product.add_(sums.weight[block])
-        return
-    if sums.hidden is not None:
-        target = sums.hidden[rows]
-        for block in _blocks(weight, plan.dtype):
-            torch.addmm(
-                target, gradient[:, block], weight[block].to(plan.dtype), beta=float(block.start > 0), out=target
-            )
-    if sums.weight is not None:
-        sums.weight.addmm_(gradient.T, hidden.to(plan.dtype), beta=float(rows.start > 0))
-
-
-def _wide_product(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether torch multiplies these half-precision factors into float32 itself."""
-    same = hidden.dtype == weight.dtype
-    return same and hidden.is_cuda and dtype == torch.float32 != weight.dtype and _HAS_WIDE_PRODUCT
-
-
-_HAS_WIDE_PRODUCT = "dtype" in torch.ops.aten.mm.overloads()  # type: ignore[no-untyped-call]
-
-
-def _blocks(weight: Tensor, dtype: torch.dtype) -> Iterator[slice]:
-    """All rows of the head at once; in blocks if they have to be cast, so that the copy stays small."""
-    vocabulary = weight.shape[0]
-    step = vocabulary if weight.dtype == dtype else _VOCABULARY_BLOCK
-    return (slice(i, min(i + step, vocabulary)) for i in range(0, vocabulary, step))
-
-
-@dataclass
-class _Gradients:
-    """Sums of a sweep in its arithmetic; None where nobody asked."""
-
-    hidden: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
-
-    @classmethod
-    def empty(cls, head: LinearHead, wanted: Sequence[bool], dtype: torch.dtype) -> _Gradients:
-        """To be written by the first chunk; the bias at 0."""
-        room = [x.new_empty(x.shape, dtype=dtype) if want and x is not None else None for x, want in zip(head, wanted)]
-        return cls(room[0], room[1], None if room[2] is None else room[2].zero_())
-
-    def of(self, head: LinearHead) -> tuple[Tensor | None, ...]:
-        """In the dtypes of the head."""
-        sums = (self.hidden, self.weight, self.bias)
-        return tuple(g if g is None or x is None else g.to(x.dtype) for g, x in zip(sums, head))
-
-
-def _logits_by_chunk(heads: Sequence[LinearHead], plan: _Plan) -> Iterator[tuple[slice, list[Tensor]]]:
-    """The rows of a chunk and every head's logits of them, which the caller may overwrite."""
-    count, vocabulary = heads[0].hidden.shape[0], heads[0].weight.shape[0]
-    shape, device = (min(plan.chunk, count), vocabulary), heads[0].hidden.device
-    buffers = [torch.empty(shape, dtype=plan.dtype, device=device) for _ in heads]
-    for start in range(0, count, plan.chunk):
-        rows = slice(start, min(start + plan.chunk, count))
-        logits = [buffer[: rows.stop - start] for buffer in buffers]
-        for out, head in zip(logits, heads):
-            _fill_logits(out, head, rows, plan)
-        yield rows, logits
-
-
-def _tiles(rows: slice, logits: Sequence[Tensor], plan: _Plan) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Some rows of a chunk, few enough for the cache."""
-    for start in range(rows.start, rows.stop, plan.tile):
-        here = slice(start, min(start + plan.tile, rows.stop))
-        yield here, [x[here.start - rows.start : here.stop - rows.start] for x in logits]
-
-
-def _sweep(
-    heads: Sequence[LinearHead], loss: RowLoss, weights: Tensor, wanted: Sequence[bool], plan: _Plan
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """``D [N]`` (float64) and the gradients of ``sum w D`` in the first head's tensors."""
-    student = heads[0]
-    values = torch.empty(student.hidden.shape[0], dtype=torch.float64, device=student.hidden.device)
-    sums = _Gradients.empty(student, wanted, plan.dtype)
-    scales = (weights.to(plan.dtype) / plan.temperature)[:, None] if any(wanted) else None
-    scratch = plan.scratch(2, student)
-    for rows, logits in _logits_by_chunk(heads, plan):
-        for here, parts in _tiles(rows, logits, plan):
-            spare = [x[: here.stop - here.start] for x in scratch]
-            values[here] = loss(parts, spare, None if scales is None else scales[here])
-        if scales is not None:
-            _add_gradients(logits[0], student, rows, plan, sums)
-    return values, sums.of(student)
-
-
 class _WeightedSum(torch.autograd.Function):
     """``sum_n w_n D_n``, its gradients formed in the forward pass and handed over by the first backward."""
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, others: Sequence[LinearHead], loss: RowLoss,
-        weights: Tensor, plan: _Plan, wanted: Sequence[bool], smallest: float,
+        weights: Tensor, plan: Plan, wanted: Sequence[bool], smallest: float,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         heads = (LinearHead(hidden, weight, bias), *others)
-        values, ctx.gradients = _sweep(heads, loss, weights, wanted, plan)
+        values, ctx.gradients = sweep(heads, loss, weights, wanted, plan)
         if any(wanted):
             ctx.save_for_backward(hidden, weight, bias)
-            ctx.again = lambda student: _sweep((student, *others), loss, weights, wanted, plan)[1]
+            ctx.again = lambda student: sweep((student, *others), loss, weights, wanted, plan)[1]
         values.clamp_min_(smallest)  # rounding must not make a divergence negative
         ctx.mark_non_differentiable(values)
         return torch.dot(values, weights.double()).to(plan.dtype), values
@@ -487,7 +343,7 @@ class _WeightedSum(torch.autograd.Function):
 
 
 def _summed(
-    heads: dict[str, LinearHead], loss: RowLoss, token_weights: Tensor | None, plan: _Plan, smallest: float
+    heads: dict[str, LinearHead], loss: RowLoss, token_weights: Tensor | None, plan: Plan, smallest: float
 ) -> Tensor:
     """The weighted sum over the rows that count."""
     student = heads["student"]
@@ -512,19 +368,19 @@ class _LogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, plan: _Plan
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, plan: Plan
     ) -> tuple[Tensor, Tensor]:
         head = LinearHead(hidden, weight, bias)
         log_probs, entropy = torch.empty((2, hidden.shape[0], 1), dtype=torch.float64, device=hidden.device)
         scratch = plan.scratch(1, head)[0]
-        for rows, logits in _logits_by_chunk([head], plan):
-            for here, (part,) in _tiles(rows, logits, plan):
+        for rows, logits in logits_by_chunk([head], plan):
+            for here, (part,) in tiles(rows, logits, plan):
                 s, x = _from_maximum(part), scratch[: here.stop - here.start]
                 total = _exp_shifted(s, x)
                 log_total = total.double().log()
                 log_probs[here] = s.gather(1, tokens[here, None]) - log_total
                 entropy[here] = log_total - _mean(s, x, total, x)
-        log_probs = torch.where(log_probs < 0.1 * _EXCLUDED, -math.inf, log_probs)
+        log_probs = torch.where(log_probs < 0.1 * EXCLUDED, -math.inf, log_probs)
         log_probs, entropy = log_probs[:, 0].to(plan.dtype), entropy[:, 0].clamp_min_(0.0).to(plan.dtype)
         ctx.save_for_backward(hidden, weight, bias, tokens, entropy)
         ctx.plan = plan
@@ -537,7 +393,7 @@ class _LogProbs(torch.autograd.Function):
         """``G_a = g ([a=y] - pi_a) - k pi_a (log pi_a + entropy)``, g and k the incoming gradients."""
         *student, tokens, entropy = ctx.saved_tensors
         head, plan = LinearHead(*student), ctx.plan
-        sums = _Gradients.empty(head, ctx.needs_input_grad[:3], plan.dtype)
+        sums = Gradients.empty(head, ctx.needs_input_grad[:3], plan.dtype)
         incoming = (of_log_probs, of_entropy)
         if all(g is None for g in incoming):
             return (None,) * 5
@@ -545,8 +401,8 @@ class _LogProbs(torch.autograd.Function):
         g, k, entropy = (x[:, None] / plan.temperature for x in (g, k, entropy * plan.temperature))
         scratch = plan.scratch(1, head)[0]
         with torch.autocast(entropy.device.type, enabled=False):
-            for rows, logits in _logits_by_chunk([head], plan):
-                for here, (part,) in _tiles(rows, logits, plan):
+            for rows, logits in logits_by_chunk([head], plan):
+                for here, (part,) in tiles(rows, logits, plan):
                     s, x = _from_maximum(part), scratch[: here.stop - here.start]
                     total = _exp_shifted(s, x)
                     if of_entropy is None:
@@ -555,16 +411,14 @@ class _LogProbs(torch.autograd.Function):
                         s.add_(entropy[here] - total.log()).mul_(x)
                         s.mul_(-k[here] / total).addcmul_(x, -g[here] / total)
                     s.scatter_add_(1, tokens[here, None], g[here])
-                _add_gradients(logits[0], head, rows, plan, sums)
+                add_gradients(logits[0], head, rows, plan, sums)
         return (*sums.of(head), None, None)
 
 
 # At the door.
 
 
-def _planned(
-    heads: dict[str, LinearHead], temperature: float, chunk: int | None, *, small_tiles: bool = False
-) -> _Plan:
+def _planned(heads: dict[str, LinearHead], temperature: float, chunk: int | None, *, small_tiles: bool = False) -> Plan:
     """How to run over these heads, after a look at them."""
     temperature = _validate.real("temperature", temperature, low=0.0, open_low=True)
     if math.isinf(temperature):
@@ -591,7 +445,7 @@ def _planned(
     chunk = min(_validate.integer("chunk", chunk, low=1), count)
     # an accelerator has no cache to stay in, and every tile costs the launch of its kernels
     tile = max(1, _TILE_BYTES // row) if on == "cpu" or small_tiles else chunk
-    return _Plan(chunk, min(tile, chunk), dtype, temperature)
+    return Plan(chunk, min(tile, chunk), dtype, temperature)
 
 
 def _check_head(name: str, head: LinearHead) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from klsim.divergences import GENERATORS, Alpha
-from klsim.lm import vocab_losses
+from klsim.lm import logit_chunks
 from klsim.lm.vocab_losses import LinearHead, linear_divergence, linear_g_opd, linear_gkd, linear_log_probs
 from klsim.objectives import TokenBatch, divergence, g_opd_full, gkd
 
@@ -262,7 +262,7 @@ def test_non_contiguous_inputs():
 
 
 def test_blocks_of_a_cast_head(monkeypatch):
-    monkeypatch.setattr(vocab_losses, "_VOCABULARY_BLOCK", 4)
+    monkeypatch.setattr(logit_chunks, "_VOCABULARY_BLOCK", 4)
     student, teacher = (head(h, dtype=torch.bfloat16) for h in (5, 3))
     ours = linear_divergence(*student[:2], *teacher[:2], temperature=0.5, chunk=2)
     exact = doubled(student)
@@ -291,9 +291,9 @@ def test_products_that_torch_widens_itself(monkeypatch):
         product = a.to(out_dtype) @ b.to(out_dtype)
         return product if out is None else out.copy_(product)
 
-    monkeypatch.setattr(vocab_losses, "_VOCABULARY_BLOCK", 4)
-    monkeypatch.setattr(vocab_losses, "_wide_product", lambda *_: True)
-    monkeypatch.setattr(vocab_losses.torch, "mm", wide)
+    monkeypatch.setattr(logit_chunks, "_VOCABULARY_BLOCK", 4)
+    monkeypatch.setattr(logit_chunks, "_wide_product", lambda *_: True)
+    monkeypatch.setattr(logit_chunks.torch, "mm", wide)
     student, teacher = (head(h, dtype=torch.bfloat16) for h in (5, 3))
     bias = torch.linspace(-1, 1, V)
     ours = linear_divergence(*student[:2], *teacher[:2], student_bias=bias, temperature=0.5, chunk=2)
