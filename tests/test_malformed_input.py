@@ -105,3 +105,10 @@ def test_a_clear_error_or_a_number(function, data):
         return
     for array in numbers_in(result):
         assert not np.isnan(array).any(), f"NaN from {function.__name__}({arguments})"
+
+
+def test_probabilities_whose_sum_overflows():
+    from klsim.problems import TabularMDP
+
+    with pytest.raises(ValueError, match=r"transition\[.*\] = inf: probabilities must sum to 1"):
+        TabularMDP(np.full((2, 1, 2), 1e308), np.zeros((2, 1)), np.array([1.0, 0.0]), horizon=1)

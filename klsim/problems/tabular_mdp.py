@@ -22,7 +22,8 @@ def _probabilities(name: str, value: Any) -> np.ndarray:
     array = np.asarray(_validate.budgets(name, xp, _validate.finite(name, xp, array)), dtype=np.float64)
     if array.ndim == 0 or array.shape[-1] == 0:
         _validate.fail(name, f"needs a non-empty last axis, got shape {array.shape}")
-    total = array.sum(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # an infinite sum is not 1 either
+        total = array.sum(axis=-1, keepdims=True)
     index = _validate.first_true(np, np.abs(total[..., 0] - 1) > 1e-8)
     if index is not None:
         _validate.fail(name, "probabilities must sum to 1", float(total[..., 0][index]), index)
