@@ -23,7 +23,7 @@ from klsim.report import terminal
 from klsim.report.figures import COLOURS, Figures, Run, Table, write_figure
 
 CONFIG = Path(__file__).with_suffix(".toml")
-STUDENTS = ("sft", "soup", "opd", "exopd-1.25", "exopd-1.5")
+STUDENTS = ("sft", "soup", "opd", "opd-long", "exopd-1.25", "exopd-1.5")
 STAGES = ("base", "teachers", *STUDENTS)
 MEASURES = ("accuracy", "greedy", "pass@16", "KL to base")
 BASELINES = ("opd", "teachers")

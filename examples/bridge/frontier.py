@@ -34,7 +34,7 @@ CONFIG = Path(__file__).with_suffix(".toml")
 LETTERS = "01"
 BETAS = np.geomspace(0.01, 30.0, 80)
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
-PARTS = {"train": "problems it was trained on", "test": "new problems"}
+PARTS = {"train": "problems of RL and distillation", "test": "new problems"}
 
 
 def laws(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], horizon: int) -> tuple[np.ndarray, float]:
@@ -89,7 +89,8 @@ def measure(read: Any, advance: Any) -> tuple[list[dict[str, Any]], float]:
     shared = train.world(read)
     task, tokenizer = shared.tasks["sat"], shared.tokenizer
     horizon, rows, omitted = task.max_completion_tokens, [], 0.0
-    for part, problems in (("train", shared.train["sat"]), ("test", shared.test["sat"])):
+    seen = read.stage[1].problems
+    for part, problems in (("train", shared.train["sat"][:seen]), ("test", shared.test["sat"])):
         reward = rewards(task, problems, horizon)
         found = {}
         for stage in read.stage:

@@ -79,11 +79,14 @@ class Evaluation(_Strict):
 
 class _Stage(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    start: str | None = None
-    tasks: tuple[str, ...] | None = None
 
 
 class _Trained(_Stage):
+    """``start``: a stage, a folder or a hub name. ``problems``: only the first so many training problems of a task."""
+
+    start: str | None = None
+    tasks: tuple[str, ...] | None = None
+    problems: int | None = Field(default=None, ge=1)
     steps: int = Field(ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     save_steps: int = Field(default=100, ge=1)
@@ -92,7 +95,7 @@ class _Trained(_Stage):
 
 
 class Sft(_Trained):
-    """Supervised steps, ``batch`` demonstrations each: the tasks' own solutions, or completions of ``teachers``.
+    """Supervised steps, ``batch`` demonstrations each and process: the tasks' solutions, or ``teachers``' completions.
 
     ``teachers``: one, or one a task; each completes every prompt ``samples`` times at ``temperature``.
     """
@@ -105,7 +108,7 @@ class Sft(_Trained):
 
 
 class ObjectiveStage(_Trained):
-    """Steps of an objective on sampled completions: ``prompts`` prompts a step, ``group`` completions each.
+    """Steps of an objective on sampled completions: ``prompts`` prompts a step and process, ``group`` completions each.
 
     ``ref``: the reference, by default what the stage starts from. ``teachers``: one, or one a task.
     """
@@ -161,27 +164,47 @@ class Config(_Strict):
             where = f"stage {stage.name!r}"
             if stage.name in seen:
                 raise ValueError(f"{where}: there are two")
-            for task in stage.tasks or ():
-                if task not in self.tasks:
-                    raise ValueError(f"{where}: no task {task!r}{near(task, self.tasks)}")
             later = {s.name for s in self.stage} - set(seen)
             for key, name in _references(stage):
                 if name in later:
                     raise ValueError(f"{where}: {key} = {name!r} is no earlier stage")
-            if not isinstance(stage, Average) and isinstance(stage.teachers, dict) and stage.teachers:
-                missing = set(stage.tasks or self.tasks) - set(stage.teachers)
-                if missing:
-                    raise ValueError(f"{where}: teachers has none for task {sorted(missing)[0]!r}")
+                _known_place(f"{where}: {key}", name, seen)
+            if not isinstance(stage, Average):
+                self._tasks_fit(where, stage)
             seen.append(stage.name)
+        if self.evaluation.ref is not None:
+            _known_place("evaluation: ref", self.evaluation.ref, seen)
         return self
+
+    def _tasks_fit(self, where: str, stage: Sft | ObjectiveStage) -> None:
+        for task in stage.tasks or ():
+            if task not in self.tasks:
+                raise ValueError(f"{where}: no task {task!r}{near(task, self.tasks)}")
+        names = stage.tasks or tuple(self.tasks)
+        if isinstance(stage.teachers, dict) and stage.teachers:
+            if missing := sorted(set(names) - set(stage.teachers)):
+                raise ValueError(f"{where}: teachers has none for task {missing[0]!r}")
+            if extra := sorted(set(stage.teachers) - set(names)):
+                raise ValueError(f"{where}: teachers: {extra[0]!r} is none of its tasks{near(extra[0], names)}")
+        if isinstance(stage, ObjectiveStage) and not stage.teachers:
+            asked = needs(named(**stage.objective))
+            if any(name.startswith("teacher_") for name in asked):
+                raise ValueError(f"{where}: its objective needs a teacher; give teachers")
+
+
+def _known_place(where: str, name: str, stages: list[str]) -> None:
+    """A stage, a folder, or a hub name with its owner."""
+    if name not in stages and "/" not in name and not Path(name).is_dir():
+        rule = "is neither a stage nor a folder (a hub name is owner/name)"
+        raise ValueError(f"{where} = {name!r} {rule}{near(name, stages) if stages else ''}")
 
 
 def _references(stage: Sft | ObjectiveStage | Average) -> list[tuple[str, str]]:
     """``(key, stage or checkpoint)`` of everything that a stage reads."""
-    found = [("start", stage.start)] if stage.start else []
     if isinstance(stage, Average):
-        found += [("of", name) for name in stage.of]
-    else:
+        return [("of", name) for name in stage.of]
+    found = [("start", stage.start)] if stage.start else []
+    if stage.teachers:
         teachers = {"": stage.teachers} if isinstance(stage.teachers, str) else stage.teachers
         found += [("teachers", name) for name in teachers.values()]
     if isinstance(stage, ObjectiveStage) and stage.ref:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from klsim import _validate
 from klsim.lm.vocab_losses import linear_log_probs
 
-__all__ = ["TokenLogProbs", "has_plain_head", "token_log_probs", "vocab_log_probs"]
+__all__ = ["TokenLogProbs", "backbone", "has_plain_head", "token_log_probs", "vocab_log_probs"]
 
 _PLAIN_HEADS: WeakSet[nn.Module] = WeakSet()
 _PROBE = 100.0  # size of the logits at which a head is looked at: soft caps (30, 50) are far below
@@ -182,6 +182,11 @@ def _plain_head(model: Any) -> nn.Linear:
             )
         _PLAIN_HEADS.add(model)
     return head
+
+
+def backbone(model: Any) -> Any:
+    """What gives the hidden states of a causal LM, inside peft's wrapper as well."""
+    return _causal(model).base_model
 
 
 def has_plain_head(model: Any) -> bool:

@@ -8,6 +8,7 @@ Several processes (``accelerate launch -m klsim train …``) run the same code; 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -87,6 +88,9 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
         ValueError: the output folder holds a stage of another configuration; a model, a vocabulary, a gradient or a
             reward that is not what it must be. OSError: a checkpoint that is missing or cannot be read.
     """
+    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+        if os.environ.get(name, "false").lower() == "true":
+            raise ValueError(f"{name}: {_SHARDED}")
     state = PartialState(cpu=not torch.cuda.is_available())
     shared = world(config)
     results = []
@@ -156,11 +160,13 @@ def _train(
 ) -> PreTrainedModel:
     if isinstance(stage, Average):
         return _average([_start(config, name, shared) for name in stage.of], stage.of)
+    last = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
+    done = int(last.rsplit("-", 1)[1]) if last else 0
+    if last and done >= stage.steps:  # stopped between its last step and its end; the Trainer would take one more step
+        return models.load_model(last)
     rows = _rows(stage, shared)
     make = _supervised if isinstance(stage, Sft) else _objective
     trainer = make(config, stage, folder, rows, shared)  # type: ignore[arg-type]
-    last = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
-    done = int(last.rsplit("-", 1)[1]) if last else 0
     for callback in _log_to(folder, done, lambda step, text: on_step(stage.name, step, text)):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=last)
@@ -184,7 +190,7 @@ def _average(found: list[PreTrainedModel], names: Sequence[str]) -> PreTrainedMo
 def _rows(stage: Sft | ObjectiveStage, shared: World) -> list[Row]:
     """The training rows of a stage's tasks, in turn, with their domain."""
     names = stage.tasks or tuple(shared.tasks)
-    columns = [[row | {"domain": name} for row in shared.train[name]] for name in names]
+    columns = [[row | {"domain": name} for row in shared.train[name][: stage.problems]] for name in names]
     return [row for group in zip(*columns) for row in group]
 
 
@@ -208,12 +214,35 @@ def _common(config: Config, stage: Sft | ObjectiveStage, folder: Path) -> dict[s
     }
 
 
+_SHARDED = "klsim train keeps whole models; use klsim.lm.trainer.ObjectiveTrainer in a script of your own"
+_OF_THE_STAGE = {
+    "output_dir": "is the stage's folder",
+    "max_steps": "set the stage's steps",
+    "num_train_epochs": "set the stage's steps",
+    "learning_rate": "set the stage's learning_rate",
+    "seed": "set the run's seed",
+    "save_strategy": "set the stage's save_steps",
+    "save_steps": "set the stage's save_steps",
+    "logging_steps": "set the stage's log_steps",
+    "num_generations": "set the stage's group",
+    "max_completion_length": "set the stage's max_completion",
+    "temperature": "set the stage's temperature",
+    "resume_from_checkpoint": "a stage resumes by itself",
+    "load_best_model_at_end": "a stage ends with its last weights",
+    "fsdp": _SHARDED,
+    "fsdp_config": _SHARDED,
+    "deepspeed": _SHARDED,
+}
+
+
 def _options(cls: Any, stage: Sft | ObjectiveStage, given: dict[str, Any]) -> Any:
     """A trainer's configuration; what it refuses is an error that names the stage."""
     known = cls.__dataclass_fields__
     for key in stage.trainer:
         if key not in known:
             raise ValueError(f"stage {stage.name!r}: trainer has no option {key!r} of {cls.__name__}{near(key, known)}")
+        if key in _OF_THE_STAGE:
+            raise ValueError(f"stage {stage.name!r}: trainer.{key}: {_OF_THE_STAGE[key]}")
     try:
         return cls(**given | stage.trainer)
     except (TypeError, ValueError) as error:

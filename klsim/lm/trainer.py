@@ -6,15 +6,17 @@ reference and the teachers), the objective, whole groups in every micro-batch, c
 checkpoints that appear only when they are complete.
 
 Objectives over the whole vocabulary (`klsim.objectives.g_opd_full`, `gkd`, `divergence`) go through
-`klsim.lm.vocab_losses` in chunks where the weights of a head are whole (not under FSDP or DeepSpeed) and the logits are
-nothing but the head on the backbone's states; elsewhere all logits are held. The loss is the same.
+`klsim.lm.vocab_losses` in chunks in a single process, where the logits are nothing but a head on the backbone's states;
+elsewhere all logits are held. The loss is the same.
 
 With gradient accumulation the loss is the mean of those of the micro-batches: baselines and scales of a *batch*
-(`klsim.objectives.reinforce_pp`) are those of a micro-batch, as are the token counts of `klsim.objectives.token_mean`.
+(`klsim.objectives.reinforce_pp`) are those of a process's micro-batch, as are the token counts of
+`klsim.objectives.token_mean`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -33,7 +35,7 @@ from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 from klsim.lm.chunked import chunked, token_weights
-from klsim.lm.log_probs import has_plain_head
+from klsim.lm.log_probs import backbone, has_plain_head
 from klsim.lm.objectives import LossFunction, needs
 from klsim.lm.vocab_losses import LinearHead
 from klsim.objectives import TokenBatch
@@ -41,6 +43,13 @@ from klsim.objectives import TokenBatch
 __all__ = ["ObjectiveTrainer", "SupervisedTrainer", "checked_reward", "quiet"]
 
 Reward = Callable[..., Sequence[float]]
+
+_OF_TRLS_LOSS = (
+    "beta", "delta", "entropy_coef", "epsilon", "epsilon_high", "importance_sampling_level", "loss_type",
+    "multi_objective_aggregation", "off_policy_mask_threshold", "sapo_temperature_neg", "sapo_temperature_pos",
+    "scale_rewards", "sync_ref_model", "top_entropy_quantile", "use_adaptive_entropy", "use_bias_correction_kl",
+    "use_liger_kernel", "vespo_k_neg", "vespo_k_pos", "vespo_lambda_neg", "vespo_lambda_pos",
+)  # fmt: skip
 
 
 def checked_reward(reward: Reward) -> Reward:
@@ -104,6 +113,8 @@ class _Quiet:
     _partial: Path | None = None
 
     def __init__(self, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any) -> None:
+        if getattr(kwargs.get("args"), "load_best_model_at_end", False):
+            raise ValueError("args.load_best_model_at_end: which checkpoint was best is not tracked here")
         super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
@@ -142,7 +153,7 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
         model: a causal LM, or its path. args: a `trl.GRPOConfig`; its loss options (``loss_type``, ``beta``,
             ``scale_rewards``, ``epsilon`` …) are not used, they belong to the objective. Everything else is TRL's.
         objective: ``TokenBatch -> (loss, metrics)``, such as `klsim.lm.objectives.named` gives.
-        ref_model: the reference; needed by objectives that ask for it.
+        ref_model: the reference; needed by objectives that ask for it. It and the teachers are frozen in place.
         teachers: one a domain: the data set's column ``domain`` says which teacher a prompt has. With one teacher no
             column is needed.
         reward_funcs, train_dataset, processing_class, …: as `GRPOTrainer`'s.
@@ -169,6 +180,8 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
         self.teachers = dict(teachers or {})
         self.given_ref = ref_model
         self._check(args, reward_funcs)
+        if any(law is model for law in (ref_model, *self.teachers.values())):
+            raise ValueError("ref_model, teachers: the policy itself is one of them; they are frozen, give a copy")
         super().__init__(
             model=model,
             args=args,
@@ -176,7 +189,8 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             callbacks=callbacks,
             **kwargs,
         )
-        self.chunked = None if self.is_fsdp_enabled or self.is_deepspeed_enabled else chunked(objective)
+        # DDP must see every use of the head's weights inside its own forward
+        self.chunked = chunked(objective) if self.accelerator.num_processes == 1 else None
         if self.chunked is not None:
             laws = [self.model, *self.teachers.values(), *([] if self.given_ref is None else [self.given_ref])]
             if all(has_plain_head(law) for law in laws):
@@ -199,15 +213,26 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             raise ValueError("teachers: this objective needs a teacher")
         if "rewards" in self.needed and not reward_funcs:
             raise ValueError("reward_funcs: this objective needs rewards")
-        if args.beta:
-            raise ValueError(f"args.beta = {args.beta}: the KL belongs to the objective; set it there")
         if args.per_device_train_batch_size % args.num_generations:
             raise ValueError(
                 f"args.per_device_train_batch_size = {args.per_device_train_batch_size}: must be a multiple of "
                 f"num_generations = {args.num_generations}, so that groups stay together"
             )
-        if args.use_liger_kernel:
-            raise ValueError("args.use_liger_kernel: the loss is the objective's, not Liger's")
+        for field in dataclasses.fields(args):
+            if field.name in _OF_TRLS_LOSS and getattr(args, field.name) != field.default:
+                value = getattr(args, field.name)
+                raise ValueError(f"args.{field.name} = {value!r}: acts in TRL's own loss only; set it in the objective")
+        if args.use_vllm and args.vllm_importance_sampling_correction:
+            raise ValueError("args.vllm_importance_sampling_correction: set it to False; objectives do not take it")
+        if args.mask_truncated_completions:
+            raise ValueError("args.mask_truncated_completions: no objective takes a response without a token")
+        accumulated = args.gradient_accumulation_steps
+        generation = math.lcm(args.steps_per_generation * args.num_iterations, accumulated) // accumulated
+        if args.save_strategy == "steps" and args.save_steps % generation:
+            raise ValueError(
+                f"args.save_steps = {args.save_steps}: must be a multiple of the {generation} steps on one set of "
+                "completions, so that a run resumes exactly"
+            )
 
     def _prepare(self, model: PreTrainedModel) -> Any:
         """A frozen model on this process's device, with TRL's fused head."""
@@ -384,7 +409,7 @@ def _add_states(model: Any) -> None:
     def forward(*args: Any, states_only: bool = False, **kwargs: Any) -> Any:
         if not states_only:
             return original(*args, **kwargs)
-        return model.base_model(*args, use_cache=False, **kwargs).last_hidden_state
+        return backbone(model)(*args, use_cache=False, **kwargs).last_hidden_state
 
     model.forward = forward
 

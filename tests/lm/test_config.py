@@ -45,6 +45,15 @@ def _add(**stage):
         (_add(teachers={"add": "base"}), "stage 'student': teachers has none for task 'mul'"),
         (_add(teachers="student"), "stage 'student': teachers = 'student' is no earlier stage"),
         (_add(name="base"), "stage 'base': there are two"),
+        (_add(), "stage 'student': its objective needs a teacher; give teachers"),
+        (_add(start="bsae", teachers="base"), "start = 'bsae' is neither a stage nor a folder .*; near: base"),
+        (_add(teachers="bsae"), "teachers = 'bsae' is neither a stage nor a folder .*; near: base"),
+        (_add(teachers={"add": "base", "mul": "base", "sub": "base"}), "teachers: 'sub' is none of its tasks"),
+        (_set("evaluation", "ref", value="bsae"), "evaluation: ref = 'bsae' is neither"),
+        (
+            lambda d: d["stage"].append({"name": "soup", "method": "average", "of": ["base", "base"], "start": "base"}),
+            r"stage\[1\].start: no such key",
+        ),
         (_add(group=1), r"stage\[1\].group = 1"),
     ],
 )

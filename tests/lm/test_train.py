@@ -128,9 +128,35 @@ def test_resume_after_a_kill_gives_the_same_bits(tmp_path, small):
     assert not same(weights(whole / "rl"), weights(whole / "base"))
 
 
+def test_resume_between_the_last_step_and_the_end(tmp_path, small, monkeypatch):
+    constant = {"trainer": {"lr_scheduler_type": "constant"}}  # a step too many would show
+    data = stages(small, GRPO | constant)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train.run(parse(data | {"output": str(whole)}))
+    evaluate = train._evaluate
+
+    def stop(config, stage, *rest):
+        if stage.name == "rl":
+            raise KeyboardInterrupt
+        evaluate(config, stage, *rest)
+
+    monkeypatch.setattr(train, "_evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(parse(data | {"output": str(cut)}))
+    monkeypatch.setattr(train, "_evaluate", evaluate)
+    train.run(parse(data | {"output": str(cut)}))
+    assert same(weights(whole / "rl"), weights(cut / "rl"))
+    files = [(out / "rl" / "metrics.jsonl").read_text().splitlines() for out in (whole, cut)]
+    assert [json.loads(line)["step"] for line in files[0]] == [json.loads(line)["step"] for line in files[1]]
+
+
 @pytest.mark.slow
 def test_two_processes(tmp_path, small):
-    data = stages(small, GRPO) | {"output": str(tmp_path / "run")}
+    opd = GRPO | {
+        "name": "student", "objective": {"name": "g_opd_full"}, "teachers": {"add": "rl", "mul": "base"},
+        "tasks": ["add", "mul"], "steps": 2,
+    }  # fmt: skip
+    data = stages(small, GRPO, opd) | {"output": str(tmp_path / "run")}
     config = tmp_path / "c.toml"
     config.write_text(toml(data))
     launch = [
@@ -173,9 +199,10 @@ def test_the_command_line(tmp_path, small):
             ValueError,
             "stage 'rl': trainer has no option 'learning' of GRPOConfig; near: ",
         ),
-        ({"trainer": {"beta": 0.1}}, ValueError, "args.beta = 0.1: the KL belongs to the objective"),
+        ({"trainer": {"beta": 0.1}}, ValueError, "args.beta = 0.1: acts in TRL's own loss only"),
+        ({"trainer": {"max_steps": 1}}, ValueError, "stage 'rl': trainer.max_steps: set the stage's steps"),
+        ({"trainer": {"fsdp": "full_shard"}}, ValueError, "trainer.fsdp: klsim train keeps whole models"),
         ({"group": 3, "trainer": {"per_device_train_batch_size": 4}}, ValueError, "GRPOConfig: "),
-        ({"objective": {"name": "opd"}}, ValueError, "teachers: this objective needs a teacher"),
     ],
 )
 def test_errors(tmp_path, small, change, error, message):

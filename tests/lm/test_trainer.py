@@ -239,13 +239,45 @@ def test_a_gradient_that_is_not_finite_takes_no_step(tmp_path):
         (named("g_opd"), {"teachers": {"add": None}}, "ref_model: this objective needs a reference"),
         (named("opd"), {}, "teachers: this objective needs a teacher"),
         (named("grpo"), {"reward_funcs": []}, "reward_funcs: this objective needs rewards"),
-        (named("grpo"), {"beta": 0.1}, "args.beta = 0.1: the KL belongs to the objective"),
+        (named("grpo"), {"beta": 0.1}, "args.beta = 0.1: acts in TRL's own loss only"),
+        (named("grpo"), {"loss_type": "dr_grpo"}, "args.loss_type = 'dr_grpo': acts in TRL's own loss only"),
+        (named("grpo"), {"scale_rewards": "none"}, "args.scale_rewards = 'none': acts"),
+        (named("grpo"), {"mask_truncated_completions": True}, "args.mask_truncated_completions: no objective takes"),
+        (
+            named("grpo"),
+            {"num_iterations": 2, "save_strategy": "steps", "save_steps": 3},
+            "args.save_steps = 3: must be a multiple of the 2 steps on one set of completions",
+        ),
         (named("grpo"), {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}, "must be a multiple of"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, objective, options, message):
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, objective, **options)
+
+
+def test_the_policy_is_not_its_own_reference(tmp_path):
+    start = model(0)
+    with pytest.raises(ValueError, match="the policy itself is one of them"):
+        trainer(tmp_path, named("rapo"), start=start, ref_model=start)
+    assert all(p.requires_grad for p in start.parameters())
+
+
+def test_several_steps_on_one_set_of_completions(tmp_path):
+    """Then the batch says who drew it: the policy before the first of these steps."""
+    recorder = Recorder(lambda b: objectives.grpo(b))
+    start = model(0)
+    made = trainer(tmp_path, recorder, start=start, num_iterations=2, max_steps=4, learning_rate=0.1,
+                   reward_funcs=[lambda prompts, completions, **_: [float(len(set(c))) for c in completions]])  # fmt: skip
+    recorder.model = start
+    run(made)
+    first, second, third, _ = recorder.batches
+    assert torch.equal(first.tokens, second.tokens)
+    assert not torch.equal(first.tokens, third.tokens)
+    torch.testing.assert_close(
+        second.old_log_probs[second.mask], first.log_probs.detach()[first.mask], atol=1e-5, rtol=0
+    )
+    assert (second.log_probs - second.old_log_probs)[second.mask].abs().max() > 1e-4  # the policy has moved
 
 
 def test_an_unknown_domain(tmp_path):
