@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test bridge bridge-full full bench lint format report clean
+.PHONY: reproduce test lm bridge bridge-full full bench lint format report clean
 .DELETE_ON_ERROR:
 
 reproduce: $(VENV)/.core
@@ -25,6 +25,9 @@ test: $(VENV)/.dev
 # The papers' own sizes: make full SLUG=brorl
 full: $(VENV)/.core
 	$(BIN)/klsim reproduce --full $(SLUG)
+
+# What klsim train needs: torch, transformers, TRL
+lm: $(VENV)/.lm
 
 # Short versions: fewer seeds and steps; tables are printed, figures go to runs/figures
 bridge: $(VENV)/.lm

@@ -144,7 +144,7 @@ def _(table: Table, figure: Any) -> None:
             place.plot(one["kl"], one["reward"], marker, ms=7, color=colour, label=name)
         place.set(title=PARTS[part], xlabel="mean KL to the base (nats)", xlim=(-0.05, None))
     figure.axes[0].set_ylabel("mean reward (share of right answers)")
-    figure.axes[1].legend(loc="lower right")
+    figure.axes[0].legend(loc="lower right")
 
 
 def show(rows: list[dict[str, Any]], omitted: float) -> None:
