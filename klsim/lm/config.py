@@ -25,9 +25,9 @@
     method = "objective"
     start = "base"                   # a stage, a folder or a hub name
     objective = { name = "g_opd", lam = 1.25 }
-    teachers = { add = "teacher" }   # or one for all domains: teachers = "teacher"
+    teachers = { add = "some/folder" }   # one a task, or one for all: teachers = "some/folder"
     steps = 200
-    trainer = { lr_scheduler_type = "constant" }   # any option of trl.GRPOConfig
+    trainer = { lr_scheduler_type = "constant" }   # options of trl.GRPOConfig
 """
 
 from __future__ import annotations
