@@ -12,7 +12,7 @@ loss                  ``D``                                         ``dD / ds_a`
 `linear_log_probs`    ``log pi(y)``; entropy                        ``[a=y] - pi_a``; ``-pi_a (log pi_a + entropy)``
 ====================  ============================================  ===============================================
 
-Rows go through in chunks whose logits fit in some tens of megabytes. The logits of a chunk are turned *in place* into
+Rows go through in chunks whose logits fit in about a hundred megabytes. The logits of a chunk are turned *in place* into
 ``G = w dD/ds``, and ``dL/dh = G W`` and ``dL/dW = sum G^T h`` are formed at once, in the forward pass: four matrix
 products for a divergence, five for G-OPD, and nothing recomputed. Within a chunk the elementwise passes run over tiles
 of a few rows that stay in the processor's cache. `linear_log_probs` cannot know the incoming gradient of every token,
@@ -51,7 +51,7 @@ from klsim.lm.logit_chunks import (
 
 __all__ = ["LinearHead", "LinearLogProbs", "linear_divergence", "linear_g_opd", "linear_gkd", "linear_log_probs"]
 
-_CHUNK_BYTES = 64 << 20  # of one head's logits
+_CHUNK_BYTES = 128 << 20  # of one head's logits: smaller products are slower
 _CHUNK_BYTES_ELSEWHERE = 512 << 20  # an accelerator needs taller products
 _TILE_BYTES = 4 << 20  # in the cache, yet few enough tiles that threads seldom wait for one another
 _FAR = 80.0  # |log pi/T| beyond which the Jensen-Shannon terms are at their limit, exp(-80) < 1e-34
@@ -77,7 +77,7 @@ def linear_log_probs(
 
     Args:
         hidden: ``[N, H]``. weight: ``[V, H]``. bias: ``[V]``; ``-inf`` excludes a token. tokens: ``[N]`` integers.
-        temperature: finite, > 0. chunk: rows at a time; by default as many as fit in 64 MiB of logits (512 MiB on
+        temperature: finite, > 0. chunk: rows at a time; by default as many as fit in 128 MiB of logits (512 MiB on
             an accelerator).
 
     Returns:
