@@ -12,7 +12,7 @@ loss                  ``D``                                         ``dD / ds_a`
 `linear_log_probs`    ``log pi(y)``; entropy                        ``[a=y] - pi_a``; ``-pi_a (log pi_a + entropy)``
 ====================  ============================================  ===============================================
 
-Rows go through in chunks whose logits fit in about a hundred megabytes. The logits of a chunk are turned *in place* into
+Rows go through in chunks whose logits fit in some 100 megabytes. The logits of a chunk are turned *in place* into
 ``G = w dD/ds``, and ``dL/dh = G W`` and ``dL/dW = sum G^T h`` are formed at once, in the forward pass: four matrix
 products for a divergence, five for G-OPD, and nothing recomputed. Within a chunk the elementwise passes run over tiles
 of a few rows that stay in the processor's cache. `linear_log_probs` cannot know the incoming gradient of every token,
