@@ -99,3 +99,50 @@ def test_exopd_compares_within_seeds():
     assert mean("exopd-1.25", "opd") == pytest.approx((0.1, 0.1, 0.1))  # seeds differ by far more
     assert mean("teachers", "nothing")[0] == pytest.approx(0.25)
     assert mean("opd", "teachers")[0] == pytest.approx(-0.05)
+
+
+def smallest(file: str, output: Path):
+    """The configuration of an experiment with one step a stage, on a handful of problems."""
+    read = config.read(EXAMPLES / "bridge" / file, output=output)
+    sizes = {"steps": 1, "save_steps": 1, "log_steps": 1}
+    stages = []
+    for stage in read.stage:
+        update = dict(sizes) if stage.method != "average" else {}
+        update |= {"prompts": 2, "group": 2} if stage.method == "objective" else {}
+        update |= {"batch": 4} if stage.method == "sft" else {}
+        stages.append(stage.model_copy(update=update))
+    evaluation = read.evaluation.model_copy(update={"prompts": 4, "batch": 64})
+    model = read.model.model_copy(update={"hidden": 16, "layers": 1, "heads": 2})
+    return read.model_copy(
+        update={"stage": tuple(stages), "evaluation": evaluation, "model": model, "train_prompts": 12}
+    )
+
+
+@pytest.mark.slow
+def test_the_smallest_exopd_runs_to_its_table(tmp_path):
+    exopd = example("exopd")
+    rows = []
+    for seed in (0, 1):
+        read = smallest("exopd.toml", tmp_path / str(seed)).model_copy(update={"seed": seed})
+        rows += [row for r in train.run(read) for row in exopd._rows(seed, r.name, r.evaluations)]
+    table = exopd.tabulate(exopd.Results(rows))
+    assert {r["stage"] for r in table} == set(exopd.STAGES)
+    assert all(np.isfinite([r["value"], r["low"], r["high"]]).all() for r in table)
+    moved = {r["stage"]: r["value"] for r in table if (r["measure"], r["kind"]) == ("KL to base", "mean")}
+    assert moved["base"] == 0
+    assert (
+        moved["sft"] != 0
+    )  # no reward, no step of GRPO: the untrained teachers are the base; a supervised step is one
+
+
+@pytest.mark.slow
+def test_the_smallest_frontier_is_an_upper_bound(tmp_path):
+    frontier = example("frontier")
+    read = smallest("frontier.toml", tmp_path)
+    train.run(read)
+    rows, omitted = frontier.measure(read, lambda text: None)
+    assert 0 <= omitted < 1
+    names = {r["name"] for r in rows if r["series"] == "model"}
+    assert names == {stage.name for stage in read.stage}
+    for r in rows:  # no law, trained or best of N, is above the frontier of the base
+        assert -1e-6 <= r["efficiency"] <= 1 + 1e-6, r
