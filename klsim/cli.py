@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 all as expected; 1 something is not; 2 wrong usage or bad input."""
+"""The command line. Exit codes: 0 all as expected; 1 something is not; 2 wrong usage or bad input; 3 something crashed."""
 
 from __future__ import annotations
 
@@ -107,30 +107,64 @@ def list_papers(
 def verify(
     select: Select = None,
     seed: Seed = 0,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="FIRST:END", help="Several seeds, 0:10 is 0 to 9; the worst of each claim.")
+    ] = None,
     examples: Examples = 100,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
-    as_json: Annotated[
-        str, typer.Option("--json", metavar="FILE", help="Where the certificate goes; - prints it.")
-    ] = str(CERTIFICATE),
+    certificate: Annotated[
+        Path,
+        typer.Option("--certificate", metavar="FILE", help="Where the certificate goes; merged into what is there."),
+    ] = CERTIFICATE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the certificate; write none.")] = False,
     fail_fast: FailFast = False,
 ) -> None:
     """Try to break the claims; write the certificate."""
     from klsim.claims import certificate as certificates
 
-    certificate = _verify(select, seed, examples, jobs, scheduler, fail_fast)
-    if as_json == "-":
-        typer.echo(json.dumps(certificates.jsonable(certificate), indent=1, ensure_ascii=False))
+    chosen = [seed] if seeds is None else _seed_range(seeds)
+    found = _verify(select, chosen, examples, jobs, scheduler, fail_fast)
+    if as_json:
+        typer.echo(json.dumps(certificates.jsonable(found), indent=1, ensure_ascii=False))
     else:
-        certificates.write(certificate, Path(as_json))
-        _show_certificate(certificate)
-        typer.echo(f"certificate: {as_json}")
-    raise typer.Exit(0 if certificate["as_expected"] else 1)
+        kept = _write_certificate(found, certificate)
+        _show_certificate(found)
+        typer.echo(f"certificate: {certificate}{kept}")
+    raise typer.Exit(_exit_code(found))
+
+
+def _seed_range(text: str) -> list[int]:
+    first, colon, end = text.partition(":")
+    if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise ValueError(f"--seeds {text}: must be FIRST:END with FIRST < END, 0:10 for 0 to 9")
+    return list(range(int(first), int(end)))
+
+
+def _exit_code(certificate: dict[str, Any]) -> int:
+    """3 if a claim crashed, 1 if one is not as expected."""
+    if any(c["verdict"] == "error" for p in certificate["papers"] for c in p["claims"]):
+        return 3
+    return 0 if certificate["as_expected"] else 1
+
+
+def _write_certificate(found: dict[str, Any], file: Path) -> str:
+    """Write a certificate; claims that the file holds and this run did not cover stay in it. Says so."""
+    from klsim.claims import certificate as certificates
+
+    covered = sum(len(p["claims"]) for p in found["papers"])
+    try:
+        merged = certificates.merge(certificates.read(file), certificates.jsonable(found))
+    except (FileNotFoundError, ValueError):  # none there, or none of this version
+        merged = found
+    kept = sum(len(p["claims"]) for p in merged["papers"]) - covered
+    certificates.write(merged, file)
+    return f" ({covered} claims of this run, {kept} kept from earlier ones)" if kept else ""
 
 
 def _verify(
     select: list[str] | None,
-    seed: int,
+    seeds: list[int],
     examples: int,
     jobs: int | None,
     scheduler: str | None,
@@ -140,11 +174,11 @@ def _verify(
     from klsim.claims.search import Strength
     from klsim.report import terminal
 
-    units = runner.units_of(loader.select(select or []), seed, Strength.of(examples))
+    units = runner.units_of(loader.select(select or []), seeds, Strength.of(examples))
     with terminal.progress("verify", len(units)) as advance:
         return runner.verify(
             *(select or []),
-            seed=seed,
+            seeds=seeds,
             examples=examples,
             jobs=_jobs(jobs, len(units)),
             scheduler=scheduler,
@@ -193,8 +227,8 @@ def reproduce(
         drawn = _draw_full(select, out, seed)
         _show_drawn(drawn)
         raise typer.Exit(1 if any(d.error for d in drawn) else 0)
-    certificate = _verify(select, seed, examples, jobs, scheduler)
-    certificates.write(certificate, CERTIFICATE)
+    certificate = _verify(select, [seed], examples, jobs, scheduler)
+    _write_certificate(certificate, CERTIFICATE)
     drawn = _draw(select, out, seed, jobs, scheduler) if certificate["complete"] else []
     page = write_report(certificates.read(CERTIFICATE), figures=out, out=report_folder)
     _show_certificate(certificate)
@@ -218,7 +252,7 @@ def _figure_tasks(select: list[str] | None, out: Path, seed: int, *, full: bool)
 
 
 def _draw(select: list[str] | None, out: Path, seed: int, jobs: int | None, scheduler: str | None) -> list[Any]:
-    from klsim.claims.parallel import execute
+    from klsim.parallel import execute
     from klsim.report import terminal
 
     tasks = _figure_tasks(select, out, seed, full=False)
@@ -473,7 +507,7 @@ def frontier(
 def _show_frontier(
     found: Any, source: str, csv: Path | None, figure: Path | None, page: Path | None, as_json: bool
 ) -> None:
-    from klsim.claims.certificate import write_atomically
+    from klsim.files import write_atomically
     from klsim.frontier import as_json as values_of
     from klsim.frontier.plot import columns, draw
     from klsim.report import figures, terminal

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
-from klsim.claims.parallel import execute
+from klsim.parallel import execute
 from klsim.estimators import mean_interval
 from klsim.report import terminal
 from klsim.report.figures import COLOURS, Figures, Run, Table, write_figure
@@ -31,7 +31,7 @@ BASELINES = ("opd", "teachers")
 
 @dataclass(frozen=True)
 class Seed:
-    """One seed of the whole experiment, for `klsim.claims.parallel.execute`."""
+    """One seed of the whole experiment, for `klsim.parallel.execute`."""
 
     seed: int
     runs: str

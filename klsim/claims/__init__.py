@@ -4,16 +4,20 @@
 (`klsim.claims.kinds`); `verify` runs and returns a certificate (`klsim.claims.runner`).
 """
 
-from klsim.claims.kinds import Effect, Identity, Inequality, Limit, Optimality, Symbolic
+from klsim.claims.assuming import assume
+from klsim.claims.definition import DefinitionError
+from klsim.claims.kinds import Effect, Exists, Identity, Inequality, Limit, Optimality, Symbolic
 from klsim.claims.loader import LoadError, load, load_check, select
-from klsim.claims.paper import Check, Claim, Control, Paper
+from klsim.claims.paper import Check, Claim, Control, Paper, Variant
 from klsim.claims.runner import verify
 
 __all__ = [
     "Check",
     "Claim",
     "Control",
+    "DefinitionError",
     "Effect",
+    "Exists",
     "Identity",
     "Inequality",
     "Limit",
@@ -21,6 +25,8 @@ __all__ = [
     "Optimality",
     "Paper",
     "Symbolic",
+    "Variant",
+    "assume",
     "load",
     "load_check",
     "select",

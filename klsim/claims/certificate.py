@@ -1,51 +1,34 @@
 """The certificate: what was checked, how hard, and what came out, as JSON.
 
-Its schema is published beside this file (``certificate.schema.json``). Two runs with the same seed,
-the same versions and the same selection differ only in ``environment``, ``started`` and ``seconds``:
-`comparable` removes these.
+Its schema is published beside this file (``certificate.schema.json``). Two runs with the same seed, the same versions and
+the same selection differ only in ``environment``, ``started`` and ``seconds``: `comparable` removes these. A run of a few
+claims goes into the certificate that is there (`merge`); every claim says with which seed and when it was run.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import tempfile
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SCHEMA_VERSION", "comparable", "environment", "findings", "read", "write", "write_atomically"]
+from klsim.files import write_atomically
 
-SCHEMA_VERSION = 1
-_PACKAGES = (
-    "numpy",
-    "scipy",
-    "numba",
-    "sympy",
-    "hypothesis",
-    "array-api-compat",
-    "matplotlib",
-    "joblib",
-    "torch",
-)
+__all__ = [
+    "SCHEMA_VERSION",
+    "comparable",
+    "findings",
+    "jsonable",
+    "merge",
+    "missing_from",
+    "read",
+    "totals",
+    "write",
+    "write_atomically",
+]
 
-
-def environment() -> dict[str, Any]:
-    """Versions and platform of this run."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": versions,
-    }
+SCHEMA_VERSION = 2
 
 
 def jsonable(value: Any) -> Any:
@@ -59,22 +42,6 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` is either the old or the whole new file, also after a kill."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write(certificate: Mapping[str, Any], path: Path) -> None:
@@ -110,11 +77,74 @@ def comparable(certificate: Mapping[str, Any]) -> Any:
     return strip(jsonable(certificate))
 
 
+def claims_of(certificate: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Every ``(paper, claim)``."""
+    return ((paper, claim) for paper in certificate["papers"] for claim in paper["claims"])
+
+
 def findings(certificate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The statements that were refuted as printed, each with its paper and counterexample."""
+    """The statements that were expected to be refuted and were, each with its paper."""
     return [
         {"paper": paper, "claim": claim}
-        for paper in certificate["papers"]
-        for claim in paper["claims"]
+        for paper, claim in claims_of(certificate)
         if claim["expect"] == "refuted" and claim["verdict"] == "refuted"
     ]
+
+
+def totals(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts over the claims that ran: as expected, controls told apart, findings by origin; and the skipped."""
+    every = [claim for _, claim in claims_of(certificate)]
+    ran = [c for c in every if c["verdict"] not in ("skipped", "not_run")]
+    controls = [k for c in ran for check in c["checks"] for k in check["controls"]]
+    origins: dict[str, int] = {}
+    for found in findings(certificate):
+        origin = found["claim"]["origin"]
+        origins[origin] = origins.get(origin, 0) + 1
+    checks = [check for c in ran for check in c["checks"]]
+    return {
+        "claims": len(ran),
+        "as_expected": sum(c["as_expected"] for c in ran),
+        "skipped": sum(c["verdict"] == "skipped" for c in every),
+        "not_run": sum(c["verdict"] == "not_run" for c in every),
+        "open": sum(c["expect"] == "open" for c in ran),
+        "controls": len(controls),
+        "told_apart": sum(k["passed"] for k in controls),
+        "uncontrolled": sum(bool(check["uncontrolled"]) for check in checks),
+        "refuted": sum(origins.values()),
+        "refuted_by_origin": origins,
+    }
+
+
+def missing_from(certificate: Mapping[str, Any], slugs: list[str]) -> str:
+    """What keeps a certificate from speaking for the papers ``slugs``; empty if nothing does."""
+    have = {paper["slug"]: paper for paper in certificate["papers"]}
+    if absent := [slug for slug in slugs if slug not in have]:
+        return f"it does not cover {', '.join(absent)}"
+    for paper in certificate["papers"]:
+        if len(paper["claims"]) < paper["defined"]:
+            return f"it covers {len(paper['claims'])} of the {paper['defined']} claims of {paper['slug']}"
+        if stale := [c["id"] for c in paper["claims"] if c["stale"]]:
+            return f"{paper['slug']}/{stale[0]} was run before its file changed"
+    return "" if certificate["complete"] else "it was interrupted"
+
+
+def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """``new`` put into ``old``: claims of ``old`` that ``new`` does not cover stay, as stale where their files changed."""
+    fresh = {paper["slug"]: paper for paper in new["papers"]}
+    papers = [_merged(paper, fresh.pop(paper["slug"], None)) for paper in old["papers"]]
+    papers += fresh.values()
+    merged = {**new, "papers": papers}
+    every = [claim for _, claim in claims_of(merged)]
+    merged["complete"] = all(c["verdict"] != "not_run" for c in every)
+    merged["as_expected"] = all(c["as_expected"] for c in every)
+    merged["totals"] = totals(merged)
+    return merged
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if new is None:
+        return old
+    changed = old["files"] != new["files"]
+    kept = {c["id"]: {**c, "stale": c["stale"] or changed} for c in old["claims"] if c["id"] in new["order"]}
+    kept.update({c["id"]: c for c in new["claims"]})
+    return {**new, "claims": [kept[id] for id in new["order"] if id in kept]}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from klsim.claims.certificate import jsonable, write_atomically
+from klsim.claims.certificate import jsonable
 from klsim.claims.instances import decode
-from klsim.claims.kinds import InstanceKind, Judgement
+from klsim.claims.kinds import InstanceKind
 from klsim.claims.loader import LoadError, find, load_check
+from klsim.claims.outcome import Judgement
+from klsim.files import write_atomically
 
 __all__ = ["read", "replay", "save_all", "script"]
 
@@ -28,16 +31,20 @@ def script(folder: str, claim: str, check: str, python: str) -> str:
 
 
 def save_all(certificate: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Save the counterexample of every refuted check, one JSON file each."""
+    """Save the counterexample of every refuted check, one JSON file each; remove those of checks that hold again."""
     saved = []
     for paper in certificate["papers"]:
         for claim in paper["claims"]:
             for check in claim["checks"]:
+                path = folder / f"{paper['slug']}_{claim['id']}_{check['name']}.json"
+                if check["verdict"] in ("not_run", "skipped"):
+                    continue
                 if check["verdict"] not in ("refuted", "error") or check["instance"] is None:
+                    path.unlink(missing_ok=True)
                     continue
                 data = {
                     "format": _FORMAT,
-                    "folder": paper["folder"],
+                    "folder": Path(os.path.relpath(paper["folder"], folder)).as_posix(),
                     "slug": paper["slug"],
                     "claim": claim["id"],
                     "check": check["name"],
@@ -46,7 +53,6 @@ def save_all(certificate: Mapping[str, Any], folder: Path) -> list[Path]:
                     "instance": check["instance"],
                     "python": script(paper["folder"], claim["id"], check["name"], check["python"]),
                 }
-                path = folder / f"{paper['slug']}_{claim['id']}_{check['name']}.json"
                 write_atomically(path, json.dumps(jsonable(data), indent=1, ensure_ascii=False) + "\n")
                 saved.append(path)
     return saved
@@ -72,22 +78,27 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _own_folder(path: Path, folder: str) -> Path:
-    """The folder that a counterexample names, if loading it runs code that the user already works with.
+def _own_folder(path: Path, data: Mapping[str, Any]) -> Path:
+    """The papers folder that a counterexample names (relative to its file), or the known paper of its slug.
 
-    A claims file is code. A file from elsewhere must not choose which code runs, so the folder has to lie
-    below the current directory or belong to the papers that klsim finds by itself.
+    A claims file is code. A file from elsewhere must not choose which code runs, so the folder has to lie below the
+    current directory or belong to the papers that klsim finds by itself.
     """
-    named = Path(folder).resolve()
-    if named.is_relative_to(Path.cwd().resolve()):
-        return named
     try:
         known = find()
     except LoadError:
         known = []
-    if named in known:
-        return named
-    raise LoadError(f"{path}: names the papers folder {folder}, which is not below the current directory")
+    for base in (path.resolve().parent, Path.cwd()):
+        named = (base / data["folder"]).resolve()
+        if named in known or (named.is_relative_to(Path.cwd().resolve()) and (named / "claims.py").is_file()):
+            return named
+    for folder in known:
+        if folder.name == data["slug"]:
+            return folder
+    raise LoadError(
+        f"{path}: names the papers folder {data['folder']}, which is not below the current directory, "
+        f"and no known paper is called {data['slug']!r}"
+    )
 
 
 def replay(path: Path) -> tuple[dict[str, Any], Judgement]:
@@ -97,7 +108,7 @@ def replay(path: Path) -> tuple[dict[str, Any], Judgement]:
         LoadError: the file, the paper or the check cannot be loaded, or the check takes other arguments.
     """
     data = read(path)
-    check = load_check(_own_folder(path, data["folder"]), data["claim"], data["check"])
+    check = load_check(_own_folder(path, data), data["claim"], data["check"])
     if not isinstance(check.kind, InstanceKind):
         raise LoadError(f"{path}: {data['slug']}/{data['claim']} is not judged instance by instance")
     try:

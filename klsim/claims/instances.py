@@ -1,7 +1,7 @@
 """Instances as JSON and as runnable Python: how counterexamples are saved, printed and replayed.
 
-An instance is a dict of numbers, strings, arrays, tuples of arrays, and problems (frozen dataclasses
-of `klsim.problems`). JSON keeps every bit: floats are written with their shortest exact decimal form
+An instance is a dict of numbers, strings, arrays, tuples of arrays, problems (frozen dataclasses
+of `klsim.problems`) and records of a paper (named tuples and dataclasses, which become dicts). JSON keeps every bit: floats are written with their shortest exact decimal form
 and infinities as strings. Decoding builds only these types; nothing is evaluated.
 """
 
@@ -36,6 +36,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         flat = [v if isinstance(v, bool | int) or math.isfinite(v) else str(v) for v in value.ravel().tolist()]
         return {"array": value.dtype.name, "shape": list(value.shape), "values": flat}
+    if hasattr(value, "_fields"):  # a record of the paper: its field knows how to build it again
+        return {"dict": {k: encode(v) for k, v in zip(value._fields, value)}}
     if isinstance(value, tuple | list):
         return {"tuple": [encode(v) for v in value]}
     if isinstance(value, Mapping):
@@ -43,6 +45,8 @@ def encode(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and type(value).__module__.startswith("klsim.problems"):
         fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return {"problem": type(value).__name__, "fields": fields}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"dict": {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}}
     raise TypeError(f"an instance cannot hold {type(value).__name__}")
 
 
@@ -104,12 +108,17 @@ def as_python(value: Any) -> str:
         return repr(value) if math.isfinite(value) else f"float('{value}')"
     if isinstance(value, np.ndarray):
         return _array_as_python(value)
+    if hasattr(value, "_fields"):
+        return as_python(value._asdict())
     if isinstance(value, tuple | list):
         return "(" + "".join(as_python(v) + ", " for v in value).rstrip() + ")"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {as_python(v)}" for k, v in value.items()) + "}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = ", ".join(f"{f.name}={as_python(getattr(value, f.name))}" for f in dataclasses.fields(value) if f.init)
+        named = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        if not type(value).__module__.startswith("klsim.problems"):
+            return as_python(named)
+        fields = ", ".join(f"{name}={as_python(part)}" for name, part in named.items())
         return f"klsim.problems.{type(value).__name__}({fields})"
     return repr(value)
 

@@ -23,7 +23,9 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from klsim.claims.definition import DefinitionError
 from klsim.claims.paper import Check, Claim, Paper
+from klsim.claims.search import no_exit
 
 __all__ = ["LoadError", "Selection", "find", "load", "load_check", "select", "submodule"]
 
@@ -77,7 +79,7 @@ def find(paths: Iterable[str | Path] = ()) -> list[Path]:
             raise LoadError(f"{path}: no such file or folder")
         if path.is_file():
             if path.name != "claims.py":
-                raise LoadError(f"{path}: not a claims.py")
+                raise LoadError(f"{path}: claims are read from files called claims.py, one a folder: rename it")
             folders[path.parent.resolve()] = None
             continue
         inside = (p for p in sorted(path.rglob("claims.py")) if ".venv" not in p.relative_to(path).parts)
@@ -108,7 +110,12 @@ def submodule(folder: Path, name: str) -> types.ModuleType:
     if not path.is_file():
         raise LoadError(f"{path}: no such file")
     try:
-        return importlib.import_module(f"{_package(folder.resolve())}.{name}")
+        with no_exit():
+            return importlib.import_module(f"{_package(folder.resolve())}.{name}")
+    except SystemExit as error:
+        raise LoadError(f"{path}: cannot be imported: it called sys.exit({error.code})") from None
+    except DefinitionError as error:
+        raise LoadError(str(error)) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, SyntaxError) and error.lineno:
@@ -127,9 +134,27 @@ def load(folder: Path) -> Paper:
     if len(papers) != 1:
         raise LoadError(f"{folder / 'claims.py'}: must define exactly one Paper, found {len(papers)}")
     for claim in papers[0].claims.values():
-        if not claim.checks:
-            raise LoadError(f"{folder / 'claims.py'}: claim {claim.full_id} has no check")
+        if reason := _unusable(claim, papers[0]):
+            raise LoadError(f"{folder / 'claims.py'}:{claim.line}: {claim.full_id} {reason}")
     return papers[0]
+
+
+def _unusable(claim: Claim, paper: Paper) -> str:
+    """Why a claim cannot be verified; empty if it can."""
+    if not claim.checks:
+        return "has no check"
+    for check in claim.checks:
+        if not check.controls and not check.uncontrolled and claim.expect != "open":
+            return (
+                f"check {check.name!r} has no control, so nothing shows that it can fail: give false={{…}} "
+                "(true={…} for a statement expected to be refuted), @check.control(…), or uncontrolled='why'"
+            )
+    for name in claim.statement.by:
+        other, _, check_name = name.partition("/")
+        shown = paper.claims.get(other)
+        if shown is None or (check_name and check_name not in [c.name for c in shown.checks]):
+            return f"says by: {name!r}, which the paper does not define"
+    return ""
 
 
 def load_check(folder: str | Path, claim_id: str, name: str) -> Check:
@@ -168,7 +193,7 @@ def select(patterns: Sequence[str] = ()) -> list[Selection]:
         for folder in find():
             loaded.setdefault(folder, load(folder))
         for pattern in globs or ["*"]:
-            _add_matches(pattern, loaded, chosen)
+            _add_matches(pattern, loaded, chosen, globs)
     _reject_duplicates(loaded)
     ordered = [f for f in loaded if chosen.get(f)]
     return [Selection(loaded[f], f, tuple(_in_order(loaded[f], chosen[f]))) for f in ordered]
@@ -180,7 +205,9 @@ def _is_path(pattern: str) -> bool:
     return "*" not in pattern and Path(pattern).is_dir() and any(Path(pattern).rglob("claims.py"))
 
 
-def _add_matches(pattern: str, loaded: dict[Path, Paper], chosen: dict[Path, list[Claim]]) -> None:
+def _add_matches(
+    pattern: str, loaded: dict[Path, Paper], chosen: dict[Path, list[Claim]], patterns: Sequence[str]
+) -> None:
     matched = False
     for folder, paper in loaded.items():
         for claim in paper.claims.values():
@@ -189,7 +216,8 @@ def _add_matches(pattern: str, loaded: dict[Path, Paper], chosen: dict[Path, lis
                 matched = True
     if not matched:
         known = [c.full_id for p in loaded.values() for c in p.claims.values()] + [p.slug for p in loaded.values()]
-        near = get_close_matches(pattern, known, n=3)
+        joined = [f"{other}/{pattern}" for other in patterns if f"{other}/{pattern}" in known]
+        near = joined or get_close_matches(pattern, known, n=3)
         slugs = ", ".join(sorted(p.slug for p in loaded.values()))
         hint = f"did you mean {', '.join(near)}?" if near else f"known papers: {slugs or 'none'}"
         raise LoadError(f"{pattern!r} matches no paper or claim; {hint}")

@@ -12,12 +12,13 @@ from typing import Any
 import klsim
 from klsim import _validate
 from klsim.claims import certificate as certificates
+from klsim.claims.environment import environment, file_hashes
 from klsim.claims.loader import Selection, load, select
 from klsim.claims.paper import Check, Claim, Control, Paper
-from klsim.claims.parallel import execute
 from klsim.claims.search import Outcome, Strength, run
+from klsim.parallel import Died, execute
 
-__all__ = ["Unit", "assemble", "units_of", "verify"]
+__all__ = ["Unit", "units_of", "verify"]
 
 Results = dict["Unit", Outcome]
 OnDone = Callable[["Unit", Outcome], None]
@@ -56,21 +57,22 @@ class Unit:
         return run(test, self.name, self.seed, self.strength)
 
 
-def units_of(selections: Sequence[Selection], seed: int, strength: Strength) -> list[Unit]:
-    """Every check and control of the selected claims, in order."""
-    units = []
-    for chosen in selections:
-        for claim in chosen.claims:
-            for check in claim.checks:
-                for control in ("", *(c.name for c in check.controls)):
-                    folder, slug = str(chosen.folder), chosen.paper.slug
-                    units.append(Unit(folder, slug, claim.id, check.name, control, seed, strength))
-    return units
+def units_of(selections: Sequence[Selection], seeds: Sequence[int], strength: Strength) -> list[Unit]:
+    """Every check and control of the selected claims, in order, at every seed."""
+    return [
+        Unit(str(chosen.folder), chosen.paper.slug, claim.id, check.name, control, seed, strength)
+        for seed in seeds
+        for chosen in selections
+        for claim in chosen.claims
+        for check in claim.checks
+        for control in ("", *(c.name for c in check.controls))
+    ]
 
 
 def verify(
     *select_from: str | Paper,
     seed: int = 0,
+    seeds: Sequence[int] | None = None,
     examples: int = 100,
     jobs: int = 1,
     scheduler: str | None = None,
@@ -83,8 +85,9 @@ def verify(
         select_from: slugs, claim ids, globs, paths (see `klsim.claims.select`), or `Paper` objects
             of this process; nothing selects every paper that is found.
         seed: all randomness follows from it.
+        seeds: several seeds instead; the certificate then holds, for every claim, the seed at which it did worst.
         examples: Hypothesis examples a check; bulk instances scale with it (100 is the standard).
-        jobs, scheduler: see `klsim.claims.parallel.execute`; the certificate does not depend on them.
+        jobs, scheduler: see `klsim.parallel.execute`; the certificate does not depend on them.
         fail_fast: stop at the first claim that is not as expected.
         on_done: called after every check and control.
 
@@ -94,56 +97,76 @@ def verify(
 
     On Ctrl-C the certificate holds what was finished, with ``complete`` false.
     """
-    _validate.integer("seed", seed, low=0)
+    chosen_seeds = [seed] if seeds is None else list(seeds)
+    for value in chosen_seeds:
+        _validate.integer("seed", value, low=0)
+    if not chosen_seeds:
+        _validate.fail("seeds", "needs at least one seed")
     _validate.integer("examples", examples, low=1)
     papers = [p for p in select_from if isinstance(p, Paper)]
     patterns = [p for p in select_from if not isinstance(p, Paper)]
     selections = select(patterns) if patterns or not papers else []
     strength = Strength.of(examples)
-    start = time.perf_counter()
-    units = units_of(selections, seed, strength)
+    started, start = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.perf_counter()
+    units = units_of(selections, chosen_seeds, strength)
     results: Results = {}
     here = [Selection(p, Path(), tuple(p.claims.values())) for p in papers]
+    every = [*here, *selections]
+
+    def done(unit: Unit, outcome: Outcome | Died) -> bool:
+        results[unit] = Outcome("error", outcome.reason) if isinstance(outcome, Died) else outcome
+        if on_done:
+            on_done(unit, results[unit])
+        return fail_fast and _disappoints(every, results, unit)
+
     try:
-        for unit in units_of(here, seed, strength):
-            results[unit] = unit.run_in(next(p for p in papers if p.slug == unit.slug))
-            if on_done:
-                on_done(unit, results[unit])
+        for unit in units_of(here, chosen_seeds, strength):
+            if done(unit, unit.run_in(next(p for p in papers if p.slug == unit.slug))):
+                break
         for index, outcome in execute(units, jobs=jobs, scheduler=scheduler):
-            results[units[index]] = outcome
-            if on_done:
-                on_done(units[index], outcome)
-            if fail_fast and _disappoints(selections, results, units[index]):
+            if done(units[index], outcome):
                 break
     except KeyboardInterrupt:
         pass
-    return assemble([*here, *selections], results, seed=seed, strength=strength, seconds=time.perf_counter() - start)
+    return _assemble(every, results, chosen_seeds, strength, started, time.perf_counter() - start)
 
 
 def _disappoints(selections: Sequence[Selection], results: Results, unit: Unit) -> bool:
     """Whether the claim of ``unit`` is complete and not as expected."""
     claim = next(c for s in selections for c in s.claims if c.full_id == f"{unit.slug}/{unit.claim}")
-    record = _claim_record(claim, {(u.check, u.control): o for u, o in results.items() if _of(claim, u)})
+    record = _claim_record(claim, _outcomes(results, claim, unit.seed))
     return record["verdict"] != "not_run" and not record["as_expected"]
 
 
-def _of(claim: Claim, unit: Unit) -> bool:
-    return unit.slug == claim.slug and unit.claim == claim.id
+def _outcomes(results: Results, claim: Claim, seed: int) -> dict[tuple[str, str], Outcome]:
+    """``{(check, control): outcome}`` of a claim at a seed."""
+    return {
+        (u.check, u.control): o
+        for u, o in results.items()
+        if u.slug == claim.slug and u.claim == claim.id and u.seed == seed
+    }
 
 
-def assemble(
-    selections: Sequence[Selection], results: Results, *, seed: int, strength: Strength, seconds: float
+def _assemble(
+    selections: Sequence[Selection],
+    results: Results,
+    seeds: Sequence[int],
+    strength: Strength,
+    started: str,
+    seconds: float,
 ) -> dict[str, Any]:
     """The certificate of what was run."""
     papers = []
-    claims = []
     for chosen in selections:
         records = []
         for claim in chosen.claims:
-            mine = {(u.check, u.control): o for u, o in results.items() if _of(claim, u)}
-            records.append(_claim_record(claim, mine))
-        claims += records
-        paper = chosen.paper
+            at_seeds = [
+                {**_claim_record(claim, _outcomes(results, claim, seed)), "seed": seed, "started": started}
+                for seed in seeds
+            ]
+            records.append(_worst(at_seeds) | {"examples": strength.examples})
+        paper, folder = chosen.paper, chosen.folder
+        in_file = folder != Path()
         papers.append(
             {
                 "slug": paper.slug,
@@ -151,21 +174,46 @@ def assemble(
                 "authors": paper.authors,
                 "year": paper.year,
                 "arxiv": paper.arxiv,
-                "folder": _shown(chosen.folder),
+                "folder": _shown(folder),
+                "files": file_hashes(folder) if in_file else {},
+                "defined": len(paper.claims),
+                "order": list(paper.claims),
                 "claims": records,
             }
         )
-    return {
+    claims = [c for p in papers for c in p["claims"]]
+    certificate = {
         "schema": certificates.SCHEMA_VERSION,
         "klsim": klsim.__version__,
-        "seed": seed,
+        "seeds": list(seeds),
         "examples": strength.examples,
         "complete": all(c["verdict"] != "not_run" for c in claims),
         "as_expected": all(c["as_expected"] for c in claims),
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "started": started,
         "seconds": seconds,
-        "environment": certificates.environment(),
+        "environment": environment(tuple(s.folder for s in selections)),
         "papers": papers,
+    }
+    return certificate | {"totals": certificates.totals(certificate)}
+
+
+def _worst(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of one claim at several seeds, the seed at which it did worst; and at which it was not as expected."""
+    order = ("not_run", "error")
+
+    def badness(record: dict[str, Any]) -> tuple[bool, int, float]:
+        rank = len(order) - order.index(record["verdict"]) if record["verdict"] in order else 0
+        risk = max((c["measured"].get("not_shown_risk", 0.0) for c in record["checks"]), default=0.0)
+        errors = [
+            c["measured"].get("worst_error", 0.0) / (c["measured"].get("tolerance") or 1.0) for c in record["checks"]
+        ]
+        return not record["as_expected"], rank, max([risk, *(e for e in errors if e == e)])
+
+    worst = max(records, key=badness)
+    return worst | {
+        "unexpected_at": [r["seed"] for r in records if not r["as_expected"]],
+        "of_seeds": len(records),
+        "seconds": sum(r["seconds"] for r in records),
     }
 
 
@@ -180,22 +228,28 @@ def _shown(folder: Path) -> str:
 def _claim_record(claim: Claim, outcomes: Mapping[tuple[str, str], Outcome]) -> dict[str, Any]:
     checks = [_check_record(claim, check, outcomes) for check in claim.checks]
     verdict = _claim_verdict([c["verdict"] for c in checks])
-    controls = [k for c in checks for k in c["controls"]]
-    vacuous = not controls or not all(k["passed"] for k in controls if k["verdict"] not in ("not_run", "skipped"))
-    if verdict != "not_run" and any(k["verdict"] == "not_run" for k in controls):
+    if verdict != "not_run" and any(k["verdict"] == "not_run" for c in checks for k in c["controls"]):
         verdict = "not_run"
+    vacuous = [] if verdict in ("not_run", "skipped") else _reasons(claim, checks)
+    said = claim.statement
+    as_expected = verdict == "skipped" or (verdict == claim.expect and not vacuous)
+    if claim.expect == "open":
+        as_expected = verdict != "error"
     return {
         "id": claim.id,
-        "title": claim.title,
-        "statement": claim.statement,
-        "where": claim.where,
-        "origin": claim.origin,
-        "assumptions": claim.assumptions,
+        "title": said.title,
+        "statement": said.text,
+        "where": said.where,
+        "origin": said.origin,
+        "assumptions": said.assumes,
         "expect": claim.expect,
-        "correction": claim.correction,
+        "correction": said.instead,
+        "correction_by": list(said.by),
+        "line": claim.line,
         "verdict": verdict,
         "vacuous": vacuous,
-        "as_expected": verdict == "skipped" or (verdict == claim.expect and not vacuous),
+        "as_expected": as_expected,
+        "stale": False,
         "checks": checks,
         "seconds": sum(o.seconds for o in outcomes.values()),
     }
@@ -208,30 +262,59 @@ def _claim_verdict(verdicts: Sequence[str]) -> str:
     return "holds"
 
 
+def _reasons(claim: Claim, checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why the claim's checks could not have failed; empty if they could."""
+    reasons = []
+    for check in checks:
+        if check["vacuous"]:
+            reasons.append(f"{check['name']}: {check['vacuous']}")
+        if claim.expect == "open":
+            continue
+        if not check["controls"] and not check["uncontrolled"]:
+            reasons.append(f"{check['name']}: no control shows that it can fail")
+        reasons += [
+            f"{check['name']}: the control {k['name']!r} is not told apart: {_got(k)}"
+            for k in check["controls"]
+            if not k["passed"]
+        ]
+        controls = [k["measured"].get("constant") for k in check["controls"]]
+        if check["measured"].get("constant") and all(c is not False for c in controls):
+            sides = f"{check['measured']['lhs']:g} against {check['measured']['rhs']:g}"
+            reasons.append(f"{check['name']}: compares a constant with a constant ({sides}) on every instance")
+    return reasons
+
+
+def _got(control: Mapping[str, Any]) -> str:
+    return f"{control['verdict'].replace('_', ' ')} ({control['summary']})"
+
+
 def _check_record(claim: Claim, check: Check, outcomes: Mapping[tuple[str, str], Outcome]) -> dict[str, Any]:
-    record = {"name": check.name, "kind": check.kind.name, **_outcome_record(outcomes.get((check.name, "")))}
-    record["space"] = "" if check.space is None else repr(check.space)
-    record["controls"] = [_control_record(claim, k, outcomes.get((check.name, k.name))) for k in check.controls]
-    return record
+    return {
+        "name": check.name,
+        "kind": check.kind.name,
+        "line": check.line,
+        "space": "" if check.space is None else repr(check.space),
+        "uncontrolled": check.uncontrolled,
+        **_outcome_record(outcomes.get((check.name, ""))),
+        "controls": [_control_record(claim, check, k, outcomes.get((check.name, k.name))) for k in check.controls],
+    }
 
 
-def _control_record(claim: Claim, control: Control, outcome: Outcome | None) -> dict[str, Any]:
-    """A control passes with the verdict opposite to its claim's expected one.
-
-    For effects "not shown" is opposite enough to "holds": the claim itself, shown by the same check
-    with as many seeds, proves that the check can show an effect.
-    """
-    opposite = {"holds"} if claim.expect == "refuted" else {"refuted"}
-    if control.kind.name == "effect" and claim.expect != "refuted":
-        opposite.add("not_shown")
+def _control_record(claim: Claim, check: Check, control: Control, outcome: Outcome | None) -> dict[str, Any]:
+    """A control passes with the verdict opposite to its claim's expected one."""
+    opposite = {"refuted": {"holds"}, "not_shown": {"holds", "refuted"}}.get(claim.expect, control.kind.told_apart)
     record = _outcome_record(outcome)
     return {
         "name": control.name,
         "kind": control.kind.name,
-        "passed": record["verdict"] in opposite,
+        "variant": {name: repr(value) for name, value in control.variant.items()},
+        "line": control.line,
+        "space": "" if control.space is None or control.space is check.space else repr(control.space),
+        "passed": record["verdict"] in opposite and not record["vacuous"],
         **record,
     }
 
 
 def _outcome_record(outcome: Outcome | None) -> dict[str, Any]:
-    return asdict(outcome or Outcome("not_run", "not run"))
+    record = asdict(outcome or Outcome("not_run", "not run"))
+    return record | {"library": list(record["library"])}

@@ -1,58 +1,44 @@
-"""Trying to break a check: explicit examples, bulk random instances, adversarial search.
+"""Trying to break a check: explicit examples, bulk random instances, Hypothesis, and a climb on the slack.
 
-Order: the explicit examples; then vectorised batches of random instances; then Hypothesis, which
-looks for edge cases and, when it finds a violation, shrinks it. A control stops at its first
-violation. Every number is a function of the seed and the check's name, not of what ran before it or
-in which process, so a certificate does not depend on the number of workers.
+A violation counts when it is more than rounding (`klsim.claims.confirm`); it is then made small and round
+(`klsim.claims.shrink`) and confirmed again. A control stops at its first confirmed violation. Every number is a function
+of the seed and the check's name, not of what ran before it or in which process, so a certificate does not depend on the
+number of workers.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import time
-import traceback
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from klsim.claims.adversarial import attack
+from klsim.claims.assuming import Dropped, collecting
+from klsim.claims.authors import users_traceback
+from klsim.claims.climb import Reached, climb
+from klsim.claims.confirm import HINT, is_confirmed
 from klsim.claims.instances import as_python, encode, number_count
-from klsim.claims.kinds import Effect, InstanceKind, Judgement, MalformedCheck
-from klsim.claims.paper import Check, Control
+from klsim.claims.kinds import InstanceKind, Measured, Trial
+from klsim.claims.kinds.base import Test
+from klsim.claims.outcome import Judgement, NotANumber, Outcome, Strength
+from klsim.claims.shrink import shrink
+from klsim.claims.tightness import Tightness
 
-__all__ = ["Outcome", "Strength", "run"]
+__all__ = ["Outcome", "Strength", "run", "search"]
 
 _KEEP_WORST = 200  # numbers; larger worst instances are not kept when the claim holds
 _KEEP_COUNTEREXAMPLE = 20_000
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How hard to look: Hypothesis examples a check, and a factor on its bulk instances."""
-
-    examples: int = 100
-    bulk: float = 1.0
-
-    @classmethod
-    def of(cls, examples: int) -> Strength:
-        """``examples`` Hypothesis examples and bulk instances in proportion (100 is the standard)."""
-        return cls(examples, examples / 100)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one check or control. ``verdict`` is ``error`` if it raised."""
-
-    verdict: str
-    summary: str
-    measured: Mapping[str, Any] = field(default_factory=dict)
-    part: str = ""
-    instances: Mapping[str, int] = field(default_factory=dict)
-    instance: Mapping[str, Any] | None = None
-    python: str = ""
-    error: str = ""
-    seconds: float = 0.0
+_CLIMB, _SHRINK = 1200, 300  # evaluations at the standard strength
+_STARTS = 3
+_PATIENCE = 60  # violations that turned out to be rounding, before no more are looked at
+_LEAST = 8  # instances of a control before it may stop: enough to see that its sides are not constants
 
 
 def unit_seed(seed: int, name: str) -> np.random.SeedSequence:
@@ -60,7 +46,26 @@ def unit_seed(seed: int, name: str) -> np.random.SeedSequence:
     return np.random.SeedSequence([seed, zlib.crc32(name.encode())])
 
 
-def run(test: Check | Control, name: str, seed: int, strength: Strength) -> Outcome:
+class _Exit(Exception):
+    """A check tried to end the process."""
+
+
+@contextmanager
+def no_exit() -> Iterator[None]:
+    """While it lasts, ``os._exit`` raises instead of ending the process."""
+
+    def refuse(code: int) -> None:
+        raise _Exit(f"called os._exit({code})")
+
+    before = os._exit
+    os._exit = refuse  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = before
+
+
+def run(test: Test, name: str, seed: int, strength: Strength, *, is_control: bool | None = None) -> Outcome:
     """Judge one check or control; never raises for what happens inside it.
 
     ``name`` is its full name (``slug/claim/check[/control]``); with ``seed`` it fixes all randomness.
@@ -68,205 +73,290 @@ def run(test: Check | Control, name: str, seed: int, strength: Strength) -> Outc
     from threadpoolctl import threadpool_limits
 
     start = time.perf_counter()
-    search = _Search(test, unit_seed(seed, name), strength, stop_early=isinstance(test, Control))
+    control = hasattr(test, "variant") if is_control is None else is_control
+    trial = Trial(test, unit_seed(seed, name), strength, is_control=control)
     try:
         # one BLAS thread: sums are then taken in the same order in every process
-        with np.errstate(all="ignore"), threadpool_limits(1):
-            search.run()
-    except KeyboardInterrupt:
+        with np.errstate(all="ignore"), threadpool_limits(1), no_exit():
+            outcome = test.kind.run(trial)
+    except (KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:
-        search.fail(error)
-    return search.outcome(time.perf_counter() - start)
+    except BaseException as error:  # also SystemExit: it must not end the run
+        outcome = _failed(trial, error)
+    library = tuple(name for name in trial.library if name)
+    return replace(outcome, seconds=time.perf_counter() - start, library=library)
 
 
+def _failed(trial: Trial, error: BaseException) -> Outcome:
+    what = f"called sys.exit({error.code})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    if isinstance(error, _Exit | NotANumber):
+        what = str(error)
+    kept, python = _shown(trial.instance, _KEEP_COUNTEREXAMPLE)
+    trace = what if isinstance(error, NotANumber) else users_traceback(error)
+    return Outcome("error", what, instances=_counted(trial), instance=kept, python=python, error=trace)
+
+
+def _counted(trial: Trial) -> dict[str, int]:
+    return {k: v for k, v in trial.tried.items() if v}
+
+
+def _shown(arguments: Mapping[str, Any] | None, limit: int) -> tuple[dict[str, Any] | None, str]:
+    """An instance as JSON and as Python; None if it is too large, or holds what instances cannot hold."""
+    if arguments is None or number_count(arguments) > limit:
+        return None, ""
+    try:
+        kept = {k: encode(v) for k, v in arguments.items()}
+    except TypeError:
+        return None, ""
+    return kept, ", ".join(f"{k}={as_python(v)}" for k, v in arguments.items())
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """The arguments of a check; ``drawn`` is what the space drew to make them (None for explicit examples)."""
+
+    arguments: Mapping[str, Any]
+    drawn: Mapping[str, Any] | None = None
+
+
+def search(kind: InstanceKind, trial: Trial) -> Outcome:
+    """Judge an instance kind's check (or control) by trying to break it."""
+    return _Search(kind, trial).run()
+
+
+@dataclass
 class _Search:
-    """The state of one search: the worst instance so far, and how many were tried."""
+    """The state of one search."""
 
-    def __init__(
-        self, test: Check | Control, seeds: np.random.SeedSequence, strength: Strength, *, stop_early: bool
-    ) -> None:
-        self.test = test
-        self.seeds = seeds
-        self.strength = strength
-        self.stop_early = stop_early
-        self.worst: Judgement | None = None
-        self.instance: Mapping[str, Any] | None = None
-        self.tried = {"examples": 0, "bulk": 0, "hypothesis": 0}
-        self.error = ""
+    kind: InstanceKind
+    trial: Trial
+    worst: tuple[Judgement, _Instance] | None = None
+    broken: tuple[Judgement, _Instance] | None = None
+    doubtful: tuple[Judgement, _Instance] | None = None
+    tight: Tightness = field(default_factory=Tightness)
+    refused: int = 0
 
-    @property
-    def broken(self) -> bool:
-        return self.worst is not None and self.worst.verdict == "refuted"
+    def __post_init__(self) -> None:
+        bulk, adversarial, confirming = self.trial.seeds.spawn(3)
+        self.bulk_rng, self.confirm_rng = np.random.default_rng(bulk), np.random.default_rng(confirming)
+        self.adversary = int(adversarial.generate_state(1)[0])
+        self.tight = Tightness(self.kind.tolerance, _STARTS, flipped=self.kind.relation == ">=")
 
-    def run(self) -> None:
-        kind = self.test.kind
-        if isinstance(kind, Effect):
-            self._effect(kind)
-        elif isinstance(kind, InstanceKind):
-            self._instances(kind)
-        else:
-            self._keep(kind.judge(self.test()), None)
+    def run(self) -> Outcome:
+        test = self.trial.test
+        for example in test.examples or ([{}] if test.space is None else []):
+            self._count("examples")
+            self._try(_Instance(dict(example)))
+        if test.space is not None and self.broken is None:  # a hand-picked counterexample is the one to show
+            self._bulk()
+            if self.broken is None:
+                self._hypothesis()
+            if self.broken is None and self.kind.one_sided:
+                self._climb()
+            if self.broken is not None and not self.trial.is_control:
+                self._shrink()
+        return self._outcome()
 
-    def _keep(self, judged: Judgement, instance: Mapping[str, Any] | None) -> None:
-        if self.worst is None or judged.severity > self.worst.severity:
-            self.worst, self.instance = judged, instance
+    def _count(self, how: str, number: int = 1) -> None:
+        self.trial.tried[how] = self.trial.tried.get(how, 0) + number
 
-    def _effect(self, kind: Effect) -> None:
-        *streams, judging = self.seeds.spawn(kind.seeds + 1)
-        rngs = [np.random.default_rng(s) for s in streams]
-        outcomes = self.test(rngs=rngs) if self.test.batched else _collect([self.test(rng=rng) for rng in rngs])
-        self._keep(kind.judge(outcomes, np.random.default_rng(judging)), None)
-
-    def _instances(self, kind: InstanceKind) -> None:
-        for example in self.test.examples:
-            self.tried["examples"] += 1
-            self._try(kind, example)
-        if self.test.space is None or self.broken:  # a hand-picked counterexample is the one to show
-            if not self.test.examples:
-                self.tried["examples"] += 1
-                self._try(kind, {})
-            return
-        bulk, adversarial = self.seeds.spawn(2)
-        if not (self.stop_early and self.broken):
-            self._bulk(kind, np.random.default_rng(bulk))
-        if not (self.stop_early and self.broken):
-            self._hypothesis(kind, int(adversarial.generate_state(1)[0]))
-
-    def _try(self, kind: InstanceKind, instance: Mapping[str, Any]) -> Judgement:
+    # evaluation ---------------------------------------------------------------------------------
+    def _measure(self, arguments: Mapping[str, Any]) -> Measured | None:
+        """One instance; None if it is outside the assumptions."""
         try:
-            judged = kind.judge(self.test(**instance))
-        except Exception:
-            self.instance = instance
-            raise
-        self._keep(judged, instance)
-        return judged
+            return self.kind.measure(self._call(arguments))
+        except Dropped:
+            return None
 
-    def _bulk(self, kind: InstanceKind, rng: np.random.Generator) -> None:
-        space = self.test.space
+    def _call(self, arguments: Mapping[str, Any]) -> Any:
+        if self.trial.test.space is None and "rng" in self.trial.test.parameters:
+            return self.trial.call(**arguments, rng=np.random.default_rng(self.trial.seeds))
+        return self.trial.call(**arguments)
+
+    def _view(self, drawn: Mapping[str, Any]) -> _Instance:
+        space = self.trial.test.space
         assert space is not None
-        total = max(1, round(self.test.instances * self.strength.bulk))
-        for batch in space.batches(total, rng, batch_size=1000 if self.test.batched else 8):
-            count = space.length(batch)
-            if self.test.batched:
-                judged = kind.judge(self.test(**batch), count)
-                assert judged.index is not None
-                self._keep(judged, space.take(batch, judged.index))
-                self.tried["bulk"] += count
+        return _Instance(space.view(drawn), drawn)
+
+    def _try(self, instance: _Instance) -> Measured | None:
+        """Judge one instance and keep what it shows."""
+        try:
+            measured = self._measure(instance.arguments)
+        except Exception:
+            self.trial.instance = instance.arguments
+            raise
+        if measured is None:
+            self._count("dropped")
+            return None
+        self.tight.add(measured, [instance.drawn])
+        self._keep(self.kind.judge_at(measured, 0), instance)
+        return measured
+
+    def _keep(self, judged: Judgement, instance: _Instance) -> None:
+        if self.worst is None or judged.severity > self.worst[0].severity:
+            self.worst = judged, instance
+        if judged.verdict == "refuted" and self.broken is None:
+            if self._confirmed(instance.arguments):
+                self.broken = judged, instance
+            elif self.doubtful is None:
+                self.doubtful = judged, instance
+
+    def _confirmed(self, arguments: Mapping[str, Any]) -> bool:
+        if self.refused >= _PATIENCE:
+            return False
+        if is_confirmed(self.kind, self._measure, arguments, self.confirm_rng):
+            return True
+        self.refused += 1
+        return False
+
+    # the three attacks --------------------------------------------------------------------------
+    def _bulk(self) -> None:
+        test = self.trial.test
+        assert test.space is not None
+        total = max(1, round(test.instances * self.trial.strength.bulk))
+        for batch in test.space.batches(total, self.bulk_rng, batch_size=1000 if test.batched else 8):
+            if test.batched:
+                self._batch(batch)
             else:
-                for i in range(count):
-                    self._try(kind, space.take(batch, i))
-                    self.tried["bulk"] += 1
-                    if self.stop_early and self.broken:
-                        break
-            if self.stop_early and self.broken:
+                for i in range(test.space.length(batch)):
+                    self._count("bulk")
+                    self._try(self._view(test.space.take(batch, i)))
+            if self.broken is not None and (not self.trial.is_control or self.trial.tried.get("bulk", 0) >= _LEAST):
                 return
 
-    def _hypothesis(self, kind: InstanceKind, seed: int) -> None:
-        space = self.test.space
+    def _batch(self, batch: Mapping[str, Any]) -> None:
+        space = self.trial.test.space
         assert space is not None
-        found: list[tuple[Judgement, Mapping[str, Any]]] = []
-
-        def attempt(instance: dict[str, Any]) -> None:
-            if not found:
-                self.tried["hypothesis"] += 1
-            judged = self._judge_quietly(kind, instance)
-            if judged.verdict == "refuted":
-                found.append((judged, instance))
-                raise _Refuted
-            self._keep(judged, instance)
-
-        examples = self.strength.examples
-        if not self.test.batched:  # an instance may be dear: no more of them than the check asks for
-            examples = min(examples, max(1, round(self.test.instances * self.strength.bulk)))
-        adversarial_search(attempt, space.strategy(), examples, seed)
-        if found:
-            self.worst, self.instance = found[-1]  # Hypothesis ends on the minimal one
-
-    def _judge_quietly(self, kind: InstanceKind, instance: dict[str, Any]) -> Judgement:
+        count = space.length(batch)
         try:
-            return kind.judge(self.test(**instance))
-        except MalformedCheck:
+            with collecting() as masks:
+                returned = self.trial.call(**space.view(batch))
+            kept = np.logical_and.reduce(masks) if masks else None
+            measured = self.kind.measure(returned, count, kept)
+        except NotANumber as error:
+            self.trial.instance = space.view(space.take(batch, error.index))
             raise
-        except Exception:
-            self.instance = instance
-            raise
+        if kept is not None:
+            self._count("dropped", int(count - kept.sum()))
+            if not kept.any():
+                return
+            measured = replace(measured, excess=np.where(kept, measured.excess, -np.inf))
+        self._count("bulk", count if kept is None else int(kept.sum()))
+        self.tight.add(measured, _Rows(space, batch))
+        for index in self._suspects(measured):
+            self._keep(self.kind.judge_at(measured, index), self._view(space.take(batch, index)))
+            if self.broken is not None:
+                return
 
-    def fail(self, error: Exception) -> None:
-        self.error = "".join(traceback.format_exception(error, limit=-6))
-        self.worst = Judgement("refuted", f"{type(error).__name__}: {error}", severity=float("inf"))
+    def _suspects(self, measured: Measured) -> list[int]:
+        """The worst instance; of several violations also those of the largest gaps, which rounding cannot make."""
+        order = np.argsort(measured.excess)[::-1]
+        if measured.excess[order[0]] <= self.kind.tolerance:
+            return [int(order[0])]
+        violating = np.flatnonzero(measured.excess > self.kind.tolerance)
+        with np.errstate(invalid="ignore"):
+            gaps = np.abs(measured.lhs - measured.rhs)[violating]
+        largest = violating[np.argsort(gaps)[::-1][:3]]
+        return list(dict.fromkeys(int(i) for i in (*order[:3], *largest) if measured.excess[i] > self.kind.tolerance))
 
-    def outcome(self, seconds: float) -> Outcome:
-        assert self.worst is not None
-        kept, python = None, ""
-        if self.instance is not None:
-            limit = _KEEP_COUNTEREXAMPLE if self.broken else _KEEP_WORST
-            if number_count(self.instance) <= limit:
-                kept = {k: encode(v) for k, v in self.instance.items()}
-                if self.broken:
-                    python = ", ".join(f"{k}={as_python(v)}" for k, v in self.instance.items())
+    def _hypothesis(self) -> None:
+        test = self.trial.test
+        assert test.space is not None
+        examples = self.trial.strength.examples
+        if not test.batched:  # an instance may be dear: no more of them than the check asks for
+            examples = min(examples, max(1, round(test.instances * self.trial.strength.bulk)))
+
+        def attempt(drawn: Mapping[str, Any]) -> float | None:
+            self._count("hypothesis")
+            measured = self._try(self._view(drawn))
+            if measured is None:
+                return None
+            return math.inf if self.broken is not None else min(float(measured.excess[0]), 1e300)
+
+        attack(attempt, test.space.draws(), examples, self.adversary)
+
+    def _climb(self) -> None:
+        test = self.trial.test
+        assert test.space is not None
+        budget = round(_CLIMB * self.trial.strength.bulk)
+        if not test.batched:
+            budget = min(budget, round(2 * test.instances * self.trial.strength.bulk))
+
+        def height(drawn: Mapping[str, Any]) -> float:
+            self._count("climb")
+            measured = self._try(self._view(drawn))
+            if self.broken is not None or self.refused >= _PATIENCE:
+                raise Reached
+            return -math.inf if measured is None else self.tight.height(measured)
+
+        try:
+            for start in self.tight.starts():
+                climb(test.space, start, height, budget // _STARTS)
+        except Reached:
+            return
+
+    def _shrink(self) -> None:
+        assert self.broken is not None
+        space, drawn = self.trial.test.space, self.broken[1].drawn
+        if space is None or drawn is None:
+            return
+        budget = _SHRINK if self.trial.test.batched else min(_SHRINK, 10 + 2 * self.trial.test.instances)
+
+        def still_broken(candidate: Mapping[str, Any]) -> bool:
+            try:
+                arguments = space.view(candidate)
+                measured = self._measure(arguments)
+            except Exception:
+                return False
+            return measured is not None and measured.excess[0] > self.kind.tolerance and self._confirmed(arguments)
+
+        smallest = self._view(shrink(space, drawn, still_broken, budget))
+        measured = self._measure(smallest.arguments)
+        assert measured is not None
+        self.broken = self.kind.judge_at(measured, 0), smallest
+
+    # what came out ------------------------------------------------------------------------------
+    def _outcome(self) -> Outcome:
+        counts = _counted(self.trial)
+        if self.worst is None:
+            return Outcome("not_shown", "no instance was inside the assumptions", instances=counts,
+                           vacuous="assume() dropped every instance")  # fmt: skip
+        judged, instance = self.broken or self.worst
+        if self.broken is None and self.doubtful is not None:
+            judged, instance = self.doubtful
+            judged = replace(judged, verdict="not_shown", summary=f"{judged.summary}: {HINT}")
+        measured = {**judged.measured, **self.tight.numbers(self.kind)}
+        judged = replace(judged, measured=measured)
+        if self.broken is None and self.doubtful is None and self.kind.one_sided:
+            judged = replace(judged, summary=self.tight.summary(judged.summary))
+        shown = self.broken is not None or self.doubtful is not None
+        kept, python = _shown(instance.arguments, _KEEP_COUNTEREXAMPLE if shown else _KEEP_WORST)
+        final = self.kind.conclude(judged)
         return Outcome(
-            verdict="error" if self.error else self.worst.verdict,
-            summary=self.worst.summary,
-            measured=self.worst.measured,
-            part=self.worst.part,
-            instances={k: v for k, v in self.tried.items() if v},
-            instance=kept,
-            python=python,
-            error=self.error,
-            seconds=seconds,
+            final.verdict,
+            final.summary,
+            final.measured,
+            final.part,
+            self._vacuous(),
+            counts,
+            kept,
+            python if shown else "",
         )
 
-
-class _Refuted(Exception):
-    """Tells Hypothesis that an instance breaks the claim."""
-
-
-def _collect(outcomes: list[Any]) -> Any:
-    """One outcome a seed -> arrays over seeds (a dict of them where the check has parts)."""
-    if isinstance(outcomes[0], Mapping):
-        return {part: np.asarray([o[part] for o in outcomes], dtype=float) for part in outcomes[0]}
-    return np.asarray(outcomes, dtype=float)
+    def _vacuous(self) -> str:
+        dropped = self.trial.tried.get("dropped", 0)
+        judged = sum(v for k, v in self.trial.tried.items() if k != "dropped")
+        if dropped > 9 * max(judged, 1) or (dropped > 0.9 * (dropped + judged) and not self.trial.is_control):
+            return f"assume() dropped {dropped} of {dropped + judged} instances"
+        return ""
 
 
-def adversarial_search(attempt: Callable[[Any], None], strategy: Any, examples: int, seed: int) -> None:
-    """Let Hypothesis call ``attempt`` until it raises `_Refuted`, then shrink. Returns either way."""
-    from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-    from hypothesis import seed as with_seed
+@dataclass(frozen=True)
+class _Rows:
+    """The draws of a batch, taken one by one when asked for."""
 
-    configured = settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=False,
-        print_blob=False,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-        phases=(Phase.generate, Phase.shrink),
-        verbosity=Verbosity.quiet,
-        backend=_register_backend(),
-    )
+    space: Any
+    batch: Mapping[str, Any]
 
-    @with_seed(seed)
-    @configured
-    @given(strategy)
-    def search(instance: Any) -> None:
-        attempt(instance)
-
-    try:
-        search()
-    except _Refuted:
-        return
-
-
-def _register_backend() -> str:
-    """A Hypothesis backend that never draws constants found in the source of loaded modules.
-
-    Stock Hypothesis does, which makes its examples depend on what the process has imported: two
-    workers would then try different instances for the same seed.
-    """
-    from hypothesis.internal.conjecture import providers
-
-    if "klsim" not in providers.AVAILABLE_PROVIDERS:
-        providers.AVAILABLE_PROVIDERS["klsim"] = "klsim.claims.hypothesis_backend.SourceFreeProvider"
-    return "klsim"
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.space.take(self.batch, index)

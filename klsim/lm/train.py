@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
-from klsim.claims.certificate import write_atomically
+from klsim.files import write_atomically
 from klsim.lm import models, tasks
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
 from klsim.lm.evaluate import Evaluation, evaluate, sample

@@ -4,17 +4,14 @@ A paper's ``figures.py``::
 
     figures = Figures()
 
-    @figures.figure("reward-vs-lambda", title="...", caption="...")
+    @figures.figure("reward-vs-lambda", title="...", caption="...", draw=Lines("lam", "reward", by="series",
+                    xlabel="lambda", ylabel="expected reward"))
     def reward_vs_lambda(run: Run):
-        return {"lam": [...], "series": [...], "reward": [...]}    # columns of equal length
+        for series in ("student", "teacher"):
+            yield {"series": series, "lam": lams, **over_seeds(reward=...)}    # blocks, one under the other
 
-    @reward_vs_lambda.draw
-    def _(table: Table, figure):
-        axes = figure.subplots()
-        for series in table.distinct("series"):
-            rows = table.rows(series=series)
-            axes.plot(rows["lam"], rows["reward"], label=series)
-        axes.set(xlabel="lambda", ylabel="expected reward")
+`klsim.report.drawings` has what most figures are (`Lines`, `Bars`, `Heat`); ``@reward_vs_lambda.draw`` takes a function of
+the table and a matplotlib figure for the others.
 
 The drawing sees only what the CSV holds, so every curve can be checked against it. A run with
 ``run.full`` uses the paper's own sizes; `Run.stage` keeps finished parts of it on disk, so that a
@@ -30,7 +27,6 @@ import json
 import os
 import tempfile
 import time
-import traceback
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,9 +35,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klsim.claims.certificate import write_atomically
+from klsim.claims.authors import users_traceback
 from klsim.claims.loader import LoadError, submodule
 from klsim.claims.paper import missing_modules
+from klsim.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -55,8 +52,10 @@ __all__ = [
     "Run",
     "Table",
     "figure_set",
+    "over_seeds",
     "save_figure",
     "style",
+    "table_of",
     "write_figure",
 ]
 
@@ -96,11 +95,11 @@ class Table:
         return list(dict.fromkeys(self[name].tolist()))
 
     def to_csv(self) -> str:
-        """Comma-separated text, floats to 12 significant digits."""
+        """Comma-separated text, floats to 12 significant digits, what is below the rounding of its column as 0."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows(zip(*([_cell(v) for v in c.tolist()] for c in self.columns.values())))
+        writer.writerows(zip(*([_cell(v) for v in _cleaned(c).tolist()] for c in self.columns.values())))
         return buffer.getvalue()
 
     @classmethod
@@ -108,6 +107,47 @@ class Table:
         """The inverse of `to_csv`; a column whose cells are all numbers becomes numeric."""
         header, *rows = csv.reader(io.StringIO(text))
         return cls({name: _column([row[i] for row in rows]) for i, name in enumerate(header)})
+
+
+def _cleaned(column: np.ndarray) -> np.ndarray:
+    """Numbers below four units in the last place of the column's largest are rounding: 0."""
+    if column.dtype.kind != "f":
+        return column
+    finite = np.abs(column[np.isfinite(column)])
+    return np.where(np.abs(column) < 4 * np.finfo(float).eps * np.max(finite, initial=0.0), 0.0, column)
+
+
+def table_of(computed: Any) -> Table:
+    """A table from columns, or from blocks of columns one under the other; a scalar stands for a whole block."""
+    if isinstance(computed, Table):
+        return computed
+    if isinstance(computed, Mapping):
+        return Table(computed)
+    blocks = []
+    for block in computed:
+        length = max((len(v) for v in block.values() if np.ndim(v)), default=1)
+        blocks.append({k: np.asarray(v) if np.ndim(v) else np.full(length, v) for k, v in block.items()})
+    if not blocks:
+        raise ValueError("a figure needs at least one block of columns")
+    for number, block in enumerate(blocks):
+        if list(block) != list(blocks[0]):
+            raise ValueError(f"block {number} has the columns {list(block)}, the first has {list(blocks[0])}")
+    return Table({name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]})
+
+
+def over_seeds(*, level: float = 0.95, **rows: Any) -> dict[str, np.ndarray]:
+    """Means over seeds (axis 0) with Student-t intervals: the columns ``x``, ``x low``, ``x high`` for every quantity."""
+    from scipy.stats import t
+
+    out = {}
+    for name, values in rows.items():
+        values = np.asarray(values, dtype=float)
+        if values.ndim < 1 or len(values) < 2:
+            raise ValueError(f"over_seeds({name}=…): needs one row a seed, at least two, got shape {values.shape}")
+        mean = values.mean(axis=0)
+        half = t.ppf(0.5 + level / 2, len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        out |= {name: mean, f"{name} low": mean - half, f"{name} high": mean + half}
+    return out
 
 
 def _cell(value: Any) -> str:
@@ -185,7 +225,7 @@ class Figure:
     title: str
     caption: str
     size: tuple[float, float]
-    compute: Callable[[Run], Mapping[str, Any]]
+    compute: Callable[[Run], Any]
     drawing: Callable[[Table, Canvas], None] | None = None
     has_full: bool = False
     requires: tuple[str, ...] = ()
@@ -211,8 +251,9 @@ class Figures:
         size: tuple[float, float] = (7.0, 4.2),
         has_full: bool = False,
         requires: tuple[str, ...] = (),
-    ) -> Callable[[Callable[[Run], Mapping[str, Any]]], Figure]:
-        """Decorator for the function that computes the table.
+        draw: Callable[[Table, Canvas], None] | None = None,
+    ) -> Callable[[Callable[[Run], Any]], Figure]:
+        """Decorator for the function that computes the table: columns, or blocks of columns that it yields.
 
         Args:
             name: file name, lower case with dashes.
@@ -221,12 +262,13 @@ class Figures:
             size: inches.
             has_full: the function knows ``run.full`` (the paper's own sizes).
             requires: modules beyond klsim's own dependencies (``"torch"``); without them the figure is skipped.
+            draw: how it is drawn (`klsim.report.drawings`), unless a function is given with ``@figure.draw``.
         """
         if name in self.by_name:
             raise ValueError(f"there is a figure {name!r} already")
 
-        def add(compute: Callable[[Run], Mapping[str, Any]]) -> Figure:
-            self.by_name[name] = Figure(name, title, caption, size, compute, has_full=has_full, requires=requires)
+        def add(compute: Callable[[Run], Any]) -> Figure:
+            self.by_name[name] = Figure(name, title, caption, size, compute, draw, has_full, requires)
             return self.by_name[name]
 
         return add
@@ -292,7 +334,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class FigureTask:
-    """Compute and draw one figure; picklable, for `klsim.claims.parallel.execute`."""
+    """Compute and draw one figure; picklable, for `klsim.parallel.execute`."""
 
     folder: str
     slug: str
@@ -319,13 +361,12 @@ class FigureTask:
             with threadpool_limits(1):  # the same CSV bytes in every process
                 files = self._make(made, Run(self.seed, self.full, stages, on_stage))
         except Exception as error:
-            text = "".join(traceback.format_exception(error, limit=-6))
-            return Drawn(**{**asdict(drawn), "error": text, "seconds": time.perf_counter() - start})
+            return Drawn(**{**asdict(drawn), "error": users_traceback(error), "seconds": time.perf_counter() - start})
         return Drawn(**{**asdict(drawn), "files": files, "seconds": time.perf_counter() - start})
 
     def _make(self, made: Figure, run: Run) -> tuple[str, ...]:
         folder = Path(self.slug) / "full" if self.full else Path(self.slug)
-        return write_figure(made, Table(made.compute(run)), Path(self.out), folder, run)
+        return write_figure(made, table_of(made.compute(run)), Path(self.out), folder, run)
 
 
 def write_figure(made: Figure, table: Table, out: Path, folder: Path, run: Run) -> tuple[str, ...]:
@@ -368,8 +409,7 @@ def save_figure(files: Sequence[Path], drawing: Callable[[Any], None], size: tup
         for file, kind in zip(files, kinds):
             buffer = io.BytesIO()
             canvas.savefig(buffer, format=kind, metadata=_METADATA[kind])
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _write_bytes(file, buffer.getvalue())
+            write_atomically(file, buffer.getvalue())
 
 
 def _reject_nan(name: str, table: Table) -> None:
@@ -377,11 +417,3 @@ def _reject_nan(name: str, table: Table) -> None:
         if values.dtype.kind == "f" and np.isnan(values).any():
             row = int(np.flatnonzero(np.isnan(values))[0])
             raise ValueError(f"figure {name!r}: column {column!r} is NaN in row {row}")
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from klsim.claims.certificate import findings, write_atomically
+from klsim.claims.certificate import findings
+from klsim.files import write_atomically
 from klsim.report.prose import to_markdown
 
 __all__ = ["END", "START", "findings_markdown", "update_readme"]

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from klsim.claims.certificate import findings, write_atomically
+from klsim.claims.certificate import findings
 from klsim.claims.counterexample import script
+from klsim.files import write_atomically
 from klsim.report.prose import to_html
 
 __all__ = ["write_audits", "write_frontier", "write_report"]

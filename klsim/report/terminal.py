@@ -33,6 +33,7 @@ _BADGES = {
     "error": "[red]! error[/]",
     "not_run": "[dim]· not run[/]",
     "skipped": "[yellow]· skipped[/]",
+    "vacuous": "[red]○ vacuous[/]",
 }
 
 
@@ -99,19 +100,26 @@ def show_certificate(certificate: dict[str, Any]) -> None:
         for claim in paper["claims"]:
             if not claim["as_expected"]:
                 _explain(console, paper, claim)
-    every = [c for p in certificate["papers"] for c in p["claims"]]
-    claims = [c for c in every if c["verdict"] != "skipped"]
-    controls = [k for c in claims for check in c["checks"] for k in check["controls"]]
-    good, passed = sum(c["as_expected"] for c in claims), sum(k["passed"] for k in controls)
-    findings = sum(c["expect"] == "refuted" and c["verdict"] == "refuted" for c in claims)
+    console.print(_total(certificate))
+
+
+def _total(certificate: dict[str, Any]) -> str:
+    t = certificate["totals"]
     colour = "green" if certificate["as_expected"] else "red"
     state = "" if certificate["complete"] else " (interrupted: not everything was run)"
-    console.print(
-        f"[{colour}]{good} of {len(claims)} claims as expected[/]{state}, "
-        f"{passed} of {len(controls)} controls told apart, {findings} statements refuted as printed; "
-        + (f"[yellow]{len(every) - len(claims)} skipped, see above[/]; " if len(every) > len(claims) else "")
-        + f"seed {certificate['seed']}, {certificate['seconds']:.0f} s"
-    )
+    refuted = ", ".join(f"{n} {origin}" for origin, n in t["refuted_by_origin"].items()) or "none"
+    seeds = certificate["seeds"]
+    at = f"seed {seeds[0]}" if len(seeds) == 1 else f"worst of {len(seeds)} seeds ({seeds[0]}…{seeds[-1]})"
+    parts = [
+        f"[{colour}]{t['as_expected']} of {t['claims']} claims as expected[/]{state}",
+        f"{t['told_apart']} of {t['controls']} controls told apart",
+        f"{t['refuted']} statements refuted ({refuted})",
+    ]
+    if t["uncontrolled"]:
+        parts.append(f"{t['uncontrolled']} checks without a control (reasons in the report)")
+    if t["skipped"]:
+        parts.append(f"[yellow]{t['skipped']} skipped, see above[/]")
+    return ", ".join(parts) + f"; {at}, {certificate['seconds']:.0f} s"
 
 
 def _paper_table(paper: dict[str, Any]) -> Table:
@@ -125,7 +133,12 @@ def _paper_table(paper: dict[str, Any]) -> Table:
     for claim in paper["claims"]:
         controls = [k for check in claim["checks"] for k in check["controls"]]
         told = f"{sum(k['passed'] for k in controls)}/{len(controls)}"
-        badge = _BADGES[claim["verdict"]] + ("" if claim["as_expected"] else " [red](unexpected)[/]")
+        badge = _BADGES["vacuous" if claim["vacuous"] else claim["verdict"]]
+        badge += "" if claim["as_expected"] else " [red](unexpected)[/]"
+        if claim["unexpected_at"] and claim["of_seeds"] > 1:
+            badge += f" at {len(claim['unexpected_at'])} of {claim['of_seeds']} seeds"
+        elif claim["expect"] == "open":
+            badge += " [dim](open)[/]"
         worst = escape(_deciding(claim)["summary"])
         table.add_row(claim["id"], escape(claim["title"]), badge, worst, told, f"{claim['seconds']:.1f}")
     return table
@@ -148,7 +161,12 @@ def _explain(console: Console, paper: dict[str, Any], claim: dict[str, Any]) -> 
 
     name = f"{paper['slug']}/{claim['id']}"
     verdict = claim["verdict"].replace("_", " ")
-    console.print(f"\n[bold]{name}[/] {escape(claim['title'])}: expected {claim['expect']}, got {verdict}")
+    got = f"expected {claim['expect']}, got {verdict}" if verdict != claim["expect"] else f"{verdict}, but vacuous"
+    console.print(f"\n[bold]{name}[/] {escape(claim['title'])}: {got} (seed {claim['seed']})")
+    for reason in claim["vacuous"]:
+        console.print(f"  {escape(reason)}")
+    if verdict == claim["expect"]:
+        return
     for check in claim["checks"]:
         if check["verdict"] not in ("holds", "not_run") or claim["expect"] == "refuted":
             console.print(f"  {check['name']} ({check['kind']}): {escape(check['summary'])}")
@@ -158,12 +176,11 @@ def _explain(console: Console, paper: dict[str, Any], claim: dict[str, Any]) -> 
             console.print(escape("".join(f"    {line}\n" for line in text.splitlines())), soft_wrap=True)
         if check["error"]:
             console.print(escape(check["error"]), style="red")
+            if check["python"]:
+                console.print(f"  at {escape(check['python'])}", soft_wrap=True)
         for control in check["controls"]:
-            if not control["passed"] and control["verdict"] not in ("not_run", "skipped"):
-                got = control["verdict"].replace("_", " ")
-                console.print(f"  control {escape(control['name'])!r}: {got} ({escape(control['summary'])})")
-    if not any(check["controls"] for check in claim["checks"]):
-        console.print("  no negative control: nothing shows that the check can tell true from false")
+            if control["error"]:
+                console.print(f"  control {escape(control['name'])!r}:\n{escape(control['error'])}", style="red")
 
 
 def show_drawn(drawn: Sequence[Drawn]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from klsim.claims.certificate import write_atomically
+from klsim.files import write_atomically
 from klsim.report.figures import COLOURS, Table, save_figure
 
 __all__ = ["curves", "draw_summary", "outcomes"]
