@@ -9,11 +9,13 @@ from klsim.divergences import tv
 from klsim.learning import chi2_value, expectile_value, gumbel_value, quantile_value
 from klsim.planning import match_visitation, occupancy
 from klsim.problems import DiscountedMDP
-from klsim.report import Figures
+from klsim.report.drawings import Lines, Many
+from klsim.report.figures import Figures
 
-from .claims import BLOWN, STEPS, log, value_sgd
+from .setting import BLOWN, STEPS, log, value_sgd
 
 figures = Figures()
+LARGEST = {"largest draw": {"color": "0.5", "linestyle": ":"}}
 
 
 @figures.figure(
@@ -22,90 +24,53 @@ figures = Figures()
     caption="1992 draws of a mixture of two normals on [-3, 3]. At equal lam >= .8 the expectile (IQL) is the laziest of the three; the"
     " Gumbel value (XQL) is drawn against 1/b. All reach the largest draw (C4).",
     size=(8.5, 3.8),
-)
+    draw=Many("panel", {
+        "lam": Lines("parameter", "value", by="rule", xlabel="lam", ylabel="value v", markers=False, styles=LARGEST),
+        "b": Lines("parameter", "value", by="rule", xlabel="inverse temperature 1/b", ylabel="value v", xscale="log",
+                   markers=False, styles=LARGEST),
+    }, titles={"lam": "f-DVL and IQL", "b": "XQL"}),
+)  # fmt: skip
 def implicit_maximisers(run):
     rng = run.rng("mixture")
     u = rng.random(2000)
     x = np.where(u < 0.5, rng.normal(-1.0, 0.6, 2000), rng.normal(1.0, 0.8, 2000))
     x = x[np.abs(x) <= 3]
     log_p = np.full(len(x), -np.log(len(x)))
-    columns = {k: [] for k in ("rule", "parameter", "value")}
-    lams = np.linspace(0.51, 0.999, 60)
-    for name, rule in (
-        ("TV (f-DVL)", quantile_value),
-        ("chi² (f-DVL)", chi2_value),
-        ("expectile (IQL)", expectile_value),
-    ):
-        for lam in lams:
-            for key, value in zip(columns, (name, lam, float(rule(x, log_p, lam)))):
-                columns[key].append(value)
-    for inverse in np.logspace(0, 2, 40):
-        for key, value in zip(columns, ("Gumbel (XQL)", inverse, float(gumbel_value(x, log_p, 1 / inverse)))):
-            columns[key].append(value)
-    for key, value in zip(columns, ("largest draw", 1.0, float(x.max()))):
-        columns[key].append(value)
-    return columns
-
-
-@implicit_maximisers.draw
-def _(table, figure):
-    left, right = figure.subplots(1, 2, sharey=True)
-    largest = float(table.rows(rule="largest draw")["value"][0])
-    for name in ("TV (f-DVL)", "chi² (f-DVL)", "expectile (IQL)"):
-        rows = table.rows(rule=name)
-        left.plot(rows["parameter"], rows["value"], label=name)
-    rows = table.rows(rule="Gumbel (XQL)")
-    right.semilogx(rows["parameter"], rows["value"], color="C3", label="Gumbel (XQL)")
-    for axes in (left, right):
-        axes.axhline(largest, color="0.5", linestyle=":", label="largest draw")
-        axes.legend(loc="lower right")
-    left.set(xlabel="lam", ylabel="value v")
-    right.set(xlabel="inverse temperature 1/b")
-
-
-TEMPERATURES = (1.0, 0.5, 0.25)
-MARKS = np.unique(np.logspace(0, np.log10(STEPS - 1), 80).astype(int))
+    lams, inverse = np.linspace(0.51, 0.999, 60), np.logspace(0, 2, 40)
+    rules = {"TV (f-DVL)": quantile_value, "chi² (f-DVL)": chi2_value, "expectile (IQL)": expectile_value}
+    for name, rule in rules.items():
+        yield {"panel": "lam", "rule": name, "parameter": lams, "value": [float(rule(x, log_p, lam)) for lam in lams]}
+    yield {"panel": "lam", "rule": "largest draw", "parameter": lams[[0, -1]], "value": x.max()}
+    soft = [float(gumbel_value(x, log_p, 1 / i)) for i in inverse]
+    yield {"panel": "b", "rule": "Gumbel (XQL)", "parameter": inverse, "value": soft}
+    yield {"panel": "b", "rule": "largest draw", "parameter": inverse[[0, -1]], "value": x.max()}
 
 
 @figures.figure(
     "instability",
     title="The Gumbel loss at small temperature",
     caption=f"SGD on v, minibatches of 16 draws of N(0, 1), step 0.05, all losses tuned to the optimum 1/(2b); median and range of 20 runs."
-    f" Dotted: |v| = {BLOWN:g}. At b = .25 the Gumbel regression (no exponent clipping) leaves in nearly every run and does not come back"
-    " (C7).",
+    f" Dashed: |v| = {BLOWN:g}. At b = .25 the Gumbel regression (no exponent clipping) leaves in every run and does not come back (C7).",
     size=(9.0, 3.4),
-)
+    draw=Lines("step", "size", by="loss", panels="temperature", xscale="log", yscale="log", xlabel="step", ylabel="|v|",
+               markers=False, levels={BLOWN: ""}),
+)  # fmt: skip
 def instability(run):
-    columns = {k: [] for k in ("b", "loss", "step", "median", "low", "high")}
-    for b in TEMPERATURES:
-        paths = np.array([value_sgd(run.rng("sgd", seed), b) for seed in range(20)])
+    marks = np.unique(np.logspace(0, np.log10(STEPS - 1), 80).astype(int))
+    for b in (1.0, 0.5, 0.25):
+        paths = np.maximum(value_sgd([run.rng("sgd", seed) for seed in range(20)], b)[:, marks], 1e-3)
         for i, name in enumerate(("Gumbel", "TV", "chi²")):
-            values = paths[:, MARKS, i]
-            rows = (np.median(values, axis=0), values.min(axis=0), values.max(axis=0))
-            columns["b"] += [b] * len(MARKS)
-            columns["loss"] += [name] * len(MARKS)
-            columns["step"] += [int(t) + 1 for t in MARKS]
-            for key, row in zip(("median", "low", "high"), rows):
-                columns[key] += [float(max(v, 1e-4)) for v in row]
-    return columns
-
-
-@instability.draw
-def _(table, figure):
-    panels = figure.subplots(1, 3, sharey=True)
-    for axes, b in zip(panels, TEMPERATURES):
-        for name in table.distinct("loss"):
-            rows = table.rows(b=b, loss=name)
-            (line,) = axes.loglog(rows["step"], rows["median"], label=name)
-            axes.fill_between(rows["step"], rows["low"], rows["high"], color=line.get_color(), alpha=0.2, linewidth=0)
-        axes.axhline(BLOWN, color="0.4", linestyle=":", linewidth=1)
-        axes.set(xlabel="step", title=f"b = {b:g}")
-    panels[0].set(ylabel="|v|", ylim=(1e-3, None))
-    panels[0].legend(loc="upper left")
+            ends = {"size low": paths[..., i].min(axis=0), "size high": paths[..., i].max(axis=0)}
+            yield {
+                "temperature": f"b = {b:g}",
+                "loss": name,
+                "step": marks + 1,
+                "size": np.median(paths[..., i], axis=0),
+                **ends,
+            }
 
 
 SIDE, SLIP = 5, 0.1
-SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 def grid():
@@ -120,6 +85,12 @@ def grid():
     return problem, log(np.eye(4)[expert])
 
 
+def cloned(table):
+    """The policy that imitates the pairs of a visitation; uniform where there are none."""
+    empty = table.sum(axis=1, keepdims=True) == 0
+    return log_normalize(log(np.where(empty, 1.0, table)))
+
+
 @figures.figure(
     "imitation",
     title="Imitation from a mixture: ReCOIL against behaviour cloning",
@@ -127,55 +98,40 @@ def grid():
     " data. Left: the other data cover the expert; middle: they never take its action; right: the expert is 50 draws (5 seeds, mean),"
     " covered. Exactness is what the theorem gives, not robustness to estimation (C5, C6).",
     size=(10.5, 3.6),
-)
+    draw=Lines("share", "distance", by="method", panels="data", xlabel="share m of expert data",
+               ylabel="total variation to the expert"),
+)  # fmt: skip
 def imitation_curves(run):
     problem, expert = grid()
-    d_expert = occupancy(problem, expert)
-    uniform = np.full(problem.shape, -np.log(4))
+    d_expert, shares = occupancy(problem, expert), (0.05, 0.1, 0.2, 0.3, 0.5)
     avoiding = log_normalize(np.where(np.isneginf(expert), 0.0, -np.inf))
-    others = {"covered": occupancy(problem, uniform), "not covered": occupancy(problem, avoiding)}
-    states = d_expert.sum(axis=1)
-    columns = {k: [] for k in ("data", "method", "share", "distance")}
+    uniform = occupancy(problem, np.full(problem.shape, -np.log(4)))
+    others = {"covered": uniform, "not covered": occupancy(problem, avoiding)}
 
     def distance(policy):
-        return float(states @ tv(policy, expert))
+        return max(float(d_expert.sum(axis=1) @ tv(policy, expert)), 0.0)
 
-    def cloned(table):
-        empty = table.sum(axis=1, keepdims=True) == 0
-        return log_normalize(log(np.where(empty, 1.0, table)))
+    def curves(data, wanted, other):
+        """ReCOIL and behaviour cloning of the mixture at every share."""
+        mixtures = [m * wanted + (1 - m) * other for m in shares]
+        found = [match_visitation(problem, wanted, other, m).log_policy for m in shares]
+        yield {"data": data, "method": "ReCOIL", "share": shares, "distance": [distance(p) for p in found]}
+        cloning = [distance(cloned(mixed)) for mixed in mixtures]
+        yield {"data": data, "method": "behaviour cloning", "share": shares, "distance": cloning}
 
-    def add(data, method, share, value):
-        for key, item in zip(columns, (data, method, share, value)):
-            columns[key].append(item)
-
-    tiny = 1e-9  # full support of the mixture, as match_visitation asks for
-    for share in SHARES:
-        for name, other in others.items():
-            other = (1 - tiny) * other + tiny / other.size
-            found = match_visitation(problem, d_expert, other / other.sum(), share)
-            add(name, "ReCOIL", share, distance(found.log_policy))
-            add(name, "behaviour cloning", share, distance(cloned(share * d_expert + (1 - share) * other)))
-        drawn = []
-        for seed in range(5):
-            sample = (
-                run.rng("draws", seed).multinomial(50, d_expert.ravel() / d_expert.sum()).reshape(problem.shape) / 50
-            )
-            found = match_visitation(problem, sample, others["covered"], share)
-            drawn.append([distance(found.log_policy), distance(cloned(share * sample + (1 - share) * others["covered"])),
-                          distance(cloned(sample))])  # fmt: skip
-        for method, value in zip(("ReCOIL", "behaviour cloning", "cloning the draws alone"), np.mean(drawn, axis=0)):
-            add("50 draws", method, share, float(value))
-    return columns
-
-
-@imitation_curves.draw
-def _(table, figure):
-    panels = figure.subplots(1, 3, sharey=True)
-    for axes, data in zip(panels, ("covered", "not covered", "50 draws")):
-        rows = table.rows(data=data)
-        for style, method in zip(("o-", "s--", "^:"), rows.distinct("method")):
-            line = rows.rows(method=method)
-            axes.plot(line["share"], np.maximum(line["distance"], 0), style, label=method)
-        axes.set(xlabel="share m of expert data", title=data)
-        axes.legend(loc="upper right")
-    panels[0].set(ylabel="total variation to the expert", ylim=(-0.02, 0.6))
+    for name, other in others.items():
+        yield from curves(name, d_expert, other)
+    draws = [
+        run.rng("draws", s).multinomial(50, d_expert.ravel() / d_expert.sum()).reshape(problem.shape) / 50
+        for s in range(5)
+    ]
+    over_draws = [list(curves("50 draws", drawn, uniform)) for drawn in draws]
+    for method in zip(*over_draws):
+        yield method[0] | {"distance": np.mean([block["distance"] for block in method], axis=0)}
+    alone = np.mean([distance(cloned(drawn)) for drawn in draws])
+    yield {
+        "data": "50 draws",
+        "method": "cloning the draws alone",
+        "share": shares,
+        "distance": np.full(len(shares), alone),
+    }
