@@ -115,9 +115,9 @@ def without_positivity(problem, data, alpha):
     return (1 - problem.discount) * problem.initial @ value + flat @ (y + y**2 / (4 * alpha))
 
 
-# both challengers, with analytic gradients, end within 1e-8 of the value
+# both challengers, with analytic gradients, mostly end within 1e-14 of the value, SLSQP now and then within 2e-8
 @C1.check(
-    Identity(1e-7, scale=1), Space(**C1_SPACE), instances=24,
+    Identity(1e-6, scale=1), Space(**C1_SPACE), instances=24,
     false={"for chi² with the conjugate over all t": Variant(
         {"positive": False}, space=Space(offline=Drawn(Offline.draw), generator=Choice("chi2")))},
 )  # fmt: skip
@@ -160,7 +160,7 @@ C2 = paper.claim("C2", r"""
 
 # a minimiser is known to the root of rounding, times the conditioning of the Hessian
 @C2.check(
-    Identity(1e-6, scale=1), Space(**OFFLINE), instances=30,
+    Identity(1e-6, scale=1), Space(**OFFLINE), instances=15,
     false={"with weight 1 instead of 1 - gamma on the start": {"mass": 10.0}},
 )  # fmt: skip
 def evaluation_of_a_policy(offline, generator, *, mass=1.0):
@@ -252,8 +252,15 @@ def one_state(rng):
     return Offline(problem, random_policy(rng, 1), random_policy(rng, 1), rng.standard_normal((1, 3)))
 
 
+# from either state either can be reached; state 1 pays
+TWO_STATES = Offline(
+    DiscountedMDP(np.tile(np.eye(2), (2, 1, 1)), np.array([[0.0, 0.0], [1.0, 1.0]]), 0.9, np.array([0.5, 0.5])),
+    np.full((2, 2), -math.log(2)), np.full((2, 2), -math.log(2)), np.zeros((2, 2)),
+)  # fmt: skip
+
+
 @C3_full.check(
-    Identity(1e-3, scale=1), Space(offline=Drawn(Offline.draw)), instances=10,
+    Identity(1e-3, scale=1), Space(offline=Drawn(Offline.draw)), instances=10, examples=[{"offline": TWO_STATES}],
     true={"with one state there is nothing to pay": Variant(space=Space(offline=Drawn(one_state)))},
 )  # fmt: skip
 def same_policy(offline):
@@ -387,7 +394,7 @@ def value_of_a_policy(case, generator, m, who, *, swap=False):
 
     def objective(flat):
         value, step, mixed = recoil_q(problem, policy, flat.reshape(4, 3), expert, other, m, generator)
-        weight = mixed * GENERATORS[generator].inverse_derivative(step) - (1 - m) * other
+        weight = mixed * (1 + step / 2 if generator == "chi2" else np.exp(step)) - (1 - m) * other
         inflow = problem.discount * np.einsum("sa,sat->t", weight, problem.transition)
         inflow = inflow + m * (1 - problem.discount) * problem.initial
         return value, (inflow[:, None] * np.exp(policy) - weight).ravel()

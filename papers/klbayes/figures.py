@@ -6,28 +6,28 @@ import numpy as np
 
 from klsim.distributions import condition, entropy, expectation, tilt
 from klsim.divergences import kl
+from klsim.estimators import k1, k2, k3
 from klsim.learning import train_tree
-from klsim.problems.token_tree import sequence_log_probs, tokens
-from klsim.report import Figures
+from klsim.problems.token_tree import sequence_log_probs
+from klsim.report.drawings import Heat, Lines
+from klsim.report.figures import Figures
 
-from .claims import (
-    C6_TARGET,
-    LOG_PI,
+from .setting import (
+    CLASSES,
     LOG_PRIOR,
     REF,
     REWARD,
+    THETA,
     THETA_REF,
-    _expected_loss_gradient,
-    best_product,
+    TOKENS,
+    TWO_MODES,
+    fit,
     gradient,
     law_of,
     reinforce,
 )
 
 figures = Figures()
-BETAS = (0.0, 0.02, 0.2, 1.0)
-MARKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1500)
-SEEDS = 10
 
 
 @figures.figure(
@@ -39,60 +39,32 @@ SEEDS = 10
     size=(8.5, 3.8),
 )
 def entropy_and_accuracy(run):
-    columns = {
-        k: []
-        for k in (
-            "beta",
-            "steps",
-            "entropy",
-            "entropy low",
-            "entropy high",
-            "accuracy",
-            "target entropy",
-            "target accuracy",
-        )
-    }
-    for beta in BETAS:
+    marks = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1500])
+    for beta in (0.0, 0.02, 0.2, 1.0):
         target = tilt(LOG_PRIOR, REWARD, beta) if beta else condition(LOG_PRIOR, REWARD == 1)
         runs = [
-            train_tree(THETA_REF, REF, reward=REWARD, beta=beta, credit="sequence", steps=1500, record=MARKS,
-                       rng=run.rng("collapse", seed))
-            for seed in range(SEEDS)
+            train_tree(THETA_REF, REF, reward=REWARD, beta=beta, credit="sequence", steps=1500, record=marks,
+                       rng=run.rng("collapse", seed)).log_policies
+            for seed in range(10)
         ]  # fmt: skip
-        for k, step in enumerate(MARKS):
-            laws = [sequence_log_probs(r.log_policies[k]) for r in runs]
-            h = [float(entropy(law)) for law in laws]
-            accuracy = np.mean([float(expectation(law, REWARD)) for law in laws])
-            row = (
-                beta,
-                step,
-                np.mean(h),
-                min(h),
-                max(h),
-                accuracy,
-                float(entropy(target)),
-                float(expectation(target, REWARD)),
-            )
-            for name, value in zip(columns, row):
-                columns[name].append(value)
-    return columns
+        laws = [[sequence_log_probs(policy) for policy in policies] for policies in runs]
+        for quantity, of in (("entropy", entropy), ("accuracy", lambda law: expectation(law, REWARD))):
+            values = np.array([[of(law) for law in row] for row in laws])
+            ends = {"mean": values.mean(axis=0), "mean low": values.min(axis=0), "mean high": values.max(axis=0)}
+            yield {"quantity": quantity, "beta": beta, "step": marks + 1, **ends, "target": float(of(target))}
 
 
 @entropy_and_accuracy.draw
 def _(table, figure):
-    left, right = figure.subplots(1, 2)
-    for beta in table.distinct("beta"):
-        rows = table.rows(beta=beta)
-        x = rows["steps"] + 1
-        (line,) = left.semilogx(x, rows["entropy"], label=f"beta = {beta:g}")
-        left.fill_between(x, rows["entropy low"], rows["entropy high"], color=line.get_color(), alpha=0.2, linewidth=0)
-        right.semilogx(x, rows["accuracy"], color=line.get_color(), label=f"beta = {beta:g}")
-        if beta:
-            left.axhline(rows["target entropy"][0], color=line.get_color(), linestyle=":", linewidth=1)
-            right.axhline(rows["target accuracy"][0], color=line.get_color(), linestyle=":", linewidth=1)
-    left.set(xlabel="step + 1", ylabel="entropy, nats", ylim=(0, None))
-    right.set(xlabel="step + 1", ylabel="accuracy E[r]", ylim=(0.25, 1.02))
-    left.legend()
+    lines = Lines("step", "mean", by="beta", label="beta = {}", xscale="log")
+    for axes, quantity, unit in zip(figure.subplots(1, 2), ("entropy", "accuracy"), ("entropy, nats", "accuracy E[r]")):
+        rows = table.rows(quantity=quantity)
+        lines.on(axes, rows)
+        for line, beta in zip(axes.get_lines(), rows.distinct("beta")):
+            if beta:
+                axes.axhline(rows.rows(beta=beta)["target"][0], color=line.get_color(), linestyle=":", linewidth=1)
+        axes.set(xlabel="step + 1", ylabel=unit)
+    figure.axes[0].legend()
 
 
 @figures.figure(
@@ -104,19 +76,15 @@ def _(table, figure):
 )
 def final_policies(run):
     order = np.lexsort((-LOG_PRIOR, -REWARD))
+    names = ["s" + "".join(map(str, y)) for y in TOKENS[order]]
     laws = {
         "REINFORCE, beta = 0": reinforce(run.rng("final"), 0.0),
         "REINFORCE, beta = 0.2": reinforce(run.rng("final"), 0.2),
         "posterior, beta = 0.2": tilt(LOG_PRIOR, REWARD, 0.2),
         "prior on the correct set": condition(LOG_PRIOR, REWARD == 1),
     }
-    names = ["".join(map(str, y)) for y in tokens(3, 3)[order]]
-    return {
-        "policy": np.repeat(list(laws), 27),
-        "sequence": [f"s{n}" for n in names] * len(laws),
-        "reward": np.tile(REWARD[order], len(laws)),
-        "probability": np.concatenate([np.exp(law)[order] for law in laws.values()]),
-    }
+    for policy, law in laws.items():
+        yield {"policy": policy, "sequence": names, "reward": REWARD[order], "probability": np.exp(law)[order]}
 
 
 @final_policies.draw
@@ -134,46 +102,37 @@ def _(table, figure):
         axes.set_xlabel("sequence (green: correct)")
 
 
-POINT_BETAS = (0.1, 0.2, 0.5, 1.0)
-
-
 @figures.figure(
     "frontier",
     title="Accuracy against KL: the posterior's frontier, and where KL-RL and DPG end",
     caption="Line: the posterior for beta from 0.05 to 5. Points: 1500 steps of KL-RL (score function, penalty in the reward) and of DPG"
-    " (on-policy, baseline 1, exact Z), batch 32, learning rate 1, mean of 5 seeds; both inference methods aim at the same target.",
-)
+    " (on-policy, baseline 1, exact Z) at beta = 0.1, 0.2, 0.5, 1 (from right to left), batch 32, learning rate 1, mean of 5 seeds;"
+    " both inference methods aim at the same target.",
+    draw=Lines("kl", "accuracy", by="curve", xlabel="KL(pi ‖ prior), nats", ylabel="accuracy E[r]", styles={
+        "posterior": {"marker": ""}, "KL-RL": {"linestyle": "none", "markersize": 8, "fillstyle": "none"},
+        "DPG": {"linestyle": "none"}}),
+)  # fmt: skip
 def frontier(run):
-    columns = {"curve": [], "beta": [], "kl": [], "accuracy": [], "kl to posterior": []}
+    def point(law, target):
+        return [float(x) for x in (kl(law, LOG_PRIOR), expectation(law, REWARD), kl(law, target))]
 
-    def add(curve, beta, laws, target):
-        columns["curve"].append(curve)
-        columns["beta"].append(beta)
-        columns["kl"].append(np.mean([float(kl(law, LOG_PRIOR)) for law in laws]))
-        columns["accuracy"].append(np.mean([float(expectation(law, REWARD)) for law in laws]))
-        columns["kl to posterior"].append(np.mean([float(kl(law, target)) for law in laws]))
+    def block(curve, betas, points):
+        columns = zip(("kl", "accuracy", "kl to posterior"), np.transpose(points))
+        return {"curve": curve, "beta": betas, **dict(columns)}
 
-    for beta in np.logspace(np.log10(0.05), np.log10(5), 40):
-        target = tilt(LOG_PRIOR, REWARD, beta)
-        add("posterior", beta, [target], target)
-    for beta in POINT_BETAS:
-        target = tilt(LOG_PRIOR, REWARD, beta)
-        add("KL-RL", beta, [reinforce(run.rng("rl", i), beta) for i in range(5)], target)
-        dpg = [reinforce(run.rng("dpg", i), 0.0, credit="target", baseline="none", log_target=target) for i in range(5)]
-        add("DPG", beta, dpg, target)
-    return columns
+    def kl_rl(rng, beta, target):
+        return reinforce(rng, beta)
 
+    def dpg(rng, beta, target):
+        return reinforce(rng, 0.0, credit="target", baseline="none", log_target=target)
 
-@frontier.draw
-def _(table, figure):
-    axes = figure.subplots()
-    rows = table.rows(curve="posterior")
-    axes.plot(rows["kl"], rows["accuracy"], color="0.3", label="posterior")
-    for name, marker in (("KL-RL", "o"), ("DPG", "x")):
-        rows = table.rows(curve=name)
-        axes.plot(rows["kl"], rows["accuracy"], marker, markersize=7, label=f"{name}, beta = 0.1, 0.2, 0.5, 1")
-    axes.set(xlabel="KL(pi ‖ prior), nats", ylabel="accuracy E[r]")
-    axes.legend(loc="lower right")
+    betas = np.logspace(np.log10(0.05), np.log10(5), 40)
+    yield block("posterior", betas, [point(t, t) for t in (tilt(LOG_PRIOR, REWARD, b) for b in betas)])
+    betas = (0.1, 0.2, 0.5, 1.0)
+    for curve, learner in (("KL-RL", kl_rl), ("DPG", dpg)):
+        targets = {b: tilt(LOG_PRIOR, REWARD, b) for b in betas}
+        ends = [[point(learner(run.rng(curve, i), b, t), t) for i in range(5)] for b, t in targets.items()]
+        yield block(curve, betas, np.mean(ends, axis=1))
 
 
 @figures.figure(
@@ -182,26 +141,15 @@ def _(table, figure):
     caption="Two binary tokens, product policies only: the reverse-KL optimum seeks one mode, the forward-KL optimum is the product of the"
     " target's marginals (C6).",
     size=(7.5, 2.9),
-)
+    draw=Heat("second", "first", "probability", xlabel="second token", ylabel="first token", panels="law", numbers=".3f"),
+)  # fmt: skip
 def product_policies(run):
-    laws = {"target": C6_TARGET, "reverse KL": best_product("reverse"), "forward KL": best_product("forward")}
-    return {
-        "law": np.repeat(list(laws), 4),
-        "first": np.tile([0, 0, 1, 1], 3),
-        "second": np.tile([0, 1, 0, 1], 3),
-        "probability": np.exp(np.concatenate(list(laws.values()))),
-    }
-
-
-@product_policies.draw
-def _(table, figure):
-    for axes, name in zip(figure.subplots(1, 3), table.distinct("law")):
-        grid = table.rows(law=name)["probability"].reshape(2, 2)
-        axes.imshow(grid, cmap="Blues", vmin=0, vmax=1)
-        for (i, j), p in np.ndenumerate(grid):
-            axes.text(j, i, f"{p:.3f}", ha="center", va="center", color="white" if p > 0.55 else "black")
-        axes.set(title=name, xticks=(0, 1), yticks=(0, 1), xlabel="second token", ylabel="first token")
-        axes.grid(visible=False)
+    starts = 3 * run.rng("starts").standard_normal((12, 2))
+    laws = {"target": TWO_MODES}
+    for direction in ("reverse", "forward"):
+        laws[f"{direction} KL"] = fit(TWO_MODES, direction, CLASSES["products"], starts)
+    for name, law in laws.items():
+        yield {"law": name, "first": [0, 0, 1, 1], "second": [0, 1, 0, 1], "probability": np.exp(law)}
 
 
 @figures.figure(
@@ -212,20 +160,13 @@ def _(table, figure):
     size=(9.0, 4.6),
 )
 def estimator_gradients(run):
-    rows = {
-        "k1 loss": _expected_loss_gradient("k1"),
-        "k2 loss": _expected_loss_gradient("k2"),
-        "grad reverse KL": gradient(lambda x: float(kl(law_of(x), LOG_PRIOR))),
-        "k3 loss": _expected_loss_gradient("k3"),
-        "grad forward KL": gradient(lambda x: float(kl(LOG_PRIOR, law_of(x)))),
-    }
-    assert LOG_PI.size == 27
-    # round away the finite-difference noise (1e-11), so that bytes do not depend on it
-    return {
-        "gradient": np.repeat(list(rows), 39),
-        "logit": np.tile(np.arange(39), len(rows)),
-        "value": np.round(np.concatenate(list(rows.values())), 9),
-    }
+    weights = np.exp(law_of(THETA))
+    functions = {f"{k.__name__} loss": lambda x, k=k: weights @ k(law_of(x) - LOG_PRIOR) for k in (k1, k2, k3)}
+    functions["grad reverse KL"] = lambda x: float(kl(law_of(x), LOG_PRIOR))
+    functions["grad forward KL"] = lambda x: float(kl(LOG_PRIOR, law_of(x)))
+    for name, function in functions.items():
+        # round away the finite-difference noise (1e-11), so that bytes do not depend on it
+        yield {"gradient": name, "logit": np.arange(39), "value": np.round(gradient(function, THETA), 9)}
 
 
 @estimator_gradients.draw
