@@ -69,7 +69,13 @@ ANY_POLICY = {"log_ref": Policies(zero_support=True), "log_pi": Policies(zero_su
               "reward": Rewards(), "beta": Betas()}  # fmt: skip
 
 
-@C1.check(Identity(1e-11), Space(**ANY_POLICY), false={"with the KL the other way round": {"reverse": True}})
+FULL_SUPPORT = {"log_ref": Policies(), "log_pi": Policies(), "reward": Rewards(), "beta": Betas()}
+
+
+@C1.check(
+    Identity(1e-11), Space(**ANY_POLICY),
+    false={"with the KL the other way round": Variant({"reverse": True}, space=Space(**FULL_SUPPORT))},
+)  # fmt: skip
 def elbo_identity(log_ref, log_pi, reward, beta, *, reverse=False):
     value, scale = objective(log_pi, log_ref, reward, beta)
     posterior = tilt(log_ref, reward, beta)
@@ -78,10 +84,10 @@ def elbo_identity(log_ref, log_pi, reward, beta, *, reverse=False):
     return value, evidence - gap, scale + gap + np.max(np.abs(reward), axis=-1)
 
 
-# a value that is right to 1e-9 leaves KL <= 1e-9 / beta, so the law is right to sqrt(KL / 2) < 1e-4
+# where a run of BFGS ends the gradient p (g - E g) is below 1e-6: so are the probabilities, up to the factor 1 / beta
 @C1.check(
-    Optimality(1e-9, scale=1), Space(log_ref=Policies(spread=5.0), reward=Rewards(), beta=Betas(0.1, 3.0)),
-    batched=False, instances=40, false={"the prior is the optimum": {"candidate": "prior"}},
+    Optimality(1e-9, scale=1), Space(log_ref=Policies(spread=5.0), reward=Rewards(), beta=Betas(0.3, 3.0)),
+    batched=False, instances=30, false={"the prior is the optimum": {"candidate": "prior"}},
 )  # fmt: skip
 def optimiser_finds_the_posterior(log_ref, reward, beta, *, candidate="posterior"):
     def loss(z):
@@ -89,7 +95,10 @@ def optimiser_finds_the_posterior(log_ref, reward, beta, *, candidate="posterior
         p, g = np.exp(log_p), reward - beta * (log_p - log_ref)
         return -(p @ g), -p * (g - p @ g)
 
-    found = minimize(loss, log_ref, jac=True, method="BFGS", options={"gtol": 1e-10})
+    x = log_ref
+    for _ in range(4):  # again with a fresh Hessian: a run can end early, where its own is no longer good
+        found = minimize(loss, x, jac=True, method="BFGS", options={"gtol": 1e-10})
+        x = found.x
     best = kl_regularized(log_ref, reward, beta).log_policy if candidate == "posterior" else log_ref
     away = np.abs(np.exp(log_normalize(found.x)) - np.exp(best)).max()
     return {"value": (objective(best, log_ref, reward, beta)[0], -found.fun), "the same law, to 1e-4": (1e-4, away)}
@@ -165,7 +174,7 @@ AT_THETA = [{"table": THETA, "beta": 0.5, "reward": REWARD}]
 
 
 @C3.check(
-    Identity(1e-7, scale=1), Space(**TABLES, reward=Rewards(27), beta=Floats(0.1, 2.0)), batched=False, instances=15,
+    Identity(1e-7, scale=1), Space(**TABLES, reward=Rewards(27), beta=Floats(0.1, 2.0)), batched=False, instances=6,
     examples=AT_THETA, false={"without the penalty in the reward": {"penalty": 0}},
 )  # fmt: skip
 def score_function_forms(table, reward, beta, *, penalty=1):
@@ -193,7 +202,7 @@ def loss_gradient(k, table, per_token=False):
 
 
 @C3.check(
-    Identity(1e-7), Space(**TABLES), batched=False, instances=15, examples=[{"table": THETA}],
+    Identity(1e-7), Space(**TABLES), batched=False, instances=6, examples=[{"table": THETA}],
     false={"summed over tokens instead of sequences": {"per_token": True}},
 )  # fmt: skip
 def what_the_losses_descend(table, *, per_token=False):
@@ -218,7 +227,7 @@ C3_loss = paper.claim("C3-folklore", r"""
 
 
 @C3_loss.check(
-    Identity(1e-7, scale=1), Space(**TABLES), batched=False, instances=10, examples=[{"table": THETA}],
+    Identity(1e-7, scale=1), Space(**TABLES), batched=False, instances=5, examples=[{"table": THETA}],
     true={"k2 does": {"estimators": ("k2",)}},
 )  # fmt: skip
 def sampled_kl_as_loss(table, *, estimators=("k1", "k3")):
@@ -412,7 +421,7 @@ TARGET = Drawn(lambda rng: np.log(rng.dirichlet(np.ones(4))))
 
 # BFGS with analytic gradients to 1e-10
 @C6.check(
-    Identity(1e-7, scale=1), Space(target=TARGET), instances=40, false={"so is the reverse": {"direction": "reverse"}}
+    Identity(1e-6, scale=1), Space(target=TARGET), instances=40, false={"so is the reverse": {"direction": "reverse"}}
 )
 def forward_optimum_is_the_product_of_marginals(target, *, direction="forward"):
     p = np.exp(target).reshape(2, 2)
@@ -429,7 +438,7 @@ def reverse_seeks_a_mode(rng, *, exchange=False):
     return {"reverse": (0.99, reverse[0]), "forward": (forward.max(), 0.5)}
 
 
-@C6.check(Identity(1e-7, scale=1), Space(target=TARGET), instances=40, false={"among products": {"among": "products"}})
+@C6.check(Identity(1e-6, scale=1), Space(target=TARGET), instances=40, false={"among products": {"among": "products"}})
 def they_agree_in_the_full_class(target, *, among="all"):
     return tuple(np.exp(fit(target, direction, CLASSES[among])) for direction in ("reverse", "forward"))
 
@@ -449,7 +458,7 @@ C7 = paper.claim("C7", r"""
 
 @C7.check(
     Identity(1e-7, scale=1), Space(**TABLES, log_q=Policies(27, spread=8.0), beta=Floats(0.3, 2.0)), batched=False,
-    instances=15, false={"it is the gradient of E_pi[pi*/pi], which is 0": {"reward": True}},
+    instances=6, false={"it is the gradient of E_pi[pi*/pi], which is 0": {"reward": True}},
 )  # fmt: skip
 def three_forms(table, log_q, beta, *, reward=False):
     law, posterior, scores = law_of(table), tilt(LOG_PRIOR, REWARD, beta), token_scores(table).sum(axis=1)
@@ -558,7 +567,7 @@ def dual_solves_the_primal(case, *, factor=1.0):
     return -float(kl(case.law(factor), case.log_ref)), -primal.fun
 
 
-@C8.check(Identity(1e-7, scale=1), Space(case=Drawn(Moments.draw)), instances=50, false=SCALED)
+@C8.check(Identity(1e-6, scale=1), Space(case=Drawn(Moments.draw)), instances=50, false=SCALED)
 def moments_are_met(case, *, factor=1.0):
     return np.exp(case.law(factor)) @ case.features, case.mu
 
