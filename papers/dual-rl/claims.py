@@ -134,10 +134,8 @@ def strong_duality(offline, generator, *, positive=True):
     }
 
 
-@C1.check(
-    Optimality(1e-12, scale=1), Space(**C1_SPACE, move=Normals(4, 3), size=Floats(1e-3, 1.0, log=True)), instances=40,
-    false={"the behaviour policy is optimal": {"candidate": "behaviour"}},
-)  # fmt: skip
+@C1.check(Optimality(1e-12, scale=1), Space(**C1_SPACE, move=Normals(4, 3), size=Floats(1e-3, 1.0, log=True)), instances=40,
+          false={"the behaviour policy is optimal": {"candidate": "behaviour"}})  # fmt: skip
 def no_policy_does_better(offline, generator, move, size, *, candidate="dual"):
     """Challengers are policies around the optimum."""
     problem, data, alpha = offline.problem, offline.data, ALPHA[generator]
@@ -159,10 +157,8 @@ C2 = paper.claim("C2", r"""
 
 
 # a minimiser is known to the root of rounding, times the conditioning of the Hessian
-@C2.check(
-    Identity(1e-6, scale=1), Space(**OFFLINE), instances=15,
-    false={"with weight 1 instead of 1 - gamma on the start": {"mass": 10.0}},
-)  # fmt: skip
+@C2.check(Identity(1e-6, scale=1), Space(**OFFLINE), instances=15,
+          false={"with weight 1 instead of 1 - gamma on the start": {"mass": 10.0}})  # fmt: skip
 def evaluation_of_a_policy(offline, generator, *, mass=1.0):
     problem, data, alpha = offline.problem, offline.data, ALPHA[generator]
     d = mass * occupancy(problem, offline.policy)
@@ -193,11 +189,8 @@ def minimiser(function, low, high):
 
 
 # a scalar minimum is known to the root of rounding
-@C3.check(
-    Identity(1e-6, scale=1),
-    Space(values=Drawn(Values.draw), b=Floats(0.2, 3.0), lam=Floats(0.2, 0.9)), instances=100,
-    false={"(b) without the shift": {"shifted": 0}, "(a) is the mean": {"soft": 0}},
-)  # fmt: skip
+@C3.check(Identity(1e-6, scale=1), Space(values=Drawn(Values.draw), b=Floats(0.2, 3.0), lam=Floats(0.2, 0.9)), instances=100,
+          false={"(b) without the shift": {"shifted": 0}, "(a) is the mean": {"soft": 0}})  # fmt: skip
 def gumbel_regression(values, b, lam, *, shifted=1, soft=1):
     x, p = values.x, np.exp(values.log_p)
     best = float(gumbel_value(x, values.log_p, b))
@@ -216,10 +209,8 @@ def xql(problem, behaviour, b, iterations=300):
     return value, log_normalize(behaviour + q / b)
 
 
-@C3.check(
-    Identity(1e-9, scale=1), Space(offline=Drawn(Offline.draw), b=Floats(0.1, 2.0)), instances=20,
-    false={"with the coefficient b (1 - gamma)": {"factor": 0.1}},
-)  # fmt: skip
+@C3.check(Identity(1e-9, scale=1), Space(offline=Drawn(Offline.draw), b=Floats(0.1, 2.0)), instances=20,
+          false={"with the coefficient b (1 - gamma)": {"factor": 0.1}})  # fmt: skip
 def alternation_solves_policy_kl(offline, b, *, factor=1.0):
     value, policy = xql(offline.problem, offline.behaviour, b)
     best = solve(offline.problem, offline.behaviour, factor * b, tolerance=1e-12)
@@ -259,10 +250,8 @@ TWO_STATES = Offline(
 )  # fmt: skip
 
 
-@C3_full.check(
-    Identity(1e-3, scale=1), Space(offline=Drawn(Offline.draw)), instances=10, examples=[{"offline": TWO_STATES}],
-    true={"with one state there is nothing to pay": Variant(space=Space(offline=Drawn(one_state)))},
-)  # fmt: skip
+@C3_full.check(Identity(1e-3, scale=1), Space(offline=Drawn(Offline.draw)), instances=10, examples=[{"offline": TWO_STATES}],
+               true={"with one state there is nothing to pay": Variant(space=Space(offline=Drawn(one_state)))})  # fmt: skip
 def same_policy(offline):
     full = visitation_optimum(offline.problem, offline.data, 0.3, "kl")
     return np.exp(xql(offline.problem, offline.behaviour, 0.3)[1]), np.exp(full.log_policy)
@@ -304,11 +293,9 @@ def regress(surrogate, x, log_p, lam, reach=30.0):
     return min(minimiser(loss, best - step, best + step), best, key=loss)
 
 
-@C4.check(
-    Optimality(1e-9, scale=1),
-    Space(x=Rewards(), log_p=Policies(), lam=Floats(0.51, 0.999), rule=Choice("tv", "chi2"), A=Sizes(1, 7)),
-    batched=False, instances=100, false={"with the conjugate's other half": {"level": "lam"}},
-)  # fmt: skip
+@C4.check(Optimality(1e-9, scale=1),
+          Space(x=Rewards(), log_p=Policies(), lam=Floats(0.51, 0.999), rule=Choice("tv", "chi2"), A=Sizes(1, 7)),
+          batched=False, instances=100, false={"with the conjugate's other half": {"level": "lam"}})  # fmt: skip
 def closed_forms(x, log_p, lam, rule, *, level="(2 lam - 1) / lam"):
     """Control: TV at level ``lam``, chi² with ``1 - lam`` on the right."""
     at = lam if level != "lam" else 1 / (2 - lam)
@@ -350,10 +337,9 @@ C4_released = paper.claim("C4-released", r"""
     """)  # fmt: skip
 
 
-@C4_released.check(
-    Identity(1e-3), Space(top=Floats(6.0, 15.0), p=Floats(0.02, 0.2), lam=Floats(0.99, 0.9999)), batched=False,
-    examples=[{"top": 10.0, "p": 0.1, "lam": 0.9999}], true={"with the argument clipped": {"surrogate": "chi2"}},
-)  # fmt: skip
+@C4_released.check(Identity(1e-3), Space(top=Floats(6.0, 15.0), p=Floats(0.02, 0.2), lam=Floats(0.99, 0.9999)), batched=False,
+                   examples=[{"top": 10.0, "p": 0.1, "lam": 0.9999}],
+                   true={"with the argument clipped": {"surrogate": "chi2"}})  # fmt: skip
 def released_surrogate(top, p, lam, *, surrogate="released chi2"):
     """Two values, 0 and ``top`` with probability ``p > (1 - lam) / lam``."""
     return regress(surrogate, np.array([0.0, float(top)]), np.log([1 - p, p]), lam), top
@@ -383,11 +369,9 @@ def recoil_q(problem, policy, q, expert, other, share, generator):
     return start + np.sum(mixed * conjugate) - (1 - share) * np.sum(other * step), step, mixed
 
 
-@C5.check(
-    Identity(1e-6, scale=1),
-    Space(case=IMITATION, generator=Choice("kl", "chi2"), m=Floats(0.2, 0.8), who=Choice("random", "expert")),
-    instances=40, false={"with the arguments exchanged": {"swap": True}},
-)  # fmt: skip
+@C5.check(Identity(1e-6, scale=1),
+          Space(case=IMITATION, generator=Choice("kl", "chi2"), m=Floats(0.2, 0.8), who=Choice("random", "expert")),
+          instances=40, false={"with the arguments exchanged": {"swap": True}})  # fmt: skip
 def value_of_a_policy(case, generator, m, who, *, swap=False):
     problem, expert, other = case.problem, case.expert, case.other
     policy = case.policy if who == "random" else case.expert_policy
@@ -404,10 +388,8 @@ def value_of_a_policy(case, generator, m, who, *, swap=False):
     return float(found.fun), -divergence(*(pair[::-1] if swap else pair), generator)
 
 
-@C5.check(
-    Identity(1e-9, scale=1), Space(case=IMITATION, m=Floats(0.1, 0.9)), instances=30,
-    false={"behaviour cloning of the mixture": {"clone": True}},
-)  # fmt: skip
+@C5.check(Identity(1e-9, scale=1), Space(case=IMITATION, m=Floats(0.1, 0.9)), instances=30,
+          false={"behaviour cloning of the mixture": {"clone": True}})  # fmt: skip
 def expert_recovered_without_a_shared_pair(case, m, *, clone=False):
     problem, expert, other = case.problem, case.expert, case.other
     if clone:
@@ -426,10 +408,8 @@ def density_ratio(case, m):
     return {"finite pairs": (float(np.isfinite(reward).sum()), float(reward.size))}
 
 
-@C5.check(
-    Identity(1e-11, scale=1), Space(case=IMITATION, m=Floats(0.1, 0.9)),
-    false={"contrasted on the states of the other data": {"on": "other"}},
-)  # fmt: skip
+@C5.check(Identity(1e-11, scale=1), Space(case=IMITATION, m=Floats(0.1, 0.9)),
+          false={"contrasted on the states of the other data": {"on": "other"}})  # fmt: skip
 def chi2_form(case, m, *, on="expert"):
     value, step, mixed = recoil_q(case.problem, case.policy, case.q, case.expert, case.other, m, "chi2")
     v, states = np.sum(np.exp(case.policy) * case.q, axis=1), getattr(case, on).sum(axis=1)
@@ -511,10 +491,8 @@ C8 = paper.claim("C8", r"""
     """)  # fmt: skip
 
 
-@C8.check(
-    Identity(1e-11), Space(offline=Drawn(Offline.draw), alpha=Floats(0.01, 10.0, log=True)),
-    false={"for data that are no visitation": {"uniform": True}, "with 1 / (2 alpha)": {"factor": 2}},
-)  # fmt: skip
+@C8.check(Identity(1e-11), Space(offline=Drawn(Offline.draw), alpha=Floats(0.01, 10.0, log=True)),
+          false={"for data that are no visitation": {"uniform": True}, "with 1 / (2 alpha)": {"factor": 2}})  # fmt: skip
 def conservative_q_learning(offline, alpha, *, uniform=False, factor=4):
     problem, q, data = offline.problem, offline.q, offline.data
     data = np.full_like(data, 1 / data.size) if uniform else data
@@ -560,10 +538,8 @@ def limit_is_the_in_sample_optimum(rng, *, support=True):
 IN_SAMPLE = {"data": Drawn(InSample.draw), "rule": Choice("tv", "chi2", "gumbel"), "k": Floats(0.35, 3.0)}
 
 
-@C9.check(
-    Inequality(1e-12, scale=1), Space(**IN_SAMPLE, shift=Choice(False, True)), instances=100,
-    false={"with factor gamma squared": {"power": 2}},
-)  # fmt: skip
+@C9.check(Inequality(1e-12, scale=1), Space(**IN_SAMPLE, shift=Choice(False, True)), instances=100,
+          false={"with factor gamma squared": {"power": 2}})  # fmt: skip
 def contraction(data, rule, k, shift, *, power=1):
     one, two = data.values
     two = one + 1 if shift else two
@@ -572,12 +548,8 @@ def contraction(data, rule, k, shift, *, power=1):
 
 
 # both fixed points are known to .9^200 = 7e-10 of values of at most 10
-@C9.check(
-    Inequality(1e-8, scale=1),
-    Space(**IN_SAMPLE, more=Floats(0.0, 1.0)),
-    instances=12,
-    false={"the same": {"same": True}},
-)
+@C9.check(Inequality(1e-8, scale=1), Space(**IN_SAMPLE, more=Floats(0.0, 1.0)), instances=12,
+          false={"the same": {"same": True}})  # fmt: skip
 def non_decreasing_in_lambda(data, rule, k, more, *, same=False):
     low, high = (data.alternate(rule_at(rule, at), 200) for at in (k, k + more))
     return {"up": (low, high)} | ({"down": (high, low)} if same else {})

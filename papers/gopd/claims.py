@@ -92,10 +92,8 @@ def the_reference_does_not_matter(pi, teacher, ref, other, *, lam=1.0):
     return one, two, scale + more
 
 
-@C1.check(
-    Identity(1e-12), Space(student=TreePolicies(), teacher=TreePolicies(), ref=TreePolicies(), **TREES), instances=3000,
-    false=EXTRAPOLATED,
-)  # fmt: skip
+@C1.check(Identity(1e-12), Space(student=TreePolicies(), teacher=TreePolicies(), ref=TreePolicies(), **TREES), instances=3000,
+          false=EXTRAPOLATED)  # fmt: skip
 def token_form(student, teacher, ref, *, lam=1.0):
     total, scale = 0.0, 1.0
     for d, p, t, r in zip(visit_log_probs(student), student, teacher, ref):
@@ -158,10 +156,8 @@ def sign_of_log_z(teacher, ref, lam, *, below=-1):
 
 
 # the optimiser stops at a gradient p (g - E g) of 1e-9, so a probability is off by no more than its rounding
-@C2.check(
-    Optimality(1e-10, scale=1), Space(laws=Drawn(NoisyTeacher.draw), lam=LAMBDAS), instances=8,
-    false={"the teacher is the optimum": {"at": 1.0}},
-)  # fmt: skip
+@C2.check(Optimality(1e-10, scale=1), Space(laws=Drawn(NoisyTeacher.draw), lam=LAMBDAS), instances=8,
+          false={"the teacher is the optimum": {"at": 1.0}})  # fmt: skip
 def no_optimiser_does_better(laws, lam, *, at=None):
     best, _ = sequence_optimum(*laws, lam if at is None else at)
     found, value = by_bfgs(*laws, lam)
@@ -191,10 +187,8 @@ C2_printed = paper.claim("C2-printed", r"""
     """)  # fmt: skip
 
 
-@C2_printed.check(
-    Identity(1e-9), Space(teacher=Policies(), ref=Policies(), lam=Floats(0.0, 3.0)),
-    true={"with log Z subtracted it sums to one": {"subtract": 1}},
-)  # fmt: skip
+@C2_printed.check(Identity(1e-9), Space(teacher=Policies(), ref=Policies(), lam=Floats(0.0, 3.0)),
+                  true={"with log Z subtracted it sums to one": {"subtract": 1}})  # fmt: skip
 def printed_mixture_sums_to_one(teacher, ref, lam, *, subtract=0):
     printed = lam[..., None] * teacher + (1 - lam[..., None]) * ref
     return np.sum(np.exp(printed - subtract * sequence_optimum(teacher, ref, lam)[1][..., None]), axis=-1), 1.0
@@ -309,9 +303,8 @@ def discount_zero_freezes_visitation(student, lam, *, discount=0.0):
     return student.estimate(credit), frozen, np.linalg.norm(frozen)
 
 
-@C4.check(
-    Identity(1e-11, scale=1), C4_SPACE, instances=80, false={"it is KL(pi‖pi_tok) of the nodes": {"normalised": True}}
-)
+@C4.check(Identity(1e-11, scale=1), C4_SPACE, instances=80,
+          false={"it is KL(pi‖pi_tok) of the nodes": {"normalised": True}})  # fmt: skip
 def the_vocabulary_loss_is_the_objective(student, lam, *, normalised=False):
     law, teacher, ref = (sequence_log_probs(x) for x in (student.pi, student.teacher, student.ref))
     value, scale = objective(law, teacher, ref, lam)
@@ -400,21 +393,16 @@ C5 = paper.claim("C5", r"""
 TILTED = {"ref": Policies(), "reward": Rewards(), "beta": Betas(0.4, 2.0)}
 
 
-@C5.check(
-    Identity(1e-11), Space(**TILTED, lam=Floats(0.05, 3.0), A=Sizes(1, 60)), instances=5000,
-    false={"it is RL at beta_t lam": {"power": 1}},
-)  # fmt: skip
+@C5.check(Identity(1e-11), Space(**TILTED, lam=Floats(0.05, 3.0), A=Sizes(1, 60)), instances=5000,
+          false={"it is RL at beta_t lam": {"power": 1}})  # fmt: skip
 def extrapolation_is_a_smaller_beta(ref, reward, beta, lam, *, power=-1):
     direct = tilt(ref, reward, beta * lam**power)
     return sequence_optimum(tilt(ref, reward, beta), ref, lam)[0], direct, 1 + np.abs(direct) + np.abs(ref)
 
 
 # central differences: truncation h² scale³ / 6, rounding eps / h
-@C5.check(
-    Identity(1e-6),
-    Space(ref=Policies(spread=8.0), teacher=Policies(spread=8.0), f=Rewards(), lam=Floats(0.05, 3.0)),
-    false={"the covariance with log T": {"relative": 0}},
-)  # fmt: skip
+@C5.check(Identity(1e-6), Space(ref=Policies(spread=8.0), teacher=Policies(spread=8.0), f=Rewards(), lam=Floats(0.05, 3.0)),
+          false={"the covariance with log T": {"relative": 0}})  # fmt: skip
 def derivative_is_a_covariance(ref, teacher, f, lam, *, relative=1):
     def mean(shift):
         return expectation(sequence_optimum(teacher, ref, lam + shift)[0], f)
@@ -424,10 +412,8 @@ def derivative_is_a_covariance(ref, teacher, f, lam, *, relative=1):
     return (mean(h) - mean(-h)) / (2 * h), covariance, 1 + np.max(np.abs(f), axis=-1) * np.max(np.abs(ratio), axis=-1)
 
 
-@C5.check(
-    Inequality(1e-10, scale=1), Space(**TILTED, f=Rewards(), lam=Floats(0.0, 3.0), more=Floats(0.0, 3.0)),
-    false={"so does any metric f": {"own": False}},
-)  # fmt: skip
+@C5.check(Inequality(1e-10, scale=1), Space(**TILTED, f=Rewards(), lam=Floats(0.0, 3.0), more=Floats(0.0, 3.0)),
+          false={"so does any metric f": {"own": False}})  # fmt: skip
 def reward_increases_with_lambda(ref, reward, beta, lam, more, f, *, own=True):
     teacher, metric = tilt(ref, reward, beta), reward if own else f
     return tuple(expectation(sequence_optimum(teacher, ref, at)[0], metric) for at in (lam, lam + more))
@@ -449,11 +435,9 @@ BETWEEN = {"ref": np.log([0.7, 0.2, 0.1]), "reward": np.array([0.0, 0.5, 1.0]), 
            "f": np.array([0.0, 1.0, 0.0])}  # fmt: skip
 
 
-@C5_between.check(
-    Inequality(1e-9, scale=1),
-    Space(ref=Policies(), reward=Rewards(), beta=Betas(0.1, 2.0), lam=Floats(0.0, 1.0), f=Rewards()),
-    examples=[BETWEEN], true={"for the reward that the teacher was tilted by": {"own": True}},
-)  # fmt: skip
+@C5_between.check(Inequality(1e-9, scale=1),
+                  Space(ref=Policies(), reward=Rewards(), beta=Betas(0.1, 2.0), lam=Floats(0.0, 1.0), f=Rewards()),
+                  examples=[BETWEEN], true={"for the reward that the teacher was tilted by": {"own": True}})  # fmt: skip
 def any_metric_lies_between(ref, reward, beta, lam, f, *, own=False):
     teacher, metric = tilt(ref, reward, beta), reward if own else f
     ends = np.stack([expectation(ref, metric), expectation(teacher, metric)])
@@ -518,11 +502,9 @@ C6_dense = paper.claim("C6-dense", r"""
 JACKPOT = {"ref": jackpot()[0], "reward": JACKPOT_REWARD, "beta": JACKPOT_BETA, "lam": 1.5}
 
 
-@C6_dense.check(
-    Inequality(1e-9),
-    Space(ref=TreePolicies(2, 2), reward=Normals(4), beta=Betas(0.05, 2.0), lam=Floats(1.0, 3.0)),
-    examples=[JACKPOT], true={"the sequence optimum beats it": {"optimum": "sequence"}},
-)  # fmt: skip
+@C6_dense.check(Inequality(1e-9),
+                Space(ref=TreePolicies(2, 2), reward=Normals(4), beta=Betas(0.05, 2.0), lam=Floats(1.0, 3.0)),
+                examples=[JACKPOT], true={"the sequence optimum beats it": {"optimum": "sequence"}})  # fmt: skip
 def dense_student_beats_teacher(ref, reward, beta, lam, *, optimum="token"):
     law = tilt(sequence_log_probs(ref), reward, beta)
     tok, _, best, _ = both_optima(conditionals(law, 2, 2), ref, lam)
@@ -558,10 +540,8 @@ def it_peaks_near_two(rng, *, biased=True):
     return lams[np.argmax(BiasedBandit.draw(rng).rewards_at(lams, biased))]
 
 
-@C7.check(
-    Inequality(1e-12, scale=1), Space(bandit=Drawn(BiasedBandit.draw), lam=Floats(0.0, 6.0), more=Floats(0.0, 3.0)),
-    instances=100, false={"with the bias too": {"biased": True}},
-)  # fmt: skip
+@C7.check(Inequality(1e-12, scale=1), Space(bandit=Drawn(BiasedBandit.draw), lam=Floats(0.0, 6.0), more=Floats(0.0, 3.0)),
+          instances=100, false={"with the bias too": {"biased": True}})  # fmt: skip
 def without_bias_it_only_rises(bandit, lam, more, *, biased=False):
     return tuple(bandit.rewards_at((lam, lam + more), biased))
 
@@ -670,10 +650,8 @@ def corrected_wins_at_equal_kl(bases, *, match="KL"):
     return expectation(default, bases.reward), expectation(corrected, bases.reward)
 
 
-@C9.check(
-    Identity(1e-8, scale=1), Space(bases=Drawn(TwoBases.draw), lam=Floats(1.05, 3.0)), instances=100,
-    false={"with the student's base": {"corrected": False}},
-)  # fmt: skip
+@C9.check(Identity(1e-8, scale=1), Space(bases=Drawn(TwoBases.draw), lam=Floats(1.05, 3.0)), instances=100,
+          false={"with the student's base": {"corrected": False}})  # fmt: skip
 def it_is_the_constrained_optimum(bases, lam, *, corrected=True):
     student = bases.students(lam)[int(corrected)]
     best = kl_constrained(bases.teacher, bases.reward, kl(student, bases.teacher))
@@ -724,10 +702,8 @@ WORSE_BASE = TwoBases(np.log([0.5, 0.5]), np.log([0.1, 0.9]), tilt(np.log([0.5, 
                       np.array([1.0, 0.0]))  # fmt: skip
 
 
-@C9_lam.check(
-    Inequality(1e-9, scale=1), BASES, instances=100, examples=[{"bases": WORSE_BASE}],
-    true={"it wins at equal KL": {"match": "KL"}},
-)  # fmt: skip
+@C9_lam.check(Inequality(1e-9, scale=1), BASES, instances=100, examples=[{"bases": WORSE_BASE}],
+              true={"it wins at equal KL": {"match": "KL"}})  # fmt: skip
 def corrected_wins_at_equal_lambda(bases, *, match="lam"):
     return corrected_wins_at_equal_kl.function(bases, match=match)
 
@@ -753,11 +729,9 @@ def token_hazard(hazard, teacher, ref, lam, *, moves=1):
     return np.exp(mixed[..., 0]), hazard / (hazard + (1 - hazard) * z)
 
 
-@C10.check(
-    Identity(1e-11, scale=1), Space(hazard=Floats(0.05, 0.3), teacher=Policies("A"), ref=Policies("A"), lam=Floats(0.0, 2.0),
-                                    A=Sizes(2, 3)),
-    batched=False, false={"each token has the token optimum's hazard": {"token": True}},
-)  # fmt: skip
+@C10.check(Identity(1e-11, scale=1),
+           Space(hazard=Floats(0.05, 0.3), teacher=Policies("A"), ref=Policies("A"), lam=Floats(0.0, 2.0), A=Sizes(2, 3)),
+           batched=False, false={"each token has the token optimum's hazard": {"token": True}})  # fmt: skip
 def masses_of_lengths(hazard, teacher, ref, lam, A, *, token=False):
     """All sequences that end with EOS at step n, of mass ``ref^(1-lam) T^lam``: ``e ((1-e) z)^(n-1)``, n = 1 … 4."""
     laws = [with_eos(hazard, content) for content in (ref, teacher)]
@@ -784,9 +758,8 @@ def sequence_mean_length(hazard, teacher, ref, lam, *, token=False):
     return weight @ n / weight.sum(), (hazard + stay) / hazard if token else 1 / (1 - stay)
 
 
-@C10.check(
-    Inequality(1e-11, scale=1), Space(**CONTENT, lam=Floats(0.0, 2.0)), false={"longer at lam < 1 too": {"below": 1}}
-)
+@C10.check(Inequality(1e-11, scale=1), Space(**CONTENT, lam=Floats(0.0, 2.0)),
+           false={"longer at lam < 1 too": {"below": 1}})  # fmt: skip
 def both_hazards_move_the_same_way(hazard, teacher, ref, lam, *, below=-1):
     stay, sign = stay_mass(hazard, teacher, ref, lam), np.where(lam < 1, below, 1)
     hazards = {"token": hazard / (hazard + stay), "sequence": 1 - stay}
@@ -808,10 +781,8 @@ C10_between = paper.claim("C10-between", r"""
 SHORT = {"hazard": 0.1, "teacher": np.log([0.7, 0.1, 0.1, 0.1]), "ref": np.log([0.25] * 4), "lam": 0.5}
 
 
-@C10_between.check(
-    Inequality(1e-9), Space(**CONTENT, lam=Floats(0.01, 0.99)), examples=[SHORT],
-    true={"with equal content tokens": {"equal": True}},
-)  # fmt: skip
+@C10_between.check(Inequality(1e-9), Space(**CONTENT, lam=Floats(0.01, 0.99)), examples=[SHORT],
+                   true={"with equal content tokens": {"equal": True}})  # fmt: skip
 def length_lies_between(hazard, teacher, ref, lam, *, equal=False):
     """The per-token student is no shorter than both models, which have mean length 1/e."""
     stay = stay_mass(hazard, ref if equal else teacher, ref, lam)
@@ -829,10 +800,8 @@ C11 = paper.claim("C11", r"""
     """)  # fmt: skip
 
 
-@C11.check(
-    Identity(1e-11), Space(weights=Drawn(Weights.draw), lam=Floats(0.0, 3.0)),
-    false={"for tanh networks": {"network": True}, "it is the sequence optimum": {"optimum": "sequence"}},
-)  # fmt: skip
+@C11.check(Identity(1e-11), Space(weights=Drawn(Weights.draw), lam=Floats(0.0, 3.0)),
+           false={"for tanh networks": {"network": True}, "it is the sequence optimum": {"optimum": "sequence"}})  # fmt: skip
 def linear_extrapolation(weights, lam, *, network=False, optimum="token"):
     ref, teacher = (weights.policy(x, network) for x in (0.0, 1.0))
     tok, _, best, _ = both_optima(teacher, ref, lam)

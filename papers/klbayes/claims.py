@@ -72,10 +72,8 @@ ANY_POLICY = {"log_ref": Policies(zero_support=True), "log_pi": Policies(zero_su
 FULL_SUPPORT = {"log_ref": Policies(), "log_pi": Policies(), "reward": Rewards(), "beta": Betas()}
 
 
-@C1.check(
-    Identity(1e-11), Space(**ANY_POLICY),
-    false={"with the KL the other way round": Variant({"reverse": True}, space=Space(**FULL_SUPPORT))},
-)  # fmt: skip
+@C1.check(Identity(1e-11), Space(**ANY_POLICY),
+          false={"with the KL the other way round": Variant({"reverse": True}, space=Space(**FULL_SUPPORT))})  # fmt: skip
 def elbo_identity(log_ref, log_pi, reward, beta, *, reverse=False):
     value, scale = objective(log_pi, log_ref, reward, beta)
     posterior = tilt(log_ref, reward, beta)
@@ -85,10 +83,8 @@ def elbo_identity(log_ref, log_pi, reward, beta, *, reverse=False):
 
 
 # where a run of BFGS ends the gradient p (g - E g) is below 1e-6: so are the probabilities, up to the factor 1 / beta
-@C1.check(
-    Optimality(1e-9, scale=1), Space(log_ref=Policies(spread=5.0), reward=Rewards(), beta=Betas(0.3, 3.0)),
-    batched=False, instances=30, false={"the prior is the optimum": {"candidate": "prior"}},
-)  # fmt: skip
+@C1.check(Optimality(1e-9, scale=1), Space(log_ref=Policies(spread=5.0), reward=Rewards(), beta=Betas(0.3, 3.0)),
+          batched=False, instances=30, false={"the prior is the optimum": {"candidate": "prior"}})  # fmt: skip
 def optimiser_finds_the_posterior(log_ref, reward, beta, *, candidate="posterior"):
     def loss(z):
         log_p = log_normalize(z)
@@ -127,11 +123,9 @@ C2 = paper.claim("C2", r"""
     """)  # fmt: skip
 
 
-@C2.check(
-    Identity(1e-11, scale=1),
-    Space(log_ref=Policies(), r1=Rewards(), r2=Rewards(), b1=Betas(0.1, 3.0), b2=Betas(0.1, 3.0), shift=Floats(-10, 10)),
-    false={"rewards add up at the mean beta": {"mean": True}},
-)  # fmt: skip
+@C2.check(Identity(1e-11, scale=1),
+          Space(log_ref=Policies(), r1=Rewards(), r2=Rewards(), b1=Betas(0.1, 3.0), b2=Betas(0.1, 3.0), shift=Floats(-10, 10)),
+          false={"rewards add up at the mean beta": {"mean": True}})  # fmt: skip
 def posterior_rules(log_ref, r1, r2, b1, b2, shift, *, mean=False):
     one, two = b1[..., None], b2[..., None]
     joint = np.exp(log_ref) * np.exp((r1 - np.max(r1, axis=-1, keepdims=True)) / one)
@@ -173,10 +167,8 @@ TABLES = {"table": Normals(13, 3)}  # logits on T
 AT_THETA = [{"table": THETA, "beta": 0.5, "reward": REWARD}]
 
 
-@C3.check(
-    Identity(1e-7, scale=1), Space(**TABLES, reward=Rewards(27), beta=Floats(0.1, 2.0)), batched=False, instances=6,
-    examples=AT_THETA, false={"without the penalty in the reward": {"penalty": 0}},
-)  # fmt: skip
+@C3.check(Identity(1e-7, scale=1), Space(**TABLES, reward=Rewards(27), beta=Floats(0.1, 2.0)), batched=False, instances=6,
+          examples=AT_THETA, false={"without the penalty in the reward": {"penalty": 0}})  # fmt: skip
 def score_function_forms(table, reward, beta, *, penalty=1):
     law, posterior, scores = law_of(table), tilt(LOG_PRIOR, reward, beta), token_scores(table)
     ratios = penalty * beta * token_log_ratios(table)
@@ -201,10 +193,8 @@ def loss_gradient(k, table, per_token=False):
     return gradient(lambda x: weights @ estimator(law_of(x) - LOG_PRIOR), table)
 
 
-@C3.check(
-    Identity(1e-7), Space(**TABLES), batched=False, instances=6, examples=[{"table": THETA}],
-    false={"summed over tokens instead of sequences": {"per_token": True}},
-)  # fmt: skip
+@C3.check(Identity(1e-7), Space(**TABLES), batched=False, instances=6, examples=[{"table": THETA}],
+          false={"summed over tokens instead of sequences": {"per_token": True}})  # fmt: skip
 def what_the_losses_descend(table, *, per_token=False):
     reverse = gradient(lambda x: float(kl(law_of(x), LOG_PRIOR)), table)
     forward = gradient(lambda x: float(kl(LOG_PRIOR, law_of(x))), table)
@@ -226,10 +216,8 @@ C3_loss = paper.claim("C3-folklore", r"""
     """)  # fmt: skip
 
 
-@C3_loss.check(
-    Identity(1e-7, scale=1), Space(**TABLES), batched=False, instances=5, examples=[{"table": THETA}],
-    true={"k2 does": {"estimators": ("k2",)}},
-)  # fmt: skip
+@C3_loss.check(Identity(1e-7, scale=1), Space(**TABLES), batched=False, instances=5, examples=[{"table": THETA}],
+               true={"k2 does": {"estimators": ("k2",)}})  # fmt: skip
 def sampled_kl_as_loss(table, *, estimators=("k1", "k3")):
     reverse = gradient(lambda x: float(kl(law_of(x), LOG_PRIOR)), table)
     return {k: (loss_gradient(k, table), reverse, np.max((law_of(table) - LOG_PRIOR) ** 2)) for k in estimators}
@@ -265,10 +253,8 @@ def posterior_with_penalty(rng, *, penalty=1):
 
 
 # entropy 1.3 ± .5 over seeds
-@C4.check(
-    Effect(seeds=20, alternative="less", null=2.5),
-    false={"with the leave-one-out baseline": {"baseline": "leave_one_out"}},
-)
+@C4.check(Effect(seeds=20, alternative="less", null=2.5),
+          false={"with the leave-one-out baseline": {"baseline": "leave_one_out"}})  # fmt: skip
 def noise_alone_collapses_without_a_baseline(rng, *, baseline="none"):
     """Constant reward as raw weight: the entropy falls from 3.1 although no sequence is better than another."""
     return entropy(reinforce(rng, 0.0, reward=np.ones(27), baseline=baseline))
@@ -290,10 +276,8 @@ TIED = np.array([1.0, 1.0, 0.0])
 
 
 # the integrator's relative tolerance is 1e-9 a step
-@C4.check(
-    Identity(1e-5, scale=1), Space(log_p=Drawn(three_options), time=Floats(1.0, 100.0)), instances=20,
-    false={"the flow keeps their difference": {"of": "logits"}},
-)  # fmt: skip
+@C4.check(Identity(1e-5, scale=1), Space(log_p=Drawn(three_options), time=Floats(1.0, 100.0)), instances=20,
+          false={"the flow keeps their difference": {"of": "logits"}})  # fmt: skip
 def flow_keeps_tied_options_apart(log_p, time, *, of="inverse weights"):
     ends = [x if of == "logits" else np.exp(-x) for x in (flow(log_p, TIED, time), log_p)]
     return tuple(x[0] - x[1] for x in ends)
@@ -329,10 +313,9 @@ C4_ties = paper.claim("C4-ties", r"""
 
 
 # at time 1e4 the worse option holds about 5e-5
-@C4_ties.check(
-    Identity(0.02, scale=1), Space(log_p=Drawn(three_options)), instances=10, examples=[{"log_p": np.log([0.3, 0.1, 0.6])}],
-    true={"where the tied options are equal": {"equal": True}},
-)  # fmt: skip
+@C4_ties.check(Identity(0.02, scale=1), Space(log_p=Drawn(three_options)), instances=10,
+               examples=[{"log_p": np.log([0.3, 0.1, 0.6])}],
+               true={"where the tied options are equal": {"equal": True}})  # fmt: skip
 def flow_ends_at_conditioned_prior(log_p, *, equal=False):
     if equal:
         log_p = log_normalize(np.array([log_p[0], log_p[0], log_p[2]]))
@@ -358,10 +341,8 @@ def large_beta(rng, *, power=1):
     return betas, error * betas ** (power - 1)
 
 
-@C5.check(
-    Inequality(1e-12, scale=1), Space(log_ref=Policies(), reward=Rewards(), beta=Betas(1e-3, 1.0)),
-    false={"with twice the gap": {"factor": 2}},
-)  # fmt: skip
+@C5.check(Inequality(1e-12, scale=1), Space(log_ref=Policies(), reward=Rewards(), beta=Betas(1e-3, 1.0)),
+          false={"with twice the gap": {"factor": 2}})  # fmt: skip
 def small_beta(log_ref, reward, beta, *, factor=1):
     best = reward == np.max(reward, axis=-1, keepdims=True)
     gap = np.max(reward, axis=-1) - np.max(np.where(best, -np.inf, reward), axis=-1)
@@ -373,10 +354,8 @@ def small_beta(log_ref, reward, beta, *, factor=1):
 LARGER = {"reward": Rewards(), "beta": Betas(), "factor": Floats(1.0, 5.0)}
 
 
-@C5.check(
-    Inequality(1e-10), Space(log_ref=Policies(zero_support=True), **LARGER),
-    false={"so is minus the entropy": {"entropies": True}},
-)  # fmt: skip
+@C5.check(Inequality(1e-10), Space(log_ref=Policies(zero_support=True), **LARGER),
+          false={"so is minus the entropy": {"entropies": True}})  # fmt: skip
 def monotone_in_beta(log_ref, reward, beta, factor, *, entropies=False):
     low, high = kl_regularized(log_ref, reward, beta), kl_regularized(log_ref, reward, beta * factor)
     parts = {"KL": (high.kl, low.kl, 1.0), "reward": (high.reward, low.reward, 1 + np.max(np.abs(reward), axis=-1))}
@@ -397,10 +376,8 @@ C5_entropy = paper.claim("C5-entropy", r"""
 RISES = {"log_ref": np.log([0.9, 0.05, 0.05]), "reward": np.array([0.0, 1.0, 1.0]), "beta": 0.5, "factor": 20.0}
 
 
-@C5_entropy.check(
-    Inequality(1e-9, scale=1), Space(log_ref=Policies(), **LARGER), examples=[RISES],
-    true={"from a uniform prior": {"uniform": True}},
-)  # fmt: skip
+@C5_entropy.check(Inequality(1e-9, scale=1), Space(log_ref=Policies(), **LARGER), examples=[RISES],
+                  true={"from a uniform prior": {"uniform": True}})  # fmt: skip
 def entropy_is_monotone(log_ref, reward, beta, factor, *, uniform=False):
     prior = np.full_like(log_ref, -math.log(log_ref.shape[-1])) if uniform else log_ref
     return entropy(tilt(prior, reward, beta)), entropy(tilt(prior, reward, beta * factor))
@@ -420,9 +397,8 @@ TARGET = Drawn(lambda rng: np.log(rng.dirichlet(np.ones(4))))
 
 
 # BFGS with analytic gradients to 1e-10
-@C6.check(
-    Identity(1e-6, scale=1), Space(target=TARGET), instances=40, false={"so is the reverse": {"direction": "reverse"}}
-)
+@C6.check(Identity(1e-6, scale=1), Space(target=TARGET), instances=40,
+          false={"so is the reverse": {"direction": "reverse"}})  # fmt: skip
 def forward_optimum_is_the_product_of_marginals(target, *, direction="forward"):
     p = np.exp(target).reshape(2, 2)
     return np.exp(fit(target, direction, CLASSES["products"])), np.outer(p.sum(axis=1), p.sum(axis=0)).ravel()
@@ -456,10 +432,8 @@ C7 = paper.claim("C7", r"""
     """)  # fmt: skip
 
 
-@C7.check(
-    Identity(1e-7, scale=1), Space(**TABLES, log_q=Policies(27, spread=8.0), beta=Floats(0.3, 2.0)), batched=False,
-    instances=6, false={"it is the gradient of E_pi[pi*/pi], which is 0": {"reward": True}},
-)  # fmt: skip
+@C7.check(Identity(1e-7, scale=1), Space(**TABLES, log_q=Policies(27, spread=8.0), beta=Floats(0.3, 2.0)), batched=False,
+          instances=6, false={"it is the gradient of E_pi[pi*/pi], which is 0": {"reward": True}})  # fmt: skip
 def three_forms(table, log_q, beta, *, reward=False):
     law, posterior, scores = law_of(table), tilt(LOG_PRIOR, REWARD, beta), token_scores(table).sum(axis=1)
     direct = gradient(lambda x: float(kl(posterior, law_of(x))), table)
@@ -494,11 +468,9 @@ def baseline_one_near_the_optimum(rng, *, noise=0.03):
     return (pi * (ratio - 1) ** 2) @ norms, 1e-2 * ((pi * ratio**2) @ norms)
 
 
-@C7.check(
-    Exists(1e-6), Space(log_pi=Policies(2, spread=5.0), log_target=Policies(2, spread=5.0)),
-    examples=[{"log_pi": np.log([0.8, 0.2]), "log_target": np.log([0.99, 0.01])}],
-    false={"at the optimum": {"there": True}},
-)  # fmt: skip
+@C7.check(Exists(1e-6), Space(log_pi=Policies(2, spread=5.0), log_target=Policies(2, spread=5.0)),
+          examples=[{"log_pi": np.log([0.8, 0.2]), "log_target": np.log([0.99, 0.01])}],
+          false={"at the optimum": {"there": True}})  # fmt: skip
 def baseline_one_can_add(log_pi, log_target, *, there=False):
     """One token of two: the score of outcome x has squared norm ``2 (1 - pi(x))²``."""
     pi = np.exp(log_target if there else log_pi)
@@ -572,10 +544,8 @@ def moments_are_met(case, *, factor=1.0):
     return np.exp(case.law(factor)) @ case.features, case.mu
 
 
-@C8.check(
-    Identity(1e-12, scale=1), Space(log_ref=Policies(), event=Masks(), A=Sizes(2, 8)),
-    false={"it is the posterior at beta = 1": {"beta": 1.0}},
-)  # fmt: skip
+@C8.check(Identity(1e-12, scale=1), Space(log_ref=Policies(), event=Masks(), A=Sizes(2, 8)),
+          false={"it is the posterior at beta = 1": {"beta": 1.0}})  # fmt: skip
 def pointwise_constraint(log_ref, event, *, beta=0.0):
     reward = event.astype(float)
     law = tilt(log_ref, reward, beta) if beta else kl_constrained(log_ref, reward, math.inf).log_policy
@@ -595,11 +565,9 @@ C9 = paper.claim("C9", r"""
     """)  # fmt: skip
 
 
-@C9.check(
-    Identity(1e-9, scale=1),
-    Space(log_ref=Policies(), reward=Rewards(), beta=Betas(0.2, 5.0), m=Integers(1, 16), A=Sizes(2, 6)), batched=False,
-    false={"the truncated law is the posterior": {"truncated": False}, "the rate is Z": {"top": 0}},
-)  # fmt: skip
+@C9.check(Identity(1e-9, scale=1),
+          Space(log_ref=Policies(), reward=Rewards(), beta=Betas(0.2, 5.0), m=Integers(1, 16), A=Sizes(2, 6)), batched=False,
+          false={"the truncated law is the posterior": {"truncated": False}, "the rate is Z": {"top": 0}})  # fmt: skip
 def truncated_rejection(log_ref, reward, beta, m, *, truncated=True, top=1):
     p, accept, posterior = np.exp(log_ref), np.exp((reward - reward.max()) / beta), np.exp(tilt(log_ref, reward, beta))
     a = p @ accept
@@ -651,11 +619,9 @@ BON = {"n": Integers(2, 16), "A": Sizes(2, 6)}
 TWO_LEVELS = Space(log_ref=Policies(spread=8.0), reward=Masks().map(lambda event: event.astype(float)), **BON)
 
 
-@C9_bon.check(
-    Identity(1e-6, scale=1), Space(log_ref=Policies(), reward=Rewards(), **BON),
-    examples=[{"log_ref": np.log([0.6, 0.3, 0.1]), "reward": np.array([0.0, 1.0, 1.01]), "n": 4}],
-    true={"with two reward levels it is": Variant(space=TWO_LEVELS, instances=2000)},
-)  # fmt: skip
+@C9_bon.check(Identity(1e-6, scale=1), Space(log_ref=Policies(), reward=Rewards(), **BON),
+              examples=[{"log_ref": np.log([0.6, 0.3, 0.1]), "reward": np.array([0.0, 1.0, 1.01]), "n": 4}],
+              true={"with two reward levels it is": Variant(space=TWO_LEVELS, instances=2000)})  # fmt: skip
 def best_of_n_is_a_posterior(log_ref, reward, n):
     """Against the posterior at the same KL to the prior."""
     law = best_of_n.log_policy(log_ref, reward, n)
