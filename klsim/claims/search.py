@@ -1,9 +1,9 @@
 """Trying to break a check: explicit examples, bulk random instances, Hypothesis, and a climb on the slack.
 
 A violation counts when it is more than rounding (`klsim.claims.confirm`); it is then made small and round
-(`klsim.claims.shrink`) and confirmed again. A control stops at its first confirmed violation. Every number is a function
-of the seed and the check's name, not of what ran before it or in which process, so a certificate does not depend on the
-number of workers.
+(`klsim.claims.shrink`) and confirmed again. A control stops at its first confirmed violation. Every number is a
+function of the seed and the check's name, not of what ran before it or in which process, so a certificate does not
+depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from klsim.claims.climb import Reached, climb
 from klsim.claims.confirm import HINT, is_confirmed
 from klsim.claims.instances import as_python, encode, number_count
 from klsim.claims.kinds import InstanceKind, Measured, Trial
-from klsim.claims.kinds.base import Test
 from klsim.claims.outcome import Judgement, NotANumber, Outcome, Strength
 from klsim.claims.shrink import shrink
 from klsim.claims.tightness import Tightness
@@ -65,7 +64,7 @@ def no_exit() -> Iterator[None]:
         os._exit = before
 
 
-def run(test: Test, name: str, seed: int, strength: Strength, *, is_control: bool | None = None) -> Outcome:
+def run(test: Any, name: str, seed: int, strength: Strength, *, is_control: bool | None = None) -> Outcome:
     """Judge one check or control; never raises for what happens inside it.
 
     ``name`` is its full name (``slug/claim/check[/control]``); with ``seed`` it fixes all randomness.

@@ -157,7 +157,7 @@ def rounder_reals(x: Array) -> Iterator[Array]:
 
 def _simpler_leaf(leaf: Any) -> Iterator[Any]:
     if isinstance(leaf, np.ndarray) and leaf.dtype == np.float64 and leaf.size:
-        options = rounder_reals
+        options: Callable[[Array], Iterator[Array]] = rounder_reals
         if _is_log_probs(leaf):
             options = rounder_log_probs
         elif _is_probs(leaf):
