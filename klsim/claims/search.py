@@ -34,8 +34,8 @@ __all__ = ["Outcome", "Strength", "run", "search"]
 
 _KEEP_WORST = 200  # numbers; larger worst instances are not kept when the claim holds
 _KEEP_COUNTEREXAMPLE = 20_000
-_CLIMB, _SHRINK = 1200, 300  # evaluations at the standard strength
-_STARTS = 3
+_CLIMB, _SHRINK = 800, 300  # evaluations at the standard strength
+_STARTS = 2
 _PATIENCE = 60  # violations that turned out to be rounding, before no more are looked at
 _LEAST = 8  # instances of a control before it may stop: enough to see that its sides are not constants
 
@@ -134,6 +134,7 @@ class _Search:
     doubtful: tuple[Judgement, _Instance] | None = None
     tight: Tightness = field(default_factory=Tightness)
     refused: int = 0
+    starved: str = ""
 
     def __post_init__(self) -> None:
         bulk, adversarial, confirming = self.trial.seeds.spawn(3)
@@ -150,6 +151,7 @@ class _Search:
             self._bulk()
             if self.broken is None:
                 self._hypothesis()
+            self.starved = self._starved()
             if self.broken is None and self.kind.one_sided:
                 self._climb()
             if self.broken is not None and not self.trial.is_control:
@@ -336,18 +338,17 @@ class _Search:
             final.summary,
             final.measured,
             final.part,
-            self._vacuous(),
+            self.starved,
             counts,
             kept,
             python if shown else "",
         )
 
-    def _vacuous(self) -> str:
+    def _starved(self) -> str:
+        """Why what was drawn says next to nothing: nearly all of it was outside the assumptions."""
         dropped = self.trial.tried.get("dropped", 0)
-        judged = sum(v for k, v in self.trial.tried.items() if k != "dropped")
-        if dropped > 9 * max(judged, 1) or (dropped > 0.9 * (dropped + judged) and not self.trial.is_control):
-            return f"assume() dropped {dropped} of {dropped + judged} instances"
-        return ""
+        drawn = dropped + self.tight.judged
+        return f"assume() dropped {dropped:,} of {drawn:,} instances" if dropped > 0.9 * drawn else ""
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ def tail_exponent(n: np.ndarray, size: np.ndarray) -> tuple[float, float]:
     slopes = np.diff(y) / np.diff(x)
     if np.ptp(slopes) <= 1e-9 * max(1.0, abs(slopes[-1])):  # a line
         return float(slopes[-1]), float(np.ptp(slopes))
-    if len(slopes) < 3:  # two slopes: no extrapolation, and their difference is all that is known
-        return float(slopes[-1]), float(abs(slopes[-1] - slopes[-2]))
+    if len(slopes) < 3:  # two slopes: no extrapolation, and they may go on as they went (three times, say)
+        return float(slopes[-1]), 3 * float(abs(slopes[-1] - slopes[-2]))
     extrapolated, step = _aitken(slopes)
     if extrapolated is not None:
         earlier, _ = _aitken(slopes[:-1]) if len(slopes) > 3 else (None, 0.0)
