@@ -183,7 +183,7 @@ class _Search:
         """Judge one instance and keep what it shows."""
         try:
             measured = self._measure(instance.arguments)
-        except Exception:
+        except BaseException:
             self.trial.instance = instance.arguments
             raise
         if measured is None:

@@ -152,7 +152,7 @@ def rounder_reals(x: Array) -> Iterator[Array]:
     yield np.where(finite, 0.0, x)
     leading = math.floor(math.log10(top))
     for digits in (0, 1, 2, 3):
-        yield np.where(finite, np.round(x, digits - leading), x)
+        yield np.where(finite, np.round(x, digits - leading) + 0.0, x)
 
 
 def _simpler_leaf(leaf: Any) -> Iterator[Any]:
