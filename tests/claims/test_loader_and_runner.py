@@ -327,7 +327,7 @@ def test_the_certificate_says_where_and_with_what_it_was_made(tmp_path):
     assert "numpy" in environment["versions"]
     assert set(certificate["papers"][0]["files"]) == {"claims.py", "setting.py"}
     first, _ = certificate["papers"][0]["claims"]
-    assert first["checks"][0]["library"] == ["klsim.divergences.kl"]
+    assert "klsim.divergences.kl" in first["checks"][0]["library"]
     assert first["checks"][0]["line"] > 0
     assert certificate["totals"] == {
         "claims": 2, "as_expected": 2, "skipped": 0, "not_run": 0, "open": 0, "controls": 2, "told_apart": 2,
@@ -341,7 +341,8 @@ def test_counterexamples_go_when_the_claim_holds_again(tmp_path, monkeypatch):
     certificate = verify(str(folder))
     (saved,) = counterexample.save_all(certificate, tmp_path / "counterexamples")
     assert json.loads(saved.read_text())["folder"] == "../p"
-    monkeypatch.chdir(tmp_path / "p")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(LoadError, match="not below the current directory"):
         counterexample.replay(saved)
     certificate["papers"][0]["claims"][0]["checks"][0]["verdict"] = "holds"
