@@ -307,7 +307,9 @@ def _show_drawn(drawn: list[Any]) -> None:
 @_one_line_errors
 def report(
     certificate: CertificateFile = CERTIFICATE,
-    figures: Annotated[Path, typer.Option(help="Where the figures are.")] = Path("figures"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Where the figures are; REPORT/figures, else figures, if not given.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report"),
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
@@ -315,6 +317,8 @@ def report(
     from klsim.claims import certificate as certificates
     from klsim.report.html import write_report
 
+    if figures is None:
+        figures = out / "figures" if (out / "figures").is_dir() else Path("figures")
     page = write_report(certificates.read(certificate), figures=figures, out=out)
     typer.echo(f"report: {page.resolve()}")
     if open_it:

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from klsim.claims import DefinitionError, Effect, Identity, Inequality, LoadError, Paper, Variant, select, verify
+from klsim.claims import DefinitionError, Effect, Identity, Inequality, Limit, LoadError, Paper, Variant, select, verify
 from klsim.claims.statement import parse
 from klsim.spaces import Floats, Policies, Space
 
@@ -74,6 +74,7 @@ def test_what_holds_instead_makes_a_claim_expected_to_be_refuted():
         (lambda: claim().check(X, Identity()), "swapped"),
         (lambda: claim().check(Identity(), {"x": Floats(0, 1)}), r"put the fields into Space"),
         (lambda: claim().check(Effect(), X), "draws from rng"),
+        (lambda: claim().check(Limit(rate=1), X), "draws from rng"),
         (lambda: claim().check(Identity(), X)(lambda y: (y, y)), "no field 'y'"),
         (lambda: claim().check(Identity(), Space(x=Floats(0, 1), log_p=Policies()))(lambda x: (x, x)), "uses the field 'log_p'"),
         (lambda: claim().check(Identity(), Space(reward=Floats(0, 1)))(lambda rewrad: (1, 1)), "did you mean 'reward'"),
