@@ -59,6 +59,9 @@ def library_functions() -> Iterator[set[str]]:
                 found.add(".".join((*module.parts, name)).replace(".__init__", ""))
 
     before = sys.getprofile()
+    if before is not None and not callable(before):  # a profiler written in C, which cannot be put back: leave it
+        yield found
+        return
     sys.setprofile(watch)
     try:
         yield found
