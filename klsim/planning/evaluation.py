@@ -11,7 +11,7 @@ import numpy as np
 from klsim import _validate
 from klsim.distributions import sample as sample_outcomes
 from klsim.divergences import kl
-from klsim.planning.solve import reference
+from klsim.planning.solution import by_problem, reference
 from klsim.problems import Bandit, DiscountedMDP, TabularMDP, TokenTree
 from klsim.problems.token_tree import check_levels, sequence_log_probs
 

@@ -1,86 +1,26 @@
-r"""Optimal policies: backward induction, Newton (policy) iteration and value iteration.
-
-The soft Bellman equation ``V = TV`` of a discounted problem is solved by Newton's method,
-``V + (I - gamma P_pi)^{-1} (TV - V)`` with ``pi`` the optimal policy at ``V``. This is regularised policy
-iteration: it converges from anywhere, and quadratically. ``|TV - V|_inf / (1 - gamma)`` bounds the
-distance to the optimum; the solution carries that bound, rounding included.
-"""
+"""Optimal policies of every problem: closed forms, backward induction, and the solvers of stationary problems."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from klsim import _validate, optima
+from klsim.planning.discounted import solve_discounted
+from klsim.planning.solution import Solution, by_problem, reference, soft_backup
 from klsim.problems import Bandit, DiscountedMDP, TabularMDP, TokenTree
 from klsim.problems.token_tree import check_levels, end_after_eos
 
 __all__ = ["Solution", "solve"]
 
 
-@dataclass(frozen=True)
-class Solution:
-    """An optimal policy of a sequential problem.
-
-    Attributes:
-        log_policy: like the problem's policies: ``(..., A)``, ``(H, S, A)``, ``(S, A)`` or tree levels.
-        value: regularised value: ``(...)``, ``(H + 1, S)``, ``(S,)``, or one array a depth for a tree
-            (``value[t]`` of shape ``(V**t,)``; ``value[t] / beta`` is the log-partition of every node).
-        q_value: regularised action values, shaped like the policy (None for a bandit).
-        error_bound: certified bound on ``|value - optimum|`` in the sup norm, rounding included.
-        iterations: of the solver; 0 for a direct recursion.
-        converged: ``error_bound`` is at most the tolerance asked for.
-        reason: why the solver stopped.
-    """
-
-    log_policy: Any
-    value: Any
-    q_value: Any
-    error_bound: float
-    iterations: int
-    converged: bool
-    reason: str
-
-
-def soft_backup(q: np.ndarray, log_ref: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
-    """``(value (...), log_policy (..., A))`` of ``(..., A)``; ``beta = 0`` takes the maximum."""
-    from klsim.kernels.backups import soft_backup_rows
-
-    log_ref = np.broadcast_to(log_ref, q.shape)
-    rows, refs = (np.ascontiguousarray(a.reshape(-1, q.shape[-1])) for a in (q, log_ref))
-    values, log_policy = soft_backup_rows(rows, refs, beta)
-    return values.reshape(q.shape[:-1]), log_policy.reshape(q.shape)
-
-
 def _beta(beta: Any) -> float:
     return _validate.real("beta", beta, low=0.0, high=np.finfo(float).max)
 
 
-def reference(log_ref: Any, shape: tuple[int, ...], actions: np.ndarray) -> np.ndarray:
-    """The reference policy on legal actions; uniform if None.
-
-    Raises:
-        ValueError: a wrong shape, not distributions, or mass on an illegal action.
-    """
-    legal = np.where(actions, 0.0, -np.inf)
-    if log_ref is None:
-        return np.broadcast_to(legal - np.log(actions.sum(axis=-1, keepdims=True)), shape)
-    xp, given = _validate.arrays(log_ref=log_ref)
-    _validate.log_probs("log_ref", xp, given)
-    if given.shape not in (shape, shape[1:]):
-        _validate.fail("log_ref", f"must have shape {shape}, got {given.shape}")
-    given = np.broadcast_to(given, shape)
-    index = _validate.first_true(np, np.isfinite(given) & ~np.broadcast_to(actions, shape))
-    if index is not None:
-        _validate.fail("log_ref", "gives probability to an illegal action", float(given[index]), index)
-    return np.asarray(given, dtype=np.float64)
-
-
-@singledispatch
+@by_problem
 def solve(problem: Any, log_ref: Any = None, beta: float = 1.0, **options: Any) -> Any:
     r"""``max_pi E_pi[sum r] - beta E_pi[sum_t KL(pi(.|s_t)‖ref(.|s_t))]``.
 
@@ -152,71 +92,12 @@ def _(
     beta = _beta(beta)
     _validate.one_of("method", method, ("policy_iteration", "value_iteration"))
     tolerance = _validate.real("tolerance", tolerance, low=0.0)
-    limit = max_iterations if max_iterations is not None else (100 if method == "policy_iteration" else 100_000)
+    limit = max_iterations if max_iterations is not None else (10_000 if method == "policy_iteration" else 1_000_000)
     limit = _validate.integer("max_iterations", limit, low=1)
     assert problem.actions is not None
     bonus = _entropy_bonus(regularizer, log_ref, beta, problem.actions)
-    bellman = _Bellman(problem, reference(log_ref, problem.shape, problem.actions), beta, bonus)
-    return bellman.iterate(method, tolerance, limit)
-
-
-class _Bellman:
-    """The soft Bellman operator of a discounted problem, with bounds on its own rounding."""
-
-    def __init__(self, problem: DiscountedMDP, ref: np.ndarray, beta: float, bonus: np.ndarray) -> None:
-        self.problem, self.ref, self.beta, self.bonus = problem, ref, beta, bonus
-        self.states, self.actions = problem.shape
-
-    def apply(self, value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``(TV, Q, log_policy)``. ``PV`` is taken around the middle of V, whose rows then round less."""
-        middle = 0.5 * (value.max() + value.min())
-        future = self.problem.transition @ (value - middle) + middle
-        q = self.problem.reward + self.problem.discount * future
-        backed, log_policy = soft_backup(q, self.ref, self.beta)
-        return backed + self.bonus, q, log_policy
-
-    def rounding(self, value: np.ndarray, backed: np.ndarray) -> float:
-        """Bound on the rounding of one ``apply``: dot products of S terms, then a log-sum-exp of A.
-
-        A beta far above the values does not count: the exponents are then small and summed as such.
-        """
-        eps = np.finfo(float).eps
-        span = float(value.max() - value.min())
-        size = float(max(np.abs(value).max(), np.abs(backed).max(), np.abs(self.problem.reward).max()))
-        return eps * (0.5 * self.states * span + 6 * size + 2 * self.actions * min(self.beta, 2 * size))
-
-    def error_bound(self, value: np.ndarray, backed: np.ndarray) -> float:
-        residual = float(np.abs(backed - value).max()) + self.rounding(value, backed)
-        return float(residual / (1.0 - self.problem.discount))
-
-    def newton_step(self, value: np.ndarray, backed: np.ndarray, log_policy: np.ndarray) -> np.ndarray:
-        from scipy.linalg import solve as solve_linear
-
-        chain = np.einsum("sa,sat->st", np.exp(log_policy), self.problem.transition, optimize=True)
-        matrix = np.eye(self.states) - self.problem.discount * chain
-        return np.asarray(value + solve_linear(matrix, backed - value, overwrite_a=True))
-
-    def iterate(self, method: str, tolerance: float, limit: int) -> Solution:
-        value = np.zeros(self.states)
-        best: tuple[float, np.ndarray, np.ndarray, np.ndarray] | None = None
-        stalled = 0
-        reason, iterations = "iteration limit reached", limit
-        for i in range(limit + 1):
-            backed, q, log_policy = self.apply(value)
-            bound = self.error_bound(value, backed)
-            if best is None or bound < best[0]:
-                best, stalled = (bound, value, q, log_policy), 0
-            else:
-                stalled += 1
-            done, stuck = best[0] <= tolerance, stalled >= (3 if method == "policy_iteration" else 50)
-            if done or stuck:
-                reason, iterations = ("certified" if done else "rounding level reached"), i
-                break
-            newton = method == "policy_iteration"
-            value = self.newton_step(value, backed, log_policy) if newton else backed
-        assert best is not None
-        bound, value, q, log_policy = best
-        return Solution(log_policy, value, q, bound, iterations, bool(bound <= tolerance), reason)
+    ref = reference(log_ref, problem.shape, problem.actions)
+    return solve_discounted(problem, ref, beta, bonus, method, tolerance, limit)
 
 
 @solve.register

@@ -1,0 +1,284 @@
+r"""The soft Bellman equation of a discounted problem: policy (Newton) iteration with a certificate.
+
+**Iteration.** With ``pi`` optimal at ``V``, the step ``V + (I - gamma P_pi)^{-1} (TV - V)`` is policy iteration, and Newton's
+method for the soft equation. From a ``V <= TV`` (a low constant to begin with, systems solved from below) it rises to the
+optimum, at least as fast as value iteration and in the end quadratically, whatever the residual does on the way. A step
+that neither lowers the residual nor keeps ``V <= TV`` (the system was solved badly) is replaced by backups.
+
+**Certificate.** ``T`` is monotone and ``T(V + c) = TV + gamma c``: the optimum lies between ``V + min(TV - V)/(1 - gamma)``
+and ``V + max(TV - V)/(1 - gamma)``. The value returned is the middle of what that says of ``TV``; its bound is half
+the width and the rounding of the residual.
+
+**Rounding.** The problem is scaled by a power of two so that rewards are of size 1. The value is a constant plus a rest,
+``m + v``. Where plain arithmetic cannot certify what is asked for, ``v = hi + lo`` and the residual is computed in twice
+the precision (`klsim.kernels.sweeps`), systems staying plain: iterative refinement. Ties are then seen as such too.
+
+Sources: Puterman, Markov Decision Processes (1994), 6.4-6.6; MacQueen (1966), bounds; Geist, Scherrer & Pietquin (2019),
+regularised MDPs; Ogita, Rump & Oishi (2005), sums.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from klsim import _validate
+from klsim.planning.chains import Chain, action_chain, policy_chain
+from klsim.planning.solution import Solution, soft_backup
+from klsim.problems import DiscountedMDP
+
+__all__ = ["SoftBellman", "Value", "solve_discounted"]
+
+UNIT = float(np.finfo(float).eps) / 2
+
+
+@dataclass(frozen=True)
+class Value:
+    """``constant + high + low``."""
+
+    constant: float
+    high: np.ndarray
+    low: np.ndarray
+
+    def plus(self, step: np.ndarray, constant: float = 0.0) -> Value:
+        """Moved, with the error of the sum kept; the middle of the step goes to the constant."""
+        total = self.high + step
+        part = total - self.high
+        low = self.low + ((self.high - (total - part)) + (step - part))
+        middle = 0.5 * float(total.max() + total.min())
+        grown = self.constant + middle
+        if grown - self.constant == middle:  # the constant moves without rounding, or not at all
+            moved = total - middle
+            part = moved - total
+            low = low + ((total - (moved - part)) + (-middle - part))
+            return Value(grown + constant, moved, low)
+        return Value(self.constant + constant, total, low)
+
+    def rounded(self) -> np.ndarray:
+        """As one array."""
+        return np.asarray(self.high + (self.low + self.constant))
+
+    def size(self) -> float:
+        """Largest absolute value."""
+        return float(max(abs(self.high.max() + self.constant), abs(self.high.min() + self.constant)))
+
+
+class SoftBellman:
+    """The soft Bellman operator ``beta log sum_a ref e^{Q/beta}``, as advantages at a `Value`, and its rounding."""
+
+    def __init__(self, problem: DiscountedMDP, reward: np.ndarray, ref: np.ndarray, beta: float) -> None:
+        self.transition, self.discount = problem.transition, problem.discount
+        self.reward, self.beta = np.ascontiguousarray(reward), beta
+        self.ref = np.ascontiguousarray(ref)
+        self.states, self.actions = problem.shape
+        self.largest = float(np.abs(reward).max())
+        self.terms = self.states
+        if problem.is_sparse:
+            self.terms = int(np.diff(self.transition.indptr).max())
+        self.rarest = float(-self.ref.min(initial=0.0, where=np.isfinite(self.ref))) if beta else 0.0
+
+    def advantages(self, value: Value, extended: bool) -> np.ndarray:
+        """``r + gamma P V - V``, ``(S, A)``."""
+        from klsim.kernels import sweeps
+
+        exact = (1 - Fraction(self.discount)) * Fraction(value.constant)
+        shift = float(exact)
+        csr = sparse.issparse(self.transition)
+        arrays = (self.transition.indptr, self.transition.indices, self.transition.data) if csr else (self.transition,)
+        if extended:
+            kernel = sweeps.sparse_advantages_extended if csr else sweeps.dense_advantages_extended
+            low = float(exact - Fraction(shift))
+            return np.asarray(kernel(*arrays, self.reward, self.discount, shift, low, value.high, value.low))
+        v = value.high + value.low
+        if not v.any():
+            return self.reward - shift
+        if csr:
+            return np.asarray(sweeps.sparse_advantages(*arrays, self.reward, self.discount, shift, v))
+        future = self.transition.reshape(-1, self.states) @ v
+        out = future.reshape(self.states, self.actions)
+        out *= self.discount
+        out -= (v + shift)[:, None]
+        out += self.reward
+        return np.asarray(out)
+
+    def rounding(self, value: Value, advantage: np.ndarray, residual: np.ndarray, extended: bool) -> float:
+        """Bound on the rounding of the residual.
+
+        A sum of n products errs by at most ``n u sum |p v|``, in twice the precision by ``(n u)^2``; a log-sum-exp by a
+        multiple of ``min(beta, size)``, since the actions that matter lie within ``beta log(1/ref)`` of the best.
+        """
+        rest = abs((1 - self.discount) * value.constant)
+        around = float(max(value.high.max(), -value.high.min()))
+        size = around + self.largest + rest
+        top = float(np.abs(residual).max())
+        if extended:
+            plain = 4 * UNIT * top + 4 * ((self.terms + 8) * UNIT) ** 2 * size
+        else:
+            plain = UNIT * ((2 * self.terms + 8) * around + 6 * (self.largest + rest))
+        if self.beta == 0:
+            return plain
+        soft = self.beta * (self.actions + 8 + 4 * self.rarest)
+        if UNIT * soft > 1e-3 * plain:
+            spread = 2 * float(np.abs(np.where(np.isfinite(self.ref), advantage, 0.0)).max())
+            soft = min(soft, (self.actions + 12) * spread)
+        return plain + UNIT * (2 * top + soft)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A value, its advantages and what they say: ``bounds`` of ``TV - V``, ``noise`` of them, ``error`` of the middle."""
+
+    value: Value
+    advantage: np.ndarray
+    residual: np.ndarray
+    bounds: tuple[float, float]
+    noise: float
+    error: float
+
+    @property
+    def width(self) -> float:
+        """Half the width of the residual."""
+        return 0.5 * (self.bounds[1] - self.bounds[0])
+
+
+class _Iteration:
+    """Policy or value iteration on a scaled problem."""
+
+    def __init__(self, bellman: SoftBellman, method: str, tolerance: float) -> None:
+        self.bellman, self.tolerance = bellman, tolerance
+        self.newton = method == "policy_iteration"
+        self.rest = 1.0 - bellman.discount
+        self.extended = False
+        self.action = np.full(bellman.states, -1)
+        self.changed = 0
+        self.log_policy: np.ndarray | None = None
+        self.chain: Chain | None = None
+        self.noise = 0.0
+
+    def start(self) -> Value:
+        """A constant that its backup does not lower."""
+        zero = np.zeros(self.bellman.states)
+        residual, _ = soft_backup(self.bellman.reward, self.bellman.ref, self.bellman.beta)
+        return Value(float(residual.min()) / self.rest if self.newton else 0.0, zero, zero)
+
+    def sweep(self, value: Value) -> _Sweep:
+        """The residual at ``value``; the policy there becomes the current one."""
+        bellman = self.bellman
+        advantage = bellman.advantages(value, self.extended)
+        if bellman.beta == 0:
+            from klsim.kernels.backups import greedy_rows
+
+            residual, self.action, self.changed = greedy_rows(advantage, bellman.ref, self.action, 2 * self.noise)
+        else:
+            residual, self.log_policy = soft_backup(advantage, bellman.ref, bellman.beta)
+        self.noise = bellman.rounding(value, advantage, residual, self.extended)
+        bounds = float(residual.min()), float(residual.max())
+        error = (0.5 * (bounds[1] - bounds[0]) + self.noise) / self.rest + 4 * UNIT * value.size()
+        return _Sweep(value, advantage, residual, bounds, self.noise, error)
+
+    def goal(self, at: _Sweep) -> float:
+        """The error asked for; it cannot be below the rounding of the value itself."""
+        return self.tolerance * at.value.size()
+
+    def step(self, at: _Sweep, previous: float, exact: bool) -> Value:
+        """The value of the current policy, from below, as far as is worth it."""
+        bellman = self.bellman
+        if bellman.beta == 0:
+            if self.changed or self.chain is None:
+                self.chain = action_chain(bellman.transition, self.action, bellman.discount)
+            rhs = np.take_along_axis(at.advantage, self.action[:, None], axis=1)[:, 0]
+        else:
+            assert self.log_policy is not None
+            if self.chain is None or at.width > 0.1 * previous or exact:
+                self.chain = policy_chain(bellman.transition, np.exp(self.log_policy), bellman.discount)
+            rhs = at.residual
+        wanted = 0.3 * self.goal(at) * self.rest
+        if bellman.beta > 0 or self.changed:
+            wanted = max(wanted, (1e-2 if self.chain.sparse else 1e-4) * at.width)
+        delta = self.chain.correction(rhs, max(wanted, 0.1 * at.noise if not self.extended else 0.0), exact=exact)
+        if not np.isfinite(delta).all():
+            return self.backup(at)
+        return at.value.plus(delta)
+
+    def backup(self, at: _Sweep) -> Value:
+        """``TV``, with the constant part of the way that is left."""
+        middle = 0.5 * (at.bounds[0] + at.bounds[1])
+        far = self.bellman.discount * (at.bounds[0] if self.newton else middle) / self.rest
+        return at.value.plus(at.residual, far)
+
+    def run(self, limit: int) -> tuple[_Sweep, int, str]:
+        """``(best sweep, iterations, reason)``."""
+        at = best = self.sweep(self.start())
+        previous, exact = math.inf, False
+        for i in range(limit):
+            if best.error <= self.goal(best):
+                return best, i, "certified"
+            if self._exhausted(at, previous):
+                if self.extended:
+                    return best, i, "rounding level reached"
+                self.extended, previous = True, math.inf
+                at = self.sweep(at.value)
+                best = min(best, at, key=lambda s: s.error)
+                continue
+            moved = self.sweep(self.step(at, previous, exact) if self.newton else self.backup(at))
+            exact = moved.bounds[0] < -8 * moved.noise and moved.width > at.width
+            if self.newton and exact:
+                moved = self.sweep(self.backup(at))
+            previous, at = at.width, moved
+            best = min(best, at, key=lambda s: s.error)
+        return best, limit, "certified" if best.error <= self.goal(best) else "iteration limit reached"
+
+    def _exhausted(self, at: _Sweep, previous: float) -> bool:
+        """Whether the residual is rounding, or no step gets below some multiples of it."""
+        if self.newton and self.bellman.beta == 0 and self.changed:
+            return False
+        return at.width <= 2 * at.noise or (self.newton and at.width <= 64 * at.noise and at.width > 0.5 * previous)
+
+
+def solve_discounted(
+    problem: DiscountedMDP,
+    ref: np.ndarray,
+    beta: float,
+    bonus: np.ndarray,
+    method: str,
+    tolerance: float,
+    limit: int,
+) -> Solution:
+    """The optimum of ``problem`` with ``bonus (S,)`` added to the reward of every state."""
+    reward = problem.reward + bonus[:, None]
+    largest = float(np.abs(reward).max())
+    if not largest / (1.0 - problem.discount) < 0.5 * np.finfo(float).max:
+        _validate.fail("reward", f"values of size max|reward| / (1 - discount) = {largest:g} / "
+                       f"{1.0 - problem.discount:g} overflow")  # fmt: skip
+    power = math.frexp(largest)[1]
+    scaled_beta = math.ldexp(beta, -power) if beta == 0 or math.frexp(beta)[1] - power < 1000 else 1e300
+    scaled_beta = 0.0 if scaled_beta < 1e-290 else scaled_beta
+    bellman = SoftBellman(problem, np.ldexp(reward, -power), ref, scaled_beta)
+    best, iterations, reason = _Iteration(bellman, method, tolerance).run(limit)
+    return _solution(bellman, best, power, bonus, tolerance, iterations, reason)
+
+
+def _solution(
+    bellman: SoftBellman, best: _Sweep, power: int, bonus: np.ndarray, tolerance: float, iterations: int, reason: str
+) -> Solution:
+    """``TV``, ``Q`` and the policy of the best sweep, in the problem's own units."""
+    rest = 1.0 - bellman.discount
+    far = bellman.discount * 0.5 * (best.bounds[0] + best.bounds[1]) / rest
+    slack = 2 * UNIT * rest * best.value.size()
+    backed, log_policy = soft_backup(best.advantage, bellman.ref, bellman.beta, slack)
+    value = best.value.high + (best.value.low + backed + (best.value.constant + far))
+    own = best.value.high + best.value.low
+    q_value = np.ldexp(best.advantage + own[:, None] + (best.value.constant + far), power) - bonus[:, None]
+    value = np.ldexp(value, power)
+    size = float(np.abs(value).max())
+    # in the range of subnormal numbers the spacing is more than what eps says
+    error = float(np.ldexp(best.error, power)) + (float(np.spacing(size)) if size else 0.0)
+    converged = error <= tolerance * size or (size == 0 and error == 0)
+    if reason == "certified" and not converged:
+        reason = "rounding level reached"
+    return Solution(log_policy, value, q_value, error, iterations, bool(converged), reason)
