@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-__all__ = ["Chain", "policy_chain"]
+__all__ = ["Chain", "action_chain", "expected_next", "inflow", "policy_chain"]
 
 FILL = 4e7  # entries that the factors of a sparse chain may have
 
@@ -36,6 +36,20 @@ def action_chain(transition: Any, action: np.ndarray, discount: float) -> Chain:
     if not sparse.issparse(transition):
         return Chain(transition[np.arange(states), action], discount)
     return Chain(transition[np.arange(states) * (transition.shape[0] // states) + action], discount)
+
+
+def expected_next(transition: Any, value: np.ndarray) -> np.ndarray:
+    """``sum_s' P(s'|s, a) value(s')`` of one step, ``(S, A)``."""
+    if sparse.issparse(transition):
+        return np.asarray(transition @ value).reshape(len(value), -1)
+    return np.asarray(transition.reshape(-1, len(value)) @ value).reshape(transition.shape[:2])
+
+
+def inflow(transition: Any, visits: np.ndarray) -> np.ndarray:
+    """``sum_{s, a} visits(s, a) P(.|s, a)`` of one step, ``(S,)``."""
+    if sparse.issparse(transition):
+        return np.asarray(transition.T @ visits.ravel())
+    return np.asarray(visits.ravel() @ transition.reshape(visits.size, -1))
 
 
 def _spread(x: np.ndarray) -> float:
@@ -82,6 +96,16 @@ class Chain:
             x = x + self.correction(left, 1e-16 * float(size), exact=True)
             left = rhs - (x - self.discount * self.product(x))
         return x
+
+    def reaching(self, target: np.ndarray) -> np.ndarray:
+        """``(S,)`` boolean: states from which the chain can get into ``target`` (only those in it if nothing counts)."""
+        reached = target
+        for _ in range(self.states if self.discount > 0 else 0):
+            more = reached | (self.product(reached.astype(float)) > 0)
+            if (more == reached).all():
+                break
+            reached = more
+        return reached
 
     def visits(self, start: np.ndarray) -> np.ndarray:
         """``(1 - discount) (I - discount P^T)^{-1} start``, non-negative, summing to 1."""

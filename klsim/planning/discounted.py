@@ -199,7 +199,8 @@ class _Iteration:
             rhs = at.residual
         wanted = 0.3 * self.goal(at) * self.rest
         if bellman.beta > 0 or self.changed:
-            wanted = max(wanted, (1e-2 if self.chain.sparse else 1e-4) * at.width)
+            share = 1e-2 if self.chain.sparse else 1e-4
+            wanted = max(wanted, share * at.width) if self.bellman.states > 100 else 0.0
         delta = self.chain.correction(rhs, max(wanted, 0.1 * at.noise if not self.extended else 0.0), exact=exact)
         if not np.isfinite(delta).all():
             return self.backup(at)

@@ -21,6 +21,7 @@ import numpy as np
 from klsim import _validate
 from klsim.distributions import log_normalize
 from klsim.divergences import Generator, as_generator, f_divergence
+from klsim.planning.chains import inflow
 from klsim.planning.evaluation import occupancy, policy_of
 from klsim.problems import DiscountedMDP
 
@@ -50,8 +51,8 @@ class VisitationOptimum:
 def flow_gap(problem: DiscountedMDP, visitation: Any) -> np.ndarray:
     """``sum_a d(s, a) - (1 - gamma) d0(s) - gamma sum d P``: 0 for a visitation, ``(S,)``."""
     d = _table("visitation", visitation, problem)
-    inflow = np.einsum("sa,sat->t", d, problem.transition)
-    return np.asarray(d.sum(axis=1) - (1 - problem.discount) * problem.initial - problem.discount * inflow)
+    arriving = inflow(problem.transition, d)
+    return np.asarray(d.sum(axis=1) - (1 - problem.discount) * problem.initial - problem.discount * arriving)
 
 
 def _table(name: str, value: Any, problem: DiscountedMDP) -> np.ndarray:
