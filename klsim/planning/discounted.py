@@ -3,7 +3,8 @@ r"""The soft Bellman equation of a discounted problem: policy (Newton) iteration
 **Iteration.** With ``pi`` optimal at ``V``, the step ``V + (I - gamma P_pi)^{-1} (TV - V)`` is policy iteration, and Newton's
 method for the soft equation. From a ``V <= TV`` (a low constant to begin with, systems solved from below) it rises to the
 optimum, at least as fast as value iteration and in the end quadratically, whatever the residual does on the way. A step
-that neither lowers the residual nor keeps ``V <= TV`` (the system was solved badly) is replaced by backups.
+that neither lowers the residual nor keeps ``V <= TV`` was solved badly: the first such one turns to twice the precision,
+three in a row are followed by a backup.
 
 **Certificate.** ``T`` is monotone and ``T(V + c) = TV + gamma c``: the optimum lies between ``V + min(TV - V)/(1 - gamma)``
 and ``V + max(TV - V)/(1 - gamma)``. The value returned is the middle of what that says of ``TV``; its bound is half
@@ -35,6 +36,7 @@ from klsim.problems import DiscountedMDP
 __all__ = ["SoftBellman", "Value", "solve_discounted"]
 
 UNIT = float(np.finfo(float).eps) / 2
+PATIENCE = 3  # Newton steps in a row that may fail
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Value:
         total = self.high + step
         part = total - self.high
         low = self.low + ((self.high - (total - part)) + (step - part))
-        middle = 0.5 * float(total.max() + total.min())
-        grown = self.constant + middle
-        if grown - self.constant == middle:  # the constant moves without rounding, or not at all
+        grown = self.constant + 0.5 * float(total.max() + total.min())
+        middle = grown - self.constant
+        if self.constant + middle == grown and grown - middle == self.constant:  # nothing of the constant is rounded
             moved = total - middle
             part = moved - total
             low = low + ((total - (moved - part)) + (-middle - part))
@@ -114,12 +116,12 @@ class SoftBellman:
         """
         rest = abs((1 - self.discount) * value.constant)
         around = float(max(value.high.max(), -value.high.min()))
-        size = around + self.largest + rest
+        size = around + self.largest + rest if around or rest else 0.0  # at V = 0 nothing is rounded
         top = float(np.abs(residual).max())
         if extended:
-            plain = 4 * UNIT * top + 4 * ((self.terms + 8) * UNIT) ** 2 * size
+            plain = (4 * UNIT * top if size else 0.0) + 4 * ((self.terms + 8) * UNIT) ** 2 * size
         else:
-            plain = UNIT * ((2 * self.terms + 8) * around + 6 * (self.largest + rest))
+            plain = UNIT * ((2 * self.terms + 8) * around + (6 * (self.largest + rest) if size else 0.0))
         if self.beta == 0:
             return plain
         soft = self.beta * (self.actions + 8 + 4 * self.rarest)
@@ -155,10 +157,12 @@ class _Iteration:
         self.rest = 1.0 - bellman.discount
         self.extended = False
         self.action = np.full(bellman.states, -1)
-        self.changed = 0
         self.log_policy: np.ndarray | None = None
+        self.greedy: list[Any] = []  # the policy of the last sweep
         self.chain: Chain | None = None
         self.noise = 0.0
+        self.fresh = False  # whether the chain is that of the last improvement
+        self.asked = 0.0  # size of what the last system had to solve
 
     def start(self) -> Value:
         """A constant that its backup does not lower."""
@@ -167,76 +171,103 @@ class _Iteration:
         return Value(float(residual.min()) / self.rest if self.newton else 0.0, zero, zero)
 
     def sweep(self, value: Value) -> _Sweep:
-        """The residual at ``value``; the policy there becomes the current one."""
+        """The residual at ``value``."""
         bellman = self.bellman
         advantage = bellman.advantages(value, self.extended)
         if bellman.beta == 0:
             from klsim.kernels.backups import greedy_rows
 
-            residual, self.action, self.changed = greedy_rows(advantage, bellman.ref, self.action, 2 * self.noise)
+            residual, *self.greedy = greedy_rows(advantage, bellman.ref, self.action, 2 * self.noise)
         else:
-            residual, self.log_policy = soft_backup(advantage, bellman.ref, bellman.beta)
+            residual, *self.greedy = soft_backup(advantage, bellman.ref, bellman.beta)
         self.noise = bellman.rounding(value, advantage, residual, self.extended)
         bounds = float(residual.min()), float(residual.max())
         error = (0.5 * (bounds[1] - bounds[0]) + self.noise) / self.rest + 4 * UNIT * value.size()
         return _Sweep(value, advantage, residual, bounds, self.noise, error)
 
+    def left_over(self, at: _Sweep) -> np.ndarray | None:
+        """What the evaluation of the current policy left, if that has to be solved before the policy may change.
+
+        A policy's value, found from below, is not lowered by its own backup beyond rounding.
+        """
+        if self.chain is None or not self.fresh or at.bounds[0] >= -8 * at.noise:
+            return None
+        if self.bellman.beta == 0:
+            own = np.take_along_axis(at.advantage, self.action[:, None], axis=1)[:, 0]
+        else:
+            assert self.log_policy is not None
+            weights = np.exp(self.log_policy)
+            spent = np.where(weights > 0, self.log_policy - np.where(weights > 0, self.bellman.ref, 0.0), 0.0)
+            own = np.sum(weights * (np.where(weights > 0, at.advantage, 0.0) - self.bellman.beta * spent), axis=1)
+        size = float(np.abs(own).max())
+        return own if size <= 0.5 * self.asked else None
+
     def goal(self, at: _Sweep) -> float:
-        """The error asked for; it cannot be below the rounding of the value itself."""
-        return self.tolerance * at.value.size()
+        """The error asked for. Values that are all zero are certified to that share of the rewards' rounding."""
+        return self.tolerance * max(at.value.size(), 2 * UNIT * self.bellman.largest)
 
     def step(self, at: _Sweep, previous: float, exact: bool) -> Value:
         """The value of the current policy, from below, as far as is worth it."""
-        bellman = self.bellman
-        if bellman.beta == 0:
-            if self.changed or self.chain is None:
-                self.chain = action_chain(bellman.transition, self.action, bellman.discount)
-            rhs = np.take_along_axis(at.advantage, self.action[:, None], axis=1)[:, 0]
-        else:
-            assert self.log_policy is not None
-            if self.chain is None or at.width > 0.1 * previous or exact:
-                self.chain = policy_chain(bellman.transition, np.exp(self.log_policy), bellman.discount)
-            rhs = at.residual
+        bellman, rhs = self.bellman, self.left_over(at)
+        settled = rhs is not None
+        if rhs is None:
+            settled, rhs = self.improve(at, previous, exact)
+        assert self.chain is not None
+        self.asked = float(np.abs(rhs).max())
         wanted = 0.3 * self.goal(at) * self.rest
-        if bellman.beta > 0 or self.changed:
+        if not settled:
             share = 1e-2 if self.chain.sparse else 1e-4
-            wanted = max(wanted, share * at.width) if self.bellman.states > 100 else 0.0
+            wanted = max(wanted, share * at.width) if bellman.states > 100 else 0.0
         delta = self.chain.correction(rhs, max(wanted, 0.1 * at.noise if not self.extended else 0.0), exact=exact)
         if not np.isfinite(delta).all():
             return self.backup(at)
         return at.value.plus(delta)
 
+    def improve(self, at: _Sweep, previous: float, exact: bool) -> tuple[bool, np.ndarray]:
+        """The policy of the sweep becomes the current one: whether it is the last one, and its residual."""
+        bellman = self.bellman
+        if bellman.beta == 0:
+            self.action, changed = self.greedy
+            if changed or self.chain is None:
+                self.chain = action_chain(bellman.transition, self.action, bellman.discount)
+            self.fresh = True
+            return not changed, np.take_along_axis(at.advantage, self.action[:, None], axis=1)[:, 0]
+        # while a step takes off a factor of ten, the chain of an earlier policy does as well
+        self.fresh = self.chain is None or at.width > 0.1 * previous or exact
+        if self.fresh:
+            (self.log_policy,) = self.greedy
+            self.chain = policy_chain(bellman.transition, np.exp(self.log_policy), bellman.discount)
+        return False, at.residual
+
     def backup(self, at: _Sweep) -> Value:
         """``TV``, with the constant part of the way that is left."""
         middle = 0.5 * (at.bounds[0] + at.bounds[1])
-        far = self.bellman.discount * (at.bounds[0] if self.newton else middle) / self.rest
-        return at.value.plus(at.residual, far)
+        return at.value.plus(at.residual, self.bellman.discount * middle / self.rest)
 
     def run(self, limit: int) -> tuple[_Sweep, int, str]:
         """``(best sweep, iterations, reason)``."""
         at = best = self.sweep(self.start())
-        previous, exact = math.inf, False
+        previous, failures = math.inf, 0
         for i in range(limit):
             if best.error <= self.goal(best):
                 return best, i, "certified"
-            if self._exhausted(at, previous):
+            if self._exhausted(at, previous) or (failures and not self.extended):
                 if self.extended:
                     return best, i, "rounding level reached"
-                self.extended, previous = True, math.inf
+                self.extended, previous, failures = True, math.inf, 0
                 at = self.sweep(at.value)
-                best = min(best, at, key=lambda s: s.error)
-                continue
-            moved = self.sweep(self.step(at, previous, exact) if self.newton else self.backup(at))
-            exact = moved.bounds[0] < -8 * moved.noise and moved.width > at.width
-            if self.newton and exact:
-                moved = self.sweep(self.backup(at))
-            previous, at = at.width, moved
+            else:
+                backup = not self.newton or failures == PATIENCE
+                moved = self.sweep(self.backup(at) if backup else self.step(at, previous, failures > 0))
+                fails = not backup and moved.bounds[0] < -8 * moved.noise and moved.width > at.width
+                failures = failures + 1 if fails else 0
+                previous, at = at.width, moved
             best = min(best, at, key=lambda s: s.error)
         return best, limit, "certified" if best.error <= self.goal(best) else "iteration limit reached"
 
     def _exhausted(self, at: _Sweep, previous: float) -> bool:
         """Whether the residual is rounding, or no step gets below some multiples of it."""
-        if self.newton and self.bellman.beta == 0 and self.changed:
+        if self.newton and self.bellman.beta == 0 and self.greedy[1]:
             return False
         return at.width <= 2 * at.noise or (self.newton and at.width <= 64 * at.noise and at.width > 0.5 * previous)
 
@@ -279,7 +310,8 @@ def _solution(
     size = float(np.abs(value).max())
     # in the range of subnormal numbers the spacing is more than what eps says
     error = float(np.ldexp(best.error, power)) + (float(np.spacing(size)) if size else 0.0)
-    converged = error <= tolerance * size or (size == 0 and error == 0)
-    if reason == "certified" and not converged:
-        reason = "rounding level reached"
+    floor = float(np.ldexp(2 * UNIT * bellman.largest, power))
+    converged = error <= tolerance * max(size, floor)
+    if converged or reason == "certified":
+        reason = "certified" if converged else "rounding level reached"
     return Solution(log_policy, value, q_value, error, iterations, bool(converged), reason)

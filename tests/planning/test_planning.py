@@ -206,7 +206,7 @@ def test_bandits_carry_their_reference():
     [
         ({"discount": 1.0}, "discount"),
         ({"discount": float("nan")}, "discount"),
-        ({"reward": np.zeros((2, 2))}, "transition"),
+        ({"reward": np.zeros((2, 2))}, "reward"),
         ({"initial": [0.5, 0.4, 0, 0, 0]}, "initial"),
         ({"transition": np.ones((5, 3, 5))}, "transition"),
         ({"actions": np.zeros((5, 3), dtype=bool)}, "legal action"),
