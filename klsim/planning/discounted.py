@@ -82,7 +82,6 @@ class SoftBellman:
         self.terms = self.states
         if problem.is_sparse:
             self.terms = int(np.diff(self.transition.indptr).max())
-        self.rarest = float(-self.ref.min(initial=0.0, where=np.isfinite(self.ref))) if beta else 0.0
 
     def advantages(self, value: Value, extended: bool) -> np.ndarray:
         """``r + gamma P V - V``, ``(S, A)``."""
@@ -108,11 +107,13 @@ class SoftBellman:
         out += self.reward
         return np.asarray(out)
 
-    def rounding(self, value: Value, advantage: np.ndarray, residual: np.ndarray, extended: bool) -> float:
+    def rounding(
+        self, value: Value, advantage: np.ndarray, residual: np.ndarray, log_policy: np.ndarray | None, extended: bool
+    ) -> float:
         """Bound on the rounding of the residual.
 
-        A sum of n products errs by at most ``n u sum |p v|``, in twice the precision by ``(n u)^2``; a log-sum-exp by a
-        multiple of ``min(beta, size)``, since the actions that matter lie within ``beta log(1/ref)`` of the best.
+        A sum of n products errs by at most ``n u sum |p v|``, in twice the precision by ``(n u)^2``. A log-sum-exp of
+        exponents x errs by ``u`` times the number of terms and the mean of ``|x|`` under the policy.
         """
         rest = abs((1 - self.discount) * value.constant)
         around = float(max(value.high.max(), -value.high.min()))
@@ -122,13 +123,14 @@ class SoftBellman:
             plain = (4 * UNIT * top if size else 0.0) + 4 * ((self.terms + 8) * UNIT) ** 2 * size
         else:
             plain = UNIT * ((2 * self.terms + 8) * around + (6 * (self.largest + rest) if size else 0.0))
-        if self.beta == 0:
+        if log_policy is None:
             return plain
-        soft = self.beta * (self.actions + 8 + 4 * self.rarest)
-        if UNIT * soft > 1e-3 * plain:
-            spread = 2 * float(np.abs(np.where(np.isfinite(self.ref), advantage, 0.0)).max())
-            soft = min(soft, (self.actions + 12) * spread)
-        return plain + UNIT * (2 * top + soft)
+        weights = np.exp(log_policy)
+        kept = weights > 0
+        exponents = np.where(kept, residual[:, None] - advantage, 0.0) + self.beta * np.where(kept, -self.ref, 0.0)
+        mean = float(np.sum(weights * np.abs(exponents), axis=1).max()) + 2 * top
+        spread = 2 * float(np.abs(np.where(kept, advantage, 0.0)).max())
+        return plain + UNIT * (2 * top + min((self.actions + 8) * self.beta + 4 * mean, (self.actions + 12) * spread))
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ class _Iteration:
             residual, *self.greedy = greedy_rows(advantage, bellman.ref, self.action, 2 * self.noise)
         else:
             residual, *self.greedy = soft_backup(advantage, bellman.ref, bellman.beta)
-        self.noise = bellman.rounding(value, advantage, residual, self.extended)
+        log_policy = self.greedy[0] if bellman.beta else None
+        self.noise = bellman.rounding(value, advantage, residual, log_policy, self.extended)
         bounds = float(residual.min()), float(residual.max())
         error = (0.5 * (bounds[1] - bounds[0]) + self.noise) / self.rest + 4 * UNIT * value.size()
         return _Sweep(value, advantage, residual, bounds, self.noise, error)
