@@ -77,11 +77,12 @@ def soft_backup_rows(q, log_ref, beta, slack=0.0):
 
 @numba.njit(cache=True, parallel=True)
 def greedy_rows(q, log_ref, current, slack):
-    """``(maximum, action, change)`` of rows: ``current`` is kept unless another action is better by more than ``slack``.
+    """``(maximum, action, own, change)`` of rows; ``own`` is the value of ``current``.
 
-    A ``current`` of -1 is no action yet. ``change`` counts the rows whose action is new.
+    ``current`` is kept unless another action is better by more than ``slack``; -1 is no action yet. ``change`` counts the
+    rows whose action is new.
     """
-    best = np.empty(q.shape[0])
+    best, own = np.empty(q.shape[0]), np.empty(q.shape[0])
     action = np.empty(q.shape[0], np.int64)
     change = 0
     for row in numba.prange(q.shape[0]):
@@ -89,8 +90,9 @@ def greedy_rows(q, log_ref, current, slack):
         for a in range(q.shape[1]):
             if log_ref[row, a] > -np.inf and q[row, a] > top:
                 top, at = q[row, a], a
-        if current[row] >= 0 and q[row, current[row]] >= top - slack:
+        own[row] = top if current[row] < 0 else q[row, current[row]]
+        if current[row] >= 0 and own[row] >= top - slack:
             at = current[row]
         change += at != current[row]
         best[row], action[row] = top, at
-    return best, action, change
+    return best, action, own, change

@@ -16,10 +16,12 @@ from numba.extending import intrinsic
 
 __all__ = [
     "dense_advantages",
+    "dense_greedy",
     "dense_advantages_extended",
     "mix_dense",
     "sparse_advantages",
     "sparse_advantages_extended",
+    "sparse_greedy",
     "sparse_product",
     "weighted_rows",
 ]
@@ -67,6 +69,67 @@ def sparse_advantages(indptr, indices, data, reward, discount, shift, v):
                 total += data[k] * v[indices[k]]
             out[s, a] = discount * total - v[s] + (reward[s, a] - shift)
     return out
+
+
+@numba.njit(cache=True, parallel=True)
+def dense_greedy(transition, reward, discount, shift, v, log_ref, current, slack, keys, clock):
+    """`klsim.kernels.backups.greedy_rows` of the advantages, without the pairs that cannot be the best.
+
+    ``keys + clock`` bounds ``r - shift + gamma P v``; the keys of the pairs that are computed are renewed.
+    """
+    states, actions = reward.shape
+    best, own = np.empty(states), np.empty(states)
+    action = np.empty(states, np.int64)
+    change = 0
+    for s in numba.prange(states):
+        at = current[s]
+        kept = discount * _dot(transition[s, at], v) + (reward[s, at] - shift)
+        keys[s, at] = kept - clock
+        top = kept
+        for a in range(actions):
+            if a != current[s] and log_ref[s, a] > -np.inf and keys[s, a] + clock >= top:
+                q = discount * _dot(transition[s, a], v) + (reward[s, a] - shift)
+                keys[s, a] = q - clock
+                if q > top:
+                    top, at = q, a
+        if kept >= top - slack:
+            at = current[s]
+        change += at != current[s]
+        best[s], own[s], action[s] = top - v[s], kept - v[s], at
+    return best, action, own, change
+
+
+@numba.njit(cache=True)
+def _sparse_dot(indptr, indices, data, row, v):
+    total = 0.0
+    for k in range(indptr[row], indptr[row + 1]):
+        total += data[k] * v[indices[k]]
+    return total
+
+
+@numba.njit(cache=True, parallel=True)
+def sparse_greedy(indptr, indices, data, reward, discount, shift, v, log_ref, current, slack, keys, clock):
+    """As `dense_greedy`, from CSR arrays."""
+    states, actions = reward.shape
+    best, own = np.empty(states), np.empty(states)
+    action = np.empty(states, np.int64)
+    change = 0
+    for s in numba.prange(states):
+        at = current[s]
+        kept = discount * _sparse_dot(indptr, indices, data, s * actions + at, v) + (reward[s, at] - shift)
+        keys[s, at] = kept - clock
+        top = kept
+        for a in range(actions):
+            if a != current[s] and log_ref[s, a] > -np.inf and keys[s, a] + clock >= top:
+                q = discount * _sparse_dot(indptr, indices, data, s * actions + a, v) + (reward[s, a] - shift)
+                keys[s, a] = q - clock
+                if q > top:
+                    top, at = q, a
+        if kept >= top - slack:
+            at = current[s]
+        change += at != current[s]
+        best[s], own[s], action[s] = top - v[s], kept - v[s], at
+    return best, action, own, change
 
 
 @numba.njit(cache=True, inline="always")

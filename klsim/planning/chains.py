@@ -30,12 +30,18 @@ def policy_chain(transition: Any, weights: np.ndarray, discount: float) -> Chain
     return Chain(matrix, discount)
 
 
-def action_chain(transition: Any, action: np.ndarray, discount: float) -> Chain:
-    """The chain of a deterministic policy ``(S,)``."""
+def action_chain(
+    transition: Any, action: np.ndarray, discount: float, old: Chain | None = None, before: np.ndarray | None = None
+) -> Chain:
+    """The chain of a deterministic policy ``(S,)``; takes over the matrix of an ``old`` one of actions ``before``."""
     states = len(action)
-    if not sparse.issparse(transition):
+    if sparse.issparse(transition):
+        return Chain(transition[np.arange(states) * (transition.shape[0] // states) + action], discount)
+    if old is None or before is None:
         return Chain(transition[np.arange(states), action], discount)
-    return Chain(transition[np.arange(states) * (transition.shape[0] // states) + action], discount)
+    new = np.flatnonzero(action != before)
+    old.matrix[new] = transition[new, action[new]]
+    return Chain(old.matrix, discount)
 
 
 def expected_next(transition: Any, value: np.ndarray) -> np.ndarray:

@@ -26,9 +26,10 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from klsim import _validate
+from klsim.kernels import sweeps
+from klsim.kernels.backups import greedy_rows
 from klsim.planning.chains import Chain, action_chain, policy_chain
 from klsim.planning.solution import Solution, soft_backup
 from klsim.problems import DiscountedMDP
@@ -79,18 +80,17 @@ class SoftBellman:
         self.ref = np.ascontiguousarray(ref)
         self.states, self.actions = problem.shape
         self.largest = float(np.abs(reward).max())
-        self.terms = self.states
-        if problem.is_sparse:
+        self.csr, self.terms = problem.is_sparse, self.states
+        self.arrays: tuple[Any, ...] = (self.transition,)
+        if self.csr:
+            self.arrays = (self.transition.indptr, self.transition.indices, self.transition.data)
             self.terms = int(np.diff(self.transition.indptr).max())
 
     def advantages(self, value: Value, extended: bool) -> np.ndarray:
         """``r + gamma P V - V``, ``(S, A)``."""
-        from klsim.kernels import sweeps
-
+        csr, arrays = self.csr, self.arrays
         exact = (1 - Fraction(self.discount)) * Fraction(value.constant)
         shift = float(exact)
-        csr = sparse.issparse(self.transition)
-        arrays = (self.transition.indptr, self.transition.indices, self.transition.data) if csr else (self.transition,)
         if extended:
             kernel = sweeps.sparse_advantages_extended if csr else sweeps.dense_advantages_extended
             low = float(exact - Fraction(shift))
@@ -108,7 +108,12 @@ class SoftBellman:
         return np.asarray(out)
 
     def rounding(
-        self, value: Value, advantage: np.ndarray, residual: np.ndarray, log_policy: np.ndarray | None, extended: bool
+        self,
+        value: Value,
+        advantage: np.ndarray | None,
+        residual: np.ndarray,
+        log_policy: np.ndarray | None,
+        extended: bool,
     ) -> float:
         """Bound on the rounding of the residual.
 
@@ -123,7 +128,7 @@ class SoftBellman:
             plain = (4 * UNIT * top if size else 0.0) + 4 * ((self.terms + 8) * UNIT) ** 2 * size
         else:
             plain = UNIT * ((2 * self.terms + 8) * around + (6 * (self.largest + rest) if size else 0.0))
-        if log_policy is None:
+        if log_policy is None or advantage is None:
             return plain
         weights = np.exp(log_policy)
         kept = weights > 0
@@ -135,11 +140,15 @@ class SoftBellman:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """A value, its advantages and what they say: ``bounds`` of ``TV - V``, ``noise`` of them, ``error`` of the middle."""
+    """A value and its advantages (None where only the best were computed), and what they say.
+
+    ``own``: advantage of the current action. ``bounds`` of ``TV - V``; ``noise`` of them; ``error`` of the middle.
+    """
 
     value: Value
-    advantage: np.ndarray
+    advantage: np.ndarray | None
     residual: np.ndarray
+    own: np.ndarray
     bounds: tuple[float, float]
     noise: float
     error: float
@@ -161,6 +170,9 @@ class _Iteration:
         self.action = np.full(bellman.states, -1)
         self.log_policy: np.ndarray | None = None
         self.greedy: list[Any] = []  # the policy of the last sweep
+        self.changed = 0  # states where its action is new
+        self.keys: np.ndarray | None = None
+        self.clock, self.seen = 0.0, Value(0.0, np.zeros(0), np.zeros(0))
         self.chain: Chain | None = None
         self.noise = 0.0
         self.fresh = False  # whether the chain is that of the last improvement
@@ -175,18 +187,39 @@ class _Iteration:
     def sweep(self, value: Value) -> _Sweep:
         """The residual at ``value``."""
         bellman = self.bellman
-        advantage = bellman.advantages(value, self.extended)
-        if bellman.beta == 0:
-            from klsim.kernels.backups import greedy_rows
-
-            residual, *self.greedy = greedy_rows(advantage, bellman.ref, self.action, 2 * self.noise)
+        advantage = None if self.keys is not None else bellman.advantages(value, self.extended)
+        log_policy = None
+        if self.keys is not None:
+            residual, *self.greedy, own, self.changed = self.lazily(value)
+        elif bellman.beta == 0:
+            assert advantage is not None
+            residual, *self.greedy, own, self.changed = greedy_rows(
+                advantage, bellman.ref, self.action, 2 * self.noise
+            )
         else:
-            residual, *self.greedy = soft_backup(advantage, bellman.ref, bellman.beta)
-        log_policy = self.greedy[0] if bellman.beta else None
+            residual, log_policy = own, *self.greedy = soft_backup(advantage, bellman.ref, bellman.beta)
         self.noise = bellman.rounding(value, advantage, residual, log_policy, self.extended)
         bounds = float(residual.min()), float(residual.max())
         error = (0.5 * (bounds[1] - bounds[0]) + self.noise) / self.rest + 4 * UNIT * value.size()
-        return _Sweep(value, advantage, residual, bounds, self.noise, error)
+        return _Sweep(value, advantage, residual, own, bounds, self.noise, error)
+
+    def remember(self, at: _Sweep) -> None:
+        """From here on only pairs that may be the best are computed: the keys of `lazily` are those of this sweep."""
+        assert at.advantage is not None
+        self.keys = at.advantage + (at.value.high + at.value.low)[:, None]
+        self.clock, self.seen = 0.0, at.value
+
+    def lazily(self, value: Value) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """`greedy_rows` without the pairs that cannot be the best: a pair gains at most ``gamma`` max of the step."""
+        bellman = self.bellman
+        moved = (value.high - self.seen.high) + (value.low - self.seen.low)
+        rise = (1 - bellman.discount) * (value.constant - self.seen.constant)
+        self.clock += bellman.discount * float(moved.max()) - rise + 4 * self.noise
+        self.seen = value
+        kernel = sweeps.sparse_greedy if bellman.csr else sweeps.dense_greedy
+        v, shift = value.high + value.low, (1 - bellman.discount) * value.constant
+        own = (bellman.reward, bellman.discount, shift, v, bellman.ref)
+        return kernel(*bellman.arrays, *own, self.action, 2 * self.noise, self.keys, self.clock)
 
     def left_over(self, at: _Sweep) -> np.ndarray | None:
         """What the evaluation of the current policy left, if that has to be solved before the policy may change.
@@ -195,10 +228,10 @@ class _Iteration:
         """
         if self.chain is None or not self.fresh or at.bounds[0] >= -8 * at.noise:
             return None
-        if self.bellman.beta == 0:
-            own = np.take_along_axis(at.advantage, self.action[:, None], axis=1)[:, 0]
-        else:
+        own = at.own
+        if self.bellman.beta > 0:
             assert self.log_policy is not None
+            assert at.advantage is not None
             weights = np.exp(self.log_policy)
             spent = np.where(weights > 0, self.log_policy - np.where(weights > 0, self.bellman.ref, 0.0), 0.0)
             own = np.sum(weights * (np.where(weights > 0, at.advantage, 0.0) - self.bellman.beta * spent), axis=1)
@@ -219,7 +252,7 @@ class _Iteration:
         self.asked = float(np.abs(rhs).max())
         wanted = 0.3 * self.goal(at) * self.rest
         if not settled:
-            share = 1e-2 if self.chain.sparse else 1e-4
+            share = 1e-2 if self.chain.sparse or bellman.beta == 0 else 1e-4
             wanted = max(wanted, share * at.width) if bellman.states > 100 else 0.0
         delta = self.chain.correction(rhs, max(wanted, 0.1 * at.noise if not self.extended else 0.0), exact=exact)
         if not np.isfinite(delta).all():
@@ -230,16 +263,21 @@ class _Iteration:
         """The policy of the sweep becomes the current one: whether it is the last one, and its residual."""
         bellman = self.bellman
         if bellman.beta == 0:
-            self.action, changed = self.greedy
-            if changed or self.chain is None:
-                self.chain = action_chain(bellman.transition, self.action, bellman.discount)
-            self.fresh = True
-            return not changed, np.take_along_axis(at.advantage, self.action[:, None], axis=1)[:, 0]
-        # while a step takes off a factor of ten, the chain of an earlier policy does as well
-        self.fresh = self.chain is None or at.width > 0.1 * previous or exact
+            (action,) = self.greedy
+            rhs = np.where(action == self.action, at.own, at.residual)
+            if self.changed or self.chain is None:
+                self.chain = action_chain(bellman.transition, action, bellman.discount, self.chain, self.action)
+            self.action, self.fresh = action, True
+            if self.keys is None and not self.extended:
+                self.remember(at)
+            return self.changed <= bellman.states // 100, rhs
+        # while a step takes off a factor of a thousand, the chain of an earlier policy does as well
+        self.fresh = self.chain is None or at.width > 1e-3 * previous or exact
         if self.fresh:
             (self.log_policy,) = self.greedy
-            self.chain = policy_chain(bellman.transition, np.exp(self.log_policy), bellman.discount)
+            weights = np.exp(self.log_policy)
+            weights[weights < 1e-17] = 0.0
+            self.chain = policy_chain(bellman.transition, weights, bellman.discount)
         return False, at.residual
 
     def backup(self, at: _Sweep) -> Value:
@@ -257,7 +295,7 @@ class _Iteration:
             if self._exhausted(at, previous) or (failures and not self.extended):
                 if self.extended:
                     return best, i, "rounding level reached"
-                self.extended, previous, failures = True, math.inf, 0
+                self.extended, self.keys, previous, failures = True, None, math.inf, 0
                 at = self.sweep(at.value)
             else:
                 backup = not self.newton or failures == PATIENCE
@@ -270,7 +308,7 @@ class _Iteration:
 
     def _exhausted(self, at: _Sweep, previous: float) -> bool:
         """Whether the residual is rounding, or no step gets below some multiples of it."""
-        if self.newton and self.bellman.beta == 0 and self.greedy[1]:
+        if self.newton and self.bellman.beta == 0 and self.changed:
             return False
         return at.width <= 2 * at.noise or (self.newton and at.width <= 64 * at.noise and at.width > 0.5 * previous)
 
@@ -305,10 +343,11 @@ def _solution(
     rest = 1.0 - bellman.discount
     far = bellman.discount * 0.5 * (best.bounds[0] + best.bounds[1]) / rest
     slack = 2 * UNIT * rest * best.value.size()
-    backed, log_policy = soft_backup(best.advantage, bellman.ref, bellman.beta, slack)
+    advantage = bellman.advantages(best.value, False) if best.advantage is None else best.advantage
+    backed, log_policy = soft_backup(advantage, bellman.ref, bellman.beta, slack)
     value = best.value.high + (best.value.low + backed + (best.value.constant + far))
     own = best.value.high + best.value.low
-    q_value = np.ldexp(best.advantage + own[:, None] + (best.value.constant + far), power) - bonus[:, None]
+    q_value = np.ldexp(advantage + own[:, None] + (best.value.constant + far), power) - bonus[:, None]
     value = np.ldexp(value, power)
     size = float(np.abs(value).max())
     # in the range of subnormal numbers the spacing is more than what eps says

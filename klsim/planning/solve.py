@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate, optima
-from klsim.planning.discounted import solve_discounted
 from klsim.planning.solution import Solution, by_problem, reference, soft_backup
 from klsim.problems import Bandit, DiscountedMDP, TabularMDP, TokenTree
 from klsim.problems.token_tree import check_levels, end_after_eos
@@ -89,6 +88,8 @@ def _(
     tolerance: float = 1e-10,
     max_iterations: int | None = None,
 ) -> Solution:
+    from klsim.planning.discounted import solve_discounted
+
     beta = _beta(beta)
     _validate.one_of("method", method, ("policy_iteration", "value_iteration"))
     tolerance = _validate.real("tolerance", tolerance, low=0.0)
