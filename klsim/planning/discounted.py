@@ -132,8 +132,8 @@ class SoftBellman:
             return plain
         weights = np.exp(log_policy)
         kept = weights > 0
-        exponents = np.where(kept, residual[:, None] - advantage, 0.0) + self.beta * np.where(kept, -self.ref, 0.0)
-        mean = float(np.sum(weights * np.abs(exponents), axis=1).max()) + 2 * top
+        exponents = np.where(kept, np.abs(residual[:, None] - advantage) - self.beta * self.ref, 0.0)
+        mean = float(np.sum(weights * exponents, axis=1).max()) + 2 * top
         spread = 2 * float(np.abs(np.where(kept, advantage, 0.0)).max())
         return plain + UNIT * (2 * top + min((self.actions + 8) * self.beta + 4 * mean, (self.actions + 12) * spread))
 
