@@ -64,7 +64,7 @@ def soft_backup(
 
 
 def reference(log_ref: Any, shape: tuple[int, ...], actions: np.ndarray, name: str = "log_ref") -> np.ndarray:
-    """The reference policy on legal actions; uniform if None.
+    """The reference policy on legal actions, normalised to rounding; uniform if None.
 
     Raises:
         ValueError: a wrong shape, not distributions, or mass on an illegal action.
@@ -82,4 +82,5 @@ def reference(log_ref: Any, shape: tuple[int, ...], actions: np.ndarray, name: s
     index = _validate.first_true(np, np.isfinite(given) & ~np.broadcast_to(actions, shape))
     if index is not None:
         _validate.fail(name, "gives probability to an illegal action", float(given[index]), index)
-    return np.asarray(given, dtype=np.float64)
+    given = np.asarray(given, dtype=np.float64)
+    return np.asarray(given - np.log(np.sum(np.exp(given), axis=-1, keepdims=True)))
