@@ -11,7 +11,7 @@ import numpy as np
 
 from klsim import _validate
 
-__all__ = ["Solution", "by_problem", "reference", "soft_backup"]
+__all__ = ["AverageSolution", "Solution", "by_problem", "reference", "soft_backup"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,28 @@ class Solution:
     log_policy: Any
     value: Any
     q_value: Any
+    error_bound: float
+    iterations: int
+    converged: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class AverageSolution:
+    """An optimal policy of an average-reward problem.
+
+    Attributes:
+        log_policy: ``(S, A)``; for ``beta = 0`` deterministic.
+        gain: average reward (minus ``beta`` KL) from every state, ``(S,)``.
+        bias: ``sum_t E[r_t - gain]`` of the policy, ``(S,)``: its mean under the policy's long-run law is 0.
+        error_bound: certified bound on ``|gain - optimum|``, rounding included; ``inf`` where the gain differs between
+            states: the policy is then optimal by the multichain optimality equations, to rounding.
+        iterations, reason: of policy iteration. converged: to the tolerance; for several gains, the policy is stable.
+    """
+
+    log_policy: np.ndarray
+    gain: np.ndarray
+    bias: np.ndarray
     error_bound: float
     iterations: int
     converged: bool

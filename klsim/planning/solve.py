@@ -8,15 +8,41 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate, optima
-from klsim.planning.solution import Solution, by_problem, reference, soft_backup
-from klsim.problems import Bandit, DiscountedMDP, TabularMDP, TokenTree
+from klsim.planning.chains import expected_next
+from klsim.planning.solution import AverageSolution, Solution, by_problem, reference, soft_backup
+from klsim.problems import AverageMDP, Bandit, DiscountedMDP, TabularMDP, TokenTree
 from klsim.problems.token_tree import check_levels, end_after_eos
 
-__all__ = ["Solution", "solve"]
+__all__ = ["AverageSolution", "Solution", "backup", "solve"]
 
 
 def _beta(beta: Any) -> float:
     return _validate.real("beta", beta, low=0.0, high=np.finfo(float).max)
+
+
+def backup(
+    problem: DiscountedMDP, value: Any, log_ref: Any = None, beta: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""One soft Bellman backup: ``(TV (S,), Q (S, A))`` of ``V (S,)``.
+
+    ``TV = beta log sum_a ref e^{Q/beta}``, ``Q = r + gamma P V``; ``beta = 0`` takes the maximum.
+
+    Raises:
+        TypeError: not a `DiscountedMDP`. ValueError: shapes, values that are not finite, ``beta < 0``.
+    """
+    _validate.instance("problem", problem, DiscountedMDP)
+    beta = _beta(beta)
+    xp, given = _validate.arrays(value=value)
+    if np.shape(given) != problem.shape[:1]:
+        _validate.fail("value", f"must have shape {problem.shape[:1]}, got {np.shape(given)}")
+    given = np.asarray(_validate.finite("value", xp, given), dtype=np.float64)
+    assert problem.actions is not None
+    ref = reference(log_ref, problem.shape, problem.actions)
+    q = expected_next(problem.transition, given)
+    q *= problem.discount
+    q += problem.reward
+    backed, _ = soft_backup(q, ref, beta)
+    return backed, q
 
 
 @by_problem
@@ -24,18 +50,19 @@ def solve(problem: Any, log_ref: Any = None, beta: float = 1.0, **options: Any) 
     r"""``max_pi E_pi[sum r] - beta E_pi[sum_t KL(pi(.|s_t)‖ref(.|s_t))]``.
 
     Args:
-        problem: `Bandit`, `TabularMDP`, `DiscountedMDP` or `TokenTree`.
+        problem: `Bandit`, `TabularMDP`, `DiscountedMDP`, `AverageMDP` or `TokenTree`.
         log_ref: reference policy (a bandit carries its own); None is uniform over legal actions, which
             makes it entropy regularisation up to ``beta log A`` a step (``regularizer="entropy"`` adds it).
         beta: >= 0; 0 is the unregularised problem, whose policy is ``ref`` conditioned on the best actions.
-        options: ``regularizer`` (``"kl"`` or ``"entropy"``); for discounted problems ``method``
-            (``"policy_iteration"`` or ``"value_iteration"``), ``tolerance`` and ``max_iterations``.
+        options: ``regularizer`` (``"kl"`` or ``"entropy"``); for discounted and average problems ``tolerance``
+            (relative to the largest absolute value, or to the gain) and ``max_iterations``; for discounted ones
+            ``method`` (``"policy_iteration"`` or ``"value_iteration"``).
 
     Returns:
-        `Solution` (a bandit: `klsim.optima.Optimum`).
+        `Solution` (a bandit: `klsim.optima.Optimum`; average reward: `AverageSolution`).
 
     Raises:
-        TypeError: not a problem. ValueError: bad arguments.
+        TypeError: not a problem. ValueError: bad arguments; values that overflow.
     """
     raise TypeError(f"problem: cannot solve {type(problem).__name__}")
 
@@ -66,15 +93,37 @@ def _(problem: TabularMDP, log_ref: Any = None, beta: float = 1.0, *, regularize
     bonus = _entropy_bonus(regularizer, log_ref, beta, problem.actions)
     ref = reference(log_ref, problem.shape, problem.actions)
     horizon, states, _ = problem.shape
+    largest = float(np.abs(problem.reward).max()) + float(bonus.max())
+    if not largest * horizon < 0.5 * np.finfo(float).max:
+        _validate.fail("reward", f"values of size {largest:g} * {horizon} overflow")
     value = np.zeros((horizon + 1, states))
     q_value, log_policy = np.empty(problem.shape), np.empty(problem.shape)
+    terms = max(int(np.diff(rows.indptr).max()) for rows in problem.transition) if problem.is_sparse else states
+    bound = 0.0
     for t in range(horizon - 1, -1, -1):
-        q_value[t] = problem.reward[t] + problem.transition[t] @ value[t + 1]
+        after = value[t + 1]
+        middle = 0.5 * float(after.max() + after.min())  # what all states share is not rounded in the product
+        q_value[t] = problem.reward[t] + (expected_next(problem.transition[t], after - middle) + middle)
         value[t], log_policy[t] = soft_backup(q_value[t], ref[t], beta)
         value[t] += bonus
-    scale = np.abs(problem.reward).max() + beta * np.log(problem.shape[-1] + 1)
-    rounding = 4 * np.finfo(float).eps * (states + problem.shape[-1]) * horizon**2 * float(scale)
-    return Solution(log_policy, value, q_value, rounding, 0, True, "backward induction")
+        bound += _step_rounding(after, q_value[t], value[t], log_policy[t], ref[t], beta, terms)
+    return Solution(log_policy, value, q_value, bound, 0, True, "backward induction")
+
+
+def _step_rounding(
+    after: np.ndarray, q: np.ndarray, value: np.ndarray, log_policy: np.ndarray, ref: np.ndarray, beta: float, terms: int
+) -> float:
+    """Bound on the rounding of one backup: a product of ``terms`` around the middle, a log-sum-exp (`SoftBellman`)."""
+    around = 0.5 * float(after.max() - after.min())
+    size = float(max(np.abs(after).max(), np.abs(q).max(), np.abs(value).max()))
+    plain = (2 * terms + 4) * around + 12 * size
+    if beta > 0:
+        kept = log_policy > -np.inf
+        best = np.max(np.where(kept, q, -np.inf), axis=1, keepdims=True)
+        exponents = np.where(kept, (best - q) - beta * ref, 0.0)
+        mean = float(np.sum(np.exp(log_policy) * exponents, axis=1).max())
+        plain += min((q.shape[1] + 8) * beta + 4 * mean, 2 * (q.shape[1] + 12) * size)
+    return 0.5 * float(np.finfo(float).eps) * plain
 
 
 @solve.register
@@ -134,3 +183,24 @@ def _(problem: TokenTree, log_ref: Any = None, beta: float = 1.0, *, regularizer
         True,
         "backward recursion",
     )
+
+
+@solve.register
+def _(
+    problem: AverageMDP,
+    log_ref: Any = None,
+    beta: float = 1.0,
+    *,
+    regularizer: str = "kl",
+    tolerance: float = 1e-10,
+    max_iterations: int = 10_000,
+) -> AverageSolution:
+    from klsim.planning.average import solve_average
+
+    beta = _beta(beta)
+    tolerance = _validate.real("tolerance", tolerance, low=0.0)
+    limit = _validate.integer("max_iterations", max_iterations, low=1)
+    assert problem.actions is not None
+    bonus = _entropy_bonus(regularizer, log_ref, beta, problem.actions)
+    ref = reference(log_ref, problem.shape, problem.actions)
+    return solve_average(problem, ref, beta, bonus, tolerance, limit)

@@ -163,7 +163,7 @@ def _state_flow(problem: DiscountedMDP) -> np.ndarray:
     """The matrix of ``V -> gamma P V - V``, ``(SA, S)``."""
     states, actions = problem.shape
     own = np.repeat(np.eye(states), actions, axis=0)
-    return problem.discount * problem.transition.reshape(states * actions, states) - own
+    return problem.discount * problem.dense().transition.reshape(states * actions, states) - own
 
 
 def _conditionals(visitation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,7 +229,7 @@ def policy_dual(
         _validate.fail("data", "has no mass where the policy goes", 0.0, index)
     policy = policy_of(problem, log_policy)
     states, actions = problem.shape
-    step = np.einsum("sat,tb->satb", problem.transition, np.exp(policy)).reshape(data.size, data.size)
+    step = np.einsum("sat,tb->satb", problem.dense().transition, np.exp(policy)).reshape(data.size, data.size)
     linear = (1 - problem.discount) * (problem.initial[:, None] * np.exp(policy)).ravel()
     zero = np.zeros(data.size)
     value, x, ratio = _minimise(
