@@ -98,7 +98,9 @@ def _bounds(problem: AverageMDP, backed: np.ndarray, bias: np.ndarray, beta: flo
     gap = backed - bias
     size = float(max(np.abs(bias).max(), np.abs(backed).max(), np.abs(problem.reward).max()))
     actions = problem.shape[1]
-    noise = 0.5 * float(np.finfo(float).eps) * ((2 * problem.shape[0] + 20) * size + (actions + 12) * min(2 * size, beta))
+    noise = (
+        0.5 * float(np.finfo(float).eps) * ((2 * problem.shape[0] + 20) * size + (actions + 12) * min(2 * size, beta))
+    )
     return float(gap.min()) - noise, float(gap.max()) + noise
 
 
@@ -160,7 +162,12 @@ def _multichain(
     same = bool(np.ptp(gain) <= 64 * eps * states * float(np.abs(gain).max()))
     error = np.inf
     if same:
-        low, high = _bounds(problem, np.max(np.where(legal, reward + expected_next(problem.transition, bias), -np.inf), axis=1), bias, 0.0)
+        low, high = _bounds(
+            problem,
+            np.max(np.where(legal, reward + expected_next(problem.transition, bias), -np.inf), axis=1),
+            bias,
+            0.0,
+        )
         error = max(high - float(gain.min()), float(gain.max()) - low)
     log_policy = np.where(np.arange(problem.shape[1]) == action[:, None], 0.0, -np.inf)
     converged = reason == "stable policy" and (not same or error <= tolerance * float(np.abs(gain).max()))

@@ -193,9 +193,7 @@ class _Iteration:
             residual, *self.greedy, own, self.changed = self.lazily(value)
         elif bellman.beta == 0:
             assert advantage is not None
-            residual, *self.greedy, own, self.changed = greedy_rows(
-                advantage, bellman.ref, self.action, 2 * self.noise
-            )
+            residual, *self.greedy, own, self.changed = greedy_rows(advantage, bellman.ref, self.action, 2 * self.noise)
         else:
             residual, log_policy = own, *self.greedy = soft_backup(advantage, bellman.ref, bellman.beta)
         self.noise = bellman.rounding(value, advantage, residual, log_policy, self.extended)

@@ -73,9 +73,7 @@ def by_problem(function: Callable[..., Any]) -> Any:
     return call
 
 
-def soft_backup(
-    q: np.ndarray, log_ref: np.ndarray, beta: float, slack: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+def soft_backup(q: np.ndarray, log_ref: np.ndarray, beta: float, slack: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """``(value (...), log_policy (..., A))`` of ``(..., A)``; ``beta = 0`` takes the maximum, ties within ``slack``."""
     from klsim.kernels.backups import soft_backup_rows
 

@@ -20,9 +20,7 @@ def _beta(beta: Any) -> float:
     return _validate.real("beta", beta, low=0.0, high=np.finfo(float).max)
 
 
-def backup(
-    problem: DiscountedMDP, value: Any, log_ref: Any = None, beta: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
+def backup(problem: DiscountedMDP, value: Any, log_ref: Any = None, beta: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     r"""One soft Bellman backup: ``(TV (S,), Q (S, A))`` of ``V (S,)``.
 
     ``TV = beta log sum_a ref e^{Q/beta}``, ``Q = r + gamma P V``; ``beta = 0`` takes the maximum.
@@ -111,7 +109,13 @@ def _(problem: TabularMDP, log_ref: Any = None, beta: float = 1.0, *, regularize
 
 
 def _step_rounding(
-    after: np.ndarray, q: np.ndarray, value: np.ndarray, log_policy: np.ndarray, ref: np.ndarray, beta: float, terms: int
+    after: np.ndarray,
+    q: np.ndarray,
+    value: np.ndarray,
+    log_policy: np.ndarray,
+    ref: np.ndarray,
+    beta: float,
+    terms: int,
 ) -> float:
     """Bound on the rounding of one backup: a product of ``terms`` around the middle, a log-sum-exp (`SoftBellman`)."""
     around = 0.5 * float(after.max() - after.min())

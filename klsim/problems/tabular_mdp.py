@@ -113,7 +113,9 @@ class TabularMDP:
     @staticmethod
     def _dense(given: Any, reward: np.ndarray, initial: np.ndarray, horizon: int) -> np.ndarray:
         if _is_sparse(given):
-            _validate.fail("reward", f"must be (H, S, A) or (S, A) beside initial (S,): {reward.shape}, {initial.shape}")
+            _validate.fail(
+                "reward", f"must be (H, S, A) or (S, A) beside initial (S,): {reward.shape}, {initial.shape}"
+            )
         transition = probabilities("transition", given)
         if transition.ndim == 3:
             transition = np.broadcast_to(transition, (horizon, *transition.shape))

@@ -91,8 +91,12 @@ def successor_rows(name: str, successor: Any, probability: Any, states: int, act
     weight = numpy_only(f"{name}[1]", probability)
     if index.ndim != 3 or index.shape[:2] != (states, actions) or weight.shape != index.shape or not index.shape[2]:
         shapes = f"{index.shape} and {weight.shape}"
-        _validate.fail(name, f"successors and probabilities must both have shape ({states}, {actions}, K), got {shapes}")
+        _validate.fail(
+            name, f"successors and probabilities must both have shape ({states}, {actions}, K), got {shapes}"
+        )
     kind = np.int32 if index.size < 2**31 else np.int64
     starts = np.arange(0, index.size + 1, index.shape[2], dtype=kind)
     shape = (states * actions, states)
-    return sparse_rows(name, sparse.csr_array((weight.ravel(), index.astype(kind).ravel(), starts), shape), states, actions)
+    return sparse_rows(
+        name, sparse.csr_array((weight.ravel(), index.astype(kind).ravel(), starts), shape), states, actions
+    )

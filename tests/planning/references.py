@@ -14,9 +14,7 @@ from klsim.problems import DiscountedMDP
 def deterministic(seed, states, actions, discount, scale=1.0):
     rng = np.random.default_rng(seed)
     transition = np.eye(states)[rng.integers(0, states, (states, actions))]
-    return DiscountedMDP(
-        transition, scale * rng.normal(size=(states, actions)), discount, np.full(states, 1 / states)
-    )
+    return DiscountedMDP(transition, scale * rng.normal(size=(states, actions)), discount, np.full(states, 1 / states))
 
 
 def garnet(seed, states, actions, successors, discount):
@@ -61,7 +59,9 @@ def exact_optimum(problem):
     legal = [np.flatnonzero(mask).tolist() for mask in problem.actions]
     policy = [actions_of[0] for actions_of in legal]
     while True:
-        matrix = [[Fraction(int(s == t)) - discount * rows[s][policy[s]][t] for t in range(states)] for s in range(states)]
+        matrix = [
+            [Fraction(int(s == t)) - discount * rows[s][policy[s]][t] for t in range(states)] for s in range(states)
+        ]
         value = _eliminate(matrix, [reward[s][policy[s]] for s in range(states)])
         q = [{a: reward[s][a] + discount * sum(p * v for p, v in zip(rows[s][a], value)) for a in legal[s]}
              for s in range(states)]  # fmt: skip
@@ -97,7 +97,10 @@ def precise_soft_optimum(problem, log_ref, beta):
         for _ in range(300):
             backed, weights = [], []
             for s in range(states):
-                q = [mpmath.mpf(float(problem.reward[s, a])) + discount * mpmath.fdot(rows[s][a], value) for a in range(actions)]
+                q = [
+                    mpmath.mpf(float(problem.reward[s, a])) + discount * mpmath.fdot(rows[s][a], value)
+                    for a in range(actions)
+                ]
                 best = max(q)
                 total = mpmath.fsum(ref[s][a] * mpmath.expm1((q[a] - best) / beta) for a in range(actions))
                 backed.append(best + beta * mpmath.log1p(total))

@@ -77,7 +77,9 @@ def test_soft_problems_need_one_closed_class():
     assert solve(problem, beta=1.0).converged
     apart = AverageMDP(np.eye(2)[[[0], [1]]], [[0.0], [1.0]], [1.0, 0.0])
     np.testing.assert_array_equal(solve(apart, beta=0.0).gain, [0.0, 1.0])
-    with pytest.raises(ValueError, match="log_ref: with beta > 0 has to lead to one closed class of states, leads to 2"):
+    with pytest.raises(
+        ValueError, match="log_ref: with beta > 0 has to lead to one closed class of states, leads to 2"
+    ):
         solve(apart, beta=1.0)
 
 

@@ -51,13 +51,13 @@ def toy(name, **options):
     return gymnasium.make(versions[-1], **options)
 
 
-@pytest.mark.parametrize(("name", "value"), [("FrozenLake", 0.54202593), ("FrozenLake8x8", 0.41463940)])
+@pytest.mark.parametrize(("name", "value"), [("FrozenLake", 0.54203), ("FrozenLake8x8", 0.41464)])
 def test_frozen_lake(name, value):
     """Published optima at discount .99 of the slippery maps."""
     for few in (False, True):
         problem = DiscountedMDP.from_gymnasium(toy(name), 0.99, sparse=few)
         found = solve(problem, beta=0.0)
-        assert float(problem.initial @ found.value) == pytest.approx(value, rel=1e-6)
+        assert float(problem.initial @ found.value) == pytest.approx(value, abs=1e-5)
         np.testing.assert_allclose(found.value, linear_program(problem), atol=1e-8)
 
 
@@ -82,7 +82,7 @@ def test_taxi():
         frontier = before
     for s, n in steps.items():
         assert found.value[s] == pytest.approx(20 * 0.99 ** (n - 1) - (1 - 0.99 ** (n - 1)) / 0.01)
-    assert found.value[-1] == 0.0
+    assert abs(found.value[-1]) <= found.error_bound
 
 
 def test_truncation_is_a_horizon_not_an_end():
@@ -90,7 +90,11 @@ def test_truncation_is_a_horizon_not_an_end():
     problem = TabularMDP.from_gymnasium(env)
     assert problem.horizon == 100
     found = solve(problem, beta=0.0)
-    assert float(problem.initial @ found.value[0]) == pytest.approx(0.7417, abs=5e-4)
+    table, value = env.unwrapped.P, np.zeros(16)
+    for _ in range(100):
+        value = np.array([max(sum(p * (r + (not end) * value[t]) for p, t, r, end in table[s][a]) for a in range(4))
+                          for s in range(16)])  # fmt: skip
+    np.testing.assert_allclose(found.value[0, :16], value, atol=1e-14)
     policy = log_normalize(np.zeros(problem.shape))
     paths = rollouts(problem, policy, 4000, 0).rewards.sum(axis=1)
     exact = evaluate(problem, policy).reward

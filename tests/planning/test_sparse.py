@@ -53,7 +53,9 @@ def test_finite_horizon():
         few = TabularMDP(transition, base.reward, base.initial, 4)
         whole, policy = few.dense(), policy_of(few)
         for beta in (0.0, 0.5):
-            np.testing.assert_allclose(solve(few, beta=beta).value, solve(whole, beta=beta).value, rtol=1e-12, atol=1e-13)
+            np.testing.assert_allclose(
+                solve(few, beta=beta).value, solve(whole, beta=beta).value, rtol=1e-12, atol=1e-13
+            )
         np.testing.assert_allclose(evaluate(few, policy).state_value, evaluate(whole, policy).state_value, rtol=1e-12)
         np.testing.assert_allclose(occupancy(few, policy), occupancy(whole, policy), atol=1e-15)
         np.testing.assert_array_equal(rollouts(few, policy, 20, 1).states, rollouts(whole, policy, 20, 1).states)
@@ -106,7 +108,10 @@ def test_a_million_states():
     ("transition", "message"),
     [
         (sparse.eye_array(3), r"shape .S A, S. = .4, 2."),
-        (sparse.csr_array([[1.0, 0], [0, 1], [0.5, 0.4], [1, 0]]), r"transition\[2\] = 0.9: probabilities must sum to 1"),
+        (
+            sparse.csr_array([[1.0, 0], [0, 1], [0.5, 0.4], [1, 0]]),
+            r"transition\[2\] = 0.9: probabilities must sum to 1",
+        ),
         (sparse.csr_array([[1.0, 0], [0, 1], [1.5, -0.5], [1, 0]]), r"transition\[2, 1\] = -0.5: must be finite"),
         (sparse.csr_array([[1.0, 0], [0, 1], [0, np.nan], [1, 0]]), r"transition\[2, 1\] = nan"),
         ((np.zeros((2, 2, 1), int), np.ones((2, 2))), "both have shape"),
