@@ -79,8 +79,8 @@ def soft_backup_rows(q, log_ref, beta, slack=0.0):
 def greedy_rows(q, log_ref, current, slack):
     """``(maximum, action, own, change)`` of rows; ``own`` is the value of ``current``.
 
-    ``current`` is kept unless another action is better by more than ``slack``; -1 is no action yet. ``change`` counts the
-    rows whose action is new.
+    ``current`` is kept unless another action is better by more than ``slack``; -1 is no action yet. ``change`` counts
+    the rows whose action is new.
     """
     best, own = np.empty(q.shape[0]), np.empty(q.shape[0])
     action = np.empty(q.shape[0], np.int64)

@@ -1,4 +1,4 @@
-r"""Sweeps over the transitions of an MDP: advantages of every pair at a value, policy chains, exact to twice the precision.
+r"""Sweeps over the transitions of an MDP: advantages of every pair, policy chains, twice the precision.
 
 A value is ``m + v``; its advantages are ``r - (1 - gamma) m + gamma P v - v``, so that what all states share (``m``) is
 never rounded against what sets them apart (``v``). ``shift`` is ``(1 - gamma) m``. The extended sweeps take
@@ -8,7 +8,6 @@ of itself, however large the value. They divide by the sums of the rows, which a
 
 from __future__ import annotations
 
-
 import numba
 import numpy as np
 from numba import types
@@ -16,8 +15,8 @@ from numba.extending import intrinsic
 
 __all__ = [
     "dense_advantages",
-    "dense_greedy",
     "dense_advantages_extended",
+    "dense_greedy",
     "mix_dense",
     "sparse_advantages",
     "sparse_advantages_extended",

@@ -2,7 +2,7 @@ r"""Average reward: gain and bias by policy iteration.
 
 The gain of a policy is ``g = P* r``, its bias ``h = (I - P + P*)^{-1} (r - g)`` with ``P* h = 0``, ``P*`` the limiting
 matrix of its chain: per closed class the stationary law, from transient states the chance of ending there. Policies are
-improved on the gain, ``max_a P_a g``, and where that ties on the bias, ``max_a r_a + P_a h`` (Howard's multichain policy
+improved on the gain, ``max_a P_a g``, and where that ties on the bias, ``max_a r_a + P_a h`` (multichain policy
 iteration; Puterman 1994, 9.2). With ``beta > 0`` the optimality equation is ``g + h = T h``, ``T`` the soft backup, and
 the reference has to lead to one closed class, whose states every policy of finite KL then shares.
 

@@ -104,7 +104,7 @@ class Chain:
         return x
 
     def reaching(self, target: np.ndarray) -> np.ndarray:
-        """``(S,)`` boolean: states from which the chain can get into ``target`` (only those in it if nothing counts)."""
+        """``(S,)`` boolean: from where the chain can get into ``target`` (only from inside if nothing counts)."""
         reached = target
         for _ in range(self.states if self.discount > 0 else 0):
             more = reached | (self.product(reached.astype(float)) > 0)
@@ -116,10 +116,7 @@ class Chain:
     def visits(self, start: np.ndarray) -> np.ndarray:
         """``(1 - discount) (I - discount P^T)^{-1} start``, non-negative, summing to 1."""
         rest = 1.0 - self.discount
-        if self._factorise():
-            x = self._solve(rest * start, transposed=True)
-        else:
-            x = self._power(start)
+        x = self._solve(rest * start, transposed=True) if self._factorise() else self._power(start)
         x = np.maximum(x, 0.0)
         return np.asarray(x / x.sum())
 
@@ -143,10 +140,7 @@ class Chain:
         """
         x, left = self._iterate(rhs, target, 0 if exact and self._factors is not None else self._patience())
         if _spread(left) > target:
-            if self._factorise():
-                x = x + self._solve(left)
-            else:
-                x = x + self._krylov(left, target)
+            x = x + (self._solve(left) if self._factorise() else self._krylov(left, target))
             left = rhs - (x - self.discount * self.product(x))
         return np.asarray(x + left.min() / (1.0 - self.discount))
 

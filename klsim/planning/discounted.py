@@ -1,21 +1,21 @@
 r"""The soft Bellman equation of a discounted problem: policy (Newton) iteration with a certificate.
 
-**Iteration.** With ``pi`` optimal at ``V``, the step ``V + (I - gamma P_pi)^{-1} (TV - V)`` is policy iteration, and Newton's
-method for the soft equation. From a ``V <= TV`` (a low constant to begin with, systems solved from below) it rises to the
-optimum, at least as fast as value iteration and in the end quadratically, whatever the residual does on the way. A step
-that neither lowers the residual nor keeps ``V <= TV`` was solved badly: the first such one turns to twice the precision,
-three in a row are followed by a backup.
+**Iteration.** With ``pi`` optimal at ``V``, ``V + (I - gamma P_pi)^{-1} (TV - V)`` is a step of policy iteration, and of
+Newton's method for the soft equation. From a ``V <= TV`` (a low constant to begin with, systems solved from below) it
+rises to the optimum, at least as fast as value iteration and in the end quadratically, whatever the residual does on the
+way. A step that neither lowers the residual nor keeps ``V <= TV`` was solved badly: the first one turns to twice the
+precision, three in a row are followed by a backup.
 
-**Certificate.** ``T`` is monotone and ``T(V + c) = TV + gamma c``: the optimum lies between ``V + min(TV - V)/(1 - gamma)``
-and ``V + max(TV - V)/(1 - gamma)``. The value returned is the middle of what that says of ``TV``; its bound is half
+**Certificate.** ``T`` is monotone and ``T(V + c) = TV + gamma c``: the optimum lies between ``V + min(TV - V)/(1-gamma)``
+and ``V + max(TV - V)/(1-gamma)``. The value returned is the middle of what that says of ``TV``; its bound is half
 the width and the rounding of the residual.
 
-**Rounding.** The problem is scaled by a power of two so that rewards are of size 1. The value is a constant plus a rest,
-``m + v``. Where plain arithmetic cannot certify what is asked for, ``v = hi + lo`` and the residual is computed in twice
-the precision (`klsim.kernels.sweeps`), systems staying plain: iterative refinement. Ties are then seen as such too.
+**Rounding.** The problem is scaled by a power of two so that rewards are of size 1. The value is a constant plus a
+rest, ``m + v``. Where plain arithmetic cannot certify what is asked for, ``v = hi + lo`` and the residual is computed in
+twice the precision (`klsim.kernels.sweeps`), systems staying plain: iterative refinement. Ties are then seen as such.
 
-Sources: Puterman, Markov Decision Processes (1994), 6.4-6.6; MacQueen (1966), bounds; Geist, Scherrer & Pietquin (2019),
-regularised MDPs; Ogita, Rump & Oishi (2005), sums.
+Sources: Puterman, Markov Decision Processes (1994), 6.4-6.6; MacQueen (1966), bounds; Geist, Scherrer & Pietquin
+(2019), regularised MDPs; Ogita, Rump & Oishi (2005), sums.
 """
 
 from __future__ import annotations
@@ -92,14 +92,15 @@ class SoftBellman:
         exact = (1 - Fraction(self.discount)) * Fraction(value.constant)
         shift = float(exact)
         if extended:
-            kernel = sweeps.sparse_advantages_extended if csr else sweeps.dense_advantages_extended
+            kernel: Any = sweeps.sparse_advantages_extended if csr else sweeps.dense_advantages_extended
             low = float(exact - Fraction(shift))
             return np.asarray(kernel(*arrays, self.reward, self.discount, shift, low, value.high, value.low))
         v = value.high + value.low
         if not v.any():
             return self.reward - shift
         if csr:
-            return np.asarray(sweeps.sparse_advantages(*arrays, self.reward, self.discount, shift, v))
+            kernel = sweeps.sparse_advantages
+            return np.asarray(kernel(*arrays, self.reward, self.discount, shift, v))
         future = self.transition.reshape(-1, self.states) @ v
         out = future.reshape(self.states, self.actions)
         out *= self.discount
@@ -195,6 +196,7 @@ class _Iteration:
             assert advantage is not None
             residual, *self.greedy, own, self.changed = greedy_rows(advantage, bellman.ref, self.action, 2 * self.noise)
         else:
+            assert advantage is not None
             residual, log_policy = own, *self.greedy = soft_backup(advantage, bellman.ref, bellman.beta)
         self.noise = bellman.rounding(value, advantage, residual, log_policy, self.extended)
         bounds = float(residual.min()), float(residual.max())
@@ -214,7 +216,7 @@ class _Iteration:
         rise = (1 - bellman.discount) * (value.constant - self.seen.constant)
         self.clock += bellman.discount * float(moved.max()) - rise + 4 * self.noise
         self.seen = value
-        kernel = sweeps.sparse_greedy if bellman.csr else sweeps.dense_greedy
+        kernel: Any = sweeps.sparse_greedy if bellman.csr else sweeps.dense_greedy
         v, shift = value.high + value.low, (1 - bellman.discount) * value.constant
         own = (bellman.reward, bellman.discount, shift, v, bellman.ref)
         return kernel(*bellman.arrays, *own, self.action, 2 * self.noise, self.keys, self.clock)

@@ -36,7 +36,7 @@ class Evaluation:
     state_value: Any = None
 
 
-def _policy(log_policy: Any, shape: tuple[int, ...], actions: np.ndarray) -> np.ndarray:
+def _policy(log_policy: Any, shape: tuple[int, ...], actions: Any) -> np.ndarray:
     if log_policy is None:
         raise TypeError("log_policy: is required")
     return reference(log_policy, shape, actions, "log_policy")

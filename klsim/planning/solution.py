@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch, wraps
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -60,7 +60,20 @@ class AverageSolution:
     reason: str
 
 
-def by_problem(function: Callable[..., Any]) -> Any:
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Dispatched(Protocol):
+    """A function of a problem, with an implementation a type."""
+
+    def __call__(self, problem: Any, *args: Any, **options: Any) -> Any: ...
+
+    def register(self, function: F) -> F:
+        """The implementation for the type that annotates its first argument."""
+        ...
+
+
+def by_problem(function: Callable[..., Any]) -> Dispatched:
     """`functools.singledispatch` on ``problem``, which may also be given by keyword."""
     dispatcher = singledispatch(function)
 
@@ -70,7 +83,7 @@ def by_problem(function: Callable[..., Any]) -> Any:
 
     call.register = dispatcher.register  # type: ignore[attr-defined]
     call.dispatch = dispatcher.dispatch  # type: ignore[attr-defined]
-    return call
+    return cast("Dispatched", call)
 
 
 def soft_backup(q: np.ndarray, log_ref: np.ndarray, beta: float, slack: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -131,12 +131,12 @@ class TabularMDP:
         """The finite-horizon problem of a Gymnasium toy-text environment.
 
         Args:
-            env: with a transition table ``env.unwrapped.P``. Termination leads to an absorbing state of reward 0 that is
+            env: with a transition table ``env.unwrapped.P``. Termination leads to an absorbing state of reward 0,
                 added as the last one. horizon: decisions before truncation; None takes the environment's time limit.
             sparse: keep the transitions sparse.
 
         Raises:
-            TypeError: ``env`` has no transition table. ValueError: no horizon is given and the environment has no limit.
+            TypeError: ``env`` has no transition table. ValueError: no horizon given, and no time limit.
         """
         table = read_table(env)
         limit = table.limit if horizon is None else horizon
@@ -239,8 +239,8 @@ class DiscountedMDP:
     def from_gymnasium(cls, env: Any, discount: float, *, sparse: bool = False) -> DiscountedMDP:
         """The discounted problem of a Gymnasium toy-text environment.
 
-        Termination leads to an absorbing state of reward 0, added as the last one. Truncation by a time limit is no part
-        of it: a discounted value goes on past the limit (`TabularMDP.from_gymnasium` has the limit as its horizon).
+        Termination leads to an absorbing state of reward 0, added as the last one. Truncation by a time limit is no
+        part of it: a discounted value goes on past the limit (`TabularMDP.from_gymnasium` has the limit as its horizon).
 
         Args:
             env: with a transition table ``env.unwrapped.P``. discount: in [0, 1). sparse: keep the transitions sparse.

@@ -118,7 +118,7 @@ def test_scaling_rewards_and_beta_scales_the_value(scale):
 
 def test_values_that_overflow_are_refused():
     problem = DiscountedMDP(np.ones((1, 1, 1)), [[1e308]], 0.99, [1.0])
-    with pytest.raises(ValueError, match="reward: values of size .* overflow"):
+    with pytest.raises(ValueError, match=r"reward: values of size .* overflow"):
         solve(problem)
 
 

@@ -120,14 +120,13 @@ def test_a_million_states():
 )
 @pytest.mark.parametrize("kind", ["discounted", "average", "finite"])
 def test_bad_sparse_transitions_are_named(transition, message, kind):
-    reward, initial = np.zeros((2, 2)), [0.5, 0.5]
+    make = {
+        "discounted": lambda reward, initial: DiscountedMDP(transition, reward, 0.9, initial),
+        "average": lambda reward, initial: AverageMDP(transition, reward, initial),
+        "finite": lambda reward, initial: TabularMDP(transition, reward, initial, 3),
+    }
     with pytest.raises(ValueError, match=message):
-        if kind == "discounted":
-            DiscountedMDP(transition, reward, 0.9, initial)
-        elif kind == "average":
-            AverageMDP(transition, reward, initial)
-        else:
-            TabularMDP(transition, reward, initial, 3)
+        make[kind](np.zeros((2, 2)), [0.5, 0.5])
 
 
 def test_what_a_float32_matrix_rounds():
