@@ -8,6 +8,8 @@ of itself, however large the value. They divide by the sums of the rows, which a
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from numba import types
@@ -27,13 +29,16 @@ __all__ = [
 
 
 @intrinsic
-def _fma(typing_context, x, y, z):
+def _fused(typing_context, x, y, z):
     """``x y + z`` rounded once."""
 
     def generate(context, builder, signature, arguments):
         return builder.fma(*arguments)
 
     return types.float64(types.float64, types.float64, types.float64), generate
+
+
+_fma: Any = _fused
 
 
 @numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"})

@@ -66,7 +66,8 @@ class Chain:
     """A transition matrix ``(S, S)``, dense or CSR, and ``I - discount P`` with its factors."""
 
     def __init__(self, matrix: Any, discount: float) -> None:
-        self.matrix, self.discount, self._factors = matrix, discount, None
+        self.matrix, self.discount = matrix, discount
+        self._factors: Any = None
         self.states = matrix.shape[0]
         self.sparse = bool(sparse.issparse(matrix))
 
@@ -193,7 +194,7 @@ class Chain:
     def _solve(self, rhs: np.ndarray, *, transposed: bool = False) -> np.ndarray:
         if not self.sparse:
             return np.asarray(linalg.lu_solve(self._factors, rhs, trans=int(transposed), check_finite=False))
-        factors, order = self._factors  # type: ignore[misc]
+        factors, order = self._factors
         trans = "T" if transposed else "N"
         if order is None:
             return np.asarray(factors.solve(rhs, trans=trans))

@@ -1,18 +1,18 @@
 r"""The soft Bellman equation of a discounted problem: policy (Newton) iteration with a certificate.
 
-**Iteration.** With ``pi`` optimal at ``V``, ``V + (I - gamma P_pi)^{-1} (TV - V)`` is a step of policy iteration, and of
+**Iteration.** With ``pi`` optimal at ``V``, ``V + (I - gamma P_pi)^{-1} (TV - V)`` is policy iteration, and a step of
 Newton's method for the soft equation. From a ``V <= TV`` (a low constant to begin with, systems solved from below) it
-rises to the optimum, at least as fast as value iteration and in the end quadratically, whatever the residual does on the
-way. A step that neither lowers the residual nor keeps ``V <= TV`` was solved badly: the first one turns to twice the
+rises to the optimum, at least as fast as value iteration and in the end quadratically, whatever the residual does.
+A step that neither lowers the residual nor keeps ``V <= TV`` was solved badly: the first one turns to twice the
 precision, three in a row are followed by a backup.
 
-**Certificate.** ``T`` is monotone and ``T(V + c) = TV + gamma c``: the optimum lies between ``V + min(TV - V)/(1-gamma)``
+**Certificate.** ``T`` is monotone and ``T(V + c) = TV + gamma c``: the optimum lies between ``V + min(TV-V)/(1-gamma)``
 and ``V + max(TV - V)/(1-gamma)``. The value returned is the middle of what that says of ``TV``; its bound is half
 the width and the rounding of the residual.
 
 **Rounding.** The problem is scaled by a power of two so that rewards are of size 1. The value is a constant plus a
-rest, ``m + v``. Where plain arithmetic cannot certify what is asked for, ``v = hi + lo`` and the residual is computed in
-twice the precision (`klsim.kernels.sweeps`), systems staying plain: iterative refinement. Ties are then seen as such.
+rest, ``m + v``. Where plain arithmetic cannot certify what is asked for, ``v = hi + lo`` and the residual is computed
+in twice the precision (`klsim.kernels.sweeps`), systems staying plain: iterative refinement. Ties are then seen.
 
 Sources: Puterman, Markov Decision Processes (1994), 6.4-6.6; MacQueen (1966), bounds; Geist, Scherrer & Pietquin
 (2019), regularised MDPs; Ogita, Rump & Oishi (2005), sums.

@@ -40,7 +40,7 @@ def _is_sparse(value: Any) -> bool:
 
 def _sparse(value: Any, states: int, actions: int, name: str = "transition") -> sparse.csr_array:
     if is_successors(value):
-        return successor_rows(name, *value, states, actions)
+        return successor_rows(name, value[0], value[1], states, actions)
     return sparse_rows(name, value, states, actions)
 
 
@@ -240,7 +240,7 @@ class DiscountedMDP:
         """The discounted problem of a Gymnasium toy-text environment.
 
         Termination leads to an absorbing state of reward 0, added as the last one. Truncation by a time limit is no
-        part of it: a discounted value goes on past the limit (`TabularMDP.from_gymnasium` has the limit as its horizon).
+        part of it: a discounted value goes on past the limit (`TabularMDP.from_gymnasium` has it as its horizon).
 
         Args:
             env: with a transition table ``env.unwrapped.P``. discount: in [0, 1). sparse: keep the transitions sparse.
