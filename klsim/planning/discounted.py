@@ -252,7 +252,7 @@ class _Iteration:
         self.asked = float(np.abs(rhs).max())
         wanted = 0.3 * self.goal(at) * self.rest
         if not settled:
-            share = 1e-2 if self.chain.sparse or bellman.beta == 0 else 1e-4
+            share = (3e-1 if self.chain.sparse else 1e-2) if bellman.beta == 0 else 1e-4
             wanted = max(wanted, share * at.width) if bellman.states > 100 else 0.0
         delta = self.chain.correction(rhs, max(wanted, 0.1 * at.noise if not self.extended else 0.0), exact=exact)
         if not np.isfinite(delta).all():
