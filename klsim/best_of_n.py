@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
+from klsim._stable import PHI, polynomial
 from klsim.distributions import _quiet, to_numpy
-from klsim.divergences import _PHI, GENERATORS, _polynomial, divergence_of
+from klsim.divergences import GENERATORS, divergence_of
 
 __all__ = [
     "RewardLaw",
@@ -127,7 +128,7 @@ def kl_upper_bound(n: Array | None = None, *, log_n: Array | None = None) -> Arr
     """``log N - (N - 1)/N``: the KL for continuous rewards, an upper bound for all (2401.01879, Thm 3.1)."""
     xp, x = _log_count(n, log_n)
     near = xp.abs(x) <= 0.5
-    close = _polynomial(-xp.where(near, x, xp.zeros_like(x)), _PHI)
+    close = polynomial(-xp.where(near, x, xp.zeros_like(x)), PHI)
     return xp.where(near, close, x + xp.expm1(-x))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
-from klsim.divergences import _PHI, _polynomial
+from klsim._stable import PHI, polynomial
 
 __all__ = [
     "SupportChange",
@@ -59,7 +59,7 @@ def k3(log_ratio: Array) -> Array:
     xp, x = _log_ratio(log_ratio)
     with np.errstate(over="ignore", invalid="ignore"):
         near = xp.abs(x) <= 0.5
-        close = _polynomial(-xp.where(near, x, xp.zeros_like(x)), _PHI)
+        close = polynomial(-xp.where(near, x, xp.zeros_like(x)), PHI)
         return xp.where(near, close, xp.where(xp.isinf(x), xp.abs(x), xp.expm1(-x) + x))
 
 
