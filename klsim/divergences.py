@@ -208,7 +208,9 @@ class _JS(Generator):
         return xp.where(far, -2 * drop - xp.log1p(xp.exp(-log_top)), inside)
 
     def slope(self, xp: Any, log_t: Array) -> Array:
-        return 0.5 * (math.log(2.0) - xp.logaddexp(0 * log_t, -log_t))
+        small = log_t < -30.0
+        near = xp.log1p(xp.expm1(-xp.where(small, xp.zeros_like(log_t), log_t)) / 2)
+        return -0.5 * xp.where(small, -log_t - math.log(2.0), near)
 
 
 class _Chi2(Generator):
@@ -445,7 +447,7 @@ def tv(log_p: Array, log_q: Array) -> Array:
 def renyi(log_p: Array, log_q: Array, alpha: float) -> Array:
     r"""Rényi divergence ``D_alpha(p‖q) = log(sum p^alpha q^(1-alpha)) / (alpha - 1)`` for ``alpha >= 0``.
 
-    ``alpha = 1`` is KL, ``alpha = inf`` is ``log max p/q``, ``alpha = 0`` is ``-log q(supp p)``.
+    ``alpha = 1`` is KL, ``alpha = inf`` is ``log max p/q``, ``alpha = 0`` is ``-log q(supp p)``. Any finite order.
     For ``alpha >= 1`` it is ``inf`` where ``q`` misses support of ``p``; for smaller orders if the
     supports do not meet.
 
@@ -465,10 +467,11 @@ def renyi(log_p: Array, log_q: Array, alpha: float) -> Array:
         return xp.max(xp.where(no_q & ~no_p, infinite, ratio), axis=-1)
     found = _renyi_of(xp, p, q, no_p | no_q, alpha)
     # sum p^alpha q^(1-alpha) - 1, without cancellation: what one of the two misses counts linearly
-    shift = xp.sum(xp.where(no_p | no_q, zero, power_gap(xp, p, q, alpha)), axis=-1)
+    large = q + alpha * (p - q) > 1.0  # a term above e: they are not near each other, and it may overflow
+    shift = xp.sum(power_gap(xp, xp.where(large, zero, p), xp.where(large, zero, q), alpha), axis=-1)
     shift = shift + (alpha - 1.0) * xp.sum(xp.where(no_p & ~no_q, xp.exp(log_q), zero), axis=-1)
     shift = shift - alpha * xp.sum(xp.where(no_q & ~no_p, xp.exp(log_p), zero), axis=-1)
-    near = xp.abs(shift) < 0.5
+    near = (xp.abs(shift) < 0.5) & ~xp.any(large, axis=-1)
     found = xp.where(near, xp.log1p(xp.where(near, shift, xp.zeros_like(shift))) / (alpha - 1.0), found)
     if alpha > 1:
         found = xp.where(xp.any(no_q & ~no_p, axis=-1), infinite[..., 0], found)
