@@ -52,7 +52,10 @@ def power_gap(xp: Any, log_p: Array, log_q: Array, a: float) -> Array:
     near = xp.abs(x) <= 0.5 / size
     # sum_k (a^k - a) x^k/k! = a (a-1) x^2 sum_k (1 + a + ... + a^(k-2)) x^(k-2)/k!, in powers of y = size x
     y = size * xp.where(near, x, xp.zeros_like(x))
-    sums = [sum((a / size) ** j * (1.0 / size) ** (k - 2 - j) for j in range(k - 1)) / math.factorial(k) for k in range(2, 17)]
+    sums = [
+        sum((a / size) ** j * (1.0 / size) ** (k - 2 - j) for j in range(k - 1)) / math.factorial(k)
+        for k in range(2, 17)
+    ]
     close = xp.exp(log_q) * (a / size * ((a - 1.0) / size)) * polynomial(y, tuple(sums))
     # t^a - 1 - a (t-1) by t^a - 1 (a near 0) or by t (t^(a-1) - 1) (a near 1)
     base, c = (log_q, a) if a < 0.5 else (log_p, a - 1.0)

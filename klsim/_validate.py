@@ -41,6 +41,7 @@ __all__ = [
     "positive",
     "probability",
     "real",
+    "representable",
     "same_last_axis",
     "sequence",
     "unit_interval",
@@ -237,6 +238,14 @@ def positive(name: str, xp: Any, x: Array) -> Array:
     """``x`` finite and > 0."""
     _refuse(xp, name, x, ~(xp.isfinite(x) & (x > 0)), "must be finite and > 0")
     return x
+
+
+def representable(name: str, xp: Any, *results: Array) -> None:
+    """Refuse ``name`` if a result overflowed (is not finite)."""
+    for x in results:
+        index = first_true(xp, ~xp.isfinite(x))
+        if index is not None:
+            fail(name, "is too large: a result overflows", index=index)
 
 
 def budgets(name: str, xp: Any, x: Array) -> Array:

@@ -110,13 +110,7 @@ def variance(log_p: Array, values: Array) -> Array:
     _validate.finite("values", xp, values)
     mean = _expectation(xp, log_p, values)
     found = _expectation(xp, log_p, (values - mean[..., None]) ** 2)
-    return _no_overflow(xp, "values", found)
-
-
-def _no_overflow(xp: Any, name: str, found: Array) -> Array:
-    index = _validate.first_true(xp, ~xp.isfinite(found))
-    if index is not None:
-        _validate.fail(name, "is too large: the result overflows", index=index)
+    _validate.representable("values", xp, found)
     return found
 
 
@@ -196,9 +190,7 @@ def log_partition(log_ref: Array, reward: Array, beta: Array) -> Array:
     xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
     _validate.positive("beta", xp, beta[..., 0])
     found = log_partition_of(xp, log_ref, reward, beta)[..., 0]
-    index = _validate.first_true(xp, ~xp.isfinite(found))
-    if index is not None:
-        _validate.fail("reward", "is too large for this beta: log Z overflows", index=index)
+    _validate.representable("reward", xp, found)
     return found
 
 

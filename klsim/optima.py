@@ -58,8 +58,8 @@ class Optimum:
         reward: ``E_pi[r]``.
         kl: ``KL(pi‖ref)`` in nats, whatever the regulariser.
         beta: the coefficient; for a constraint the multiplier ``d reward / d budget`` (0 if slack).
-        gap: upper bound on what any policy could gain over ``log_policy``; for `kl_regularized` the rounding between ``beta log Z`` and ``reward - beta kl``; for a
-            constraint ``beta * |kl - budget|``. Reward units.
+        gap: upper bound on what any policy could gain over ``log_policy``; for `kl_regularized` the rounding
+            between ``beta log Z`` and ``reward - beta kl``; for a constraint ``beta * |kl - budget|``. Reward units.
         converged: whether the gap is at rounding level for every element of the batch.
         reason: in words, why the solver stopped.
     """
@@ -123,15 +123,8 @@ def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     expected = _expectation(xp, log_policy, reward + xp.zeros_like(log_policy))
     scale = beta[..., 0] + xp.zeros_like(value)
     gap = xp.abs(value - (expected - scale * divergence))
-    _no_overflow(xp, value, expected, gap)
+    _validate.representable("reward", xp, value, expected, gap)
     return Optimum(log_policy, value, expected, divergence, scale, gap, True, "closed form")
-
-
-def _no_overflow(xp: Any, *fields: Array) -> None:
-    for x in fields:
-        index = _validate.first_true(xp, ~xp.isfinite(x))
-        if index is not None:
-            _validate.fail("reward", "is too large for this problem: the optimum's value overflows", index=index)
 
 
 def _rows(log_ref: Array, reward: Array, **scalars: Array) -> tuple[np.ndarray, ...]:
@@ -304,7 +297,7 @@ def _f_regularized(
         value = best[:, 0] - b * np.sum(np.exp(log_p) * np.minimum(drop, 1.0), axis=-1)
     expected = np.sum(pi * np.where(np.isfinite(log_p), r, 0.0), axis=-1)
     gap, rounding = _duality_gap(log_p, log_ratio, short, b, generator)
-    _no_overflow(np, value, expected, gap)
+    _validate.representable(names[0], np, value, expected, gap)
     values = (value, expected, _kl_of_ratio(np, log_p, log_ratio), b, gap)
     stuck, wide = int((~found).sum()), int((gap > rounding).sum())
     reason = f"the root finder stopped early on {stuck} of {b.size} problems" if stuck else "dual root found"
@@ -437,7 +430,7 @@ def _duality_gap(
     """``(gap, its rounding)``: what any policy could gain over ``pi``, by the tangent of the convex cost at ``pi``.
 
     With the marginal cost ``c_a = shortfall + beta f'(pi/ref)`` no policy gains more than ``E_pi[c] - min c``
-    (the Frank-Wolfe gap): it does not know how ``pi`` was found. TV has a kink; there the dual is ``E_ref[min(s, beta)]``.
+    (the Frank-Wolfe gap): it does not know how ``pi`` was found. TV has a kink; its dual is ``E_ref[min(s, beta)]``.
     """
     alive = np.isfinite(log_p)
     pi = np.where(alive, np.exp(log_p + log_ratio), 0.0)
