@@ -1,0 +1,33 @@
+"""Perron vectors, and their limit at large tilts: the best cycle of a weighted graph."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["best_cycle", "perron_vector"]
+
+
+def best_cycle(weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """``(largest mean weight of a cycle, best weight of a walk from each state to that cycle)``, less the mean a step.
+
+    Karp's theorem for the mean, then all pairs of best walks; ``-inf`` is no transition.
+    """
+    states = len(weight)
+    longest = np.zeros((states + 1, states))
+    for k in range(states):
+        longest[k + 1] = np.max(longest[k][:, None] + weight, axis=0)
+    lengths = states - np.arange(states)
+    rate = float(np.max(np.min((longest[-1] - longest[:-1]) / lengths[:, None], axis=0)))
+    walks = weight - rate
+    for k in range(states):
+        walks = np.maximum(walks, walks[:, k, None] + walks[None, k, :])
+    centre = int(np.argmax(np.diag(walks)))
+    best = walks[:, centre].copy()
+    best[centre] = 0.0
+    return rate, best
+
+
+def perron_vector(matrix: np.ndarray) -> np.ndarray:
+    """The non-negative eigenvector of the largest eigenvalue."""
+    values, vectors = np.linalg.eig(matrix)
+    return np.asarray(np.abs(vectors[:, np.argmax(values.real)].real))
