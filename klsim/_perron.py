@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-__all__ = ["best_cycle", "perron_vector"]
+__all__ = ["best_cycle", "perron_vector", "small_log_ratio"]
 
 
 def best_cycle(weight: np.ndarray) -> tuple[float, np.ndarray]:
@@ -31,3 +33,22 @@ def perron_vector(matrix: np.ndarray) -> np.ndarray:
     """The non-negative eigenvector of the largest eigenvalue."""
     values, vectors = np.linalg.eig(matrix)
     return np.asarray(np.abs(vectors[:, np.argmax(values.real)].real))
+
+
+def small_log_ratio(transition: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """``log`` of the tilted transitions over the chain's own for small exponents, with relative accuracy.
+
+    The right Perron vector ``1 + h`` solves ``(I - P + 1 pi) h = E (1 + h) - (root - 1)(1 + h)`` with
+    ``E = P (e^x - 1)``, ``x`` centred: a fixed point that contracts by about the size of x.
+    """
+    stationary = perron_vector(transition.T)
+    stationary = stationary / stationary.sum()
+    exponent = exponent - float(stationary @ (transition * exponent).sum(axis=1))
+    gained = transition * np.expm1(exponent)
+    system = np.eye(len(stationary)) - transition + stationary[None, :]
+    h, extra = np.zeros(len(stationary)), 0.0
+    for _ in range(60):
+        moved = gained @ (1.0 + h)
+        extra = float(stationary @ moved)  # root - 1
+        h = np.linalg.solve(system, moved - extra * (1.0 + h))
+    return np.asarray(exponent + np.log1p(h)[None, :] - np.log1p(h)[:, None] - math.log1p(extra))

@@ -48,6 +48,18 @@ __all__ = [
 Array = Any
 
 
+def _ratios(t: Array) -> tuple[Any, Array]:
+    xp, t = _validate.arrays(t=t)
+    return xp, _validate.budgets("t", xp, t)
+
+
+def _slopes(y: Array) -> tuple[Any, Array]:
+    xp, y = _validate.arrays(y=y)
+    if bool(xp.any(xp.isnan(y))):
+        _validate.fail("y", "must not be NaN")
+    return xp, y
+
+
 @dataclass(frozen=True)
 class Generator(ABC):
     """A convex ``f`` on ``t >= 0`` with ``f(1) = f'(1) = 0``.
@@ -101,7 +113,9 @@ class Generator(ABC):
             t = xp.maximum(self.inverse_derivative(y), lower)
             finite = xp.isfinite(t)
             t = xp.where(finite, t, xp.ones_like(t))
-            return xp.where(finite, t * y - self.value(t), self._conjugate_at_recession(xp, y))
+            found = t * y - self.value(t)
+            found = xp.where(xp.isnan(found), xp.full_like(found, math.inf), found)  # inf - inf: it overflows
+            return xp.where(finite, found, self._conjugate_at_recession(xp, y))
 
     def _conjugate_at_recession(self, xp: Any, y: Array) -> Array:
         return xp.full_like(y, math.inf)
@@ -133,12 +147,12 @@ class Generator(ABC):
 
 class _KL(Generator):
     def derivative(self, t: Array) -> Array:
-        xp, t = _validate.arrays(t=t)
+        xp, t = _ratios(t)
         with np.errstate(all="ignore"):
             return xp.log(t)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         with np.errstate(all="ignore"):
             return xp.exp(y)
 
@@ -154,12 +168,12 @@ class _KL(Generator):
 
 class _ForwardKL(Generator):
     def derivative(self, t: Array) -> Array:
-        _, t = _validate.arrays(t=t)
+        t = _ratios(t)[1]
         with np.errstate(all="ignore"):
             return 1.0 - 1.0 / t
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         below = y < 1.0
         return xp.where(below, 1.0 / xp.where(below, 1.0 - y, xp.ones_like(y)), xp.full_like(y, math.inf))
 
@@ -175,12 +189,12 @@ class _ForwardKL(Generator):
 
 class _JS(Generator):
     def derivative(self, t: Array) -> Array:
-        xp, t = _validate.arrays(t=t)
+        xp, t = _ratios(t)
         with np.errstate(all="ignore"):
-            return 0.5 * (xp.log(2.0 * t) - xp.log1p(t))
+            return self.slope(xp, xp.log(t))
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         below = y < self.recession
         rest = -xp.expm1(2.0 * (xp.where(below, y, xp.zeros_like(y)) - self.recession))
         with np.errstate(all="ignore"):
@@ -215,11 +229,11 @@ class _JS(Generator):
 
 class _Chi2(Generator):
     def derivative(self, t: Array) -> Array:
-        _, t = _validate.arrays(t=t)
+        t = _ratios(t)[1]
         return 2.0 * (t - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         return xp.where(y > -2.0, 1.0 + y / 2.0, xp.zeros_like(y))
 
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
@@ -242,12 +256,12 @@ class _Chi2(Generator):
 
 class _Hellinger(Generator):
     def derivative(self, t: Array) -> Array:
-        _, t = _validate.arrays(t=t)
+        t = _ratios(t)[1]
         with np.errstate(all="ignore"):
             return 0.5 * (1.0 - 1.0 / t**0.5)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         below = y < 0.5
         return xp.where(below, xp.where(below, 1.0 - 2.0 * y, xp.ones_like(y)) ** -2.0, xp.full_like(y, math.inf))
 
@@ -266,12 +280,12 @@ class _Hellinger(Generator):
 class _TV(Generator):
     def derivative(self, t: Array) -> Array:
         """A subgradient: -1/2 below 1, 0 at 1, 1/2 above."""
-        xp, t = _validate.arrays(t=t)
+        xp, t = _ratios(t)
         return 0.5 * xp.sign(t - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
         """One maximiser of ``t y - f(t)``: 0 below -1/2, 1 on [-1/2, 1/2], ``inf`` above 1/2."""
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         inside = xp.where(y < -0.5, xp.zeros_like(y), xp.ones_like(y))
         return xp.where(y > 0.5, xp.full_like(y, math.inf), inside)
 
@@ -311,12 +325,12 @@ class Alpha(Generator):
             object.__setattr__(self, name, value)
 
     def derivative(self, t: Array) -> Array:
-        xp, t = _validate.arrays(t=t)
+        xp, t = _ratios(t)
         with np.errstate(all="ignore"):
             return xp.expm1((self.order - 1.0) * xp.log(t)) / (self.order - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         base = 1.0 + (self.order - 1.0) * y
         inside = xp.exp(xp.log(xp.where(base > 0, base, xp.ones_like(base))) / (self.order - 1.0))
         return xp.where(base > 0, inside, xp.full_like(y, 0.0 if self.order > 1 else math.inf))
@@ -358,11 +372,7 @@ GENERATORS: dict[str, Generator] = {
 
 
 def as_generator(generator: Generator | str) -> Generator:
-    """A generator by object or by name.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """A generator by object or by name; ValueError for an unknown name."""
     if isinstance(generator, Generator):
         return generator
     return GENERATORS[_validate.one_of("generator", generator, tuple(GENERATORS))]

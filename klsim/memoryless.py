@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from klsim import _validate, optima
-from klsim._perron import best_cycle, perron_vector
+from klsim._perron import best_cycle, perron_vector, small_log_ratio
 from klsim.best_of_n import RewardLaw
 from klsim.distributions import _quiet, condition, expectation, log_partition, tilt, to_numpy, variance
-from klsim.divergences import kl
+from klsim.divergences import GENERATORS, divergence_of_ratio, kl
 
 __all__ = ["AlignedSource", "MarkovSource", "MemorylessSource", "law_kl", "tilt_law"]
 
@@ -433,6 +433,13 @@ class MarkovSource:
 
     def _kl_rate(self, alpha: float) -> float:
         """``a Lam'(a) - Lam(a)``: the mean KL of the tilted transitions to the chain's own."""
+        if abs(alpha) * float(np.ptp(self.reward)) <= 0.1:
+            with np.errstate(divide="ignore"):
+                log_p = np.log(self.transition)
+            ratio = small_log_ratio(self.transition, alpha * self.reward)
+            stationary = perron_vector((self.transition * np.exp(ratio)).T)
+            cost = divergence_of_ratio(np, log_p, ratio, GENERATORS["kl"])
+            return float(stationary @ cost / stationary.sum())
         _, tilted, stationary, _ = self._tilted(alpha)
         with np.errstate(divide="ignore"):
             return float(stationary @ kl(np.log(tilted), np.log(self.transition)))
@@ -445,7 +452,7 @@ class MarkovSource:
         """
         from scipy.optimize import brentq
 
-        delta = _validate.real("delta", delta, low=0.0, open_low=True)
+        delta = _validate.real("delta", delta, low=1e-300)
         span = float(np.ptp(self.reward[self.transition > 0]))
         high = 1.0
         while span > 0 and high < 1e9 and self._kl_rate(high / span) < delta:
@@ -453,7 +460,7 @@ class MarkovSource:
         if span == 0 or high >= 1e9:
             _validate.fail("delta", "is at or above the limit that tilts can spend", delta)
         low = high
-        while self._kl_rate(low / span) > delta and low > 1e-150:
+        while self._kl_rate(low / span) > delta and low > 1e-160:
             low /= 2
         root = brentq(lambda a: self._kl_rate(a / span) - delta, low, high, xtol=1e-300, rtol=8.9e-16)
         return float(root) / span

@@ -34,12 +34,10 @@ from klsim.problems import (
     Bandit,
     DiscountedMDP,
     LinearMDP,
-    MaskedDiffusionLM,
     PromptBandit,
     TabularMDP,
     TokenTree,
     sample_transitions,
-    token_tree,
 )
 from klsim.problems.masked_diffusion import from_joint
 
@@ -54,20 +52,7 @@ PACKAGES_LEFT_OUT = {
     "testing": "assertions for other test suites; its own tests",
     "kernels": "trust their input by design: no door",
 }
-LEFT_OUT = {
-    name: "its doors are rewritten together with the planning module"
-    for name in (
-        "planning.effective_horizon.effective_horizon", "planning.effective_horizon.greedy_actions",
-        "planning.effective_horizon.qvi_iterates", "planning.effective_horizon.reachable", "planning.evaluation.evaluate",
-        "planning.evaluation.occupancy", "planning.evaluation.rollouts", "planning.robust.pessimistic_values",
-        "planning.robust.robust_values", "planning.robust.worst_case_regression", "planning.solve.solve",
-        "planning.visitation.flow_gap", "planning.visitation.match_visitation", "planning.visitation.policy_dual",
-        "planning.visitation.visitation_optimum", "planning.visitation.visitation_value",
-        "problems.tabular_mdp.DiscountedMDP", "problems.tabular_mdp.TabularMDP", "problems.tabular_mdp.sticky_actions",
-        "problems.transitions.Transitions", "problems.transitions.Transitions.counts",
-        "problems.transitions.sample_transitions",
-    )
-}  # fmt: skip
+LEFT_OUT = dict.fromkeys(("planning.effective_horizon.effective_horizon", "planning.effective_horizon.greedy_actions", "planning.effective_horizon.qvi_iterates", "planning.effective_horizon.reachable", "planning.evaluation.evaluate", "planning.evaluation.occupancy", "planning.evaluation.rollouts", "planning.robust.pessimistic_values", "planning.robust.robust_values", "planning.robust.worst_case_regression", "planning.solve.solve", "planning.visitation.flow_gap", "planning.visitation.match_visitation", "planning.visitation.policy_dual", "planning.visitation.visitation_optimum", "planning.visitation.visitation_value", "problems.tabular_mdp.DiscountedMDP", "problems.tabular_mdp.TabularMDP", "problems.tabular_mdp.sticky_actions", "problems.transitions.Transitions", "problems.transitions.Transitions.counts", "problems.transitions.sample_transitions"), "its doors are rewritten together with the planning module")  # fmt: skip
 """Shrinks: a name leaves this table when its door is done."""
 SECONDS = 60  # no call of this size may take as long
 
@@ -85,7 +70,7 @@ def is_record(kind: type) -> bool:
     return dataclasses.is_dataclass(kind) and not hasattr(kind, "__post_init__") and kind is not Alpha
 
 
-def targets() -> dict[str, Callable[..., Any]]:
+def targets(*, left_out: bool = False) -> dict[str, Callable[..., Any]]:
     """Name -> callable: public functions, constructors that check, and public methods of the instances below."""
     out: dict[str, Callable[..., Any]] = {}
     for module in public_modules():
@@ -94,9 +79,9 @@ def targets() -> dict[str, Callable[..., Any]]:
             thing = getattr(module, name)
             if getattr(thing, "__module__", None) != module.__name__:
                 continue  # defined, and found, elsewhere
-            if inspect.isfunction(thing):
-                out[f"{short}.{name}"] = thing
-            elif inspect.isclass(thing) and not inspect.isabstract(thing) and not is_record(thing):
+            if inspect.isfunction(thing) or (
+                inspect.isclass(thing) and not inspect.isabstract(thing) and not is_record(thing)
+            ):
                 out[f"{short}.{name}"] = thing
     for instance in INSTANCES:
         kind = type(instance)
@@ -104,7 +89,7 @@ def targets() -> dict[str, Callable[..., Any]]:
             interior = inspect.isfunction(member) and "xp" in inspect.signature(member).parameters  # of validated input
             if not name.startswith("_") and inspect.isfunction(member) and not interior:
                 out[f"{kind.__module__.removeprefix('klsim.')}.{kind.__name__}.{name}"] = getattr(instance, name)
-    return {name: call for name, call in sorted(out.items()) if name not in LEFT_OUT}
+    return {name: call for name, call in sorted(out.items()) if left_out or name not in LEFT_OUT}
 
 
 def _log(*weights: float) -> np.ndarray:
@@ -209,7 +194,18 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "sequence": (np.array([0, 1]),), "policies": (np.zeros((2, 2), int),), "elbo": (np.zeros((2, 3)),),
     "old_elbo": (np.zeros((2, 3)),), "gradient": (np.zeros(3),), "log_other": (_log(1, 1, 1),),
 }  # fmt: skip
-SMALL = {"steps", "record", "batch_size", "runs", "samples", "max_batches", "seeds", "rollouts", "external"}
+SMALL = {
+    "steps",
+    "record",
+    "batch_size",
+    "runs",
+    "samples",
+    "max_batches",
+    "seeds",
+    "rollouts",
+    "external",
+    "group_size",
+}
 
 
 def _absurd() -> tuple[Any, ...]:
@@ -251,7 +247,7 @@ def arguments_for(call: Callable[..., Any], rng: np.random.Generator) -> dict[st
     for name, parameter in inspect.signature(call).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if parameter.default is parameter.empty or rng.random() < 0.4:
+        if parameter.default is parameter.empty or name in SMALL or rng.random() < 0.4:
             out[name] = value_for(name, parameter, rng)
     return out
 
@@ -327,6 +323,11 @@ def _fields(call: Callable[..., Any]) -> list[str]:
 
 def _shown(arguments: dict[str, Any]) -> str:
     return ", ".join(f"{key}={repr(value)[:120]}" for key, value in arguments.items())
+
+
+def shown_call(name: str, call: Callable[..., Any], seed: int) -> str:
+    """The arguments of one call."""
+    return _shown(arguments_for(call, np.random.default_rng([seed, *name.encode()])))
 
 
 def replay(name: str, seed: int) -> str | None:

@@ -315,14 +315,14 @@ class _Batches:
         )
 
 
-def _as_problem(problem: Any) -> TreeProblem:
+def _as_problem(problem: Any, name: str = "problem") -> TreeProblem:
     """A `TreeProblem`, made of prompts if that is what was given."""
     if isinstance(problem, TreeProblem):
         return problem
     try:
         return TreeProblem(problem)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"problem: must be a TreeProblem or prompts ({error})") from None
+        raise type(error)(f"{name}: must be a TreeProblem or prompts ({error})") from None
 
 
 def _scalar(returned: Any) -> torch.Tensor:
@@ -625,7 +625,7 @@ def explain(
     terms = _validate.sequence("terms", terms, of=str)
     if not problems or len(gradients) != len(problems) or not terms:
         raise ValueError(f"gradients: needs one for each problem, got {len(gradients)} for {len(problems)}; and a term")
-    made = [_as_problem(p) for p in problems]
+    made = [_as_problem(p, "problems") for p in problems]
     gradients = [_validate.numpy_arrays(gradients=g)[0] for g in gradients]
     for g, p in zip(gradients, made):
         if g.size != p.tables["policy"].size:

@@ -19,7 +19,7 @@ from array_api_compat import array_namespace
 
 from klsim import _validate
 
-__all__ = ["Loss", "TokenBatch", "detach", "of_batch", "takes_batch"]
+__all__ = ["Loss", "TokenBatch", "detach"]
 
 Array = Any
 Loss = tuple[Array, dict[str, Array]]
