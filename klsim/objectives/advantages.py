@@ -229,7 +229,11 @@ def prompt_weights(estimator: Baseline, success: Any, group_size: int) -> np.nda
         rewards = (np.arange(group_size) < np.array(counts)[:, None]).astype(float).ravel()
         score = rewards / p[group] - (1 - rewards) / (1 - p[group])
         chance = float(np.prod(binom.pmf(counts, group_size, p)))
-        out += chance * np.bincount(group, estimator(rewards, group) * score) / len(group)
+        try:
+            advantage = np.asarray(estimator(rewards, group))
+        except ValueError as error:
+            raise ValueError(f"estimator: refuses groups of group_size = {group_size} ({error})") from None
+        out += chance * np.bincount(group, advantage * score) / len(group)
     return out
 
 

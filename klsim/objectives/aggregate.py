@@ -42,7 +42,9 @@ def _token_sums(values: Array, mask: Array) -> tuple[Any, Array, Array]:
 
 def _number(xp: Any, result: Array) -> Array:
     if bool(xp.isnan(result)):
-        raise ValueError("values: the mean is not a number (it holds NaN, infinities of both signs, or mask no token)")
+        raise ValueError(
+            "values: their mean over the batch is not a number (NaN, inf of both signs, a mask without tokens)"
+        )
     return result
 
 

@@ -204,8 +204,10 @@ def dapo(
     Source: Yu et al. (2025); ``tricks-or-traps`` C5-C7.
     """
     xp = batch.xp
-    if lengths_cap is not None and len(_validate.sequence("lengths_cap", lengths_cap)) != 2:
-        _validate.fail("lengths_cap", "must be (max_length, buffer)")
+    if lengths_cap is not None:
+        cap = [_validate.integer("lengths_cap", x, low=1) for x in _validate.sequence("lengths_cap", lengths_cap)]
+        if len(cap) != 2 or cap[1] > cap[0]:
+            _validate.fail("lengths_cap", f"must be (max_length, buffer) with buffer <= max_length, got {cap}")
     if batch.advantages is None and lengths_cap is not None:
         rewards = batch.total_rewards() + overlong_penalty(xp.sum(batch.weights, axis=-1), *lengths_cap)
         batch = batch.replace(rewards=rewards)
