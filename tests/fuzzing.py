@@ -179,7 +179,7 @@ BY_NAME: dict[str, tuple[Any, ...]] = {
     "scale": ("none", "std", objectives.group_std), "credit": ("token", "to_go", "sequence", "target"),
     "optimiser": ("adamw", "sgd", learning.SGD(0.1), learning.Adam(0.1)), "counts": (np.array([1, 0, 2]), np.array([2, 2, 2])),
     "name": ("reward", "entropy", "reverse_kl", "js@0(teacher, frozen)", "length"), "terms": (("reward",), ["entropy", "reward"]),
-    "objective": (OBJECTIVES["grpo"] if "grpo" in OBJECTIVES else next(iter(OBJECTIVES.values())),),
+    "objective": (min(OBJECTIVES.values(), key=lambda o: (not o.optimum, o.where != "one token", o.group_size, o.prompts)),),
     "loss": (objectives.grpo, objectives.reinforce), "answer": ((0, 1), [1, 1]), "rule": ("random", "entropy", (1, 0)),
     "prefix": ((), (0,), (1,)), "aggregate": (objectives.token_mean, objectives.sequence_mean),
     "optimizer": (learning.SGD(0.1),), "gradients": ([np.zeros((2, 2))],), "policy": (np.zeros((2, 2), int),),
