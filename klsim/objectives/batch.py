@@ -8,9 +8,11 @@ only. Positions outside ``mask`` never count, whatever they hold.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -25,6 +27,40 @@ Loss = tuple[Array, dict[str, Array]]
 
 _TOKEN = ("log_probs", "old_log_probs", "ref_log_probs", "teacher_log_probs")
 _VOCAB = ("vocab_log_probs", "old_vocab_log_probs", "ref_vocab_log_probs", "teacher_vocab_log_probs")
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_CALLED = ("aggregate", "ratio")  # options that are functions
+
+
+def takes_batch(function: Function) -> Function:
+    """The door of a function of a `TokenBatch`: its kind, options that are functions, and a loss that is a number."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **options: Any) -> Any:
+        given = [*args, options.get("batch")]
+        batch = next((x for x in given if isinstance(x, TokenBatch)), None)
+        if batch is None:
+            _validate.instance("batch", given[0], TokenBatch)
+        for name in _CALLED:
+            if name in options and not callable(options[name]):
+                raise TypeError(f"{name}: must be a function, got {type(options[name]).__name__}")
+        result = function(*args, **options)
+        loss = result[0] if isinstance(result, tuple) else None
+        if loss is not None and getattr(loss, "shape", None) == () and bool(loss != loss):
+            raise ValueError("batch: the loss is not a number (its rewards or log-ratios overflow)")
+        return result
+
+    return wrapper  # type: ignore[return-value]
+
+
+def of_batch(name: str, value: Array, batch: TokenBatch) -> Array:
+    """``value`` as real numbers of the kind of the batch: ``[B]``, ``[B, 1]`` or ``[B, T]``."""
+    _, like, x = _validate.arrays(log_probs=batch.log_probs, **{name: value})
+    rows, columns = like.shape
+    if tuple(x.shape) not in ((rows,), (rows, 1), (rows, columns)):
+        _validate.fail(name, f"must have shape [{rows}] or [{rows}, {columns}], got {list(x.shape)}")
+    return x
 
 
 def detach(x: Array) -> Array:
@@ -73,6 +109,8 @@ class TokenBatch:
     def __post_init__(self) -> None:
         given = {n: getattr(self, n) for n in (*_TOKEN, *_VOCAB, "rewards", "advantages")}
         xp, *arrays = _validate.arrays(**{n: x for n, x in given.items() if x is not None})
+        if str(arrays[0].dtype).rpartition(".")[2] in ("float16", "bfloat16"):
+            arrays = [xp.astype(x, xp.float32) for x in arrays]  # losses are computed in float32 at least
         floats = dict(zip((n for n, x in given.items() if x is not None), arrays))
         log_probs = floats["log_probs"]
         if log_probs.ndim != 2 or 0 in log_probs.shape:

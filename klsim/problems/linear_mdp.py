@@ -39,8 +39,8 @@ class LinearMDP:
     def __post_init__(self) -> None:
         features, factors = probabilities("features", self.features), probabilities("factors", self.factors)
         initial = probabilities("initial", self.initial)
-        _, theta = _validate.arrays(theta=self.theta)
-        theta = np.asarray(_validate.finite("theta", np, np.asarray(theta)))
+        (theta,) = _validate.numpy_arrays(theta=self.theta)
+        _validate.finite("theta", np, theta)
         if features.ndim != 3 or initial.ndim != 1 or theta.ndim != 2:
             _validate.fail("features", "must be (S, A, d) beside factors (H, d, S), theta (H, d), initial (S,)")
         states, _, latent = features.shape

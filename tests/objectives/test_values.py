@@ -203,7 +203,7 @@ def test_off_policy():
     assert np.isclose(loss, -((2 + 0.5) / 2 * -1 + released) / 2)
     prefixed = o.after_prefix(batch(), np.array([1, 0]))
     assert prefixed.mask.tolist() == [[False, True], [True, False]]
-    with pytest.raises(ValueError, match=r"mask\[1\]: this response has no token"):
+    with pytest.raises(ValueError, match=r"prefix\[1\] = 1.0: leaves no token of this response"):
         o.after_prefix(batch(), np.array([1, 1]))
     with pytest.raises(ValueError, match=r"prefix\[0\] = -1"):
         o.after_prefix(batch(), np.array([-1, 0]))
