@@ -162,26 +162,22 @@ def _tilt_block(log_ref, reward, beta, log_policy, out, buffers):
 
 
 @numba.njit(cache=True, parallel=True)
-def tilt_rows(log_ref, reward, beta):
-    """``(fine, log_policy, out)`` of rows ``(n, A)``, ``beta (n,)``: value, reward, KL and gap are ``out (4, n)``."""
+def _tilt_rows(log_ref, reward, beta, log_policy, out):
     n, size = log_ref.shape
     step = max(_BLOCK // size, 1)
     blocks = (n + step - 1) // step
-    log_policy, out = np.empty((n, size)), np.empty((4, n))
     fine = np.empty(blocks, np.bool_)
     for b in numba.prange(blocks):
         buffers = np.empty((4, step * size))
         at = slice(b * step, min((b + 1) * step, n))
         fine[b] = _tilt_block(log_ref[at], reward[at], beta[at], log_policy[at], out[:, at], buffers)
-    return fine.all(), log_policy, out
+    return fine.all()
 
 
 @numba.njit(cache=True, parallel=True)
-def tilt_long_row(log_ref, reward, beta):
-    """As `tilt_rows` for one row ``(A,)`` in pieces: ``(fine, log_policy (A,), out (4,))``."""
+def _tilt_long_row(log_ref, reward, beta, log_policy, out):
     size = log_ref.size
     pieces = (size + _PIECE - 1) // _PIECE
-    log_policy, out = np.empty(size), np.empty(4)
     tops, bottoms, fine = np.empty(pieces), np.empty(pieces), np.empty(pieces, np.bool_)
     for b in numba.prange(pieces):
         at = slice(b * _PIECE, min((b + 1) * _PIECE, size))
@@ -189,7 +185,7 @@ def tilt_long_row(log_ref, reward, beta):
         tops[b], bottoms[b] = _range(log_ref[at], reward[at])
     best, worst = tops.max(), bottoms.min()
     if not (fine.all() and best - worst < _MOST * min(beta, 1.0)):
-        return False, log_policy, out
+        return False
     small = _is_small(best, worst, beta)
     sums = np.empty((3, pieces))
     for b in numba.prange(pieces):
@@ -202,7 +198,7 @@ def tilt_long_row(log_ref, reward, beta):
         sums[0, b], sums[1, b], sums[2, b] = _sums(p, grown, gained)
     log_z = _log_z(_total(sums[0]), _total(sums[1]), _total(sums[2]))
     if math.isnan(log_z):
-        return False, log_policy, out
+        return False
     for b in numba.prange(pieces):
         at = slice(b * _PIECE, min((b + 1) * _PIECE, size))
         buffers = np.empty((4, _PIECE))
@@ -217,4 +213,19 @@ def tilt_long_row(log_ref, reward, beta):
     out[0] = beta * log_z if small else best + beta * log_z
     out[1], out[2] = _total(sums[0]), _total(sums[1])
     out[3] = abs(out[0] - (out[1] - beta * out[2]))
-    return True, log_policy, out
+    return True
+
+
+# results are allocated by NumPy, which asks for large pages: writing fresh memory costs half as much then
+
+
+def tilt_rows(log_ref, reward, beta):
+    """``(fine, log_policy, out)`` of rows ``(n, A)``, ``beta (n,)``: value, reward, KL and gap are ``out (4, n)``."""
+    log_policy, out = np.empty(log_ref.shape), np.empty((4, len(log_ref)))
+    return _tilt_rows(log_ref, reward, beta, log_policy, out), log_policy, out
+
+
+def tilt_long_row(log_ref, reward, beta):
+    """As `tilt_rows` for one row ``(A,)`` in pieces: ``(fine, log_policy (A,), out (4,))``."""
+    log_policy, out = np.empty(log_ref.shape), np.empty(4)
+    return _tilt_long_row(log_ref, reward, beta, log_policy, out), log_policy, out
