@@ -11,7 +11,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
@@ -65,7 +65,7 @@ def _split(x):
     shifted = inside * _LOG2_E + _ROUND
     k = shifted - _ROUND
     r = (inside - k * _LN2_HIGH) - k * _LN2_LOW
-    scale = _from_bits((_bits(shifted) << 52) + 0x3FF0000000000000)
+    scale = _from_bits((_bits(shifted) << 52) + 0x3FF0000000000000)  # type: ignore[call-arg,var-annotated]
     return r, r * r * _tail(r), scale if x > _LOWEST else 0.0
 
 

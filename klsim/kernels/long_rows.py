@@ -227,7 +227,7 @@ def _shares(law, log_class, log_mass, starts, out):
             out[i] = law[c] + (log_mass[i] - log_class[c]) if log_mass[i] > -np.inf else -np.inf
 
 
-def best_of_n_long_row(reward, log_mass, log_n):
+def best_of_n_long_row(reward: np.ndarray, log_mass: np.ndarray, log_n: float) -> np.ndarray:
     """`best_of_n_rows` of one row ``(A,)``; plain Python over kernels.
 
     ``log_mass`` above -650 where it is finite, ``|log_n| < 600``.

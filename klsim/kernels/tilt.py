@@ -219,13 +219,13 @@ def _tilt_long_row(log_ref, reward, beta, log_policy, out):
 # results are allocated by NumPy, which asks for large pages: writing fresh memory costs half as much then
 
 
-def tilt_rows(log_ref, reward, beta):
+def tilt_rows(log_ref: np.ndarray, reward: np.ndarray, beta: np.ndarray) -> tuple[bool, np.ndarray, np.ndarray]:
     """``(fine, log_policy, out)`` of rows ``(n, A)``, ``beta (n,)``: value, reward, KL and gap are ``out (4, n)``."""
     log_policy, out = np.empty(log_ref.shape), np.empty((4, len(log_ref)))
     return _tilt_rows(log_ref, reward, beta, log_policy, out), log_policy, out
 
 
-def tilt_long_row(log_ref, reward, beta):
+def tilt_long_row(log_ref: np.ndarray, reward: np.ndarray, beta: float) -> tuple[bool, np.ndarray, np.ndarray]:
     """As `tilt_rows` for one row ``(A,)`` in pieces: ``(fine, log_policy (A,), out (4,))``."""
     log_policy, out = np.empty(log_ref.shape), np.empty(4)
     return _tilt_long_row(log_ref, reward, beta, log_policy, out), log_policy, out
