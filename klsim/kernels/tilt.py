@@ -13,13 +13,14 @@ import numpy as np
 
 from klsim.kernels.elementary import exp, exp_and_excess, exp_and_expm1
 
-__all__ = ["tilt_long_row", "tilt_rows"]
+__all__ = ["backup_rows", "tilt_long_row", "tilt_rows"]
 
 _BLOCK = 2048  # entries that fit the first cache with their buffers
 _PIECE = 1024  # entries of one plain sum: its rounding is that of 128 additions
 _SLACK = 1.4e-8  # just inside what the door allows probabilities to miss 1 by
 _LEAST = 1e-250
 _MOST = 1e300
+_HUGE = 1e305  # in place of infinity where the compiler may assume that there is none
 
 # sums and maxima in any order, which the compiler chooses once for all numbers of threads
 _ANY_ORDER = {"reassoc", "nnan", "nsz", "contract"}
@@ -216,6 +217,87 @@ def _tilt_long_row(log_ref, reward, beta, log_policy, out):
     return True
 
 
+@numba.njit(cache=True, fastmath=_ANY_ORDER)
+def _narrow_ranges(log_ref, q, size, best, worst):
+    """`_range` of every row, column by column: rows of a few entries are too short to loop over."""
+    best[:], worst[:] = -_HUGE, _HUGE
+    for a in range(size):
+        for i in range(best.size):
+            alive = log_ref[i * size + a] > -np.inf
+            high = q[i * size + a] if alive else -_HUGE
+            low = q[i * size + a] if alive else _HUGE
+            best[i] = high if high > best[i] else best[i]
+            worst[i] = low if low < worst[i] else worst[i]
+
+
+@numba.njit(cache=True)
+def _narrow_exponents(log_ref, q, size, beta, base, x):
+    for a in range(size):
+        for i in range(base.size):
+            k = i * size + a
+            x[k] = (q[k] - base[i]) / beta if log_ref[k] > -np.inf else 0.0
+
+
+@numba.njit(cache=True)
+def _narrow_sums(p, grown, gained, size, sums):
+    sums[:] = 0.0
+    for a in range(size):
+        for i in range(sums.shape[1]):
+            sums[0, i] += p[i * size + a]
+            sums[1, i] += grown[i * size + a]
+            sums[2, i] += gained[i * size + a]
+
+
+@numba.njit(cache=True)
+def _narrow_policies(log_ref, x, size, log_z, log_policy):
+    for a in range(size):
+        for i in range(log_z.size):
+            k = i * size + a
+            log_policy[k] = log_ref[k] + (x[k] - log_z[i])
+
+
+@numba.njit(cache=True)
+def _backup_block(q, log_ref, size, beta, values, log_policy):
+    """Values and policies of rows of ``size`` entries, one after the other; False if one needs the general path."""
+    if _faults(log_ref, q):
+        return False
+    buffers, sums, base = np.empty((4, q.size)), np.empty((3, values.size)), np.empty(values.size)
+    x, p, grown, gained = buffers[0], buffers[1], buffers[2], buffers[3]
+    _narrow_ranges(log_ref, q, size, values, base)
+    for i in range(values.size):
+        best, worst = values[i], base[i]
+        if not 0.0 <= best - worst < _MOST * min(beta, 1.0):  # also a row without support
+            return False
+        base[i] = 0.0 if _is_small(best, worst, beta) else best
+    _narrow_exponents(log_ref, q, size, beta, base, x)
+    _weights(log_ref, x, p, grown, gained)
+    _narrow_sums(p, grown, gained, size, sums)
+    for i in range(values.size):
+        log_z = _log_z(sums[0, i], sums[1, i], sums[2, i])
+        if math.isnan(log_z):
+            return False
+        values[i] = base[i] + beta * log_z
+        sums[0, i] = log_z
+    _narrow_policies(log_ref, x, size, sums[0], log_policy)
+    return True
+
+
+@numba.njit(cache=True, parallel=True)
+def _backup_narrow_rows(q, log_ref, size, beta, values, log_policy):
+    n = values.size
+    step = max(_BLOCK // size, 1)
+    blocks = (n + step - 1) // step
+    fine = np.empty(blocks, np.bool_)
+    for b in numba.prange(blocks):
+        rows = slice(b * step, min((b + 1) * step, n))
+        at = slice(rows.start * size, rows.stop * size)
+        fine[b] = _backup_block(q[at], log_ref[at], size, beta, values[rows], log_policy[at])
+    return fine.all()
+
+
+_NARROW = 16  # actions up to which rows are looped over column by column
+
+
 # results are allocated by NumPy, which asks for large pages: writing fresh memory costs half as much then
 
 
@@ -229,3 +311,13 @@ def tilt_long_row(log_ref: np.ndarray, reward: np.ndarray, beta: float) -> tuple
     """As `tilt_rows` for one row ``(A,)`` in pieces: ``(fine, log_policy (A,), out (4,))``."""
     log_policy, out = np.empty(log_ref.shape), np.empty(4)
     return _tilt_long_row(log_ref, reward, beta, log_policy, out), log_policy, out
+
+
+def backup_rows(q: np.ndarray, log_ref: np.ndarray, beta: float) -> tuple[bool, np.ndarray, np.ndarray]:
+    """``(fine, values (n,), log_policy (n, A))`` of the soft backup of rows ``(n, A)``, checks included."""
+    if q.shape[1] > _NARROW:
+        fine, log_policy, out = tilt_rows(log_ref, q, np.full(len(q), beta))
+        return fine, out[0], log_policy
+    values, log_policy = np.empty(len(q)), np.empty(q.shape)
+    flat = (a.reshape(-1) for a in (q, log_ref))
+    return _backup_narrow_rows(*flat, q.shape[1], beta, values, log_policy.reshape(-1)), values, log_policy

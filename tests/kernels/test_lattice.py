@@ -25,7 +25,12 @@ def exact_logs(weights, steps, m, places):
 
 @pytest.mark.parametrize(
     ("weights", "steps", "m"),
-    [([5, 3, 2], [0, 1, 3], 2048), ([1, 998, 1], [0, 1, 2], 3000), ([900, 90, 10], [0, 1, 7], 1500), ([1, 1], [0, 1], 4000)],
+    [
+        ([5, 3, 2], [0, 1, 3], 2048),
+        ([1, 998, 1], [0, 1, 2], 3000),
+        ([900, 90, 10], [0, 1, 7], 1500),
+        ([1, 1], [0, 1], 4000),
+    ],
 )
 def test_windows(weights, steps, m):
     log_p, real_steps = np.log(np.array(weights) / sum(weights)), np.array(steps, dtype=float)

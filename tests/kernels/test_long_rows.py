@@ -30,7 +30,15 @@ def test_sorting():
     rng = np.random.default_rng(0)
     for size in (1, 5, 100_000):
         u = rng.random(size)
-        for x in (u, np.round(4 * u), np.zeros(size), np.sort(u), -np.sort(u), 1 / (u - 0.5), np.where(u < 0.9, 0.0, u)):
+        for x in (
+            u,
+            np.round(4 * u),
+            np.zeros(size),
+            np.sort(u),
+            -np.sort(u),
+            1 / (u - 0.5),
+            np.where(u < 0.9, 0.0, u),
+        ):
             values, order = of_any_number_of_threads(lambda x=x: sorted_with_order(x))
             np.testing.assert_array_equal(values, np.sort(x))
             np.testing.assert_array_equal(gather(x, order), values)

@@ -10,7 +10,8 @@ import pytest
 from klsim import optima
 from klsim.distributions import log_normalize
 from klsim.kernels import elementary
-from klsim.kernels.tilt import tilt_long_row, tilt_rows
+from klsim.kernels.backups import soft_backup_rows
+from klsim.kernels.tilt import backup_rows, tilt_long_row, tilt_rows
 
 
 @numba.njit
@@ -27,7 +28,9 @@ def test_exponentials_within_two_units_in_the_last_place():
     rng = np.random.default_rng(0)
     near = 10.0 ** rng.uniform(-20, 0, 300)
     half = 0.5 * np.log(2) + np.linspace(-1e-15, 1e-15, 11)
-    x = np.concatenate([rng.uniform(-700, 700, 600), rng.uniform(-1, 1, 600), near, -near, half, -half, 3 * half, [0.0]])
+    x = np.concatenate(
+        [rng.uniform(-700, 700, 600), rng.uniform(-1, 1, 600), near, -near, half, -half, 3 * half, [0.0]]
+    )
     out = apply(x)
     with mpmath.workdps(60):
         for value, column in zip(x, out.T):
@@ -103,7 +106,11 @@ def test_public_optimum_is_the_same_on_both_paths(shape, beta, monkeypatch):
 
 def test_batches_broadcast_as_on_the_general_path(monkeypatch):
     rng = np.random.default_rng(3)
-    log_ref, reward, beta = log_normalize(rng.standard_normal((7, 1, 900))), rng.standard_normal(900), rng.random((1, 5))
+    log_ref, reward, beta = (
+        log_normalize(rng.standard_normal((7, 1, 900))),
+        rng.standard_normal(900),
+        rng.random((1, 5)),
+    )
     fast = optima.kl_regularized(log_ref, reward, beta + 0.1)
     monkeypatch.setattr(optima, "_LARGE", 10**12)
     general = optima.kl_regularized(log_ref, reward, beta + 0.1)
@@ -143,3 +150,21 @@ def test_same_bytes_for_any_number_of_threads():
     finally:
         numba.set_num_threads(before)
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16, 40])
+@pytest.mark.parametrize("beta", [1e-3, 0.5, 1e4])
+def test_backups_are_those_of_single_rows(size, beta):
+    rng = np.random.default_rng(5)
+    log_ref, q = rng.standard_normal((3000, size)), rng.standard_normal((3000, size))
+    log_ref[::7, 1:] = -np.inf
+    log_ref = log_normalize(log_ref)
+    fine, values, log_policy = backup_rows(q, log_ref, beta)
+    assert fine
+    plain_values, plain_policy = soft_backup_rows(q, log_ref, beta)
+    np.testing.assert_allclose(values, plain_values, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(log_policy, plain_policy, rtol=1e-12, atol=1e-13)
+    for bad in (np.nan, np.inf, 1.0, -1.0):
+        wrong = log_ref.copy()
+        wrong[2999, 0] = bad if not np.isfinite(bad) else wrong[2999, 0] + bad
+        assert not backup_rows(q, wrong, beta)[0]
