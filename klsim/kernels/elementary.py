@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
@@ -59,7 +58,7 @@ def _tail(r):
 
 @numba.njit(cache=True, fastmath=_FUSED)
 def _split(x):
-    """``(r, tail, scale)`` with ``e^x = scale·(1 + r + tail)``, ``|r| <= 0.35``; ``scale`` is 0 below -707 and for NaN."""
+    """``(r, tail, scale)`` with ``e^x = scale·(1 + r + tail)``, ``|r| <= 0.35``; ``scale`` 0 below -707 or if NaN."""
     inside = x if x > _LOWEST else _LOWEST
     inside = inside if inside < _HIGHEST else _HIGHEST
     shifted = inside * _LOG2_E + _ROUND

@@ -23,8 +23,8 @@ _SMALL = -45.0  # log of what does not count beside 1
 def edge_by_recurrence(p, deficits, m, reach):
     """``log P(total deficit = k)``, ``k = 0 … reach``, in O(letters · reach); ``p[0]`` has deficit 0, the others more.
 
-    From ``Q' P = m P' Q`` for ``Q = P^m``: ``q_k = sum_s p_s ((m + 1) s - k) q_(k-s) / (k p_0)``. All terms are positive
-    for ``reach < (m + 1) min s``, which the caller sees to: the relative error grows by a few roundings a letter.
+    From ``Q' P = m P' Q`` for ``Q = P^m``: ``q_k = sum_s p_s ((m + 1) s - k) q_(k-s) / (k p_0)``. All terms are
+    positive for ``reach < (m + 1) min s``, which the caller sees to: the relative error is a few roundings a letter.
     """
     out, q = np.full(reach + 1, -np.inf), np.zeros(reach + 1)
     longest = deficits.max()
@@ -104,8 +104,8 @@ def plan_windows(log_p, steps, m, first, last, width):
         alpha = _strength(log_p, steps, min(at + 0.95 * width * spread, last) / m, alpha, weights)
         end, mean, variance, divergence = _tilt(log_p, steps, alpha, weights)
         spread = math.sqrt(m * variance)
-        centre = m * end + int(round(m * mean))
-        stop = max(min(int(math.floor(centre + width * spread)), last), at)
+        centre = m * end + round(m * mean)
+        stop = max(min(math.floor(centre + width * spread), last), at)
         size = 64
         while size < 16 * spread + 64:
             size *= 2

@@ -89,7 +89,7 @@ def _log1m(t):
 
 @numba.njit(cache=True, fastmath={"contract"})
 def _log_ratio_of_hit(share, z):
-    """``log((1 - e^-z)/(n share))`` with ``z = -n log(1 - share)``, for ``share < 1e-3`` and ``z < 0.1``: two series."""
+    """``log((1 - e^-z)/(n share))`` with ``z = -n log(1 - share)``, ``share < 1e-3``, ``z < 0.1``: two series."""
     s, w = share, z * z
     drop = s * (1 / 2 + s * (5 / 24 + s * (1 / 8 + s * (251 / 2880 + s * (19 / 288)))))
     return drop - z / 2 + w * (1 / 24 - w * (1 / 2880 - w * (1 / 181440 - w / 9676800)))

@@ -319,5 +319,5 @@ def backup_rows(q: np.ndarray, log_ref: np.ndarray, beta: float) -> tuple[bool, 
         fine, log_policy, out = tilt_rows(log_ref, q, np.full(len(q), beta))
         return fine, out[0], log_policy
     values, log_policy = np.empty(len(q)), np.empty(q.shape)
-    flat = (a.reshape(-1) for a in (q, log_ref))
-    return _backup_narrow_rows(*flat, q.shape[1], beta, values, log_policy.reshape(-1)), values, log_policy
+    flat_q, flat_ref, flat_policy = q.reshape(-1), log_ref.reshape(-1), log_policy.reshape(-1)
+    return _backup_narrow_rows(flat_q, flat_ref, q.shape[1], beta, values, flat_policy), values, log_policy

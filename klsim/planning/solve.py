@@ -251,8 +251,8 @@ def _tree_solution(problem: TokenTree, beta: float, policies: list[Any], value: 
     """From lists that start at the leaves."""
     scale = max(float(problem.reward.max()), -float(problem.reward.min())) + beta
     rounding = 4 * np.finfo(float).eps * problem.vocab * problem.horizon * scale
-    lists = (tuple(x[::-1]) for x in (policies, value, q))
-    return Solution(*lists, rounding, 0, True, "backward recursion")
+    up = slice(None, None, -1)
+    return Solution(tuple(policies[up]), tuple(value[up]), tuple(q[up]), rounding, 0, True, "backward recursion")
 
 
 _LARGE = 1 << 14  # leaves from which a tree is checked and backed up by one kernel

@@ -37,7 +37,8 @@ def test_windows(weights, steps, m):
     top, reach = m * steps[-1], 64 * steps[-1]
     out = np.full(top + 1, np.nan)
     whole, real = plan_windows(log_p, real_steps, m, reach + 1, top - reach - 1, 3.0)
-    assert whole[0, 0] == reach + 1 and whole[-1, 1] == top - reach
+    assert whole[0, 0] == reach + 1
+    assert whole[-1, 1] == top - reach
     assert (whole[1:, 0] == whole[:-1, 1]).all()
     for size in np.unique(whole[:, 3]):
         own = whole[:, 3] == size
@@ -47,7 +48,8 @@ def test_windows(weights, steps, m):
     want = exact_logs(weights, steps, m, places)
     # rounding of the window 1e-16/1e-3, and some roundings a letter of the tilt's logs
     assert (np.abs(out[places] - want) <= 2e-13 + 1e-14 * np.abs(want)).all()
-    assert np.isnan(out[: reach + 1]).all() and np.isnan(out[top - reach :]).all()
+    assert np.isnan(out[: reach + 1]).all()
+    assert np.isnan(out[top - reach :]).all()
 
 
 @pytest.mark.parametrize(("weights", "steps", "m"), [([2, 3, 5], [0, 2, 3], 900), ([1, 9], [0, 1], 10**6)])

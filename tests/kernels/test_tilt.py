@@ -48,8 +48,11 @@ def test_exponentials_within_two_units_in_the_last_place():
 def test_exponentials_at_the_ends():
     x = np.array([-np.inf, -1e308, -745.0, -707.5, 0.0, np.inf])
     whole, less, _, _, _, term = apply(x[:-1])
-    assert whole[:4].tolist() == [0, 0, 0, 0] and less[:4].tolist() == [-1, -1, -1, -1]
-    assert whole[4] == 1 and less[4] == 0 and term[4] == 0
+    assert whole[:4].tolist() == [0, 0, 0, 0]
+    assert less[:4].tolist() == [-1, -1, -1, -1]
+    assert whole[4] == 1
+    assert less[4] == 0
+    assert term[4] == 0
     assert elementary.exp(np.inf) == elementary.exp(709.0) < np.inf
 
 
@@ -98,7 +101,8 @@ def test_public_optimum_is_the_same_on_both_paths(shape, beta, monkeypatch):
     general = optima.kl_regularized(log_ref, reward, beta)
     for name in ("log_policy", "value", "reward", "kl", "beta"):
         a, b = getattr(fast, name), getattr(general, name)
-        assert a.shape == b.shape and a.dtype == b.dtype
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
     assert fast.gap.max() <= 1e-13 * max(1.0, beta)
     assert fast.converged
@@ -114,7 +118,8 @@ def test_batches_broadcast_as_on_the_general_path(monkeypatch):
     fast = optima.kl_regularized(log_ref, reward, beta + 0.1)
     monkeypatch.setattr(optima, "_LARGE", 10**12)
     general = optima.kl_regularized(log_ref, reward, beta + 0.1)
-    assert fast.log_policy.shape == (7, 5, 900) and fast.kl.shape == (7, 5)
+    assert fast.log_policy.shape == (7, 5, 900)
+    assert fast.kl.shape == (7, 5)
     np.testing.assert_allclose(fast.kl, general.kl, rtol=1e-12)
 
 

@@ -26,7 +26,8 @@ def test_large_trees_as_on_the_general_path(vocab, horizon, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(module, "_LARGE", 10**12)
             general = solve(tree, levels, beta)
-        assert fast.error_bound == general.error_bound and fast.reason == general.reason
+        assert fast.error_bound == general.error_bound
+        assert fast.reason == general.reason
         for name in ("log_policy", "value", "q_value"):
             a, b = getattr(fast, name), getattr(general, name)
             assert [x.shape for x in a] == [x.shape for x in b]
