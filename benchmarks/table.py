@@ -89,7 +89,7 @@ def seconds(call: Callable[[Any], Any], data: Any) -> float:
     return taken
 
 
-def measure(row: Row, budget: float = 6.0, least: int = 5, most: int = 40) -> Measured:
+def measure(row: Row, budget: float = 4.0, least: int = 3, most: int = 40) -> Measured:
     """The difference first (it must be allowed), then alternate runs for about ``budget`` seconds.
 
     Raises:

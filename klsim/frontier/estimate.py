@@ -385,20 +385,30 @@ class _Bootstrap:
         self.seed = int(rng.integers(2**63))
         self.width = float(stats.t.ppf(0.5 + level / 2, blocks - 1)) * math.sqrt(blocks / (blocks - 1))
         self.tail = float(stats.norm.cdf(-self.width))
+        self.weights: list[np.ndarray] = []
 
     def means(self, sums: np.ndarray) -> np.ndarray:
         """Resampled means, ``(resamples, columns)``, of block sums ``(blocks, columns)``; the same draws every time."""
-        rng = np.random.default_rng(self.seed)
         blocks = len(self.sizes)
         columns = np.concatenate([self.sizes[:, None], sums.reshape(blocks, -1)], axis=1)
         out = np.empty((self.resamples, columns.shape[1]))
+        start = 0
+        for weights in self._weights():
+            out[start : start + len(weights)] = weights.astype(np.float64) @ columns
+            start += len(weights)
+        return (out[:, 1:] / out[:, :1]).reshape(self.resamples, *sums.shape[1:])
+
+    def _weights(self) -> list[np.ndarray]:
+        """How often every resample draws every block, in chunks of resamples; drawn once."""
+        rng = np.random.default_rng(self.seed)
+        blocks = len(self.sizes)
         chunk = max(1, 2_000_000 // blocks)
-        for start in range(0, self.resamples, chunk):
+        for start in range(0, 0 if self.weights else self.resamples, chunk):
             rows = min(chunk, self.resamples - start)
             drawn = rng.integers(0, blocks, (rows, blocks)) + blocks * np.arange(rows)[:, None]
-            weights = np.bincount(drawn.ravel(), minlength=rows * blocks).reshape(rows, blocks)
-            out[start : start + rows] = weights.astype(np.float64) @ columns
-        return (out[:, 1:] / out[:, :1]).reshape(self.resamples, *sums.shape[1:])
+            counts = np.bincount(drawn.ravel(), minlength=rows * blocks).reshape(rows, blocks)
+            self.weights.append(counts.astype(np.uint16))  # at most MAX_BLOCKS each
+        return self.weights
 
     def around(self, value: float, resampled: np.ndarray) -> Estimate:
         """BCa; the acceleration is a sixth of the resamples' skewness (of a mean: the data's over ``6 sqrt n``)."""

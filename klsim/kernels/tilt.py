@@ -320,4 +320,6 @@ def backup_rows(q: np.ndarray, log_ref: np.ndarray, beta: float) -> tuple[bool, 
         return fine, out[0], log_policy
     values, log_policy = np.empty(len(q)), np.empty(q.shape)
     flat_q, flat_ref, flat_policy = q.reshape(-1), log_ref.reshape(-1), log_policy.reshape(-1)
-    return _backup_narrow_rows(flat_q, flat_ref, q.shape[1], beta, values, flat_policy), values, log_policy
+    one = q.size <= _BLOCK  # not worth waking threads for
+    backup = _backup_block if one else _backup_narrow_rows
+    return backup(flat_q, flat_ref, q.shape[1], beta, values, flat_policy), values, log_policy
