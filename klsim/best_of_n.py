@@ -46,6 +46,9 @@ __all__ = [
 Array = Any
 
 
+_LONG = 1 << 16  # outcomes from which a row is sorted and summed in pieces, on all threads
+
+
 def _log_count(n: Any, log_n: Any) -> tuple[Any, Array]:
     """``log N`` from exactly one of ``n > 0`` and finite ``log_n``."""
     if (n is None) == (log_n is None):
@@ -60,6 +63,11 @@ def _log_count(n: Any, log_n: Any) -> tuple[Any, Array]:
 def _sorted_rows(log_ref: Array, reward: Array, count: Array | None = None, name: str = "log_ref") -> tuple[Any, ...]:
     """``(log_ref as an array, shape, order, reward rows, log-mass rows, log N rows)``, rows sorted by reward."""
     xp, log_ref, reward = _validate.arrays(**{name: log_ref, "reward": reward})
+    if _is_long(log_ref, reward) and (count is None or np.ndim(count) == 0):
+        found = _long_sorted_row(log_ref, reward)
+        if found is not None:
+            log_n = np.full(1, 0.0 if count is None else float(to_numpy(count)))
+            return log_ref, reward.shape, *found, log_n
     _validate.log_probs(name, xp, log_ref)
     _validate.same_last_axis(**{name: log_ref, "reward": reward})
     _validate.finite("reward", xp, reward)
@@ -78,7 +86,46 @@ def _sorted_rows(log_ref: Array, reward: Array, count: Array | None = None, name
     return log_ref, full, order, *ordered, rows
 
 
+def _is_long(*arrays: Array) -> bool:
+    """One NumPy float64 row so long that the kernels for such rows are worth their first call."""
+    first = arrays[0]
+    return all(isinstance(a, np.ndarray) and a.dtype == np.float64 and a.ndim == 1 and a.shape == first.shape
+               and a.size >= _LONG for a in arrays)  # fmt: skip
+
+
+def _long_sorted_row(log_ref: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, ...] | None:
+    """``(order, reward, log-mass)`` of one long row, ``(1, A)`` each; None where the door has to look at it."""
+    from klsim.kernels.long_rows import is_legal
+    from klsim.kernels.sorting import gather, sorted_with_order
+
+    log_ref, reward = np.ascontiguousarray(log_ref), np.ascontiguousarray(reward)
+    if not is_legal(log_ref, reward):
+        return None
+    values, order = sorted_with_order(reward)
+    return order[None], values[None], np.asarray(gather(log_ref, order))[None]
+
+
+def _law_rows(reward: np.ndarray, log_mass: np.ndarray, log_n: np.ndarray) -> np.ndarray:
+    """Log-law of the best of N of sorted rows."""
+    from klsim.kernels.order_statistics import best_of_n_rows
+
+    if len(reward) == 1 and reward.size >= _LONG:
+        from klsim.kernels.long_rows import best_of_n_long_row
+
+        least = log_mass.min()
+        if least == -np.inf:
+            least = log_mass[np.isfinite(log_mass)].min()
+        # probabilities and powers that sums of probabilities would lose are left to sums of logs
+        if least > -650.0 and abs(log_n[0]) < 600.0:
+            return np.asarray(best_of_n_long_row(reward[0], log_mass[0], log_n[0]))[None]
+    return np.asarray(best_of_n_rows(reward, log_mass, log_n))
+
+
 def _unsort(values: np.ndarray, order: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if len(order) == 1 and order.size >= _LONG:
+        from klsim.kernels.sorting import scatter
+
+        return np.asarray(scatter(values[0], order[0])).reshape(shape)
     out = np.empty_like(values)
     np.put_along_axis(out, order, values, axis=-1)
     return out.reshape(shape)
@@ -90,11 +137,9 @@ def _like(like: Array, values: np.ndarray) -> Array:
 
 def _law(log_ref: Array, reward: Array, n: Any, log_n: Any) -> tuple[Any, ...]:
     """``(log_ref as an array, shape, sorted reward, sorted log ref, sorted log bon, order, log N)``."""
-    from klsim.kernels.order_statistics import best_of_n_rows
-
     _, count = _log_count(n, log_n)
     like, shape, order, r, log_p, rows = _sorted_rows(log_ref, reward, count)
-    return like, shape, r, log_p, best_of_n_rows(r, log_p, rows), order, rows
+    return like, shape, r, log_p, _law_rows(r, log_p, rows), order, rows
 
 
 @_validate.widened

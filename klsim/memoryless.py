@@ -287,6 +287,9 @@ def _lattice(reward: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 _DIRECT = 2e8  # additions that the direct sum may take
+_QUICK = 2e4  # additions that are not worth another way
+_WIDTHS = (3.0, 1.8)  # reach of a window in standard deviations: the second try
+_LEAST = 1e-3  # of the largest probability of a window, to which rounding is relative
 
 
 @_quiet
@@ -294,17 +297,18 @@ def _lattice_log_probs(log_p: np.ndarray, steps: np.ndarray, m: int) -> np.ndarr
     """``log P(sum of m letters = k)`` for ``k = 0 … m * max(steps)``."""
     steps, log_p = _merged_letters(steps, log_p)
     top = m * int(steps[-1])
-    if len(steps) * top * min(m, top / (steps[-1] - steps[-2])) <= _DIRECT:
+    cost = len(steps) * top * min(m, top / (steps[-1] - steps[-2]))
+    if cost <= _QUICK:
         return _edge(log_p, steps, m, top)[::-1]
     reach = min(64 * int(steps[-1]), top)
     out = np.full(top + 1, -np.inf)
     out[top - reach :] = _edge(log_p, steps, m, reach)[::-1]
     out[: reach + 1] = _edge(log_p[::-1], steps[-1] - steps[::-1], m, reach)
-    source = MemorylessSource(log_p, steps.astype(float))
-    done, last = reach + 1, top - reach - 1
-    while done <= last:
-        done = _fill_window(out, source, steps, m, done, last)
-    return out
+    if reach + 1 > top - reach - 1 or any(_fill(out, log_p, steps, m, reach, width) for width in _WIDTHS):
+        return out
+    if cost <= _DIRECT:
+        return _edge(log_p, steps, m, top)[::-1]
+    raise ValueError("reward: its lattice is too sparse for this m (few letters reach each value)")
 
 
 def _merged_letters(steps: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -314,45 +318,30 @@ def _merged_letters(steps: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, n
 
 def _edge(log_p: np.ndarray, steps: np.ndarray, m: int, reach: int) -> np.ndarray:
     """The law at distances ``0 … reach`` below ``m * max(steps)``."""
+    from klsim.kernels.lattice import edge_by_recurrence
     from klsim.kernels.types import edge_law
 
     deficits = np.asarray(steps[-1] - steps[:-1], dtype=np.int64)
+    if reach < (m + 1) * deficits.min() and log_p.min() > -600:
+        return np.asarray(edge_by_recurrence(np.exp(log_p[::-1]), np.append(deficits, 0)[::-1].copy(), m, reach))
     return np.asarray(edge_law(float(log_p[-1]), np.ascontiguousarray(log_p[:-1]), deficits, m, reach))
 
 
-def _fill_window(out: np.ndarray, source: MemorylessSource, steps: np.ndarray, m: int, done: int, last: int) -> int:
-    """Fill ``out[done:]`` as far as one tilt is accurate; returns the next unknown index."""
-    spread = math.sqrt(m * source.variance(source.alpha_for_mean(done / m)))
-    alpha = source.alpha_for_mean(min(done + 1.5 * spread, last) / m)
-    log_tilted = source.tilted(alpha)
-    weights = np.exp(log_tilted)
-    mean = float(weights @ steps)
-    deviation = steps - mean
-    spread = math.sqrt(m * float(weights @ deviation**2))
-    size = 1 << math.ceil(math.log2(24 * spread + 64))
-    first = round(m * mean) - size // 2
-    pmf = _window_pmf(weights, deviation, m, m * mean - first, size)
-    end = max(min(math.floor(m * mean + 2.2 * spread), last), done)
-    k = np.arange(done, end + 1)
-    used = pmf[k - first]
-    if used.min() < 1e-4 * pmf.max():  # rounding is relative to the largest: not accurate here
-        raise ValueError("reward: its lattice is too sparse for this m (few letters reach each value)")
-    cost = m * float(kl(log_tilted, source.log_p))
-    out[k] = np.log(used) - alpha * (k - m * mean) - cost
-    return end + 1
+_TOGETHER = 1 << 20  # entries that are transformed at once
 
 
-def _window_pmf(weights: np.ndarray, deviation: np.ndarray, m: int, offset: float, size: int) -> np.ndarray:
-    """Law of the sum on ``size`` lattice points, its mean at position ``offset``, by Fourier inversion."""
-    frequencies = 2 * np.pi * np.arange(size // 2 + 1) / size
-    angle = np.multiply.outer(frequencies, deviation)
-    small = np.abs(angle) < 0.1
-    cube = np.where(small, angle, 0.0) ** 3
-    sine = np.where(small, cube * (-1 / 6 + angle**2 * (1 / 120 - angle**2 / 5040)), np.sin(angle) - angle)
-    # E e^{i angle} - 1, the linear term being zero by centring
-    shifted = (-2 * np.sin(angle / 2) ** 2 + 1j * sine) @ weights
-    spectrum = np.exp(m * np.log1p(shifted) + 1j * frequencies * offset)
-    return np.asarray(np.fft.irfft(np.conj(spectrum), n=size))
+def _fill(out: np.ndarray, log_p: np.ndarray, steps: np.ndarray, m: int, reach: int, width: float) -> bool:
+    """Fill ``out`` between its ends, window by window; False if some window has values that are too rare."""
+    from klsim.kernels.lattice import patch, plan_windows, spectra
+
+    whole, real = plan_windows(log_p, steps.astype(np.float64), m, reach + 1, len(out) - reach - 2, width)
+    for size in np.unique(whole[:, 3]).tolist():
+        same = np.flatnonzero(whole[:, 3] == size)
+        for some in np.array_split(same, -(-len(same) * size // _TOGETHER)):
+            transforms = spectra(log_p, steps.astype(np.float64), m, real[some, 0], real[some, 1], size)
+            if not patch(np.fft.irfft(transforms, n=size, axis=1), whole[some], real[some], out) >= _LEAST:
+                return False
+    return True
 
 
 @dataclass(frozen=True)

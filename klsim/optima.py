@@ -102,6 +102,36 @@ def _kl_of_ratio(xp: Any, log_ref: Array, log_ratio: Array) -> Array:
     return xp.sum(xp.where(gone, xp.zeros_like(terms), terms), axis=-1)
 
 
+_LARGE = 4096  # entries from which a compiled kernel is worth its first call
+
+
+def _tilt_in_one_go(log_ref: Array, reward: Array, beta: Array) -> Optimum | None:
+    """`kl_regularized` of large NumPy float64 input by a kernel; None where the general path has to look at it."""
+    if not all(isinstance(a, np.ndarray) and a.dtype == np.float64 for a in (log_ref, reward, beta)):
+        return None
+    if not log_ref.ndim or not reward.ndim or log_ref.shape[-1] != reward.shape[-1]:
+        return None
+    size = log_ref.shape[-1]
+    try:
+        full = np.broadcast_shapes(log_ref.shape, reward.shape, (*beta.shape, size))
+    except ValueError:
+        return None
+    if math.prod(full) < _LARGE or not ((beta > 0) & (beta < np.inf)).all():
+        return None
+    from klsim.kernels.tilt import tilt_long_row, tilt_rows
+
+    p, r = (np.ascontiguousarray(np.broadcast_to(a, full)).reshape(-1, size) for a in (log_ref, reward))
+    scale = np.broadcast_to(beta, full[:-1])
+    if len(p) == 1:
+        fine, log_policy, out = tilt_long_row(p[0], r[0], float(scale.reshape(-1)[0]))
+    else:
+        fine, log_policy, out = tilt_rows(p, r, np.ascontiguousarray(scale).reshape(-1))
+    if not fine:
+        return None
+    value, expected, divergence, gap = (np.asarray(out)[k].reshape(full[:-1])[()] for k in range(4))
+    return Optimum(log_policy.reshape(full), value, expected, divergence, scale + 0.0, gap, True, "closed form")
+
+
 @_validate.widened
 @_quiet
 def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
@@ -115,6 +145,10 @@ def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     Raises:
         ValueError: ``beta <= 0``, a reward that is not finite, shapes that do not broadcast.
     """
+    _, log_ref, reward, beta = _validate.arrays(log_ref=log_ref, reward=reward, beta=beta)
+    found = _tilt_in_one_go(log_ref, reward, beta)
+    if found is not None:
+        return found
     xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
     _validate.positive("beta", xp, beta[..., 0])
     log_ratio, value = _tilt(xp, log_ref, reward, beta)

@@ -160,6 +160,9 @@ def _(problem: TokenTree, log_ref: Any = None, beta: float = 1.0, *, regularizer
     beta = _beta(beta)
     _validate.one_of("regularizer", regularizer, ("kl",))
     levels = problem.uniform() if log_ref is None else log_ref
+    found = _large_tree(problem, levels, beta)
+    if found is not None:
+        return found
     _, vocab, ref = check_levels("log_ref", levels, policy=True)
     if vocab != problem.vocab or len(ref) != problem.horizon:
         wanted = f"vocabulary {problem.vocab}, horizon {problem.horizon}"
@@ -176,17 +179,43 @@ def _(problem: TokenTree, log_ref: Any = None, beta: float = 1.0, *, regularizer
         value.append(backed)
         policies.append(log_policy)
         q_values.append(q)
-    scale = float(np.abs(problem.reward).max()) + beta
-    rounding = 4 * np.finfo(float).eps * vocab * problem.horizon * scale
-    return Solution(
-        tuple(policies[::-1]),
-        tuple(value[::-1]),
-        tuple(q_values[::-1]),
-        rounding,
-        0,
-        True,
-        "backward recursion",
-    )
+    return _tree_solution(problem, beta, policies, value, q_values)
+
+
+def _tree_solution(problem: TokenTree, beta: float, policies: list[Any], value: list[Any], q: list[Any]) -> Solution:
+    """From lists that start at the leaves."""
+    scale = max(float(problem.reward.max()), -float(problem.reward.min())) + beta
+    rounding = 4 * np.finfo(float).eps * problem.vocab * problem.horizon * scale
+    up = slice(None, None, -1)
+    return Solution(tuple(policies[up]), tuple(value[up]), tuple(q[up]), rounding, 0, True, "backward recursion")
+
+
+_LARGE = 1 << 14  # leaves from which a tree is checked and backed up by one kernel
+
+
+def _large_tree(problem: TokenTree, levels: Any, beta: float) -> Solution | None:
+    """A large tree of NumPy float64 arrays without ``eos``; None where the general path has to look at it."""
+    reward, vocab = problem.reward, problem.vocab
+    if not beta > 0 or problem.eos is not None or not isinstance(levels, tuple | list):
+        return None
+    arrays = (reward, *levels)
+    if not all(isinstance(a, np.ndarray) and a.dtype == np.float64 and a.flags.c_contiguous for a in arrays):
+        return None
+    shapes = [(vocab ** len(levels),), *((vocab**t, vocab) for t in range(problem.horizon))]
+    if reward.size < _LARGE or [a.shape for a in arrays] != shapes:
+        return None
+    from klsim.kernels.tilt import backup_rows
+
+    value, policies, q_values = [reward], [], []
+    for level in levels[::-1]:
+        q = value[-1].reshape(-1, vocab)
+        fine, backed, log_policy = backup_rows(q, level, beta)
+        if not fine:
+            return None
+        value.append(backed)
+        policies.append(log_policy)
+        q_values.append(q)
+    return _tree_solution(problem, beta, policies, value, q_values)
 
 
 @solve.register
