@@ -14,10 +14,10 @@ Lite PPO               `group_mean`                          `batch_std`
 =====================  ====================================  =========================
 
 Standard deviations are population ones unless a name says ``sample`` (divisor n - 1, as ``torch.std``: TRL, verl and
-OpenRLHF), which differ by the factor ``sqrt(n/(n-1))``, the same for all prompts with groups of one size. Where all rewards agree (spread at the level of rounding) the
-advantage is 0. Expected updates of binary rewards, i.i.d. group of size G (``tricks-or-traps`` C2): the
-group mean alone multiplies ``grad p`` by ``(G-1)/G``; with the group's std the factor is
-`std_weight`, which tends to ``1/sqrt(p(1-p))``.
+OpenRLHF), which differ by the factor ``sqrt(n/(n-1))``, the same for all prompts with groups of one size. Where all
+rewards agree (spread at the level of rounding) the advantage is 0. Expected updates of binary rewards, i.i.d. group
+of size G (``tricks-or-traps`` C2): the group mean alone multiplies ``grad p`` by ``(G-1)/G``; with the group's std
+the factor is `std_weight`, which tends to ``1/sqrt(p(1-p))``.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def batch_sample_std(rewards: Array, group: Array) -> Array:
 def beta_scale(alpha: float, beta: float) -> Scale:
     r"""Density of Beta(alpha, beta) at the group's success rate, as a scale (BNPO's advantages); binary rewards.
 
-    ``(1, 1)`` is no scale, ``(3/2, 3/2)`` is ``8/pi sqrt(p(1-p))``: GRPO up to a constant. The paper re-estimates the two
-    parameters from the batch's success rates at every step; here they are given.
+    ``(1, 1)`` is no scale, ``(3/2, 3/2)`` is ``8/pi sqrt(p(1-p))``: GRPO up to a constant. The paper re-estimates the
+    two parameters from the batch's success rates at every step; here they are given.
 
     Raises:
         ValueError: a parameter < 1 (the density would be infinite at 0 or 1); rewards that are not 0 or 1.

@@ -16,7 +16,7 @@ from klsim.objectives.aggregate import Aggregate, sequence_sum, token_mean
 from klsim.objectives.batch import Loss, TokenBatch, detach
 from klsim.objectives.distillation import returns
 from klsim.objectives.kl import log_ratio
-from klsim.objectives.policy_gradient import Clip, estimated, surrogate
+from klsim.objectives.policy_gradient import Clip, surrogate
 
 __all__ = [
     "gpg",
@@ -58,8 +58,9 @@ def gpg(
 ) -> Loss:
     r"""``-aggregate[ alpha (r - rbar) log pi ]``: REINFORCE with the group mean, no ratio, no clip, no std (GPG).
 
-    One prompt, equal lengths: the gradient is ``-(G-1)/G grad E[r]/T`` (a group without contrast adds nothing and is not
-    made up for); several prompts: each is multiplied by the mean `gpg_factor` given that its own group has contrast.
+    One prompt, equal lengths: the gradient is ``-(G-1)/G grad E[r]/T`` (a group without contrast adds nothing and is
+    not made up for); several prompts: each is multiplied by the mean `gpg_factor` given that its own group has
+    contrast.
 
     Source: Chu et al. (2025), arXiv:2504.02546.
     """
@@ -96,7 +97,7 @@ def opo(batch: TokenBatch, *, aggregate: Aggregate = sequence_sum) -> Loss:
 
 
 def remax(batch: TokenBatch, *, aggregate: Aggregate = sequence_sum) -> Loss:
-    r"""REINFORCE with the greedy response's reward as baseline: rewards to go less ``greedy_rewards``, no ratio (ReMax).
+    r"""REINFORCE with the greedy response's reward as baseline: reward to go less ``greedy_rewards``, no ratio.
 
     The greedy response does not depend on the sampled one: on-policy, summed over tokens, the gradient is
     ``-grad E[r]``, groups of one included.
@@ -115,10 +116,10 @@ def _to_front(batch: TokenBatch, values: Array, order: Array) -> Array:
 def optimal_token_advantages(batch: TokenBatch, *, leave_one_out: bool = False) -> Array:
     r"""``G_it - B_t``, ``[B, T]``, with the optimal token baseline ``B_t = sum_i W_it G_it / sum_i W_it``.
 
-    ``G``: rewards to go; ``W_it = sum_{j <= t} (1 - 2 pi_ij + sum_a pi(a|s_ij)^2)``, the squared norm of the score so far in
-    the logits. t counts a response's own tokens (so neither padding nor holes shift it); the sums run over the responses of
-    the group that have a t-th token, and ``B_t = 0`` where there is only one. ``leave_one_out`` takes the others' sums, which
-    makes the baseline independent of the response.
+    ``G``: rewards to go; ``W_it = sum_{j <= t} (1 - 2 pi_ij + sum_a pi(a|s_ij)^2)``, the squared norm of the score so
+    far in the logits. t counts a response's own tokens (so neither padding nor holes shift it); the sums run over the
+    responses of the group that have a t-th token, and ``B_t = 0`` where there is only one. ``leave_one_out`` takes
+    the others' sums, which makes the baseline independent of the response.
 
     Needs ``old_vocab_log_probs`` or ``vocab_log_probs``.
     """
@@ -152,8 +153,8 @@ def optimal_token_baseline(
 ) -> Loss:
     r"""The token surrogate with `optimal_token_advantages`.
 
-    On-policy, summed: ``-grad E[r]`` with ``leave_one_out``; without it (the paper, verl) the baseline contains the response
-    itself, weighted by its own score norms, and there is no population objective.
+    On-policy, summed: ``-grad E[r]`` with ``leave_one_out``; without it (the paper, verl) the baseline contains the
+    response itself, weighted by its own score norms, and there is no population objective.
 
     Source: Li et al. (2026), arXiv:2602.07078.
     """
@@ -164,7 +165,7 @@ def optimal_token_baseline(
 
 
 def whitened(values: Array, batch: TokenBatch, *, std: Literal["population", "sample"] = "sample") -> Array:
-    """``(v - mean)/std`` over the tokens of the batch, ``[B, T]``; 0 where the spread is rounding, and outside the mask.
+    """``(v - mean)/std`` over the tokens of the batch, ``[B, T]``; 0 if the spread is rounding, and outside the mask.
 
     ``"sample"`` divides the squares by N - 1 (OpenRLHF, verl, TRL).
 

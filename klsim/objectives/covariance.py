@@ -1,7 +1,8 @@
 r"""Entropy kept by treating the few tokens with a large covariance of advantage and log-probability: Clip-Cov, KL-Cov.
 
-To first order a policy-gradient step changes the entropy at a prefix by minus the covariance of ``log pi`` and ``A`` there,
-so tokens with a large ``c_it = (A_it - mean A)(log pi_it - mean log pi)`` (means over the tokens of the batch) take most of it.
+To first order a policy-gradient step changes the entropy at a prefix by minus the covariance of ``log pi`` and ``A``
+there, so tokens with a large ``c_it = (A_it - mean A)(log pi_it - mean log pi)`` (means over the tokens of the batch)
+take most of it.
 
 Source: Cui et al. (2025), arXiv:2505.22617, eq. 10-12.
 """
@@ -28,13 +29,15 @@ def covariance(batch: TokenBatch, advantage: Array) -> Array:
     """``(A - mean A)(log pi - mean log pi)`` of every token, means over the tokens of the batch, ``[B, T]``."""
     xp = batch.xp
     advantage, log_probs = per_token(batch, detach(advantage)), detach(batch.log_probs)
-    return (advantage - token_mean(advantage, batch.mask)) * (log_probs - token_mean(log_probs, batch.mask)) * xp.astype(
-        batch.mask, log_probs.dtype
+    return (
+        (advantage - token_mean(advantage, batch.mask))
+        * (log_probs - token_mean(log_probs, batch.mask))
+        * xp.astype(batch.mask, log_probs.dtype)
     )
 
 
 def _largest(batch: TokenBatch, score: Array, allowed: Array, fraction: float) -> Array:
-    """The ``max(1, floor(fraction N))`` allowed tokens of largest score, N the tokens of the batch; ``[B, T]`` boolean."""
+    """The ``max(1, floor(fraction N))`` allowed tokens of largest score, N tokens in the batch; ``[B, T]`` boolean."""
     xp = batch.xp
     count = max(1, math.floor(fraction * int(xp.sum(xp.astype(batch.mask, xp.int64)))))
     flat = xp.reshape(xp.where(allowed, score, xp.full_like(score, -math.inf)), (-1,))
@@ -45,7 +48,9 @@ def _largest(batch: TokenBatch, score: Array, allowed: Array, fraction: float) -
 def _random(batch: TokenBatch, allowed: Array, fraction: float, rng: np.random.Generator | int) -> Array:
     xp = batch.xp
     noise = _validate.generator(rng).random(tuple(allowed.shape))
-    return _largest(batch, xp.asarray(noise, dtype=batch.log_probs.dtype, device=batch.log_probs.device), allowed, fraction)
+    return _largest(
+        batch, xp.asarray(noise, dtype=batch.log_probs.dtype, device=batch.log_probs.device), allowed, fraction
+    )
 
 
 def _fraction(fraction: float) -> float:
@@ -64,9 +69,9 @@ def clip_cov(
 ) -> Loss:
     r"""PPO's clipped term without the gradient of a fraction of the tokens with covariance inside ``band``.
 
-    ``max(1, floor(fraction N))`` tokens leave, still counted in the denominator; those that PPO's clip already holds are
-    not eligible. ``rng=None`` takes the largest covariances, so that the loss is a function of the batch; with a generator
-    or seed they are drawn uniformly, as in the paper and verl. On-policy biased wherever a token leaves.
+    ``max(1, floor(fraction N))`` tokens leave, still counted in the denominator; those that PPO's clip already holds
+    are not eligible. ``rng=None`` takes the largest covariances, so that the loss is a function of the batch; with a
+    generator or seed they are drawn uniformly, as in the paper and verl. On-policy biased wherever a token leaves.
     """
     fraction = _fraction(fraction)
     lowest, highest = _validate.real("band[0]", band[0]), _validate.real("band[1]", band[1], low=band[0])
@@ -94,9 +99,9 @@ def kl_cov(
 ) -> Loss:
     r"""``-aggregate[ rho A - coefficient |log(pi/old)| 1{top covariance} ]``, nothing clipped.
 
-    ``max(1, floor(fraction N))`` tokens of largest covariance are penalised. At ``pi = old`` the penalty is at its kink and
-    has (sub)gradient 0: the first update after sampling is that of the unclipped surrogate.
-    The paper writes a KL to the old policy; its code and verl take ``|log pi - log old|`` of the sampled token.
+    ``max(1, floor(fraction N))`` tokens of largest covariance are penalised. At ``pi = old`` the penalty is at its
+    kink and has (sub)gradient 0: the first update after sampling is that of the unclipped surrogate. The paper writes
+    a KL to the old policy; its code and verl take ``|log pi - log old|`` of the sampled token.
     """
     fraction = _fraction(fraction)
     coefficient = _validate.real("coefficient", coefficient, low=0.0)

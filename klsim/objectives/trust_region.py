@@ -1,11 +1,12 @@
 r"""Other ways than PPO's clip to stay near the old policy: dual clip, DPPO, SAPO, LUSPO, VESPO, GMPO, BNPO.
 
-On-policy (``pi = old``) all weights and gates are 1 with slope 1: a loss here has the gradient of the unclipped surrogate
-with the same advantages and aggregation, which its docstring gives for GRPO's advantages and binary rewards, ``w`` =
-`klsim.objectives.std_weight`. They differ off-policy only, where none has a population objective.
+On-policy (``pi = old``) all weights and gates are 1 with slope 1: a loss here has the gradient of the unclipped
+surrogate with the same advantages and aggregation, which its docstring gives for GRPO's advantages and binary
+rewards, ``w`` = `klsim.objectives.std_weight`. They differ off-policy only, where none has a population objective.
 
-What trainers call ``epsilon_high`` is not one thing: the upper bound is ``1 + epsilon_high`` (PPO, DAPO, GSPO), the bound
-itself (TRL's ``cispo``), ``exp(epsilon_high)`` (GMPO in TRL and verl), a probability difference or a KL (DPPO in verl).
+What trainers call ``epsilon_high`` is not one thing: the upper bound is ``1 + epsilon_high`` (PPO, DAPO, GSPO), the
+bound itself (TRL's ``cispo``), ``exp(epsilon_high)`` (GMPO in TRL and verl), a probability difference or a KL (DPPO
+in verl).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from klsim.objectives.policy_gradient import (
     geometric_mean_ratio,
     grpo,
     per_token,
-    sequence_ratio,
     surrogate,
     token_ratio,
 )
@@ -63,8 +63,8 @@ def dual_clip(
     r"""PPO's clipped term, and for ``A < 0`` not below ``c A``: a token whose ratio has exploded loses its gradient.
 
     ``-aggregate[ max(min(rho A, clip(rho) A), c A) ]`` where ``A < 0``. On-policy as the surrogate without clip.
-    verl: ``clip_ratio_c``, default 3; TRL's ``delta`` caps the ratio inside the minimum, which is the same for ``A < 0``
-    and ``delta >= 1 + high``.
+    verl: ``clip_ratio_c``, default 3; TRL's ``delta`` caps the ratio inside the minimum, which is the same for
+    ``A < 0`` and ``delta >= 1 + high``.
 
     Raises:
         ValueError: ``ceiling <= 1``.
@@ -117,7 +117,7 @@ def dppo(
     `binary_divergence`, else 1. A ratio clip binds first on rare tokens, whose probability has hardly moved.
     Thresholds of a TV lie in [0, 1], of a KL in nats.
 
-    Source: Qi et al. (2026), arXiv:2602.04879, binary TV and binary KL (verl: ``dppo_tv``, ``dppo_kl``).
+    Source: arXiv:2602.04879 (2026), binary TV and binary KL (verl: ``dppo_tv``, ``dppo_kl``).
     """
     down, up = (_validate.real(f"threshold[{i}]", threshold[i], low=0.0) for i in (0, 1))
     cap = _validate.real("cap", cap, low=1.0)
@@ -148,7 +148,7 @@ def sapo(
     aggregate: Aggregate = sequence_mean,
     epsilon: float = 0.0,
 ) -> Loss:
-    r"""``-aggregate[ f(rho) A ]`` with `soft_gate`, temperature ``positive`` where ``A > 0`` and ``negative`` elsewhere.
+    r"""``-aggregate[ f(rho) A ]`` with `soft_gate`, temperature ``positive`` for ``A > 0``, else ``negative``.
 
     On-policy the gradient is that of `grpo`; the value is not (``f(1) = 2/tau``).
 
@@ -197,7 +197,7 @@ def vespo(
     ``positive``, ``negative``: ``(k, lambda)`` for ``A >= 0`` and ``A < 0``. mu: the sampler (`TokenBatch.rollout`), so
     that a mismatch of trainer and sampler is corrected by the same weight. On-policy as GRPO with a token mean.
 
-    Source: Shen et al. (2026), arXiv:2602.10693; TRL's defaults. TRL truncates log w at -18.4 and 20; no bound is needed
+    Source: arXiv:2602.10693 (2026); TRL's defaults. TRL truncates log w at -18.4 and 20; no bound is needed
     here, where phi is computed from log w.
     """
     pairs = {"positive": positive, "negative": negative}
@@ -219,8 +219,8 @@ def vespo(
 def gmpo(batch: TokenBatch, *, clip: Clip = (0.4, 0.4), epsilon: float = 0.0) -> Loss:
     r"""``-mean_i A_i exp(mean_t c(log rho_it))``: geometric mean of clipped token ratios (GMPO, verl's ``geo_mean``).
 
-    ``c`` clips the *log* ratio to ``[-low, high]`` on the side where PPO's minimum binds: above for ``A > 0``, below for
-    ``A < 0``. Unlike GSPO the clip acts on tokens; unlike GRPO one token cannot dominate. On-policy as `grpo`.
+    ``c`` clips the *log* ratio to ``[-low, high]`` on the side where PPO's minimum binds: above for ``A > 0``, below
+    for ``A < 0``. Unlike GSPO the clip acts on tokens; unlike GRPO one token cannot dominate. On-policy as `grpo`.
     The clip is in log space: 0.4 here, in the paper and in TRL; verl passes its ``clip_ratio`` (0.2).
 
     Raises:

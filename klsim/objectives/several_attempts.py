@@ -1,13 +1,13 @@
 r"""Objectives of several attempts: pass@k, max@k (PKPO, pass@k training) and MaxRL.
 
-``pass@k = 1 - (1-p)^k`` for binary rewards, ``max@k = E[max(r(y_1), …, r(y_k))]`` for any, k i.i.d. responses a prompt. With
-``E_J`` the mean over all sets J of k - 1 other responses of the group (G of them),
+``pass@k = 1 - (1-p)^k`` for binary rewards, ``max@k = E[max(r(y_1), …, r(y_k))]`` for any, k i.i.d. responses a
+prompt. With ``E_J`` the mean over all sets J of k - 1 other responses of the group (G of them),
 
     grad max@k = E[ 1/G sum_i k E_J[max(r_i, max_J r)] grad log pi(y_i) ],
 
 for every ``k <= G``: an advantage ``A_i = k E_J[max(r_i, max_J r)]`` less a baseline that does not depend on ``y_i``.
 
-Sources: Walder and Karkhanis (2025), arXiv:2505.15201; Chen et al. (2025), arXiv:2508.10751; Tajwar et al. (2026),
+Sources: Walder and Karkhanis (2025), arXiv:2505.15201; Chen et al. (2025), arXiv:2508.10751; MaxRL (2026),
 arXiv:2602.02710.
 """
 
@@ -21,9 +21,9 @@ from array_api_compat import array_namespace
 
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_sizes
+from klsim.objectives.aggregate import sequence_mean
 from klsim.objectives.batch import Loss, TokenBatch
 from klsim.objectives.policy_gradient import Clip, sequence_ratio, surrogate
-from klsim.objectives.aggregate import sequence_mean
 
 __all__ = [
     "MaxBaseline",
@@ -96,7 +96,9 @@ def _smallest_group(rewards: Array, group: Array, needed: int, why: str) -> None
     sizes = group_sizes(rewards, group)
     index = _validate.first_true(array_namespace(rewards), sizes < needed)
     if index is not None:
-        _validate.fail("group", f"{why} needs {needed} responses, this group has {int(sizes[index])}", int(group[index]), index)
+        _validate.fail(
+            "group", f"{why} needs {needed} responses, this group has {int(sizes[index])}", int(group[index]), index
+        )
 
 
 def best_of_others(rewards: Array, group: Array, size: int) -> Array:
@@ -198,7 +200,7 @@ def pass_at_k(batch: TokenBatch, *, k: int = 4, clip: Clip = (0.2, 0.2)) -> Loss
 
 
 def maxrl_advantages(rewards: Array, group: Array, *, centred: bool = True) -> Array:
-    r"""``(r - rbar)/rbar`` (``centred``) or ``r/rbar``, ``rbar`` the group's mean; 0 where no response succeeds; ``[B]``.
+    r"""``(r - rbar)/rbar`` (``centred``) or ``r/rbar``, ``rbar`` the group's mean; 0 where none succeeds; ``[B]``.
 
     Raises:
         ValueError: negative rewards (their mean is no success rate).
@@ -215,10 +217,10 @@ def maxrl(batch: TokenBatch, *, centred: bool = True, clip: Clip = (math.inf, ma
     r"""Maximum-likelihood RL: the mean score of the *successful* responses, a truncated ``log p``.
 
     Binary rewards, on-policy: the gradient is that of ``-J_T``, ``J_T = -sum_{j=1}^T (1-p)^j/j``, so
-    ``-(1 - (1-p)^T)/p grad p``, with ``T = G`` without centring and ``T = G - 1`` with it (centring a group without success
-    is not possible, which costs one order). As G grows it is ``grad log p``.
+    ``-(1 - (1-p)^T)/p grad p``, with ``T = G`` without centring and ``T = G - 1`` with it (centring a group without
+    success is not possible, which costs one order). As G grows it is ``grad log p``.
 
-    Source: Tajwar et al. (2026), arXiv:2602.02710, Theorem 1 and Algorithm 1.
+    Source: arXiv:2602.02710 (2026).
     """
     advantage = batch.advantages
     if advantage is None:
