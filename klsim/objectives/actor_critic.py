@@ -83,7 +83,7 @@ def entropy_bonus(batch: TokenBatch, *, coefficient: float = 0.01, aggregate: Ag
 
 @dataclass(frozen=True)
 class AdaptiveEntropy:
-    """Skywork-OR1's entropy coefficient: up by ``delta`` while the entropy is below the target, else down.
+    """Skywork-OR1's entropy coefficient: up by ``delta`` at or below the target entropy, else down.
 
     Attributes:
         coefficient: the current one. target: entropy in nats a token. delta: step. low, high: bounds of the
@@ -114,7 +114,7 @@ class AdaptiveEntropy:
     def update(self, entropy: float) -> AdaptiveEntropy:
         """The state after a step whose tokens had this mean entropy (nats)."""
         entropy = _validate.real("entropy", entropy, low=0.0)
-        moved = self.coefficient + (self.delta if entropy < self.target else -self.delta)
+        moved = self.coefficient + (self.delta if entropy <= self.target else -self.delta)
         return replace(self, coefficient=min(max(moved, self.low), self.high), entropy=entropy)
 
 

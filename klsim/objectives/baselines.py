@@ -121,12 +121,12 @@ def optimal_token_advantages(batch: TokenBatch, *, leave_one_out: bool = False) 
     responses of the group that have a t-th token, and ``B_t = 0`` where there is only one. ``leave_one_out`` takes
     the others' sums, which makes the baseline independent of the response.
 
-    Needs ``old_vocab_log_probs`` or ``vocab_log_probs``.
+    Needs ``vocab_log_probs``; ``old_vocab_log_probs``, where the batch has them, go with ``old_log_probs``.
     """
     xp = batch.xp
-    vocab = batch.old_vocab_log_probs
-    if vocab is None:
-        (vocab,) = batch.need("vocab_log_probs")
+    (vocab,) = batch.need("vocab_log_probs")
+    if batch.old_vocab_log_probs is not None:
+        vocab = batch.old_vocab_log_probs
     square = xp.sum(xp.exp(2 * detach(vocab)), axis=-1)
     norm = 1 - 2 * xp.exp(detach(batch.old)) + square
     gain = returns(batch.token_rewards(), batch, 1.0)

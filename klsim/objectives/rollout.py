@@ -53,19 +53,20 @@ def rollout_weights(
     low: float = 0.0,
     high: float = 2.0,
 ) -> Array:
-    r"""``old/mu`` of a token, a response or its geometric mean; a constant, ``[B, T]`` (ones without mu).
+    r"""``old/mu`` of a token, a response or its geometric mean; a constant, ``[B, T]``.
 
     Outside ``[low, high]`` the nearest bound (``"truncate"``) or 0 (``"mask"``).
 
     Raises:
-        ValueError: ``low > high``, or both infinite.
+        ValueError: the batch has no ``rollout_log_probs``; ``low > high``, or both infinite.
     """
     _validate.one_of("level", level, _LEVELS)
     _validate.one_of("beyond", beyond, ("truncate", "mask"))
     low = _validate.real("low", low, low=0.0)
     high = _validate.real("high", high, low=low, open_low=math.isinf(low))
     xp = batch.xp
-    log_w = detach(batch.old - batch.rollout)
+    (sampler,) = batch.need("rollout_log_probs")
+    log_w = detach(batch.old - sampler)
     if level != "token":
         log_w = xp.sum(log_w, axis=-1, keepdims=True)
     if level == "geometric":

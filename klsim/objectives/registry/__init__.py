@@ -17,7 +17,16 @@ from klsim.objectives.registry.baselines import BASELINES
 from klsim.objectives.registry.data import DATA
 from klsim.objectives.registry.distillation import DISTILLATION
 from klsim.objectives.registry.kl import KL_TERMS
-from klsim.objectives.registry.names import LOSSES, NamedLoss, Option, from_text, named, near
+from klsim.objectives.registry.names import (
+    LOSSES,
+    LossFunction,
+    NamedLoss,
+    Option,
+    fields_needed,
+    from_text,
+    named,
+    near,
+)
 from klsim.objectives.registry.objective import BETA, LAM, Coefficients, Objective, Setting, Where
 from klsim.objectives.registry.policy_gradient import POLICY_GRADIENT
 from klsim.objectives.registry.preferences import PREFERENCES
@@ -32,11 +41,13 @@ __all__ = [
     "LOSSES",
     "OBJECTIVES",
     "Coefficients",
+    "LossFunction",
     "NamedLoss",
     "Objective",
     "Option",
     "Setting",
     "Where",
+    "fields_needed",
     "from_text",
     "named",
     "near",

@@ -28,7 +28,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -38,7 +38,7 @@ from klsim.divergences import GENERATORS
 from klsim.objectives import Loss, TokenBatch
 from klsim.objectives import policy_gradient as pg
 
-__all__ = ["LOSSES", "LossFunction", "NamedLoss", "Option", "from_text", "named", "near"]
+__all__ = ["LOSSES", "LossFunction", "NamedLoss", "Option", "fields_needed", "from_text", "named", "near"]
 
 LossFunction = Callable[[TokenBatch], Loss]
 Kind = Literal["number", "integer", "switch", "choice", "numbers", "aggregate", "ratio"]
@@ -155,6 +155,48 @@ def _number(text: str) -> float:
 
 
 _SWITCH = {"true": True, "false": False}
+_TRIALS = (2, 64)
+"""Responses of the batches on which `fields_needed` tries a loss: a pair, then a group large enough for any k."""
+
+
+def fields_needed(loss: LossFunction, convert: Callable[[np.ndarray], Any] = lambda x: x) -> frozenset[str]:
+    """Which optional fields of a batch a loss asks for: it is tried on one that has all.
+
+    Args:
+        convert: from NumPy to the arrays that the loss takes.
+
+    Raises:
+        ValueError, TypeError: what the loss raises, for instance about its parameters.
+    """
+    asked: set[str] = set()
+
+    class Asked(TokenBatch):
+        def need(self, *names: str) -> tuple[Any, ...]:
+            asked.update(names)
+            return super().need(*names)
+
+    for size in _TRIALS:
+        try:
+            loss(Asked(**{name: convert(value) for name, value in _trial(size).items()}))
+        except ValueError as error:
+            if size == _TRIALS[-1] or "group" not in str(error):
+                raise
+            continue
+        break
+    return frozenset(asked)
+
+
+def _trial(size: int) -> dict[str, np.ndarray]:
+    pair, vocab = np.full((size, 2), -np.log(2.0)), np.full((size, 2, 2), -np.log(2.0))
+    odd = np.arange(size) % 2
+    laws = {f"{law}_log_probs": pair for law in ("rollout", "ref", "teacher")}
+    vocabs = {f"{law}vocab_log_probs": vocab for law in ("", "old_", "ref_", "teacher_")}
+    return laws | vocabs | {
+        "log_probs": pair, "rewards": odd.astype(float), "tokens": np.tile([0, 1], (size, 1)), "values": 0 * pair,
+        "preferred": odd == 1, "external": odd == 1, "greedy_rewards": np.zeros(size),
+    }  # fmt: skip
+
+
 _READ: dict[str, Callable[[str], Any]] = {
     "number": _number,
     "integer": int,
@@ -179,6 +221,11 @@ class NamedLoss:
     options: tuple[Option, ...]
     summary: str
     own_tokens: bool
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """Optional fields of a batch that the loss asks for with its defaults, such as ``"ref_log_probs"``."""
+        return fields_needed(partial(self.function, **{option.name: 2 for option in self.options if option.required}))
 
     @property
     def signature(self) -> str:
