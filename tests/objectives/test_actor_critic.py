@@ -59,7 +59,9 @@ def test_value_loss():
     clipped = np.array([0.25, 0.7**2, 0.7**2, 0.75**2])
     assert np.isclose(o.value_loss(old, returns)[0], np.maximum(plain, clipped).mean() / 2)
     assert np.isclose(o.value_loss(old, returns, clip=math.inf)[0], plain.mean() / 2)
-    assert np.isclose(o.value_loss(old, 1 + 0 * returns)[1]["value_clip_fraction"], 1 / 4)  # the third, moved past 1 - .3
+    assert np.isclose(
+        o.value_loss(old, 1 + 0 * returns)[1]["value_clip_fraction"], 1 / 4
+    )  # the third, moved past 1 - .3
 
 
 def test_ppo_is_the_sum_of_its_parts():

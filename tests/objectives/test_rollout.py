@@ -85,7 +85,9 @@ def test_topr():
     # sequence ratios 1 and 1/2
     assert np.isclose(value(o.topr), -(logs[0] + logs[1] - 0.5 * logs[2]) / 2)
     assert np.isclose(value(o.topr, negative=(0.0, 0.25)), -(logs[0] + logs[1] - 0.25 * logs[2]) / 2)
-    assert np.isclose(value(o.topr, negative=(1.0, 1.0), baseline=0.5), -(0.5 * (logs[0] + logs[1]) - 1.5 * logs[2]) / 2)
+    assert np.isclose(
+        value(o.topr, negative=(1.0, 1.0), baseline=0.5), -(0.5 * (logs[0] + logs[1]) - 1.5 * logs[2]) / 2
+    )
     with pytest.raises(ValueError, match=r"positive\[1\]"):
         o.topr(batch(), positive=(2.0, 1.0))
 

@@ -91,7 +91,9 @@ def test_gradient_of_max_at_k_with_graded_rewards(k, baseline):
     found = expected_gradient(lambda b: o.max_at_k(b, k=k, baseline=baseline), problem, group_size=3).gradient
     logits = torch.tensor(problem.tables["policy"], requires_grad=True)
     table = torch.log_softmax(logits, dim=-1)
-    steps = torch.where(torch.tensor(problem.mask), table[torch.tensor(problem.nodes), torch.tensor(problem.tokens)], 0.0)
+    steps = torch.where(
+        torch.tensor(problem.mask), table[torch.tensor(problem.nodes), torch.tensor(problem.tokens)], 0.0
+    )
     p = steps.sum(dim=1).exp()
     total = sum(
         math.prod([p[i] for i in rows]) * max(problem.reward[i] for i in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -21,7 +22,9 @@ def one(pi=P, teacher=T):
     with np.errstate(divide="ignore"):
         pi, teacher = np.log(pi), np.log(teacher)
     likely = np.argmax(pi)
-    return TokenBatch(pi[None, likely : likely + 1], vocab_log_probs=pi[None, None], teacher_vocab_log_probs=teacher[None, None])
+    return TokenBatch(
+        pi[None, likely : likely + 1], vocab_log_probs=pi[None, None], teacher_vocab_log_probs=teacher[None, None]
+    )
 
 
 def top(**options):
@@ -65,7 +68,7 @@ def test_the_tail_form_is_at_most_the_kl():
     for _ in range(200):
         p, t = rng.dirichlet(np.ones(6), 2)
         values = [float(o.top_k_opd(one(p, t), k=k)[0]) for k in range(1, 7)]
-        assert all(a <= b + 1e-12 for a, b in zip(values, values[1:], strict=False))  # finer partitions see more
+        assert all(a <= b + 1e-12 for a, b in itertools.pairwise(values))  # finer partitions see more
         assert values[0] >= -1e-15
 
 
@@ -121,7 +124,7 @@ def test_skew_kl_by_hand():
     assert np.isclose(halves, o.gkd(one(), mix=0.5)[0])
     far = one(np.array([1.0, 0.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0, 0.0]))
     assert np.isclose(o.skew_kl(far)[0], -math.log(0.1))  # the bound
-    with pytest.raises(ValueError, match="skew must be|must be < 1"):
+    with pytest.raises(ValueError, match="must be < 1"):
         o.skew_kl(one(), skew=1.0)
 
 

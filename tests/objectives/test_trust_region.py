@@ -54,7 +54,9 @@ def test_dppo_masks_what_has_moved_too_far_in_the_direction_of_its_advantage():
     # the first token rose by .25 with A > 0: shut at .2; the second fell with A > 0, the third by .2 with A < 0: open
     assert np.isclose(value(o.dppo), -(0.5 * logs[1] - 0.5 * logs[2]) / 3)
     assert np.isclose(value(o.dppo, threshold=(0.1, 0.3)), -(2 * logs[0] + 0.5 * logs[1]) / 3)
-    assert np.isclose(value(o.dppo, threshold=(1.0, 1.0), cap=1.5), -(1.5 * logs[0] + 0.5 * logs[1] - 0.5 * logs[2]) / 3)
+    assert np.isclose(
+        value(o.dppo, threshold=(1.0, 1.0), cap=1.5), -(1.5 * logs[0] + 0.5 * logs[1] - 0.5 * logs[2]) / 3
+    )
     kl = binary_divergence(batch(), "kl")
     between = value(o.dppo, divergence="kl", threshold=(float(kl[1, 0]) * 0.9, float(kl[0, 0]) * 1.1))
     assert np.isclose(between, -(2 * logs[0] + 0.5 * logs[1]) / 3)
@@ -179,7 +181,9 @@ def test_far_apart_policies_give_finite_losses_and_gradients(gap, dtype):
     for loss in (*GATED, o.clip_cov, o.kl_cov):
         parameter = torch.full((2, 2), now, dtype=dtype, requires_grad=True)
         made = TokenBatch(
-            parameter, old_log_probs=torch.full((2, 2), old, dtype=dtype), advantages=torch.tensor([1.0, -1.0], dtype=dtype)
+            parameter,
+            old_log_probs=torch.full((2, 2), old, dtype=dtype),
+            advantages=torch.tensor([1.0, -1.0], dtype=dtype),
         )
         loss(made)[0].backward()
         assert torch.isfinite(parameter.grad).all(), loss
