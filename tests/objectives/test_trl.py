@@ -258,3 +258,67 @@ def test_the_divergence_on_one_token(tail):
         wanted = (_jsd_divergence(student, teacher, beta, support).sum(-1) * batch.mask).sum() / batch.mask.sum()
         found = o.top_k_opd(batch, k=1, form="tail" if tail else "renormalized", direction=direction)[0]
         assert torch.isclose(found, wanted, rtol=1e-9, atol=1e-14)
+
+
+def same(x):
+    return x
+
+
+ACCELERATOR = SimpleNamespace(device=torch.device("cpu"), gather=same, gather_for_metrics=same)
+
+
+def outputs(log_probs, mask):
+    """What TRL's patched head returns, the prompt's only position in front."""
+    zeros = torch.zeros_like(log_probs)
+    return SimpleNamespace(log_probs=log_probs * mask, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+
+
+def with_prompt(mask):
+    return torch.cat([torch.zeros_like(mask[:, :1]), mask], dim=1)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("loss_type", ["sigmoid", "ipo"])
+def test_dpo_trainer(loss_type, seed):
+    from trl import DPOTrainer
+
+    batch = pairs(seed)
+    order = torch.tensor([0, 2, 4, 1, 3, 5])  # TRL: all chosen, then all rejected
+    mask, log_probs = batch.mask[order].to(torch.int64), batch.log_probs[order]
+    ref = (batch.ref_log_probs * batch.mask).sum(1)[order]
+    stub = SimpleNamespace(
+        model=SimpleNamespace(training=False), accelerator=ACCELERATOR, aux_loss_enabled=False, ld_alpha=None,
+        precompute_ref_logps=True, f_divergence_type="reverse_kl", loss_types=[loss_type], loss_weights=[1.0], beta=0.3,
+        use_weighting=False, _metrics=defaultdict(lambda: defaultdict(list)), _total_train_tokens=0, label_smoothing=0.0,
+    )  # fmt: skip
+    inputs = {
+        "input_ids": with_prompt(batch.tokens[order]), "completion_mask": with_prompt(mask),
+        "attention_mask": with_prompt(mask), "ref_chosen_logps": ref[:3], "ref_rejected_logps": ref[3:],
+    }  # fmt: skip
+    wanted = DPOTrainer._compute_loss(stub, lambda **_: outputs(log_probs, mask), inputs, False)
+    found = o.dpo(batch, beta=0.3) if loss_type == "sigmoid" else o.ipo(batch, beta=0.3, length_normalized=True)
+    assert torch.isclose(found[0], wanted, rtol=1e-9)
+    if loss_type == "ipo":
+        assert not torch.isclose(o.ipo(batch, beta=0.3)[0], wanted, rtol=1e-2)
+
+
+@pytest.mark.parametrize("shift", [0.5, -5.0])
+def test_kto_trainer(shift):
+    from trl import KTOTrainer
+
+    batch = pairs(7)
+    mask = batch.mask.to(torch.int64)
+    ref = (batch.ref_log_probs * batch.mask).sum(1)
+    stub = SimpleNamespace(
+        model=SimpleNamespace(training=False), accelerator=ACCELERATOR, aux_loss_enabled=False, calculate_KL=True,
+        precompute_ref_logps=True, loss_type="kto", beta=0.3, desirable_weight=1.5, undesirable_weight=0.5,
+        _compute_kl_logps=lambda model, inputs: ref + shift, _metrics=defaultdict(lambda: defaultdict(list)),
+        _total_train_tokens=0,
+    )  # fmt: skip
+    inputs = {
+        "label": batch.preferred, "input_ids": with_prompt(batch.tokens), "completion_mask": with_prompt(mask),
+        "attention_mask": with_prompt(mask), "ref_logps": ref, "ref_KL_logps": ref,
+    }  # fmt: skip
+    wanted = KTOTrainer._compute_loss(stub, lambda **_: outputs(batch.log_probs, mask), inputs, False)
+    found = o.kto(batch, beta=0.3, desirable_weight=1.5, undesirable_weight=0.5, reference_point=max(shift, 0.0))
+    assert torch.isclose(found[0], wanted, rtol=1e-9)
