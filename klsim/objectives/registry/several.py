@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from klsim.objectives import several_attempts as several
-from klsim.objectives.registry.objective import Coefficients, Objective, Setting
+from klsim.objectives.registry.objective import Coefficients, Objective, Setting, terms
 
 __all__ = ["SEVERAL"]
 
@@ -48,10 +48,10 @@ SEVERAL: tuple[Objective, ...] = (
     Objective("pass_at_k", _SEVERAL, "Chen et al. 2025", partial(several.pass_at_k, k=2),
               lambda s: {"reward_per_token": -float(s.weight(partial(several.pass_at_k_advantages, k=2))[0])},
               "binary", "pass@2 with a std of its own per prompt, 1/length per response", group_size=4),
-    Objective("pass_at_k, k = G", _SEVERAL, "Chen et al. 2025", several.pass_at_k, lambda s: {}, "binary",
-              "no gradient at all: the pass rate of a group is 0 or 1", group_size=4),
+    Objective("pass_at_k, k = G = 3", _SEVERAL, "Chen et al. 2025", partial(several.pass_at_k, k=3), terms({}), "binary",
+              "no gradient at all: the pass rate of a group is 0 or 1", group_size=3),
     Objective("maxrl", _SEVERAL, "arXiv:2602.02710", several.maxrl, _likelihood(1), "binary",
               "log p truncated at order G - 1", prompts=2, group_size=3, optimum="best response"),
     Objective("maxrl, not centred", _SEVERAL, "arXiv:2602.02710", partial(several.maxrl, centred=False),
-              _likelihood(0), "binary", "log p truncated at order G", group_size=4),
+              _likelihood(0), "binary", "log p truncated at order G", group_size=3),
 )  # fmt: skip
