@@ -11,7 +11,7 @@ import pytest
 
 from klsim import objectives as o
 from klsim.objectives import TokenBatch
-from klsim.objectives.registry import LOSSES, OBJECTIVES, from_text, named
+from klsim.objectives.registry import LOSSES, OBJECTIVES, from_text, named, resolve
 
 LOG = np.log([[0.5, 0.4], [0.2, 0.9]])
 
@@ -132,6 +132,15 @@ def test_a_row_says_which_call_it_measures():
     for objective in OBJECTIVES.values():
         name = objective.call.partition("(")[0]
         assert not name or name in LOSSES or name == "prefix_rl"
+
+
+def test_names_come_before_rows():
+    b = batch()
+    assert resolve("opd")(b)[0] == o.opd(b)[0] != OBJECTIVES["opd"].loss(b)[0]
+    assert resolve("opd?aggregate=sequence_sum")(b)[0] == OBJECTIVES["opd"].loss(b)[0]
+    assert resolve("rloo + k1 in the reward") is OBJECTIVES["rloo + k1 in the reward"].loss
+    with pytest.raises(ValueError, match="no such objective"):
+        resolve("rloo + k1")
 
 
 def test_rows_are_complete():

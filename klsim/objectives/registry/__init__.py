@@ -10,6 +10,8 @@ r"""Every objective: by name with its options, and with what it claims to be the
   (`Objective.call` says which): names of `LOSSES` come first.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from klsim.objectives.registry.actor_critic import ACTOR_CRITIC
@@ -51,6 +53,7 @@ __all__ = [
     "from_text",
     "named",
     "near",
+    "resolve",
 ]
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -61,3 +64,15 @@ OBJECTIVES: Mapping[str, Objective] = {
     )
     for objective in rows
 }  # fmt: skip
+
+
+def resolve(text: str) -> LossFunction:
+    """The loss of an address (`from_text`); else that of the row of `OBJECTIVES` with exactly this name.
+
+    Raises:
+        ValueError: as `from_text`.
+    """
+    name = text.partition("?")[0]
+    if name not in LOSSES and text in OBJECTIVES:
+        return OBJECTIVES[text].loss
+    return from_text(text)
