@@ -83,6 +83,8 @@ class TokenBatch:
     greedy_rewards: Array = None
 
     def __post_init__(self) -> None:
+        if self.log_probs is None:
+            raise TypeError("log_probs: must hold real numbers, got NoneType")
         given = {n: getattr(self, n) for n in (*_TOKEN, *_VOCAB, *_REAL)}
         xp, *arrays = _validate.arrays(**{n: x for n, x in given.items() if x is not None})
         floats = dict(zip((n for n, x in given.items() if x is not None), arrays))

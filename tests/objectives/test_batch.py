@@ -91,6 +91,8 @@ def test_who_drew_the_tokens():
 def test_types():
     with pytest.raises(TypeError, match="group: must hold integers"):
         TokenBatch(LOGP, group=[0.5, 1.0])
+    with pytest.raises(TypeError, match="log_probs: must hold real numbers"):
+        TokenBatch(None)
     with pytest.raises(TypeError, match="mix array libraries"):
         TokenBatch(torch.tensor(LOGP), rewards=np.zeros(2))
     with pytest.raises(TypeError, match="real numbers"):

@@ -37,7 +37,8 @@ def test_off_policy_claim(name):
 def test_a_stated_bias_is_there(name):
     objective = OBJECTIVES[name]
     assert objective.bias
-    check = check_gradient(objective, seeds=range(3))
+    # the gate of lp_reg opens on few trees only
+    check = check_gradient(objective, seeds=MANY if name == "lp_reg" else range(3))
     assert check.explanation.residual > 0.005, check
 
 
