@@ -115,7 +115,7 @@ def test_near_claims_are_refuted(name, wrong):
     [
         ("max_at_k, k = G = 3", lambda s: {"reward": -2 * float(1 - s.success[0])}),
         ("max_at_k, no baseline", lambda s: {"reward": -3 * float(1 - s.success[0]) ** 2}),
-        ("maxrl, not centred", lambda s: {"reward": -float((1 - (1 - s.success[0]) ** 3) / s.success[0])}),
+        ("maxrl, not centred", lambda s: {"reward": -float((1 - (1 - s.success[0]) ** 2) / s.success[0])}),
         ("pass_at_k", lambda s: {"reward": -float(s.weight(partial(pass_at_k_advantages, k=2))[0])}),
         ("gpg, two prompts", lambda s: {f"reward@{q}": -s.correction / s.length / 2 for q in (0, 1)}),
         ("gpg, verl's count", OBJECTIVES["gpg, two prompts"].population),
