@@ -4,7 +4,7 @@ To first order a policy-gradient step changes the entropy at a prefix by minus t
 there, so tokens with a large ``c_it = (A_it - mean A)(log pi_it - mean log pi)`` (means over the tokens of the batch)
 take most of it.
 
-Source: Cui et al. (2025), arXiv:2505.22617, eq. 10-12.
+Source: Cui et al. (2025), arXiv:2505.22617.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def kto(
     ``reference_point`` (the paper and TRL measure it on mismatched prompts and responses of the batch), else
     ``max(0, mean h)`` of this batch.
 
-    Source: Ethayarajh et al. (2024), eq. 8.
+    Source: Ethayarajh et al. (2024).
     """
     beta = _validate.real("beta", beta, low=0.0, open_low=True)
     good = _validate.real("desirable_weight", desirable_weight, low=0.0)
@@ -181,7 +181,7 @@ def orpo(batch: TokenBatch, *, beta: float = 0.1, aggregate: Aggregate = sequenc
     ``aggregate``: of the negative log-likelihood; the paper means each response's tokens, TRL all tokens of the batch
     (`klsim.objectives.token_mean`). ``beta`` is the paper's lambda. P is kept below 1 by one rounding error.
 
-    Source: Hong et al. (2024), eq. 6-7.
+    Source: Hong et al. (2024).
     """
     beta = _validate.real("beta", beta, low=0.0)
     xp = batch.xp
@@ -205,7 +205,7 @@ def cpo(
     ``aggregate``: of the likelihood; the paper sums a response's tokens, TRL means all tokens of the batch
     (`klsim.objectives.token_mean`).
 
-    Source: Xu et al. (2024), eq. 5-6.
+    Source: Xu et al. (2024).
     """
     beta = _validate.real("beta", beta, low=0.0, open_low=True)
     alpha = _validate.real("alpha", alpha, low=0.0)
@@ -221,7 +221,7 @@ def simpo(batch: TokenBatch, *, beta: float = 2.0, gamma: float = 0.5, label_smo
 
     TRL: ``CPOTrainer`` with ``loss_type="simpo"``, whose defaults are beta 0.1 and ``simpo_gamma`` 0.5.
 
-    Source: Meng et al. (2024), eq. 6.
+    Source: Meng et al. (2024).
     """
     beta = _validate.real("beta", beta, low=0.0, open_low=True)
     gamma = _validate.real("gamma", gamma)

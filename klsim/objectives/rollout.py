@@ -164,7 +164,7 @@ def decoupled_ppo(
     `tis` on tokens with no truncation, or ``cap``. ``old`` here is the *proximal* policy, which need not have drawn
     anything.
 
-    Source: Hilton et al. (2022), eq. 5; AReaL (2025).
+    Source: Hilton et al. (2022), "Batch size-invariance for policy optimization"; AReaL (2025).
     """
     weight = rollout_weights(batch, level="token", beyond="truncate", high=cap)
     return _corrected(batch, weight, clip, aggregate, std, epsilon)
@@ -221,7 +221,7 @@ def topr(
     Raises:
         ValueError: an interval that is not ``0 <= a <= b``.
 
-    Source: Le Roux et al. (2025), arXiv:2503.14286, eq. 6.
+    Source: Le Roux et al. (2025), arXiv:2503.14286.
     """
     bounds = {"positive": positive, "negative": negative}
     for name, (a, b) in bounds.items():
@@ -260,7 +260,7 @@ def dro(
       ``-aggregate[ A log pi - beta/2 (log pi - log old)^2 ]``, ``A`` the advantages, else ``r`` less the group's
       mean. On-policy only the first term has a gradient.
 
-    Source: Richemond et al. (2024), arXiv:2405.19107; Kimi k1.5 (2025), eq. 2-3.
+    Source: Richemond et al. (2024), arXiv:2405.19107; Kimi k1.5 (2025), arXiv:2501.12599.
     """
     _validate.one_of("form", form, ("sequence", "token"))
     beta = _validate.real("beta", beta, low=0.0, open_low=True)

@@ -118,7 +118,7 @@ def skew_kl(
     Raises:
         ValueError: ``skew`` outside [0, 1).
 
-    Source: Ko et al. (2024), arXiv:2402.03898, eq. 3-4.
+    Source: Ko et al. (2024), arXiv:2402.03898.
     """
     skew = _validate.probability("skew", skew)
     if skew == 1.0:
@@ -149,7 +149,7 @@ def minillm(
     normalisation: the gradient is ``grad KL(pi‖T)`` of sequences; with it no population objective. The paper's
     pretraining term is left out.
 
-    Source: Gu et al. (2024), arXiv:2306.08543, eq. 4-7.
+    Source: Gu et al. (2024), arXiv:2306.08543.
     """
     clip_weight = _validate.real("clip_weight", clip_weight, low=0.0, open_low=True)
     xp = batch.xp

@@ -69,7 +69,7 @@ def dual_clip(
     Raises:
         ValueError: ``ceiling <= 1``.
 
-    Source: Ye et al. (2020), eq. 5.
+    Source: Ye et al. (2020), arXiv:1912.09729.
     """
     ceiling = _validate.real("ceiling", ceiling, low=1.0, open_low=True)
     xp = batch.xp
