@@ -13,10 +13,11 @@ REINFORCE++            `batch_mean`                          `batch_std`
 Lite PPO               `group_mean`                          `batch_std`
 =====================  ====================================  =========================
 
-Standard deviations are population ones. Where all rewards agree (spread at the level of rounding) the
-advantage is 0. Expected updates of binary rewards, i.i.d. group of size G (``tricks-or-traps`` C2): the
-group mean alone multiplies ``grad p`` by ``(G-1)/G``; with the group's std the factor is
-`std_weight`, which tends to ``1/sqrt(p(1-p))``.
+Standard deviations are population ones unless a name says ``sample`` (divisor n - 1, as ``torch.std``: TRL, verl and
+OpenRLHF), which differ by the factor ``sqrt(n/(n-1))``, the same for all prompts with groups of one size. Where all
+rewards agree (spread at the level of rounding) the advantage is 0. Expected updates of binary rewards, i.i.d. group
+of size G (``tricks-or-traps`` C2): the group mean alone multiplies ``grad p`` by ``(G-1)/G``; with the group's std
+the factor is `std_weight`, which tends to ``1/sqrt(p(1-p))``.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ __all__ = [
     "Scale",
     "advantages",
     "batch_mean",
+    "batch_sample_std",
     "batch_std",
+    "beta_scale",
     "group_mean",
+    "group_sample_std",
     "group_sizes",
     "group_std",
     "leave_one_out_mean",
@@ -171,6 +175,53 @@ def batch_std(rewards: Array, group: Array) -> Array:
     xp, rewards, _ = checked(rewards, group)
     size = _size(xp, rewards)
     return xp.zeros_like(rewards) + xp.std(rewards / size) * size
+
+
+def group_sample_std(rewards: Array, group: Array) -> Array:
+    """Sample standard deviation of the group's rewards (divisor G - 1).
+
+    Raises:
+        ValueError: a group of one.
+    """
+    xp, sizes = array_namespace(rewards), _at_least_two(rewards, group)
+    return group_std(rewards, group) * xp.sqrt(sizes / (sizes - 1))
+
+
+def batch_sample_std(rewards: Array, group: Array) -> Array:
+    """Sample standard deviation of the batch's raw rewards (divisor B - 1).
+
+    Raises:
+        ValueError: a batch of one.
+    """
+    if rewards.shape[0] < 2:
+        _validate.fail("rewards", "a sample standard deviation needs two responses, got 1")
+    xp = array_namespace(rewards)
+    return xp.zeros_like(rewards) + xp.std(rewards, correction=1)
+
+
+def beta_scale(alpha: float, beta: float) -> Scale:
+    r"""Density of Beta(alpha, beta) at the group's success rate, as a scale (BNPO's advantages); binary rewards.
+
+    ``(1, 1)`` is no scale, ``(3/2, 3/2)`` is ``8/pi sqrt(p(1-p))``: GRPO up to a constant. The paper re-estimates the
+    two parameters from the batch's success rates at every step; here they are given.
+
+    Raises:
+        ValueError: a parameter < 1 (the density would be infinite at 0 or 1); rewards that are not 0 or 1.
+
+    Source: Xiao et al. (2025), arXiv:2506.02864.
+    """
+    alpha, beta = _validate.real("alpha", alpha, low=1.0), _validate.real("beta", beta, low=1.0)
+    log_norm = math.lgamma(alpha + beta) - math.lgamma(alpha) - math.lgamma(beta)
+
+    def scale(rewards: Array, group: Array) -> Array:
+        xp = array_namespace(rewards)
+        index = _validate.first_true(xp, (rewards != 0) & (rewards != 1))
+        if index is not None:
+            _validate.fail("rewards", "must be 0 or 1", float(rewards[index]), index)
+        rate = _group_average(rewards, group)
+        return math.exp(log_norm) * rate ** (alpha - 1) * (1 - rate) ** (beta - 1)
+
+    return scale
 
 
 def advantages(

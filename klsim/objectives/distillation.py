@@ -17,7 +17,7 @@ from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
 from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 from klsim.objectives.kl import log_ratio
-from klsim.objectives.policy_gradient import Clip, _estimated, per_token, surrogate
+from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate
 
 __all__ = [
     "g_opd",
@@ -225,7 +225,7 @@ def kdrl(
     _validate.one_of("estimator", estimator, ("k2", "k3"))
     _validate.one_of("keep", keep, ("all", "wrong_response", "wrong_group"))
     xp = batch.xp
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     loss, metrics = surrogate(batch, advantage, clip=clip, aggregate=token_mean)
     gap = log_ratio(batch, "teacher")
     value = gap * gap / 2 if estimator == "k2" else xp.expm1(-gap) + gap
@@ -273,7 +273,7 @@ def trrd(
 
     Source: ``rlad`` C1, C2, C4, C5, C7.
     """
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     return surrogate(
         batch, advantage, ratio=lambda b: trrd_log_ratio(b, alpha=alpha, clamp=clamp), clip=clip, aggregate=aggregate
     )

@@ -13,7 +13,7 @@ from klsim.objectives.advantages import advantages, group_mean, group_std, no_sc
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
 from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 from klsim.objectives.kl import divergence
-from klsim.objectives.policy_gradient import Clip, _estimated, grpo, per_token, surrogate, token_ratio
+from klsim.objectives.policy_gradient import Clip, estimated, grpo, per_token, surrogate, token_ratio
 
 __all__ = [
     "after_prefix",
@@ -71,7 +71,7 @@ def rl_plus(
     (external,) = batch.need("external")
     xp = batch.xp
     scale = group_std if _validate.flag("std", std) else no_scale
-    advantage = per_token(batch, detach(_estimated(batch, baseline=group_mean, scale=scale)))
+    advantage = per_token(batch, detach(estimated(batch, baseline=group_mean, scale=scale)))
     unsure = -xp.expm1(detach(batch.log_probs))
     explored = advantage * (unsure**gamma if gamma else xp.ones_like(unsure))
     own = xp.exp(token_ratio(batch)) * advantage
@@ -110,7 +110,7 @@ def prefix_rl(batch: TokenBatch, prefix: Array, *, clip: Clip = (math.inf, math.
     Source: ``prefixrl`` C1, C8, Algorithm.
     """
     batch = after_prefix(batch, prefix)
-    return surrogate(batch, _estimated(batch, baseline=group_mean), clip=clip, aggregate=sequence_sum)
+    return surrogate(batch, estimated(batch, baseline=group_mean), clip=clip, aggregate=sequence_sum)
 
 
 def keep_by_success(rewards: Array, group: Array, *, low: float = 0.3, high: float = 0.7) -> Array:

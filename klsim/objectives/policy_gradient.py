@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from klsim import _validate
 from klsim.objectives.advantages import (
@@ -17,6 +17,7 @@ from klsim.objectives.advantages import (
     batch_mean,
     batch_std,
     group_mean,
+    group_sample_std,
     group_std,
     leave_one_out_mean,
     no_baseline,
@@ -25,10 +26,13 @@ from klsim.objectives.aggregate import Aggregate, fixed_length, sequence_mean, s
 from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 
 __all__ = [
+    "Clip",
     "Ratio",
     "cispo",
+    "clip_bounds",
     "dapo",
     "dr_grpo",
+    "estimated",
     "geometric_mean_ratio",
     "grpo",
     "gspo",
@@ -75,7 +79,8 @@ def per_token(batch: TokenBatch, values: Array) -> Array:
     return batch.xp.broadcast_to(values, batch.log_probs.shape)
 
 
-def _bounds(clip: Clip) -> tuple[float, float]:
+def clip_bounds(clip: Clip) -> tuple[float, float]:
+    """``(max(1 - low, 0), 1 + high)``."""
     ends = _validate.sequence("clip", clip)
     if len(ends) != 2:
         _validate.fail("clip", f"must be (low, high), got {len(ends)} entries")
@@ -91,23 +96,27 @@ def surrogate(
     ratio: Ratio = token_ratio,
     clip: Clip = (math.inf, math.inf),
     aggregate: Aggregate = sequence_mean,
+    weight: Array | None = None,
 ) -> Loss:
-    r"""``-aggregate[ min(rho A, clip(rho, 1 - low, 1 + high) A) ]``, ``rho = exp(ratio)``.
+    r"""``-aggregate[ w min(rho A, clip(rho, 1 - low, 1 + high) A) ]``, ``rho = exp(ratio)``.
 
     Args:
         advantage: ``[B]`` or ``[B, T]``, a constant.
         ratio: log importance ratio. clip: of ``exp(ratio)``. aggregate: over tokens and responses.
+        weight: w, ``[B]`` or ``[B, T]``, a constant; None is 1.
 
     Returns:
         The loss; metrics ``clip_fraction``, ``mean_ratio``, ``old_kl`` (k3 estimate of KL(old‖pi)).
     """
     xp = batch.xp
-    low, high = _bounds(clip)
+    low, high = clip_bounds(clip)
     advantage = per_token(batch, of_batch("advantage", detach(advantage), batch))
     log_rho = per_token(batch, ratio(batch))
     rho = xp.exp(log_rho)
     clipped = xp.minimum(xp.maximum(rho, xp.full_like(rho, low)), xp.full_like(rho, high))
     value = xp.minimum(rho * advantage, clipped * advantage)
+    if weight is not None:
+        value = per_token(batch, detach(weight)) * value
     active = detach(xp.astype(clipped * advantage < rho * advantage, rho.dtype))
     drift = detach(token_ratio(batch))
     metrics = {
@@ -118,7 +127,7 @@ def surrogate(
     return -aggregate(value, batch.mask), metrics
 
 
-def _estimated(batch: TokenBatch, **options: Any) -> Array:
+def estimated(batch: TokenBatch, **options: Any) -> Array:
     """The batch's advantages, or those that the estimator makes of its rewards."""
     if batch.advantages is not None:
         return batch.advantages
@@ -137,7 +146,7 @@ def reinforce(batch: TokenBatch, *, ratio: Ratio = sequence_ratio, aggregate: Ag
     """
     if ratio is sequence_ratio:
         aggregate = sequence_mean
-    return surrogate(batch, _estimated(batch, baseline=no_baseline), ratio=ratio, aggregate=aggregate)
+    return surrogate(batch, estimated(batch, baseline=no_baseline), ratio=ratio, aggregate=aggregate)
 
 
 @takes_batch
@@ -149,23 +158,31 @@ def rloo(batch: TokenBatch, *, ratio: Ratio = sequence_ratio, clip: Clip = (math
     Source: Kool et al. (2019); Ahmadian et al. (2024).
     """
     aggregate = sequence_sum if ratio is token_ratio else sequence_mean
-    advantage = _estimated(batch, baseline=leave_one_out_mean)
+    advantage = estimated(batch, baseline=leave_one_out_mean)
     return surrogate(batch, advantage, ratio=ratio, clip=clip, aggregate=aggregate)
 
 
 @takes_batch
 def grpo(
-    batch: TokenBatch, *, clip: Clip = (0.2, 0.2), aggregate: Aggregate = sequence_mean, epsilon: float = 0.0
+    batch: TokenBatch,
+    *,
+    clip: Clip = (0.2, 0.2),
+    aggregate: Aggregate = sequence_mean,
+    epsilon: float = 0.0,
+    std: Literal["population", "sample"] = "population",
 ) -> Loss:
     r"""Group-normalised advantages, token ratios, mean over each response's tokens.
 
     Binary rewards: the gradient is ``-w(p) grad E[(r - p)/|y|]`` with ``p`` held fixed and ``w`` =
     `klsim.objectives.std_weight`: responses are weighted by 1/length, prompts by ``w(p)``. Other rewards: no
-    population objective (the std of the group is a ratio estimator).
+    population objective (the std of the group is a ratio estimator). The ``"sample"`` std (divisor G - 1, as in TRL and
+    verl) multiplies the gradient by ``sqrt((G-1)/G)``.
 
     Source: Shao et al. (2024), DeepSeekMath; bias: ``tricks-or-traps`` C2, C5.
     """
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    _validate.one_of("std", std, ("population", "sample"))
+    scale = group_std if std == "population" else group_sample_std
+    advantage = estimated(batch, baseline=group_mean, scale=scale, epsilon=epsilon)
     return surrogate(batch, advantage, clip=clip, aggregate=aggregate)
 
 
@@ -180,7 +197,7 @@ def dr_grpo(batch: TokenBatch, *, max_length: float | None = None, clip: Clip = 
     length = batch.log_probs.shape[-1]
     if max_length is not None:
         length = _validate.real("max_length", max_length, low=0.0, open_low=True)
-    return surrogate(batch, _estimated(batch, baseline=group_mean), clip=clip, aggregate=fixed_length(length))
+    return surrogate(batch, estimated(batch, baseline=group_mean), clip=clip, aggregate=fixed_length(length))
 
 
 @takes_batch
@@ -211,7 +228,7 @@ def dapo(
     if batch.advantages is None and lengths_cap is not None:
         rewards = batch.total_rewards() + overlong_penalty(xp.sum(batch.weights, axis=-1), *lengths_cap)
         batch = batch.replace(rewards=rewards)
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     if not _validate.flag("dynamic_sampling", dynamic_sampling):
         return surrogate(batch, advantage, clip=clip, aggregate=token_mean)
     member = batch.groups()[:, None] == batch.groups()[None, :]
@@ -249,7 +266,7 @@ def gspo(batch: TokenBatch, *, clip: Clip = (3e-4, 4e-4), epsilon: float = 0.0) 
 
     Source: Zheng et al. (2025).
     """
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     return surrogate(batch, advantage, ratio=geometric_mean_ratio, clip=clip, aggregate=sequence_mean)
 
 
@@ -280,7 +297,7 @@ def lite_ppo(batch: TokenBatch, *, clip: Clip = (0.2, 0.2), epsilon: float = 0.0
 
     Source: ``tricks-or-traps``, Algorithm.
     """
-    advantage = _estimated(batch, baseline=group_mean, scale=batch_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=batch_std, epsilon=epsilon)
     return surrogate(batch, advantage, clip=clip, aggregate=token_mean)
 
 
@@ -295,8 +312,8 @@ def cispo(batch: TokenBatch, *, clip: Clip = (math.inf, 0.28), epsilon: float = 
     Source: MiniMax-M1 (2025).
     """
     xp = batch.xp
-    low, high = _bounds(clip)
-    advantage = per_token(batch, _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon))
+    low, high = clip_bounds(clip)
+    advantage = per_token(batch, estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon))
     rho = detach(xp.exp(token_ratio(batch)))
     weight = xp.minimum(xp.maximum(rho, xp.full_like(rho, low)), xp.full_like(rho, high))
     outside = xp.astype(weight != rho, rho.dtype)

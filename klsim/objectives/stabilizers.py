@@ -11,11 +11,11 @@ import numpy as np
 from klsim import _validate
 from klsim.distributions import _safe
 from klsim.estimators import k3
-from klsim.objectives.advantages import advantages, checked, group_mean, group_std
+from klsim.objectives.advantages import advantages, checked, group_mean, group_sample_std, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, token_mean
 from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 from klsim.objectives.kl import divergence, log_ratio, sampled
-from klsim.objectives.policy_gradient import Clip, _estimated, per_token, surrogate, token_ratio
+from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate, token_ratio
 
 __all__ = [
     "AdaptiveThreshold",
@@ -98,7 +98,7 @@ def lp_reg(
     cap = _validate.real("cap", cap, low=1.0)
     xp = batch.xp
     pi, tokens = batch.need("vocab_log_probs", "tokens")
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     ratio = xp.exp(token_ratio(batch))
     policy = xp.minimum(ratio, xp.full_like(ratio, cap)) * per_token(batch, advantage)
     proxy = min_p_proxy(pi if batch.old_vocab_log_probs is None else batch.old_vocab_log_probs, kappa)
@@ -175,14 +175,9 @@ def apo(
     beta = _validate.real("beta", beta, low=0.0)
     xp = batch.xp
     rewards, group = batch.total_rewards(), batch.groups()
-
-    def sample_std(values: Array, members: Array) -> Array:
-        sizes = xp.sum(xp.astype(members[:, None] == members[None, :], values.dtype), axis=-1)
-        return group_std(values, members) * xp.sqrt(sizes / (sizes - 1))
-
     advantage = batch.advantages
     if advantage is None:
-        advantage = advantages(rewards, group, baseline=group_mean, scale=sample_std, epsilon=epsilon)
+        advantage = advantages(rewards, group, baseline=group_mean, scale=group_sample_std, epsilon=epsilon)
     if advantage.ndim != 1:
         _validate.fail("advantages", f"APO needs one a response, [B], got {list(advantage.shape)}")
     lengths = xp.sum(batch.weights, axis=-1)
