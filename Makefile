@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test lm bridge bridge-full full bench lint format report clean
+.PHONY: reproduce test lm bridge bridge-full full bench findings lint format report clean
 .DELETE_ON_ERROR:
 
 reproduce: $(VENV)/.core
@@ -20,7 +20,7 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --dist loadfile --durations 25
-	$(BIN)/klsim verify --examples 25 --json $(VENV)/certificate.json
+	$(BIN)/klsim verify --examples 25 --certificate $(VENV)/certificate.json
 
 # The papers' own sizes: make full SLUG=brorl
 full: $(VENV)/.core
@@ -39,6 +39,10 @@ bridge-full: $(VENV)/.lm
 	$(BIN)/python examples/bridge/closed_form.py figures
 	$(BIN)/python examples/bridge/exopd.py figures --runs runs/exopd
 	$(BIN)/python examples/bridge/frontier.py figures --runs runs/frontier
+
+# The tables of false statements, in the README and in the papers', from the last klsim verify of everything
+findings: $(VENV)/.core
+	$(BIN)/klsim findings --update README.md $(foreach file,$(wildcard papers/*/README.md),--update $(file))
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from benchmarks.table import Row
 from klsim.learning import SimulatorConfig, simulate_tokens
 
-CONFIG = SimulatorConfig(tokens=128_000, correct=10_000, rollouts=512, lr=1e-3)
 STEPS = 50
 
 
-def torch_run():
+def setup(tokens):
+    return SimulatorConfig(tokens=tokens, correct=tokens * 10 // 128, rollouts=512, lr=1e-3)
+
+
+def klsim(config):
+    return simulate_tokens(config, STEPS)
+
+
+def with_torch(config, draws=None):
+    """The same steps; ``draws`` in place of torch's own."""
     torch.manual_seed(0)
-    z = torch.tensor(CONFIG.initial_logits(), requires_grad=True)
-    optimiser = torch.optim.AdamW([z], lr=CONFIG.lr, weight_decay=0.0)
-    for _ in range(STEPS):
+    z = torch.tensor(config.initial_logits(), requires_grad=True)
+    optimiser = torch.optim.AdamW([z], lr=config.lr, weight_decay=0.0)
+    for step in range(STEPS):
         pi = torch.softmax(z, -1)
-        draws = torch.multinomial(pi.detach(), CONFIG.rollouts, replacement=True)
-        reward = torch.where(draws < CONFIG.correct, 1.0, -1.0).double()
-        loss = -((reward - reward.mean()) * pi[draws]).mean()
+        if draws is None:
+            drawn = torch.multinomial(pi.detach(), config.rollouts, replacement=True)
+        else:
+            cumulative = torch.cumsum(pi.detach(), -1)
+            drawn = torch.searchsorted(cumulative, draws[step] * cumulative[-1], right=True)
+        reward = torch.where(drawn < config.correct, 1.0, -1.0).double()
+        loss = -((reward - reward.mean()) * pi[drawn]).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return torch.softmax(z.detach(), -1)[: CONFIG.correct].sum().item()
+    return torch.softmax(z.detach(), -1)[: config.correct].sum().item()
 
 
-def cases():
-    yield (
-        "BroRL simulator, 128,000 tokens, N = 512, 50 AdamW steps (difference: of the final correct mass, other draws)",
-        lambda: simulate_tokens(CONFIG, STEPS),
+def difference(config):
+    """Of the final correct mass, torch with the uniforms of klsim."""
+    rng = np.random.default_rng([config.seed, config.rollouts, 0])
+    draws = [torch.tensor(rng.random(config.rollouts)) for _ in range(STEPS)]
+    return abs(float(klsim(config).correct_mass[-1]) - with_torch(config, draws))
+
+
+ROWS = (
+    Row(
+        "BroRL simulator, 128,000 tokens, 512 draws, 50 AdamW steps",
         "torch autograd and AdamW",
-        torch_run,
-        lambda: abs(simulate_tokens(CONFIG, STEPS).correct_mass[-1] - torch_run()),
-    )
+        setup,
+        128_000,
+        (1_280, 12_800, 128_000, 1_280_000),
+        klsim,
+        with_torch,
+        difference,
+        1e-9,
+        target=4.0,
+        unit="tokens",
+    ),
+)

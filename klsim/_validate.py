@@ -8,10 +8,12 @@ sequences become NumPy ``float64``.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
@@ -24,6 +26,7 @@ __all__ = [
     "fail",
     "finite",
     "first_true",
+    "fits",
     "flag",
     "generator",
     "instance",
@@ -31,14 +34,26 @@ __all__ = [
     "integers",
     "log_probs",
     "normalisation_tolerance",
+    "number",
+    "numpy_arrays",
     "one_of",
+    "outcomes",
     "positive",
     "probability",
     "real",
+    "representable",
     "same_last_axis",
+    "sequence",
+    "unit_interval",
+    "widened",
 ]
 
 Array = Any  # any array-API array; the standard has no nominal type to name
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+LARGEST = 4 * 2**30
+"""Bytes that the arrays of one call may take; what needs more is refused at the door."""
 
 
 def fail(name: str, rule: str, value: Any = None, index: tuple[int, ...] | None = None) -> None:
@@ -49,25 +64,41 @@ def fail(name: str, rule: str, value: Any = None, index: tuple[int, ...] | None 
 
 
 def _as_array(name: str, value: Any) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: must not be a masked array (its mask would be ignored); fill or drop what is masked")
     if is_array_api_obj(value):
         return value
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: rows must have equal lengths ({error})") from None
-    if array.dtype == object:
+    except (TypeError, RuntimeError):
+        # a library's own refusal: a tensor with a graph inside a list, an object whose conversion fails
+        raise TypeError(f"{name}: must hold real numbers, got {type(value).__name__}") from None
+    return _python_integers(name, value, array) if array.dtype == object else array
+
+
+def _python_integers(name: str, value: Any, array: np.ndarray) -> np.ndarray:
+    """Integers that 64 bits do not hold, as floats."""
+    entries = array.ravel().tolist()
+    if not entries or not all(isinstance(x, int | float) for x in entries):
         raise TypeError(f"{name}: must hold real numbers, got {type(value).__name__}")
-    return array
+    try:
+        return np.array([float(x) for x in entries]).reshape(array.shape)
+    except OverflowError:
+        raise ValueError(f"{name}: an integer is too large for a float (above 1.8e308)") from None
 
 
 def arrays(**named: Any) -> tuple[Any, ...]:
     """``(xp, a, b, ...)``: the common namespace and each argument as a floating array of it.
 
     Integers and booleans become the widest float present (``float64`` in NumPy); NumPy scalars
-    and Python numbers follow the kind (and device) of the arrays beside them.
+    and Python numbers follow the kind (and device) of the arrays beside them. Half precision is
+    widened by `widened`, around the whole function.
 
     Raises:
-        TypeError: not numeric, complex, or arrays of two libraries mixed.
+        TypeError: not numeric, complex, masked, or arrays of two libraries mixed.
+        ValueError: ragged rows, an integer that no float holds.
     """
     converted = {name: _as_array(name, value) for name, value in named.items()}
     foreign = [a for a in converted.values() if not isinstance(a, np.ndarray | np.generic)]
@@ -77,12 +108,13 @@ def arrays(**named: Any) -> tuple[Any, ...]:
         except TypeError:
             kinds = ", ".join(f"{n}: {type(a).__name__}" for n, a in converted.items())
             raise TypeError(f"arguments mix array libraries ({kinds})") from None
+        for name, value in converted.items():
+            _reject_non_real(name, value)
         floats = [a.dtype for a in foreign if xp.isdtype(a.dtype, "real floating")]
         dtype = xp.result_type(*floats) if floats else xp.float64
         device = foreign[0].device
         out = []
-        for name, value in converted.items():
-            _reject_non_real(name, value)
+        for value in converted.values():
             if isinstance(value, np.ndarray | np.generic):
                 if value.ndim:
                     kinds = ", ".join(f"{n}: {type(a).__name__}" for n, a in converted.items())
@@ -98,6 +130,73 @@ def arrays(**named: Any) -> tuple[Any, ...]:
     if dtype.itemsize < 4 or dtype.itemsize > 8:
         dtype = np.dtype(np.float64)
     return (xp, *(np.asarray(a, dtype=dtype) for a in converted.values()))
+
+
+def numpy_arrays(**named: Any) -> tuple[np.ndarray, ...]:
+    """Each argument as a floating NumPy array, for functions that have no other kind.
+
+    Raises:
+        TypeError: as `arrays`; an array of another library.
+    """
+    for name, value in named.items():
+        _numpy_only(name, value)
+    return arrays(**named)[1:]
+
+
+def _numpy_only(name: str, value: Any) -> None:
+    array = _as_array(name, value)
+    if not isinstance(array, np.ndarray | np.generic):
+        kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
+        raise TypeError(f"{name}: NumPy only, got a {kind}; convert it (x.detach().cpu().numpy())")
+
+
+def _is_half(value: Any) -> bool:
+    return str(getattr(value, "dtype", "")).rpartition(".")[2] in ("float16", "bfloat16")
+
+
+def widened(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """``function`` with half precision computed in float32 and returned in half.
+
+    Array arguments (also inside a list or tuple) of 16 bits are widened; the floating arrays of the result,
+    also inside tuples, dictionaries and dataclasses, are narrowed if no wider float came beside them.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        given: tuple[Any, ...] = (*args, *kwargs.values())
+        leaves = [x for value in given for x in (value if type(value) in (list, tuple) else (value,))]
+        halves = [x for x in leaves if _is_half(x)]
+        if not halves:
+            return function(*args, **kwargs)
+        result = function(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})
+        other = [x for x in leaves if not _is_half(x) and "float" in str(getattr(x, "dtype", "")) and np.ndim(x)]
+        return result if other else _narrow(result, halves[0].dtype)
+
+    return wrapper
+
+
+def _widen(value: Any) -> Any:
+    if type(value) in (list, tuple):
+        return type(value)(map(_widen, value))
+    if not _is_half(value):
+        return value
+    xp = array_namespace(value)
+    return xp.astype(value, xp.float32)
+
+
+def _narrow(value: Any, dtype: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes = {f.name: _narrow(getattr(value, f.name), dtype) for f in dataclasses.fields(value) if f.init}
+        return dataclasses.replace(value, **changes)
+    if type(value) in (list, tuple):
+        return type(value)(_narrow(x, dtype) for x in value)
+    if isinstance(value, dict):
+        return {key: _narrow(x, dtype) for key, x in value.items()}
+    if not str(getattr(value, "dtype", "")).rpartition(".")[2].startswith("float"):
+        return value
+    xp = array_namespace(value)
+    with np.errstate(over="ignore", under="ignore"):
+        return xp.astype(xp.asarray(value), dtype)
 
 
 def _reject_non_real(name: str, value: Array) -> None:
@@ -141,6 +240,14 @@ def positive(name: str, xp: Any, x: Array) -> Array:
     return x
 
 
+def representable(name: str, xp: Any, *results: Array) -> None:
+    """Refuse ``name`` if a result overflowed (is not finite)."""
+    for x in results:
+        index = first_true(xp, ~xp.isfinite(x))
+        if index is not None:
+            fail(name, "is too large: a result overflows", index=index)
+
+
 def budgets(name: str, xp: Any, x: Array) -> Array:
     """``x`` >= 0 and not NaN; ``inf`` (no constraint) is allowed."""
     _refuse(xp, name, x, ~(x >= 0), "must be >= 0")
@@ -151,7 +258,8 @@ def log_probs(name: str, xp: Any, x: Array, *, normalised: bool = True) -> Array
     """``x`` of shape ``(..., A)``, A >= 1, natural-log probabilities on the last axis.
 
     ``-inf`` is legal. NaN, ``+inf``, a row without support and, if ``normalised``, a row whose
-    exponentials do not sum to 1 within the square root of the machine epsilon are errors.
+    exponentials do not sum to 1 within the square root of the machine epsilon are errors (that of the
+    narrowest float that holds the row: float32 logs stay legal when they are widened).
     """
     if x.ndim == 0 or x.shape[-1] == 0:
         fail(name, f"needs a non-empty last axis of outcomes, got shape {tuple(x.shape)}")
@@ -162,14 +270,25 @@ def log_probs(name: str, xp: Any, x: Array, *, normalised: bool = True) -> Array
     top = xp.max(x, axis=-1, keepdims=True)
     _refuse(xp, name, top[..., 0], xp.isinf(top[..., 0]), "needs an outcome with positive probability")
     if normalised:
-        total = top[..., 0] + xp.log(xp.sum(xp.exp(x - top), axis=-1))
-        tolerance = normalisation_tolerance(xp, x.dtype)
-        index = first_true(xp, xp.abs(total) > tolerance)
+        with np.errstate(all="ignore"):
+            total = top[..., 0] + xp.log(xp.sum(xp.exp(x - top), axis=-1))
+        off = xp.abs(total) > normalisation_tolerance(xp, x.dtype)
+        index = first_true(xp, off & ~_narrowly(xp, x, xp.abs(total)) if bool(xp.any(off)) else off)
         if index is not None:
             mass = math.exp(min(float(total[index] if index else total), 700.0))
             rule = "probabilities must sum to 1 (log_normalize makes them)"
             raise ValueError(f"{name}{list(index) if index else ''}: probabilities sum to {mass:.12g}; {rule}")
     return x
+
+
+def _narrowly(xp: Any, x: Array, off: Array) -> Array:
+    """Rows that a narrower float holds exactly, and that are normalised by its standard: widened arrays."""
+    out = off < 0
+    for dtype in (xp.float32, xp.float16):
+        with np.errstate(over="ignore", under="ignore"):
+            held = xp.all(xp.astype(xp.astype(x, dtype), x.dtype) == x, axis=-1)
+        out = out | (held & (off <= normalisation_tolerance(xp, dtype)))
+    return out
 
 
 def same_last_axis(**named: Array) -> None:
@@ -198,16 +317,52 @@ def broadcast(**named: Array) -> tuple[int, ...]:
         raise ValueError(f"shapes must broadcast, got {listed}") from None
 
 
-def real(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False) -> float:
-    """A Python float in ``[low, high]`` (``(low, high]`` if ``open_low``), not NaN."""
+def number(name: str, value: Any) -> float:
+    """A Python float from a number or an array of no dimensions; NaN passes.
+
+    Raises:
+        TypeError: text, complex numbers, arrays with dimensions, anything else.
+        ValueError: an integer that no float holds.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach()
+    scalar = isinstance(value, int | float | np.generic) or (
+        hasattr(value, "__float__") and not isinstance(value, str | bytes | bytearray)
+    )
+    if not scalar or isinstance(value, np.ma.MaskedArray) or getattr(value, "shape", ()) != ():
+        raise TypeError(f"{name} = {_short(value)}: must be a real number")
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind not in "fiub":
+        raise TypeError(f"{name} = {_short(value)}: must be a real number")
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} = {value!r}: must be a real number") from None
-    if math.isnan(number) or number < low or number > high or (open_low and number == low):
-        opening = "(" if open_low else "["
-        fail(name, f"must lie in {opening}{low:g}, {high:g}]", number)
-    return number
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: is too large for a float (above 1.8e308)") from None
+    except Exception:  # a library's own refusal
+        raise TypeError(f"{name} = {_short(value)}: must be a real number") from None
+
+
+def _short(value: Any) -> str:
+    """The value, or its type where that is shorter than a line."""
+    shown = repr(value) if isinstance(value, int | float | complex | str | bytes | np.generic | None) else ""
+    return shown if 0 < len(shown) <= 60 else type(value).__name__
+
+
+def real(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """A Python float in ``[low, high]`` (ends excluded if ``open_low``, ``open_high``), not NaN."""
+    found = number(name, value)
+    outside = found < low or found > high or (open_low and found == low) or (open_high and found == high)
+    if math.isnan(found) or outside:
+        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        fail(name, f"must lie in {interval}", found)
+    return found
 
 
 def probability(name: str, value: Any) -> float:
@@ -215,27 +370,58 @@ def probability(name: str, value: Any) -> float:
     return real(name, value, low=0.0, high=1.0)
 
 
+def unit_interval(name: str, xp: Any, x: Array, *, open_ends: bool = False) -> Array:
+    """``x`` with entries in [0, 1], or (0, 1)."""
+    good = (x > 0) & (x < 1) if open_ends else (x >= 0) & (x <= 1)
+    _refuse(xp, name, x, ~good, "must lie in (0, 1)" if open_ends else "must lie in [0, 1]")
+    return x
+
+
 def integer(name: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:
-    """A Python int in ``[low, high]``; floats, even whole ones, and booleans are TypeErrors."""
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} = {value!r}: must be an integer")
+    """A Python int of 64 bits in ``[low, high]``; floats, even whole ones, and booleans are TypeErrors."""
+    boolean = isinstance(value, bool | np.bool_) or "bool" in str(getattr(value, "dtype", ""))
+    if boolean or isinstance(value, np.ma.MaskedArray) or getattr(value, "shape", ()) != ():
+        raise TypeError(f"{name} = {_short(value)}: must be an integer")
     try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} = {value!r}: must be an integer") from None
-    if low is not None and number < low:
-        fail(name, f"must be >= {low}", number)
-    if high is not None and number > high:
-        fail(name, f"must be <= {high}", number)
-    return number
+        found = operator.index(value)
+    except Exception:  # TypeError, or a library's own refusal
+        raise TypeError(f"{name} = {_short(value)}: must be an integer") from None
+    if not -(2**63) <= found < 2**63:
+        raise ValueError(f"{name}: an integer of {found.bit_length()} bits: must fit in 64")
+    if low is not None and found < low:
+        fail(name, f"must be >= {low}", found)
+    if high is not None and found > high:
+        fail(name, f"must be <= {high}", found)
+    return found
+
+
+def fits(name: str, value: int, entries: int | float, *, each: int = 8) -> None:
+    """Refuse ``name = value`` if ``entries`` of ``each`` bytes take more than `LARGEST`."""
+    if entries * each > LARGEST:
+        size = f"{entries * each / 2**30:.3g}" if entries < 1e300 else "more than 1e300"
+        fail(name, f"would need {size} GiB, more than the {LARGEST / 2**30:g} GiB that one call may take", value)
+
+
+def outcomes(base_name: str, base: int, name: str, exponent: int, *, each: int = 8) -> int:
+    """``base ** exponent``, refused before it is formed where an array with as many entries would not fit."""
+    if exponent > 10**4:
+        fail(name, "must be <= 10000", exponent)
+    size = exponent * math.log(base)
+    fits(name, exponent, math.exp(min(size, 700.0)), each=each)
+    return int(base**exponent)
 
 
 def integers(name: str, value: Any, *, low: int | None = None, high: int | None = None) -> np.ndarray:
     """A NumPy int64 array with entries in ``[low, high]``."""
-    array = _as_array(name, value)
-    if not isinstance(array, np.ndarray | np.generic) or array.dtype.kind not in "iu":
+    _numpy_only(name, value)
+    given = np.asarray(_as_array(name, value))
+    if given.dtype.kind not in "iu":
+        if given.dtype.kind == "f" and given.size and _whole(value):
+            raise ValueError(f"{name}: its integers must fit in 64 bits")
         raise TypeError(f"{name}: must be a NumPy array or sequence of integers")
-    array = np.asarray(array, dtype=np.int64)
+    if given.dtype == np.uint64 and bool(np.any(given > np.uint64(2**63 - 1))):
+        raise ValueError(f"{name}: its integers must fit in 64 bits")
+    array = given.astype(np.int64)
     for bad, rule in ((low is not None and array < low, f"must be >= {low}"),
                       (high is not None and array > high, f"must be <= {high}")):  # fmt: skip
         if bad is not False and np.any(bad):
@@ -244,10 +430,16 @@ def integers(name: str, value: Any, *, low: int | None = None, high: int | None 
     return array
 
 
+def _whole(value: Any) -> bool:
+    """Python integers only: then they were too wide for 64 bits."""
+    return all(isinstance(x, int) and not isinstance(x, bool) for x in np.asarray(value, dtype=object).ravel())
+
+
 def boolean_mask(name: str, value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """A NumPy boolean array, of ``shape`` if that is given."""
+    _numpy_only(name, value)
     array = _as_array(name, value)
-    if not isinstance(array, np.ndarray | np.generic) or array.dtype != np.bool_:
+    if array.dtype != np.bool_:
         raise TypeError(f"{name}: must be a boolean NumPy mask, got dtype {array.dtype}")
     array = np.asarray(array)
     if shape is not None and array.shape != shape:
@@ -262,17 +454,34 @@ def instance(name: str, value: Any, *kinds: type) -> None:
         raise TypeError(f"{name}: must be a {wanted}, got {type(value).__name__}")
 
 
+def sequence(name: str, value: Any, *, of: type | tuple[type, ...] = object) -> list[Any]:
+    """The entries of a list, tuple or one-dimensional array, all of the kind ``of``."""
+    if not isinstance(value, list | tuple | range | np.ndarray) and not (
+        is_array_api_obj(value) or hasattr(value, "to_numpy")
+    ):
+        raise TypeError(f"{name}: must be a sequence, got {type(value).__name__}")
+    if getattr(value, "ndim", 1) < 1:
+        raise TypeError(f"{name}: must be a sequence, got an array without dimensions")
+    entries = list(value)
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, of):
+            kinds = of if isinstance(of, tuple) else (of,)
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{name}[{i}]: must be a {wanted}, got {type(entry).__name__}")
+    return entries
+
+
 def flag(name: str, value: Any) -> bool:
     """A boolean, nothing that merely has a truth value."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} = {value!r}: must be True or False")
+        raise TypeError(f"{name} = {_short(value)}: must be True or False")
     return bool(value)
 
 
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     """One of the named ``choices``."""
     if not isinstance(value, str) or value not in choices:
-        fail(name, f"must be one of {', '.join(map(repr, choices))}", value)
+        raise ValueError(f"{name} = {_short(value)}: must be one of {', '.join(map(repr, choices))}")
     return str(value)
 
 
@@ -281,7 +490,7 @@ def generator(rng: np.random.Generator | int) -> np.random.Generator:
     if isinstance(rng, np.random.Generator):
         return rng
     if isinstance(rng, bool) or not isinstance(rng, int | np.integer):
-        raise TypeError(f"rng = {rng!r}: must be a numpy.random.Generator or an integer seed")
+        raise TypeError(f"rng = {_short(rng)}: must be a numpy.random.Generator or an integer seed")
     if rng < 0:
         fail("rng", "a seed must be >= 0", int(rng))
     return np.random.default_rng(int(rng))

@@ -16,14 +16,17 @@ Sources: arXiv 2401.01879 (bound and estimator), arXiv 2406.00832 (win rate agai
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from klsim import _validate
-from klsim.distributions import _quiet, to_numpy
-from klsim.divergences import _PHI, GENERATORS, _polynomial, divergence_of
+from klsim._stable import PHI, polynomial
+from klsim.distributions import _quiet, give_back, to_numpy
+from klsim.divergences import GENERATORS, divergence_of, divergence_of_ratio
 
 __all__ = [
     "RewardLaw",
@@ -43,6 +46,9 @@ __all__ = [
 Array = Any
 
 
+_LONG = 1 << 16  # outcomes from which a row is sorted and summed in pieces, on all threads
+
+
 def _log_count(n: Any, log_n: Any) -> tuple[Any, Array]:
     """``log N`` from exactly one of ``n > 0`` and finite ``log_n``."""
     if (n is None) == (log_n is None):
@@ -55,8 +61,13 @@ def _log_count(n: Any, log_n: Any) -> tuple[Any, Array]:
 
 
 def _sorted_rows(log_ref: Array, reward: Array, count: Array | None = None, name: str = "log_ref") -> tuple[Any, ...]:
-    """``(xp, shape, order, reward rows, log-mass rows, log N rows)``, rows sorted by reward."""
+    """``(log_ref as an array, shape, order, reward rows, log-mass rows, log N rows)``, rows sorted by reward."""
     xp, log_ref, reward = _validate.arrays(**{name: log_ref, "reward": reward})
+    if _is_long(log_ref, reward) and (count is None or np.ndim(count) == 0):
+        found = _long_sorted_row(log_ref, reward)
+        if found is not None:
+            log_n = np.full(1, 0.0 if count is None else float(to_numpy(count)))
+            return log_ref, reward.shape, *found, log_n
     _validate.log_probs(name, xp, log_ref)
     _validate.same_last_axis(**{name: log_ref, "reward": reward})
     _validate.finite("reward", xp, reward)
@@ -67,35 +78,71 @@ def _sorted_rows(log_ref: Array, reward: Array, count: Array | None = None, name
         full = np.broadcast_shapes(log_p.shape, r.shape, (*log_n.shape, 1), (size,))
     except ValueError:
         batch = np.broadcast_shapes(log_p.shape, r.shape)[:-1]
-        raise ValueError(f"n: shape {log_n.shape} must broadcast to the batch shape {batch}") from None
+        raise ValueError(f"n (log_n): shape {log_n.shape} must broadcast to the batch shape {batch}") from None
     log_p, r = (np.broadcast_to(a, full).reshape(-1, size) for a in (log_p, r))
     rows = np.broadcast_to(log_n[..., None], (*full[:-1], 1)).reshape(-1).astype(np.float64)
     order = np.argsort(r, axis=-1)  # the order within ties does not matter
     ordered = [np.ascontiguousarray(np.take_along_axis(a, order, axis=-1)) for a in (r, log_p)]
-    return xp, full, order, *ordered, rows
+    return log_ref, full, order, *ordered, rows
+
+
+def _is_long(*arrays: Array) -> bool:
+    """One NumPy float64 row so long that the kernels for such rows are worth their first call."""
+    first = arrays[0]
+    return all(isinstance(a, np.ndarray) and a.dtype == np.float64 and a.ndim == 1 and a.shape == first.shape
+               and a.size >= _LONG for a in arrays)  # fmt: skip
+
+
+def _long_sorted_row(log_ref: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, ...] | None:
+    """``(order, reward, log-mass)`` of one long row, ``(1, A)`` each; None where the door has to look at it."""
+    from klsim.kernels.long_rows import is_legal
+    from klsim.kernels.sorting import gather, sorted_with_order
+
+    log_ref, reward = np.ascontiguousarray(log_ref), np.ascontiguousarray(reward)
+    if not is_legal(log_ref, reward):
+        return None
+    values, order = sorted_with_order(reward)
+    return order[None], values[None], np.asarray(gather(log_ref, order))[None]
+
+
+def _law_rows(reward: np.ndarray, log_mass: np.ndarray, log_n: np.ndarray) -> np.ndarray:
+    """Log-law of the best of N of sorted rows."""
+    from klsim.kernels.order_statistics import best_of_n_rows
+
+    if len(reward) == 1 and reward.size >= _LONG:
+        from klsim.kernels.long_rows import best_of_n_long_row
+
+        least = log_mass.min()
+        if least == -np.inf:
+            least = log_mass[np.isfinite(log_mass)].min()
+        # probabilities and powers that sums of probabilities would lose are left to sums of logs
+        if least > -650.0 and abs(log_n[0]) < 600.0:
+            return np.asarray(best_of_n_long_row(reward[0], log_mass[0], log_n[0]))[None]
+    return np.asarray(best_of_n_rows(reward, log_mass, log_n))
 
 
 def _unsort(values: np.ndarray, order: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if len(order) == 1 and order.size >= _LONG:
+        from klsim.kernels.sorting import scatter
+
+        return np.asarray(scatter(values[0], order[0])).reshape(shape)
     out = np.empty_like(values)
     np.put_along_axis(out, order, values, axis=-1)
     return out.reshape(shape)
 
 
-def _give_back(xp: Any, like: Array, values: np.ndarray) -> Array:
-    if isinstance(like, np.ndarray | np.generic | float | int | list | tuple):
-        return values
-    return xp.asarray(values, dtype=like.dtype, device=like.device)
+def _like(like: Array, values: np.ndarray) -> Array:
+    return give_back(array_namespace(like), like, values)
 
 
 def _law(log_ref: Array, reward: Array, n: Any, log_n: Any) -> tuple[Any, ...]:
-    """``(xp, shape, sorted reward, sorted log ref, sorted log bon, order)``."""
-    from klsim.kernels.order_statistics import best_of_n_rows
-
+    """``(log_ref as an array, shape, sorted reward, sorted log ref, sorted log bon, order, log N)``."""
     _, count = _log_count(n, log_n)
-    xp, shape, order, r, log_p, rows = _sorted_rows(log_ref, reward, count)
-    return xp, shape, r, log_p, best_of_n_rows(r, log_p, rows), order
+    like, shape, order, r, log_p, rows = _sorted_rows(log_ref, reward, count)
+    return like, shape, r, log_p, _law_rows(r, log_p, rows), order, rows
 
 
+@_validate.widened
 @_quiet
 def log_policy(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """Log-probabilities of the best of ``n`` draws, shape ``(..., A)``.
@@ -108,29 +155,66 @@ def log_policy(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: 
         TypeError: both or neither of ``n`` and ``log_n``.
         ValueError: ``n <= 0``, bad shapes, a reward that is not finite.
     """
-    xp, shape, _, _, law, order = _law(log_ref, reward, n, log_n)
-    return _give_back(xp, log_ref, _unsort(law, order, shape))
+    like, shape, _, _, law, order, _ = _law(log_ref, reward, n, log_n)
+    return _like(like, _unsort(law, order, shape))
 
 
+@_validate.widened
 @_quiet
 def kl(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """``KL(bon_N‖ref)`` in nats, shape ``(...)``; at most ``kl_upper_bound(n)`` and ``-log ref(argmax r)``.
 
     Arguments and errors as `log_policy`.
     """
-    xp, shape, _, log_p, law, _ = _law(log_ref, reward, n, log_n)
-    return _give_back(xp, log_ref, divergence_of(np, law, log_p, GENERATORS["kl"]).reshape(shape[:-1]))
+    like, shape, r, log_p, law, _, rows = _law(log_ref, reward, n, log_n)
+    found = np.asarray(divergence_of(np, law, log_p, GENERATORS["kl"]))
+    near = np.abs(rows) <= 0.1
+    if near.any():
+        ratio = _log_ratio_near_one(r[near], log_p[near], np.expm1(rows[near])[:, None])
+        found[near] = divergence_of_ratio(np, log_p[near], ratio, GENERATORS["kl"])
+    return _like(like, found.reshape(shape[:-1]))
 
 
+def _log_ratio_near_one(r: np.ndarray, log_p: np.ndarray, extra: np.ndarray) -> np.ndarray:
+    """``log(bon_N/ref)`` of sorted rows for ``N = 1 + extra`` near 1, with relative accuracy.
+
+    ``(F^N - F_-^N)/p - 1 = g(F) + (F_-/p) F_-^{N-1} (e^{(N-1) log(F/F_-)} - 1)`` with ``g(u) = u^{N-1} - 1``.
+    """
+    size = r.shape[1]
+    fresh = np.diff(r, axis=1, prepend=np.nan) != 0  # the first of a tie class
+    starts = np.flatnonzero(fresh)
+    lengths = np.diff(starts, append=r.size)
+    mass = np.repeat(np.add.reduceat(np.exp(log_p).ravel(), starts), lengths).reshape(r.shape)
+    own = np.exp(log_p)
+    here = np.repeat(starts % size, lengths).reshape(r.shape)
+    upto = np.concatenate([np.zeros((len(r), 1)), np.cumsum(own, axis=1)], axis=1)
+    beyond = np.concatenate([np.cumsum(own[:, ::-1], axis=1)[:, ::-1], np.zeros((len(r), 1))], axis=1)
+    ends = here + np.repeat(lengths, lengths).reshape(r.shape)
+    below, above = np.take_along_axis(upto, here, axis=1), np.take_along_axis(beyond, ends, axis=1)
+
+    def log_of(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+        return np.where(upper < 0.5, np.log1p(-np.minimum(upper, 1.0)), np.log(np.minimum(lower, 1.0)))
+
+    first = np.expm1(extra * log_of(below + mass, above))
+    log_below = log_of(below, above + mass)
+    share = mass / below
+    rise = np.exp(extra * log_below) * np.expm1(extra * np.log1p(share)) / share
+    rise = np.where(share > 0, rise, extra * np.exp(extra * log_below))
+    gained = first + np.where(below > 0, rise, 0.0)
+    return np.where(np.isfinite(log_p), np.log1p(np.maximum(gained, -1.0)), 0.0)
+
+
+@_validate.widened
 @_quiet
 def kl_upper_bound(n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """``log N - (N - 1)/N``: the KL for continuous rewards, an upper bound for all (2401.01879, Thm 3.1)."""
     xp, x = _log_count(n, log_n)
     near = xp.abs(x) <= 0.5
-    close = _polynomial(-xp.where(near, x, xp.zeros_like(x)), _PHI)
+    close = polynomial(-xp.where(near, x, xp.zeros_like(x)), PHI)
     return xp.where(near, close, x + xp.expm1(-x))
 
 
+@_validate.widened
 @_quiet
 def kl_estimate(log_prob: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     r"""Estimate of ``KL(bon_N‖ref)`` from the probability ``eps = exp(log_prob)`` of the selected outcome.
@@ -162,30 +246,33 @@ def kl_estimate(log_prob: Array, n: Array | None = None, *, log_n: Array | None 
     return xp.where(sure, xp.zeros_like(value), value)
 
 
+@_validate.widened
 @_quiet
 def expected_reward(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """``E_bon[r]``, shape ``(...)``. Arguments and errors as `log_policy`."""
-    xp, shape, r, _, law, _ = _law(log_ref, reward, n, log_n)
-    return _give_back(xp, log_ref, np.sum(np.exp(law) * r, axis=-1).reshape(shape[:-1]))
+    like, shape, r, _, law, *_ = _law(log_ref, reward, n, log_n)
+    return _like(like, np.sum(np.exp(law) * r, axis=-1).reshape(shape[:-1]))
 
 
+@_validate.widened
 @_quiet
 def win_rate(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """Probability that the best of ``n`` beats an independent draw, ties counted 1/2; at most ``N/(N+1)``."""
     from klsim.kernels.order_statistics import mid_quantile_rows
 
-    xp, shape, r, log_p, law, _ = _law(log_ref, reward, n, log_n)
+    like, shape, r, log_p, law, *_ = _law(log_ref, reward, n, log_n)
     wins = np.sum(np.exp(law) * mid_quantile_rows(r, log_p), axis=-1)
-    return _give_back(xp, log_ref, wins.reshape(shape[:-1]))
+    return _like(like, wins.reshape(shape[:-1]))
 
 
+@_validate.widened
 @_quiet
 def mid_quantile(log_ref: Array, reward: Array) -> Array:
     """``P(r(Y) < r(a)) + P(r(Y) = r(a))/2``, ``(..., A)``: the reward whose expectation is the win rate."""
     from klsim.kernels.order_statistics import mid_quantile_rows
 
-    xp, shape, order, r, log_p, _ = _sorted_rows(log_ref, reward)
-    return _give_back(xp, log_ref, _unsort(mid_quantile_rows(r, log_p), order, shape))
+    like, shape, order, r, log_p, _ = _sorted_rows(log_ref, reward)
+    return _like(like, _unsort(mid_quantile_rows(r, log_p), order, shape))
 
 
 @dataclass(frozen=True)
@@ -200,6 +287,15 @@ class RewardLaw:
     value: np.ndarray
     log_prob: np.ndarray
 
+    def __post_init__(self) -> None:
+        value, log_prob = _validate.numpy_arrays(value=self.value, log_prob=self.log_prob)
+        if value.ndim != 1 or log_prob.shape != value.shape:
+            _validate.fail("log_prob", f"must have the shape (K,) of value, got {log_prob.shape} and {value.shape}")
+        _validate.finite("value", np, value)
+        _validate.log_probs("log_prob", np, log_prob, normalised=False)
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "log_prob", log_prob)
+
 
 def reward_law(log_p: Array, reward: Array, tolerance: float = 0.0) -> RewardLaw:
     """The law of ``reward`` under ``p``, both ``(A,)``; values within ``tolerance`` of the next lower merge.
@@ -208,6 +304,8 @@ def reward_law(log_p: Array, reward: Array, tolerance: float = 0.0) -> RewardLaw
         ValueError: more than one row, or a negative tolerance.
     """
     tolerance = _validate.real("tolerance", tolerance, low=0.0)
+    if math.isinf(tolerance):
+        _validate.fail("tolerance", "must be finite", tolerance)
     _, shape, _, values, masses, _ = _sorted_rows(log_p, reward, name="log_p")
     if len(shape) != 1:
         _validate.fail("log_p", f"must be one distribution, got shape {shape}")
@@ -217,6 +315,7 @@ def reward_law(log_p: Array, reward: Array, tolerance: float = 0.0) -> RewardLaw
     return RewardLaw(values[starts], np.logaddexp.reduceat(masses, starts))
 
 
+@_validate.widened
 def quantile_tilt(strength: Array) -> tuple[Array, Array]:
     r"""Win rate and KL of the quantile tilt with density ``c e^{cu}/(e^c - 1)`` on [0, 1], ``c > 0``.
 
@@ -251,8 +350,8 @@ def optimal_win_rate(budget: Any) -> np.ndarray:
     Raises:
         ValueError: ``budget`` is not finite and >= 0, or above 600 nats.
     """
-    xp, budget = _validate.arrays(budget=budget)
-    budget = np.asarray(_validate.budgets("budget", xp, budget))
+    (budget,) = _validate.numpy_arrays(budget=budget)
+    _validate.budgets("budget", np, budget)
     index = _validate.first_true(np, budget > 600)
     if index is not None:
         _validate.fail("budget", "must be <= 600 nats", float(budget[index]), index)
@@ -274,13 +373,14 @@ def sample(log_ref: Array, reward: Array, n: int, size: int, rng: np.random.Gene
     """
     from klsim import distributions
 
-    n = _validate.integer("n", n, low=1)
+    n, size = _validate.integer("n", n, low=1), _validate.integer("size", size, low=0)
     rng = _validate.generator(rng)
+    _validate.fits("size", size, size * n, each=48)
     _, shape, *_ = _sorted_rows(log_ref, reward)
     if len(shape) != 1:
         _validate.fail("log_ref", f"must be one distribution, got shape {shape}")
-    draws = distributions.sample(to_numpy(log_ref), (size, n), rng)
-    got = np.asarray(to_numpy(reward))[draws]
+    draws = distributions.sample(log_ref, (size, n), rng)
+    got = np.asarray(to_numpy(_validate.arrays(reward=reward)[1]))[draws]
     # a random key among the maximisers breaks ties uniformly
     keys = np.where(got == got.max(axis=1, keepdims=True), rng.random(got.shape), -1.0)
     return draws[np.arange(size), keys.argmax(axis=1)]

@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 all as expected; 1 something is not; 2 wrong usage or bad input; 3 something crashed."""
+"""The command line. Exit codes: 0 all as expected; 1 something is not; 2 wrong usage or bad input; 3 something
+crashed."""
 
 from __future__ import annotations
 
@@ -208,7 +209,13 @@ def _show_certificate(certificate: dict[str, Any]) -> None:
 @_one_line_errors
 def reproduce(
     select: Select = None,
-    out: Annotated[Path, typer.Option(help="Where figures go.")] = Path("figures"),
+    out: Annotated[Path, typer.Option(help="Where figures go; --out figures renews the committed ones.")] = Path(
+        "report"
+    )
+    / "figures",
+    against: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Figures to compare with: says where a number differs.")
+    ] = Path("figures"),
     report_folder: Annotated[Path, typer.Option("--report", help="Where the report goes.")] = Path("report"),
     seed: Seed = 0,
     examples: Examples = 100,
@@ -233,8 +240,18 @@ def reproduce(
     page = write_report(certificates.read(CERTIFICATE), figures=out, out=report_folder)
     _show_certificate(certificate)
     _show_drawn(drawn)
+    if drawn:
+        _show_differences(out, against)
     typer.echo(f"certificate: {CERTIFICATE}\nreport: {page.resolve()}")
-    raise typer.Exit(0 if certificate["as_expected"] and not any(d.error for d in drawn) else 1)
+    raise typer.Exit(max(_exit_code(certificate), int(any(d.error for d in drawn))))
+
+
+def _show_differences(drawn: Path, committed: Path) -> None:
+    from klsim.report import terminal
+    from klsim.report.compare import compare_figures
+
+    if committed.is_dir() and committed.resolve() != drawn.resolve():
+        terminal.show_differences(*compare_figures(drawn, committed), str(committed))
 
 
 def _figure_tasks(select: list[str] | None, out: Path, seed: int, *, full: bool) -> list[Any]:
@@ -290,7 +307,9 @@ def _show_drawn(drawn: list[Any]) -> None:
 @_one_line_errors
 def report(
     certificate: CertificateFile = CERTIFICATE,
-    figures: Annotated[Path, typer.Option(help="Where the figures are.")] = Path("figures"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Where the figures are; REPORT/figures, else figures, if not given.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("report"),
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
@@ -298,6 +317,8 @@ def report(
     from klsim.claims import certificate as certificates
     from klsim.report.html import write_report
 
+    if figures is None:
+        figures = out / "figures" if (out / "figures").is_dir() else Path("figures")
     page = write_report(certificates.read(certificate), figures=figures, out=out)
     typer.echo(f"report: {page.resolve()}")
     if open_it:
@@ -308,18 +329,25 @@ def report(
 @_one_line_errors
 def findings(
     certificate: CertificateFile = CERTIFICATE,
-    update: Annotated[Path | None, typer.Option(help="Rewrite the findings table in this Markdown file.")] = None,
+    update: Annotated[
+        list[Path] | None,
+        typer.Option(help="Rewrite the table in this Markdown file (a paper's README gets that paper's); repeatable."),
+    ] = None,
 ) -> None:
-    """Statements that are false as printed: the table of the last certificate."""
+    """Statements that are false, with counterexample and correction: the table of the last certificate."""
     from klsim.claims import certificate as certificates
+    from klsim.claims.loader import select as choose
     from klsim.report import findings as tables
 
     read = certificates.read(certificate)
-    if update is None:
+    if not update:
         typer.echo(tables.findings_markdown(read))
-    else:
-        tables.update_readme(update, read)
-        typer.echo(f"updated: {update}")
+        return
+    if lacking := certificates.missing_from(read, [s.paper.slug for s in choose([])]):
+        raise ValueError(f"{certificate}: {lacking}; run klsim verify before the tables are rewritten")
+    for file in update:
+        tables.update_readme(file, read)
+        typer.echo(f"updated: {file}")
 
 
 @app.command()
@@ -588,6 +616,21 @@ def train(
     terminal.show_training({r.name: r.evaluations for r in results})
     for file in summary.draw_summary(read.output, {r.name: r.folder for r in results}):
         typer.echo(f"written: {file}")
+
+
+@app.command()
+@_one_line_errors
+def new(
+    slug: Annotated[str, typer.Argument(help="Lower-case letters, digits and single dashes: gopd.")],
+    title: Annotated[str, typer.Option(help="The paper's title.")] = "A paper",
+    papers: Annotated[Path, typer.Option(help="Where its folder goes.")] = Path("papers"),
+) -> None:
+    """A paper's four files, which verify at once: claims.py, setting.py, figures.py, README.md."""
+    from klsim.claims.scaffold import write_paper
+
+    for file in write_paper(slug, title, papers):
+        typer.echo(f"written: {file}")
+    typer.echo(f"next: klsim verify {papers / slug}")
 
 
 @app.command()

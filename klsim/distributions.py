@@ -48,6 +48,7 @@ def _log_sum_exp(xp: Any, x: Array, axis: int = -1, *, keepdims: bool = False) -
     return total if keepdims else xp.squeeze(total, axis=axis)
 
 
+@_validate.widened
 @_quiet
 def log_sum_exp(x: Array) -> Array:
     """``log sum_a exp(x[..., a])`` without overflow; ``-inf`` entries contribute nothing.
@@ -58,6 +59,7 @@ def log_sum_exp(x: Array) -> Array:
     return _log_sum_exp(xp, _validate.log_probs("x", xp, x, normalised=False))
 
 
+@_validate.widened
 @_quiet
 def log_normalize(logits: Array) -> Array:
     """``logits - log_sum_exp(logits)``: log-softmax. Shapes: ``(..., A) -> (..., A)``.
@@ -75,6 +77,7 @@ def _safe(xp: Any, log_p: Array) -> Array:
     return xp.where(xp.isinf(log_p), xp.zeros_like(log_p), log_p)
 
 
+@_validate.widened
 @_quiet
 def entropy(log_p: Array) -> Array:
     """``H(p) = -sum p log p`` in nats, with ``0 log 0 = 0``. Shapes: ``(..., A) -> (...)``."""
@@ -83,6 +86,7 @@ def entropy(log_p: Array) -> Array:
     return -xp.sum(xp.exp(log_p) * _safe(xp, log_p), axis=-1)
 
 
+@_validate.widened
 @_quiet
 def expectation(log_p: Array, values: Array) -> Array:
     """``E_p[values]``; values without support do not count, whatever they are. ``(..., A) -> (...)``."""
@@ -96,6 +100,7 @@ def _expectation(xp: Any, log_p: Array, values: Array) -> Array:
     return xp.sum(xp.exp(log_p) * values, axis=-1)
 
 
+@_validate.widened
 @_quiet
 def variance(log_p: Array, values: Array) -> Array:
     """``Var_p[values]``, by deviations from the mean. Shapes: ``(..., A) -> (...)``."""
@@ -104,18 +109,26 @@ def variance(log_p: Array, values: Array) -> Array:
     _validate.same_last_axis(log_p=log_p, values=values)
     _validate.finite("values", xp, values)
     mean = _expectation(xp, log_p, values)
-    return _expectation(xp, log_p, (values - mean[..., None]) ** 2)
+    found = _expectation(xp, log_p, (values - mean[..., None]) ** 2)
+    _validate.representable("values", xp, found)
+    return found
 
 
-def reference_and_reward(log_ref: Array, reward: Array, **scalars: Array) -> tuple[Any, ...]:
-    """``(xp, log_ref, reward, *scalars)`` validated; scalars get a trailing axis to broadcast."""
-    xp, log_ref, reward, *rest = _validate.arrays(log_ref=log_ref, reward=reward, **scalars)
-    _validate.log_probs("log_ref", xp, log_ref)
-    _validate.same_last_axis(log_ref=log_ref, reward=reward)
-    _validate.finite("reward", xp, reward)
+def reference_and_reward(
+    log_ref: Array, reward: Array, *, names: tuple[str, str] = ("log_ref", "reward"), **scalars: Array
+) -> tuple[Any, ...]:
+    """``(xp, log_ref, reward, *scalars)`` validated; scalars get a trailing axis to broadcast.
+
+    ``names``: what the caller calls the first two.
+    """
+    ref_name, reward_name = names
+    xp, log_ref, reward, *rest = _validate.arrays(**{ref_name: log_ref, reward_name: reward}, **scalars)
+    _validate.log_probs(ref_name, xp, log_ref)
+    _validate.same_last_axis(**{ref_name: log_ref, reward_name: reward})
+    _validate.finite(reward_name, xp, reward)
     for name, value in zip(scalars, rest):
         _validate.same_last_axis(
-            **{"log_ref": log_ref, name: xp.broadcast_to(value[..., None], (*value.shape, log_ref.shape[-1]))}
+            **{ref_name: log_ref, name: xp.broadcast_to(value[..., None], (*value.shape, log_ref.shape[-1]))}
         )
     return (xp, log_ref, reward, *(value[..., None] for value in rest))
 
@@ -133,6 +146,17 @@ def shortfall(xp: Any, log_ref: Array, reward: Array) -> tuple[Array, Array]:
     return best, xp.where(xp.isinf(log_ref), xp.zeros_like(short), short)
 
 
+def relative_shortfall(xp: Any, log_ref: Array, reward: Array, beta: Array) -> tuple[Array, Array]:
+    """``(max r, (max r - r)/beta)``: `shortfall` in units of beta, also where the difference overflows."""
+    best, short = shortfall(xp, log_ref, reward)
+    drop = short / beta
+    if not bool(xp.all(xp.isfinite(short))):
+        apart = best / beta - reward / beta
+        drop = xp.where(xp.isfinite(short), drop, xp.where(xp.isnan(apart), short, apart))
+    return best, drop
+
+
+@_validate.widened
 @_quiet
 def tilt(log_ref: Array, reward: Array, beta: Array) -> Array:
     r"""``log pi(a) = log ref(a) + r(a)/beta - log Z``: the exponential tilt of ``ref``.
@@ -147,11 +171,12 @@ def tilt(log_ref: Array, reward: Array, beta: Array) -> Array:
     """
     xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
     _validate.positive("beta", xp, beta[..., 0])
-    _, short = shortfall(xp, log_ref, reward)
-    logits = log_ref - short / beta
+    _, drop = relative_shortfall(xp, log_ref, reward, beta)
+    logits = log_ref - drop
     return logits - _log_sum_exp(xp, logits, keepdims=True)
 
 
+@_validate.widened
 @_quiet
 def log_partition(log_ref: Array, reward: Array, beta: Array) -> Array:
     r"""``log Z = log E_ref[exp(r / beta)]``. Shapes: ``(..., A) -> (...)``.
@@ -164,16 +189,18 @@ def log_partition(log_ref: Array, reward: Array, beta: Array) -> Array:
     """
     xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
     _validate.positive("beta", xp, beta[..., 0])
-    return log_partition_of(xp, log_ref, reward, beta)[..., 0]
+    found = log_partition_of(xp, log_ref, reward, beta)[..., 0]
+    _validate.representable("reward", xp, found)
+    return found
 
 
 def log_partition_of(xp: Any, log_ref: Array, reward: Array, beta: Array) -> Array:
     """`log_partition` of validated input; ``beta`` has a trailing axis, and so has the result."""
-    best, short = shortfall(xp, log_ref, reward)
-    exponent = xp.where(xp.isinf(log_ref), xp.zeros_like(short), reward / beta)
+    best, drop = relative_shortfall(xp, log_ref, reward, beta)
+    exponent = xp.where(xp.isinf(log_ref), xp.zeros_like(drop), reward / beta)
     small = xp.all(xp.abs(exponent) <= 0.5, axis=-1, keepdims=True)
     direct = xp.log1p(_mean_expm1(xp, log_ref, xp.where(small, exponent, xp.zeros_like(exponent))))
-    return xp.where(small, direct, best / beta + log_mean_exp_of_shortfall(xp, log_ref, short / beta))
+    return xp.where(small, direct, best / beta + log_mean_exp_of_shortfall(xp, log_ref, drop))
 
 
 def _mean_expm1(xp: Any, log_ref: Array, exponent: Array) -> Array:
@@ -191,10 +218,8 @@ def log_mean_exp_of_shortfall(xp: Any, log_ref: Array, short: Array) -> Array:
 
 
 def _components(log_policies: Sequence[Array], weights: Sequence[Any]) -> tuple[Any, list[Array], list[Array]]:
-    for name, value in (("log_policies", log_policies), ("weights", weights)):
-        scalar = isinstance(value, str) or (isinstance(value, np.ndarray) and value.ndim == 0)
-        if scalar or not isinstance(value, Sequence | np.ndarray):
-            raise TypeError(f"{name}: must be a sequence, one entry a policy, got {type(value).__name__}")
+    log_policies = _validate.sequence("log_policies", log_policies)
+    weights = _validate.sequence("weights", weights)
     named = {f"log_policies[{k}]": p for k, p in enumerate(log_policies)}
     if not named:
         _validate.fail("log_policies", "needs at least one policy")
@@ -229,6 +254,7 @@ def _geometric_logits(log_policies: Sequence[Array], weights: Sequence[Any]) -> 
     return xp, logits
 
 
+@_validate.widened
 @_quiet
 def geometric_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) -> Array:
     r"""``log pi ∝ sum_k w_k log pi_k``, normalised. Weights are any real numbers.
@@ -244,6 +270,7 @@ def geometric_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) -> 
     return logits - _log_sum_exp(xp, logits, keepdims=True)
 
 
+@_validate.widened
 @_quiet
 def log_geometric_normalizer(log_policies: Sequence[Array], weights: Sequence[Any]) -> Array:
     r"""``log sum_a prod_k pi_k(a)^{w_k}``, shape ``(...)``; for weights (1-lam, lam) it is
@@ -256,6 +283,7 @@ def log_geometric_normalizer(log_policies: Sequence[Array], weights: Sequence[An
     return _log_sum_exp(xp, logits)
 
 
+@_validate.widened
 @_quiet
 def arithmetic_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) -> Array:
     """``log sum_k w_k pi_k`` for weights that are >= 0 and sum to 1. Shapes: ``K x (..., A) -> (..., A)``.
@@ -274,6 +302,7 @@ def arithmetic_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) ->
     return _log_sum_exp(xp, xp.stack(xp.broadcast_arrays(*terms), axis=0), axis=0)
 
 
+@_validate.widened
 @_quiet
 def condition(log_p: Array, event: Array) -> Array:
     """``p(. | event)`` for a boolean ``event`` ``(..., A)`` of positive probability.
@@ -304,10 +333,11 @@ def sample(log_policy: Any, size: int | tuple[int, ...], rng: np.random.Generato
     """
     xp, log_policy = _validate.arrays(log_policy=log_policy)
     _validate.log_probs("log_policy", xp, log_policy)
-    shape = (size,) if isinstance(size, int | np.integer) else tuple(size)
+    shape = tuple(size) if isinstance(size, list | tuple) else (size,)
     shape = tuple(_validate.integer("size", s, low=0) for s in shape)
     weights = np.exp(to_numpy(log_policy))
     rows = weights.reshape(-1, weights.shape[-1])
+    _validate.fits("size", shape[0] if len(shape) == 1 else math.prod(shape), rows.shape[0] * math.prod(shape), each=16)
     uniforms = _validate.generator(rng).random((rows.shape[0], math.prod(shape)))
     draws = np.empty(uniforms.shape, dtype=np.int64)
     for i, row in enumerate(rows):
@@ -315,6 +345,13 @@ def sample(log_policy: Any, size: int | tuple[int, ...], rng: np.random.Generato
         last = int(np.flatnonzero(row)[-1])
         draws[i] = np.minimum(np.searchsorted(cumulative, uniforms[i] * cumulative[-1], side="right"), last)
     return draws.reshape(*weights.shape[:-1], *shape)
+
+
+def give_back(xp: Any, like: Array, values: np.ndarray) -> Array:
+    """NumPy ``values`` as an array of the kind, type and device of ``like`` (which `_validate.arrays` made)."""
+    if isinstance(like, np.ndarray):
+        return values
+    return xp.asarray(values, dtype=like.dtype, device=like.device)
 
 
 def to_numpy(x: Array) -> np.ndarray:

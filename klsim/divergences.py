@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
-from klsim.distributions import _log_sum_exp, _quiet, _safe
+from klsim._stable import excess, log_power_plus, power_gap
+from klsim.distributions import _log_sum_exp, _quiet
 
 __all__ = [
     "GENERATORS",
@@ -45,28 +46,18 @@ __all__ = [
 ]
 
 Array = Any
-# Coefficients of phi(x) = exp(x) - 1 - x = sum_k x^k / k!, for |x| <= 1/2 (the next term is < 1e-18).
-_PHI = tuple(1.0 / math.factorial(k) for k in range(2, 17))
 
 
-def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
-    """``sum_k c_k x^(k+2)`` by Horner's rule."""
-    total = 0.0 * x + coefficients[-1]
-    for c in coefficients[-2::-1]:
-        total = total * x + c
-    return total * x * x
+def _ratios(t: Array) -> tuple[Any, Array]:
+    xp, t = _validate.arrays(t=t)
+    return xp, _validate.budgets("t", xp, t)
 
 
-def excess(xp: Any, log_p: Array, log_q: Array, difference: Array | None = None) -> Array:
-    """``q - p + p (log p - log q) >= 0`` for finite logs: the terms of KL(p‖q), without cancellation.
-
-    ``difference``: ``log q - log p`` where the caller knows it better than the rounded logs.
-    """
-    d = log_q - log_p if difference is None else difference
-    near = xp.abs(d) <= 0.5
-    close = xp.exp(log_p) * _polynomial(xp.where(near, d, xp.zeros_like(d)), _PHI)
-    far = xp.exp(log_q) - xp.exp(log_p) - xp.exp(log_p) * xp.where(near, xp.zeros_like(d), d)
-    return xp.where(near, close, far)
+def _slopes(y: Array) -> tuple[Any, Array]:
+    xp, y = _validate.arrays(y=y)
+    if bool(xp.any(xp.isnan(y))):
+        _validate.fail("y", "must not be NaN")
+    return xp, y
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,9 @@ class Generator(ABC):
             t = xp.maximum(self.inverse_derivative(y), lower)
             finite = xp.isfinite(t)
             t = xp.where(finite, t, xp.ones_like(t))
-            return xp.where(finite, t * y - self.value(t), self._conjugate_at_recession(xp, y))
+            found = t * y - self.value(t)
+            found = xp.where(xp.isnan(found), xp.full_like(found, math.inf), found)  # inf - inf: it overflows
+            return xp.where(finite, found, self._conjugate_at_recession(xp, y))
 
     def _conjugate_at_recession(self, xp: Any, y: Array) -> Array:
         return xp.full_like(y, math.inf)
@@ -130,6 +123,18 @@ class Generator(ABC):
     @abstractmethod
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
         """``q f(p/q)`` for finite logs, stable near ``p = q`` and for far-apart magnitudes."""
+
+    def slope(self, xp: Any, log_t: Array) -> Array:
+        """``f'(exp(log_t))``, also where ``exp`` would underflow."""
+        return self.derivative(xp.exp(log_t))
+
+    def log_ratio_above(self, xp: Any, log_bottom: Array, rise: Array) -> Array:
+        """``log (f')^{-1}(f'(exp(log_bottom)) + rise)`` for ``rise >= 0``, without cancellation.
+
+        Asked of generators with finite ``slope_at_zero``, whose optima drop outcomes: ``log(pi/ref)`` of an outcome
+        whose reward is ``beta·rise`` above that of the worst one that is kept.
+        """
+        return xp.log(self.inverse_derivative(self.slope(xp, log_bottom) + rise))
 
     @abstractmethod
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
@@ -142,17 +147,20 @@ class Generator(ABC):
 
 class _KL(Generator):
     def derivative(self, t: Array) -> Array:
-        xp, t = _validate.arrays(t=t)
+        xp, t = _ratios(t)
         with np.errstate(all="ignore"):
             return xp.log(t)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         with np.errstate(all="ignore"):
             return xp.exp(y)
 
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
         return excess(xp, log_p, log_q)
+
+    def slope(self, xp: Any, log_t: Array) -> Array:
+        return log_t
 
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
         return log_top - drop
@@ -160,12 +168,12 @@ class _KL(Generator):
 
 class _ForwardKL(Generator):
     def derivative(self, t: Array) -> Array:
-        _, t = _validate.arrays(t=t)
+        t = _ratios(t)[1]
         with np.errstate(all="ignore"):
             return 1.0 - 1.0 / t
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         below = y < 1.0
         return xp.where(below, 1.0 / xp.where(below, 1.0 - y, xp.ones_like(y)), xp.full_like(y, math.inf))
 
@@ -173,17 +181,20 @@ class _ForwardKL(Generator):
         return excess(xp, log_q, log_p)
 
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
-        return -xp.log(xp.exp(-log_top) + drop)
+        return log_power_plus(xp, log_top, drop, -1.0)
+
+    def slope(self, xp: Any, log_t: Array) -> Array:
+        return -xp.expm1(-log_t)
 
 
 class _JS(Generator):
     def derivative(self, t: Array) -> Array:
-        xp, t = _validate.arrays(t=t)
+        xp, t = _ratios(t)
         with np.errstate(all="ignore"):
-            return 0.5 * (xp.log(2.0 * t) - xp.log1p(t))
+            return self.slope(xp, xp.log(t))
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         below = y < self.recession
         rest = -xp.expm1(2.0 * (xp.where(below, y, xp.zeros_like(y)) - self.recession))
         with np.errstate(all="ignore"):
@@ -203,17 +214,26 @@ class _JS(Generator):
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
         far = drop > 300.0
         near = xp.where(far, xp.zeros_like(drop), drop)
-        inside = -xp.log(xp.expm1(2 * near) + xp.exp(2 * near - log_top))
+        # 1/t = expm1(2 drop) + exp(2 drop - log top); by log1p where that is near 1
+        offset = xp.expm1(2 * near) + xp.expm1(2 * near - log_top)
+        close = xp.abs(offset) <= 0.5
+        direct = xp.log(xp.expm1(2 * near) + xp.exp(2 * near - log_top))
+        inside = -xp.where(close, xp.log1p(xp.where(close, offset, 0 * offset)), direct)
         return xp.where(far, -2 * drop - xp.log1p(xp.exp(-log_top)), inside)
+
+    def slope(self, xp: Any, log_t: Array) -> Array:
+        small = log_t < -30.0
+        near = xp.log1p(xp.expm1(-xp.where(small, xp.zeros_like(log_t), log_t)) / 2)
+        return -0.5 * xp.where(small, -log_t - math.log(2.0), near)
 
 
 class _Chi2(Generator):
     def derivative(self, t: Array) -> Array:
-        _, t = _validate.arrays(t=t)
+        t = _ratios(t)[1]
         return 2.0 * (t - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         return xp.where(y > -2.0, 1.0 + y / 2.0, xp.zeros_like(y))
 
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
@@ -223,6 +243,12 @@ class _Chi2(Generator):
         gap = xp.where(x > 0, log_p, log_q) + xp.log(-xp.expm1(-xp.abs(apart)))
         return xp.where(same, xp.zeros_like(x), xp.exp(2 * gap - log_q))
 
+    def slope(self, xp: Any, log_t: Array) -> Array:
+        return 2.0 * xp.expm1(log_t)
+
+    def log_ratio_above(self, xp: Any, log_bottom: Array, rise: Array) -> Array:
+        return log_power_plus(xp, log_bottom, rise / 2.0, 1.0)
+
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
         rest = 1.0 - drop / 2.0 * xp.exp(-log_top)
         return xp.where(rest > 0, log_top + xp.log(xp.where(rest > 0, rest, xp.ones_like(rest))), -math.inf)
@@ -230,12 +256,12 @@ class _Chi2(Generator):
 
 class _Hellinger(Generator):
     def derivative(self, t: Array) -> Array:
-        _, t = _validate.arrays(t=t)
+        t = _ratios(t)[1]
         with np.errstate(all="ignore"):
             return 0.5 * (1.0 - 1.0 / t**0.5)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         below = y < 0.5
         return xp.where(below, xp.where(below, 1.0 - 2.0 * y, xp.ones_like(y)) ** -2.0, xp.full_like(y, math.inf))
 
@@ -245,18 +271,21 @@ class _Hellinger(Generator):
         return 0.5 * xp.exp(larger) * xp.expm1(-xp.abs(x) / 2) ** 2
 
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
-        return -2.0 * xp.log(xp.exp(-log_top / 2) + 2.0 * drop)
+        return log_power_plus(xp, log_top, 2.0 * drop, -0.5)
+
+    def slope(self, xp: Any, log_t: Array) -> Array:
+        return -0.5 * xp.expm1(-log_t / 2)
 
 
 class _TV(Generator):
     def derivative(self, t: Array) -> Array:
         """A subgradient: -1/2 below 1, 0 at 1, 1/2 above."""
-        xp, t = _validate.arrays(t=t)
+        xp, t = _ratios(t)
         return 0.5 * xp.sign(t - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
         """One maximiser of ``t y - f(t)``: 0 below -1/2, 1 on [-1/2, 1/2], ``inf`` above 1/2."""
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         inside = xp.where(y < -0.5, xp.zeros_like(y), xp.ones_like(y))
         return xp.where(y > 0.5, xp.full_like(y, math.inf), inside)
 
@@ -296,12 +325,12 @@ class Alpha(Generator):
             object.__setattr__(self, name, value)
 
     def derivative(self, t: Array) -> Array:
-        xp, t = _validate.arrays(t=t)
+        xp, t = _ratios(t)
         with np.errstate(all="ignore"):
             return xp.expm1((self.order - 1.0) * xp.log(t)) / (self.order - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _validate.arrays(y=y)
+        xp, y = _slopes(y)
         base = 1.0 + (self.order - 1.0) * y
         inside = xp.exp(xp.log(xp.where(base > 0, base, xp.ones_like(base))) / (self.order - 1.0))
         return xp.where(base > 0, inside, xp.full_like(y, 0.0 if self.order > 1 else math.inf))
@@ -311,20 +340,18 @@ class Alpha(Generator):
         return xp.where(y <= self.recession, xp.full_like(y, limit), xp.full_like(y, math.inf))
 
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
-        a, x = self.order, log_p - log_q
-        near = xp.abs(x) * max(1.0, abs(a)) <= 0.5
-        sums = [sum(a**j for j in range(k - 1)) / math.factorial(k) for k in range(2, 17)]
-        close = xp.exp(log_q) * _polynomial(xp.where(near, x, xp.zeros_like(x)), tuple(sums))
-        # t^a - 1 - a (t-1) = t (t^(a-1) - 1) - (a-1) (t-1), stable for a near 1
-        p, shift = xp.exp(log_p), (a - 1.0) * x
-        mild = xp.abs(shift) <= 1.0
-        gained = xp.where(mild, p * xp.expm1(xp.where(mild, shift, 0 * shift)), xp.exp(log_p + shift) - p)
-        far = (gained / (a - 1.0) - (p - xp.exp(log_q))) / a
-        return xp.where(near, close, far)
+        return power_gap(xp, log_p, log_q, self.order) / (self.order * (self.order - 1.0))
+
+    def slope(self, xp: Any, log_t: Array) -> Array:
+        return xp.expm1((self.order - 1.0) * log_t) / (self.order - 1.0)
+
+    def log_ratio_above(self, xp: Any, log_bottom: Array, rise: Array) -> Array:
+        return log_power_plus(xp, log_bottom, (self.order - 1.0) * rise, self.order - 1.0)
 
     def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
         c = self.order - 1.0
-        # t^c = t_top^c - c·drop, as a factor of t_top^c
+        if c < 0:  # t^c = t_top^c + |c| drop
+            return log_power_plus(xp, log_top, -c * drop, c)
         rest = 1.0 - c * drop * xp.exp(-c * log_top)
         inside = log_top + xp.log(xp.where(rest > 0, rest, xp.ones_like(rest))) / c
         return xp.where(rest > 0, inside, xp.full_like(inside, -math.inf))
@@ -345,11 +372,7 @@ GENERATORS: dict[str, Generator] = {
 
 
 def as_generator(generator: Generator | str) -> Generator:
-    """A generator by object or by name.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """A generator by object or by name; ValueError for an unknown name."""
     if isinstance(generator, Generator):
         return generator
     return GENERATORS[_validate.one_of("generator", generator, tuple(GENERATORS))]
@@ -364,6 +387,7 @@ def _pair(log_p: Array, log_q: Array) -> tuple[Any, Array, Array]:
     return xp, log_p, log_q
 
 
+@_validate.widened
 @_quiet
 def f_divergence(log_p: Array, log_q: Array, generator: Generator | str) -> Array:
     """``D_f(p‖q) = sum_a q_a f(p_a / q_a)``. Shapes: ``(..., A), (..., A) -> (...)``.
@@ -384,6 +408,18 @@ def divergence_of(xp: Any, log_p: Array, log_q: Array, generator: Generator) -> 
     only_p = _scaled(xp, xp.exp(log_p), generator.recession)
     terms = xp.where(no_p & no_q, zero, xp.where(no_p, only_q, xp.where(no_q, only_p, inside)))
     return xp.sum(terms, axis=-1)
+
+
+def divergence_of_ratio(xp: Any, log_q: Array, log_ratio: Array, generator: Generator) -> Array:
+    """`divergence_of` from ``log(p/q)`` itself, ``-inf`` where p is 0: relative accuracy also for tiny ratios."""
+    no_q, no_p = xp.isinf(log_q), xp.isinf(log_ratio)
+    at = xp.where(no_q, xp.zeros_like(log_q), log_q)
+    ratio = xp.where(no_q | no_p, xp.zeros_like(log_ratio), log_ratio)
+    near = xp.abs(ratio) <= 0.5
+    close = xp.exp(at) * generator.term(xp, xp.where(near, ratio, xp.zeros_like(ratio)), xp.zeros_like(ratio))
+    far = generator.term(xp, xp.where(near, at, at + ratio), at)
+    inside = xp.where(no_p, _scaled(xp, xp.exp(at), generator.at_zero), xp.where(near, close, far))
+    return xp.sum(xp.where(no_q, xp.zeros_like(inside), inside), axis=-1)
 
 
 def _scaled(xp: Any, weight: Array, factor: float) -> Array:
@@ -416,11 +452,12 @@ def tv(log_p: Array, log_q: Array) -> Array:
     return f_divergence(log_p, log_q, GENERATORS["tv"])
 
 
+@_validate.widened
 @_quiet
 def renyi(log_p: Array, log_q: Array, alpha: float) -> Array:
     r"""Rényi divergence ``D_alpha(p‖q) = log(sum p^alpha q^(1-alpha)) / (alpha - 1)`` for ``alpha >= 0``.
 
-    ``alpha = 1`` is KL, ``alpha = inf`` is ``log max p/q``, ``alpha = 0`` is ``-log q(supp p)``.
+    ``alpha = 1`` is KL, ``alpha = inf`` is ``log max p/q``, ``alpha = 0`` is ``-log q(supp p)``. Any finite order.
     For ``alpha >= 1`` it is ``inf`` where ``q`` misses support of ``p``; for smaller orders if the
     supports do not meet.
 
@@ -432,27 +469,33 @@ def renyi(log_p: Array, log_q: Array, alpha: float) -> Array:
     if alpha == 1.0:
         return divergence_of(xp, log_p, log_q, GENERATORS["kl"])
     no_p, no_q = xp.isinf(log_p), xp.isinf(log_q)
-    lowest = xp.full_like(log_p, -math.inf)
+    zero = xp.zeros_like(log_p)
+    p, q = xp.where(no_p | no_q, zero, log_p), xp.where(no_p | no_q, zero, log_q)
+    infinite = xp.full_like(log_p, math.inf)
     if alpha == math.inf:
-        ratio = xp.where(no_p, lowest, log_p - _safe(xp, log_q))
-        return xp.max(xp.where(no_q & ~no_p, xp.full_like(log_p, math.inf), ratio), axis=-1)
-    gone = no_p if alpha > 1 else no_p | no_q
-    exponent = alpha * _safe(xp, log_p) + (1 - alpha) * _safe(xp, log_q)
-    total = _log_power_sum(xp, log_p, log_q, gone, exponent, alpha)
+        ratio = xp.where(no_p | no_q, -infinite, p - q)
+        return xp.max(xp.where(no_q & ~no_p, infinite, ratio), axis=-1)
+    found = _renyi_of(xp, p, q, no_p | no_q, alpha)
+    # sum p^alpha q^(1-alpha) - 1, without cancellation: what one of the two misses counts linearly
+    large = q + alpha * (p - q) > 1.0  # a term above e: they are not near each other, and it may overflow
+    shift = xp.sum(power_gap(xp, xp.where(large, zero, p), xp.where(large, zero, q), alpha), axis=-1)
+    shift = shift + (alpha - 1.0) * xp.sum(xp.where(no_p & ~no_q, xp.exp(log_q), zero), axis=-1)
+    shift = shift - alpha * xp.sum(xp.where(no_q & ~no_p, xp.exp(log_p), zero), axis=-1)
+    near = (xp.abs(shift) < 0.5) & ~xp.any(large, axis=-1)
+    found = xp.where(near, xp.log1p(xp.where(near, shift, xp.zeros_like(shift))) / (alpha - 1.0), found)
     if alpha > 1:
-        broken = xp.any(no_q & ~no_p, axis=-1)
-        total = xp.where(broken, xp.full_like(total, math.inf), total)
-    return total / (alpha - 1.0)
+        found = xp.where(xp.any(no_q & ~no_p, axis=-1), infinite[..., 0], found)
+    return xp.where(xp.all(no_p | no_q, axis=-1), infinite[..., 0], found)
 
 
-def _log_power_sum(xp: Any, log_p: Array, log_q: Array, gone: Array, exponent: Array, alpha: float) -> Array:
-    """``log sum p^alpha q^(1-alpha)``: through ``log1p`` where p and q nearly agree, else log-sum-exp."""
-    plain = _log_sum_exp(xp, xp.where(gone, xp.full_like(exponent, -math.inf), exponent))
-    if alpha == 0.0:
-        return plain
-    missing = xp.any(xp.isinf(log_p) != xp.isinf(log_q), axis=-1)
-    both = xp.isinf(log_p) | xp.isinf(log_q)
-    inside = Alpha(alpha).term(xp, xp.where(both, 0 * log_p, log_p), xp.where(both, 0 * log_q, log_q))
-    shift = alpha * (alpha - 1.0) * xp.sum(xp.where(both, xp.zeros_like(inside), inside), axis=-1)
-    near = ~missing & (xp.abs(shift) < 0.5)
-    return xp.where(near, xp.log1p(xp.where(near, shift, xp.zeros_like(shift))), plain)
+def _renyi_of(xp: Any, log_p: Array, log_q: Array, gone: Array, alpha: float) -> Array:
+    """By log-sum-exp, for policies that are not near each other; huge orders are measured from ``max log p/q``."""
+    lowest = xp.full_like(log_p, -math.inf)
+    if alpha <= 16:
+        exponent = alpha * log_p + (1 - alpha) * log_q
+        return _log_sum_exp(xp, xp.where(gone, lowest, exponent)) / (alpha - 1.0)
+    ratio = log_p - log_q
+    top = xp.max(xp.where(gone, lowest, ratio), axis=-1, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
+    rest = _log_sum_exp(xp, xp.where(gone, lowest, log_q + alpha * (ratio - top)))
+    return top[..., 0] * (alpha / (alpha - 1.0)) + rest / (alpha - 1.0)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
-from klsim.divergences import _PHI, _polynomial
+from klsim._stable import PHI, polynomial
 
 __all__ = [
     "SupportChange",
@@ -43,26 +43,30 @@ def _log_ratio(log_ratio: Array) -> tuple[Any, Array]:
     return xp, log_ratio
 
 
+@_validate.widened
 def k1(log_ratio: Array) -> Array:
     """``log(pi/q)``: unbiased for ``KL(pi‖q)``, may be negative. Elementwise."""
     return _log_ratio(log_ratio)[1]
 
 
+@_validate.widened
 def k2(log_ratio: Array) -> Array:
     """``log(pi/q)^2 / 2``: non-negative, biased to third order; its gradient as a loss is that of ``KL(pi‖q)``."""
     with np.errstate(over="ignore"):
         return _log_ratio(log_ratio)[1] ** 2 / 2
 
 
+@_validate.widened
 def k3(log_ratio: Array) -> Array:
     """``q/pi - 1 - log(q/pi) >= 0``: unbiased where ``q`` lives on the support of ``pi``. Stable near 0."""
     xp, x = _log_ratio(log_ratio)
     with np.errstate(over="ignore", invalid="ignore"):
         near = xp.abs(x) <= 0.5
-        close = _polynomial(-xp.where(near, x, xp.zeros_like(x)), _PHI)
+        close = polynomial(-xp.where(near, x, xp.zeros_like(x)), PHI)
         return xp.where(near, close, xp.where(xp.isinf(x), xp.abs(x), xp.expm1(-x) + x))
 
 
+@_validate.widened
 def importance_weights(log_ratio: Array, *, normalise: bool = False, truncate: float = math.inf) -> Array:
     """``pi/mu`` of samples from ``mu`` given ``log_ratio = log pi - log mu``, on the last axis.
 
@@ -83,6 +87,7 @@ def importance_weights(log_ratio: Array, *, normalise: bool = False, truncate: f
     return weights / xp.sum(weights, axis=-1, keepdims=True)
 
 
+@_validate.widened
 def effective_sample_size(weights: Array) -> Array:
     """``(sum w)^2 / sum w^2`` on the last axis: between 1 and n.
 
@@ -115,6 +120,8 @@ def pass_at_k(n: Any, c: Any, k: Any) -> np.ndarray:
         if index is not None:
             _validate.fail(name, rule, int({"c": c, "k": k}[name][index]), index)
     few, many = np.minimum(c, k), np.maximum(c, k)
+    if few.size and few.max() > 10**7:
+        _validate.fail("k", "min(c, k) must be at most 10^7 (that many factors are multiplied)", int(few.max()))
     # C(n-c, k)/C(n, k) = prod_{j < few} (1 - many/(n-j)): symmetric in c and k, no cancellation
     log_miss = np.zeros(n.shape)
     with np.errstate(divide="ignore"):
@@ -126,12 +133,10 @@ def pass_at_k(n: Any, c: Any, k: Any) -> np.ndarray:
 
 def pass_at_k_exact(success: Any, k: Any) -> np.ndarray:
     """``1 - (1 - p)^k`` for success probability ``p`` and k >= 0 i.i.d. samples, without cancellation."""
-    xp, success, k = _validate.arrays(success=success, k=k)
+    success, k = _validate.numpy_arrays(success=success, k=k)
     _validate.broadcast(success=success, k=k)
-    index = _validate.first_true(xp, ~((success >= 0) & (success <= 1)))
-    if index is not None:
-        _validate.fail("success", "must lie in [0, 1]", float(success[index]), index)
-    _validate.budgets("k", xp, _validate.finite("k", xp, k))
+    _validate.unit_interval("success", np, success)
+    _validate.budgets("k", np, _validate.finite("k", np, k))
     with np.errstate(divide="ignore", invalid="ignore"):
         value = -np.expm1(k * np.log1p(-success))
     return np.where(k == 0, 0.0, value)
@@ -143,11 +148,9 @@ def support_threshold(draws: Any, confidence: Any = 0.95) -> np.ndarray:
     ``1 - (1 - confidence)^{1/draws}``, slightly below the usual ``-log(1 - confidence)/draws``. For many
     outcomes at once a union bound is needed.
     """
-    xp, draws, confidence = _validate.arrays(draws=draws, confidence=confidence)
-    _validate.positive("draws", xp, draws)
-    index = _validate.first_true(xp, ~((confidence > 0) & (confidence < 1)))
-    if index is not None:
-        _validate.fail("confidence", "must lie in (0, 1)", float(confidence[index]), index)
+    draws, confidence = _validate.numpy_arrays(draws=draws, confidence=confidence)
+    _validate.positive("draws", np, draws)
+    _validate.unit_interval("confidence", np, confidence, open_ends=True)
     _validate.broadcast(draws=draws, confidence=confidence)
     with np.errstate(over="ignore"):
         return np.asarray(-np.expm1(np.log1p(-confidence) / draws))
@@ -200,13 +203,11 @@ def support_change(before: Any, after: Any, threshold: float) -> SupportChange:
         ValueError: probabilities outside [0, 1], shapes that differ, a threshold outside (0, 1].
     """
     threshold = _validate.real("threshold", threshold, low=0.0, high=1.0, open_low=True)
-    xp, before, after = _validate.arrays(before=before, after=after)
+    before, after = _validate.numpy_arrays(before=before, after=after)
     if before.shape != after.shape:
         _validate.fail("after", f"must have the shape of before {before.shape}, got {after.shape}")
     for name, value in (("before", before), ("after", after)):
-        index = _validate.first_true(xp, ~((value >= 0) & (value <= 1)))
-        if index is not None:
-            _validate.fail(name, "must lie in [0, 1]", float(value[index]), index)
+        _validate.unit_interval(name, np, value)
     was, now = before > threshold, after > threshold
     counts = (was & now, ~was & now, was & ~now, ~was & ~now)
     return SupportChange(*(int(np.sum(c)) for c in counts))
@@ -220,37 +221,53 @@ def best_of_n_reward(rewards: Any, n: int) -> np.ndarray:
     Raises:
         ValueError: fewer samples than ``n``, rewards that are not finite.
     """
-    xp, rewards = _validate.arrays(rewards=rewards)
-    rewards = np.sort(np.asarray(_validate.finite("rewards", xp, rewards)), axis=-1)
+    (rewards,) = _validate.numpy_arrays(rewards=rewards)
+    rewards = np.sort(_validate.finite("rewards", np, rewards), axis=-1)[..., ::-1] if rewards.ndim else rewards
     n = _validate.integer("n", n, low=1)
     count = rewards.shape[-1] if rewards.ndim else 0
     if count < n:
         _validate.fail("rewards", f"needs at least n = {n} samples, got {count}")
-    from scipy.special import gammaln
-
-    i = np.arange(1, count + 1)
-    with np.errstate(divide="ignore"):
-        log_weight = np.where(i >= n, gammaln(i) - gammaln(np.maximum(i - n + 1, 1)), -np.inf)
-    log_weight += math.log(n) - gammaln(count + 1) + gammaln(count - n + 1)
-    return np.asarray(rewards @ np.exp(log_weight))
+    # from the top: n/m, then each is (i - n)/(i - 1) of the one above it; no logarithms, no cancellation
+    i = np.arange(count, 1, -1)
+    weights = np.cumprod(np.concatenate([[n / count], np.maximum(i - n, 0) / (i - 1)]))
+    return np.asarray(rewards @ weights)
 
 
 def kept_fraction(a: Any, b: Any, n: Any) -> np.ndarray:
     """Share of prompts that dynamic sampling keeps when pass rates are ``Beta(a, b)`` and n rollouts are drawn.
 
-    ``1 - B(a+n, b)/B(a, b) - B(a, b+n)/B(a, b)``: neither all correct nor all wrong.
+    ``1 - B(a+n, b)/B(a, b) - B(a, b+n)/B(a, b)``: neither all correct nor all wrong. A rollout more keeps those that
+    were all right and then go wrong, or the other way round; summed over rollouts, all terms are positive:
+    ``sum_{j=1}^{n-1} (b u_j + a w_j)/(a + b + j)`` with ``u_j, w_j`` the shares that are all right, all wrong after j.
+
+    Raises:
+        ValueError: ``a``, ``b`` outside [1e-15, 1e15], ``n`` not a whole number in [1, 10^7].
     """
-    xp, a, b, n = _validate.arrays(a=a, b=b, n=n)
-    for name, value in (("a", a), ("b", b), ("n", n)):
-        _validate.positive(name, xp, value)
-        index = _validate.first_true(xp, (value > 1e15) | (value < 1e-15))
+    a, b, n = _validate.numpy_arrays(a=a, b=b, n=n)
+    for name, value in (("a", a), ("b", b)):
+        _validate.positive(name, np, value)
+        index = _validate.first_true(np, (value > 1e15) | (value < 1e-15))
         if index is not None:
             _validate.fail(name, "must lie in [1e-15, 1e15]", float(value[index]), index)
-    _validate.broadcast(a=a, b=b, n=n)
-    from scipy.special import betaln
+    index = _validate.first_true(np, ~((n >= 1) & (n <= 10**7) & (n == np.floor(n))))
+    if index is not None:
+        _validate.fail("n", "must be a whole number in [1, 10^7]", float(n[index]), index)
+    shape = _validate.broadcast(a=a, b=b, n=n)
+    _validate.fits("n", int(n.max(initial=1)), n.max(initial=1) * math.prod(shape), each=2)
+    flat = (np.broadcast_to(x, shape).ravel() for x in (a, b, n))
+    return np.array([_kept(*map(float, row)) for row in zip(*flat)]).reshape(shape)
 
-    base = betaln(a, b)
-    return np.asarray(-np.expm1(betaln(a + n, b) - base) - np.exp(betaln(a, b + n) - base))
+
+def _kept(a: float, b: float, n: float) -> float:
+    """`kept_fraction` of one prompt, in blocks of rollouts."""
+    total, right, wrong = 0.0, a / (a + b), b / (a + b)  # all right, all wrong after one rollout
+    for start in range(1, int(n), 2**16):
+        j = np.arange(start, min(start + 2**16, int(n)), dtype=float)
+        u = right * np.concatenate([[1.0], np.cumprod((a + j) / (a + b + j))])
+        w = wrong * np.concatenate([[1.0], np.cumprod((b + j) / (a + b + j))])
+        total += float(np.sum((b * u[:-1] + a * w[:-1]) / (a + b + j)))
+        right, wrong = float(u[-1]), float(w[-1])
+    return total
 
 
 def leave_one_out_mean(values: Any) -> np.ndarray:
@@ -259,8 +276,8 @@ def leave_one_out_mean(values: Any) -> np.ndarray:
     Raises:
         ValueError: fewer than two samples.
     """
-    xp, values = _validate.arrays(values=values)
-    _validate.finite("values", xp, values)
+    (values,) = _validate.numpy_arrays(values=values)
+    _validate.finite("values", np, values)
     if values.ndim == 0 or values.shape[-1] < 2:
         _validate.fail("values", f"needs at least two samples on the last axis, got shape {values.shape}")
     size = np.max(np.abs(values), axis=-1, keepdims=True)  # sums of huge values would overflow
@@ -278,21 +295,23 @@ def mean_interval(values: Any, level: float = 0.95, rng: np.random.Generator | i
     """
     from scipy import stats
 
-    xp, values = _validate.arrays(values=values)
-    _validate.finite("values", xp, values)
-    level = _validate.real("level", level, low=0.0, high=np.nextafter(1.0, 0.0), open_low=True)
+    (values,) = _validate.numpy_arrays(values=values)
+    _validate.finite("values", np, values)
+    level = _validate.real("level", level, low=0.0, high=1.0, open_low=True, open_high=True)
+    generator = _validate.generator(rng)
     if values.ndim != 1 or values.size < 2:
         _validate.fail("values", f"needs at least two values in one dimension, got shape {values.shape}")
     size = float(np.abs(values).max())
     if size > 1e150 or 0 < size < 1e-150:  # squares would overflow or vanish
-        low, high = mean_interval(values / size, level, rng)
+        low, high = mean_interval(np.asarray(values / size, dtype=np.float64), level, rng)
+        if size > 1e150:
+            _validate.representable("values", np, np.array([low * size, high * size]))
         return low * size, high * size
     mean = float(values.mean())
     stderr = float(values.std(ddof=1)) / math.sqrt(values.size)
-    if stderr <= 1e-14 * max(1.0, abs(mean)):
+    if stderr <= 1e-14 * size:  # equal values, up to rounding
         return mean, mean
     half = float(stats.t.ppf(0.5 + level / 2, values.size - 1)) * stderr
-    generator = _validate.generator(rng)
     boot = stats.bootstrap((values,), np.mean, confidence_level=level, n_resamples=4999, rng=generator)
     low, high = (float(end) if math.isfinite(end) else mean for end in boot.confidence_interval)
     return min(low, mean - half), max(high, mean + half)

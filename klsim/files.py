@@ -10,7 +10,8 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text (UTF-8, ``\\n`` line ends) or bytes so that ``path`` is the old or the whole new file, also after a kill."""
+    """Write text (UTF-8, ``\\n`` line ends) or bytes so that ``path`` is the old or the whole new file, also after a
+    kill."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -61,17 +61,25 @@ class MassBalance:
         return self.sampled_correct + self.sampled_incorrect + self.unsampled
 
 
+_LARGEST = 1e100  # products of three rewards, step sizes and counts stay finite
+
+
 def _policy(log_policy: Any, correct: Any) -> tuple[np.ndarray, np.ndarray]:
-    xp, log_policy = _validate.arrays(log_policy=log_policy)
-    _validate.log_probs("log_policy", xp, log_policy)
+    (log_policy,) = _validate.numpy_arrays(log_policy=log_policy)
+    _validate.log_probs("log_policy", np, log_policy)
     correct = _validate.boolean_mask("correct", correct)
     _validate.same_last_axis(log_policy=log_policy, correct=correct)
     return np.exp(log_policy), correct
 
 
 def _scalars(**named: Any) -> list[np.ndarray]:
-    xp, *values = _validate.arrays(**named)
-    return [_validate.finite(name, xp, v)[..., None] for name, v in zip(named, values)]
+    values = _validate.numpy_arrays(**named)
+    found = [_validate.finite(name, np, v)[..., None] for name, v in zip(named, values)]
+    for name, v in zip(named, found):
+        index = _validate.first_true(np, np.abs(v) > _LARGEST)
+        if index is not None:
+            _validate.fail(name, f"must be at most {_LARGEST:g} in size", float(v[index]), index[:-1])
+    return found
 
 
 def _reward_pair(r_pos: Any, r_neg: Any) -> list[np.ndarray]:
@@ -79,8 +87,11 @@ def _reward_pair(r_pos: Any, r_neg: Any) -> list[np.ndarray]:
 
 
 def _count(n: Any) -> np.ndarray:
-    xp, n = _validate.arrays(n=n)
-    return np.asarray(_validate.positive("n", xp, n))[..., None]
+    (n,) = _validate.numpy_arrays(n=n)
+    index = _validate.first_true(np, ~((n >= 1e-100) & np.isfinite(n)))
+    if index is not None:
+        _validate.fail("n", "must be finite and > 0 (at least 1e-100)", float(n[index]), index)
+    return n[..., None]
 
 
 def _masses(pi: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -162,8 +173,8 @@ def expected_one_step(
     for ``r_pos >= 0 >= r_neg``).
     """
     weights = attribution(log_policy, correct, r_pos, r_neg)
-    xp, behaviour = _validate.arrays(log_behaviour=log_policy if log_behaviour is None else log_behaviour)
-    _validate.log_probs("log_behaviour", xp, behaviour)
+    (behaviour,) = _validate.numpy_arrays(log_behaviour=log_policy if log_behaviour is None else log_behaviour)
+    _validate.log_probs("log_behaviour", np, behaviour)
     _validate.same_last_axis(log_policy=weights, log_behaviour=behaviour)
     n = _count(n)
     bracket = np.sum(weights * _drawn(behaviour, n), axis=-1)
@@ -178,8 +189,8 @@ def _drawn(log_behaviour: np.ndarray, n: np.ndarray) -> np.ndarray:
 
 def unsampled_second_moment(log_policy: Any, n: Any) -> np.ndarray:
     """``E[sum of pi_i^2 over unsampled tokens] = sum_i pi_i^2 (1 - pi_i)^n`` (Lemma 2)."""
-    xp, log_policy = _validate.arrays(log_policy=log_policy)
-    _validate.log_probs("log_policy", xp, log_policy)
+    (log_policy,) = _validate.numpy_arrays(log_policy=log_policy)
+    _validate.log_probs("log_policy", np, log_policy)
     pi = np.exp(log_policy)
     with np.errstate(divide="ignore", over="ignore"):
         return np.asarray(np.sum(pi**2 * np.exp(_count(n) * np.log1p(-np.minimum(pi, 1.0))), axis=-1))

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from klsim import _validate, optima
+from klsim._perron import best_cycle, perron_vector, small_log_ratio
 from klsim.best_of_n import RewardLaw
 from klsim.distributions import _quiet, condition, expectation, log_partition, tilt, to_numpy, variance
-from klsim.divergences import kl
+from klsim.divergences import GENERATORS, divergence_of_ratio, kl
 
 __all__ = ["AlignedSource", "MarkovSource", "MemorylessSource", "law_kl", "tilt_law"]
 
@@ -35,7 +36,7 @@ class AlignedSource:
         log_p: letter law ``(A,)``.
         alpha: tilt strength ``1/beta``; ``inf`` at and beyond ``delta_max``.
         reward: mean reward a letter, ``rho``.
-        variance: reward variance a letter.
+        variance: reward variance a letter (``inf`` if rewards span more than 1e150).
         kl: KL a letter (``delta`` unless the budget is slack).
     """
 
@@ -66,6 +67,8 @@ class MemorylessSource:
         alive = reward[xp.isfinite(log_p)]
         if bool(xp.all(alive == alive[0])):
             _validate.fail("reward", "is constant on the support: there is nothing to align")
+        if not math.isfinite(float(alive.max()) - float(alive.min())):
+            _validate.fail("reward", "spans more than a float holds")
         object.__setattr__(self, "log_p", np.asarray(to_numpy(log_p), dtype=np.float64))
         object.__setattr__(self, "reward", np.asarray(to_numpy(reward), dtype=np.float64))
 
@@ -92,16 +95,12 @@ class MemorylessSource:
             alive = np.isfinite(self.log_p)
             extreme = self.reward[alive].max() if alpha > 0 else self.reward[alive].min()
             return np.asarray(condition(self.log_p, self.reward == extreme))
-        if alpha == 0:
-            return self.log_p
-        return np.asarray(tilt(self.log_p, math.copysign(1.0, alpha) * self.reward, 1.0 / abs(alpha)))
+        return np.asarray(tilt(self.log_p, *_exponent(alpha, self.reward)))
 
     def scaled_cumulant(self, alpha: float) -> float:
         """``Lam(alpha) = log E_p[e^{alpha r}]``, per letter."""
         alpha = _validate.real("alpha", alpha, low=-1e300, high=1e300)
-        if alpha == 0:
-            return 0.0
-        return float(log_partition(self.log_p, math.copysign(1.0, alpha) * self.reward, 1.0 / abs(alpha)))
+        return float(log_partition(self.log_p, *_exponent(alpha, self.reward)))
 
     def mean(self, alpha: float = 0.0) -> float:
         """``Lam'(alpha)``: mean reward a letter under the tilt."""
@@ -109,11 +108,21 @@ class MemorylessSource:
 
     def variance(self, alpha: float = 0.0) -> float:
         """``Lam''(alpha)``: reward variance a letter under the tilt."""
-        return float(variance(self.tilted(alpha), self.reward))
+        log_p = self.tilted(alpha)
+        if self.span > 1e150:
+            _validate.fail("reward", "spans too much: its variance may overflow", self.span)
+        return float(variance(log_p, self.reward - self._best_reward))
+
+    @property
+    def _best_reward(self) -> float:
+        return float(self.reward[self._best][0])
 
     def kl(self, alpha: float) -> float:
         """``KL(p_alpha‖p) = alpha Lam'(alpha) - Lam(alpha)`` a letter, in nats."""
-        return float(kl(self.tilted(alpha), self.log_p))
+        alpha = _validate.real("alpha", alpha)
+        if math.isinf(alpha):
+            return float(kl(self.tilted(alpha), self.log_p))
+        return float(optima.kl_regularized(self.log_p, *_exponent(alpha, self.reward)).kl)
 
     def aligned(self, delta: float) -> AlignedSource:
         """The optimum at a budget of ``delta`` nats a letter.
@@ -126,7 +135,7 @@ class MemorylessSource:
         beta = float(found.beta)
         alpha = math.inf if beta == 0 else 1.0 / beta
         log_p = np.asarray(found.log_policy)
-        spread = float(variance(log_p, self.reward))
+        spread = float(variance(log_p, self.reward - self._best_reward)) if self.span <= 1e150 else math.inf
         return AlignedSource(log_p, alpha, float(found.reward), spread, float(found.kl))
 
     def alpha_for_mean(self, x: float) -> float:
@@ -142,13 +151,20 @@ class MemorylessSource:
             return math.copysign(math.inf, x - 0.5 * (low + high))
         from scipy.optimize import brentq
 
-        width = 1.0 / self.span
-        left, right = -width, width
-        while self.mean(left) > x and left > -1e6 * width:
+        # in units of the span, so that thresholds are relative
+        unit = MemorylessSource(self.log_p, np.where(np.isfinite(self.log_p), (self.reward - low) / self.span, 0.0))
+        target = (x - low) / self.span
+        left, right = -1.0, 1.0
+        while unit.mean(left) > target and left > -1e290:
             left *= 2
-        while self.mean(right) < x and right < 1e6 * width:
+        while unit.mean(right) < target and right < 1e290:
             right *= 2
-        return float(brentq(lambda a: self.mean(a) - x, left, right, xtol=1e-15 * width, rtol=8.9e-16))
+        if not unit.mean(left) <= target <= unit.mean(right):  # rounding at the very ends
+            return math.copysign(math.inf, target - 0.5)
+        found = float(brentq(lambda a: unit.mean(a) - target, left, right, xtol=1e-300, rtol=8.9e-16))
+        if abs(found) > 1e300 * self.span:
+            _validate.fail("x", "its tilt overflows: the rewards span too little", x)
+        return found / self.span
 
     def rate_function(self, x: float, alpha: float = 0.0) -> float:
         """Large-deviation rate of ``R/m`` under the tilt ``p_alpha``: ``J(x) = KL(p_{a_x}‖p_alpha)``.
@@ -158,17 +174,16 @@ class MemorylessSource:
         alive = self.reward[np.isfinite(self.log_p)]
         if not alive.min() <= _validate.real("x", x) <= alive.max():
             return math.inf
-        return float(kl(self.tilted(self.alpha_for_mean(x)), self.tilted(alpha)))
+        strength = self.alpha_for_mean(x)
+        return self.kl(strength) if alpha == 0 else float(kl(self.tilted(strength), self.tilted(alpha)))
 
     def renyi_cross_entropy(self, order: float) -> float:
         """``H_s(p‖q) = log(sum p q^{s-1}) / (1 - s)`` with ``q ∝ e^r``; ``s = 1`` is the cross entropy."""
         order = _validate.real("order", order, low=-1e300, high=1e300)
         log_q = self.reward - np.logaddexp.reduce(self.reward)
-        if order == 1:
+        if abs(order - 1.0) < 1e-300:
             return -float(expectation(self.log_p, log_q))
-        return float(log_partition(self.log_p, math.copysign(1.0, order - 1) * log_q, 1.0 / abs(order - 1))) / (
-            1.0 - order
-        )
+        return float(log_partition(self.log_p, *_exponent(order - 1.0, log_q))) / (1.0 - order)
 
     def type_law(self, m: int) -> RewardLaw:
         """The exact law of the reward of ``m`` letters by enumerating types; at most 4 letters with support.
@@ -176,7 +191,7 @@ class MemorylessSource:
         Values closer than 1e-9 of the span are merged. There are ``C(m+A-1, A-1)`` types.
 
         Raises:
-            ValueError: more than 4 letters (`lattice_law` takes any), or more than 10^8 types.
+            ValueError: more than 4 letters (`lattice_law` takes any), or more types than fit.
         """
         from klsim.kernels.types import compositions, type_log_probs
 
@@ -185,8 +200,8 @@ class MemorylessSource:
         log_p, reward = self.log_p[alive], self.reward[alive]
         if not 2 <= log_p.size <= 4:
             _validate.fail("log_p", f"type_law takes 2 to 4 letters, got {log_p.size} (lattice_law takes any)")
-        if math.comb(m + log_p.size - 1, log_p.size - 1) > 10**8:
-            _validate.fail("m", f"{math.comb(m + log_p.size - 1, log_p.size - 1)} types are too many", m)
+        types = math.comb(m + log_p.size - 1, log_p.size - 1)
+        _validate.fits("m", m, types, each=8 * (log_p.size + 3))
         counts = compositions(m, log_p.size)
         return _merge(counts @ reward, type_log_probs(counts, log_p), _MERGE * self.span)
 
@@ -204,10 +219,18 @@ class MemorylessSource:
         m = _validate.integer("m", m, low=1)
         alive = np.isfinite(self.log_p)
         steps, step = _lattice(self.reward[alive])
+        _validate.fits("m", m, m * int(steps.max()), each=40)
         log_prob = _lattice_log_probs(self.log_p[alive], steps, m)
         values = m * float(self.reward[alive].min()) + step * np.arange(log_prob.size)
         keep = np.isfinite(log_prob)
         return RewardLaw(values[keep], log_prob[keep])
+
+
+def _exponent(alpha: float, reward: np.ndarray) -> tuple[np.ndarray, float]:
+    """``(reward, beta)`` with ``reward/beta = alpha r``, neither of which over- nor underflows for the other."""
+    if abs(alpha) >= 1.0:
+        return math.copysign(1.0, alpha) * reward, 1.0 / abs(alpha)
+    return alpha * reward, 1.0
 
 
 def _merge(values: np.ndarray, log_probs: np.ndarray, tolerance: float) -> RewardLaw:
@@ -220,10 +243,11 @@ def _merge(values: np.ndarray, log_probs: np.ndarray, tolerance: float) -> Rewar
 
 def tilt_law(law: RewardLaw, alpha: float) -> RewardLaw:
     """The law of the reward after tilting the sequence law by ``alpha R``."""
+    _validate.instance("law", law, RewardLaw)
     alpha = _validate.real("alpha", alpha, low=-1e300, high=1e300)
     if alpha == 0:
         return law
-    log_prob = tilt(_normalised(law.log_prob), math.copysign(1.0, alpha) * law.value, 1.0 / abs(alpha))
+    log_prob = tilt(_normalised(law.log_prob), *_exponent(alpha, law.value))
     return RewardLaw(law.value, np.asarray(log_prob))
 
 
@@ -235,12 +259,19 @@ def _normalised(log_prob: np.ndarray) -> np.ndarray:
 def law_kl(law: RewardLaw, log_other: np.ndarray) -> float:
     """``KL`` from a law of the reward to another on the same values: the KL of the sequence laws, if both
     share the conditional law given the reward (as tilts and best-of-N do)."""
+    _validate.instance("law", law, RewardLaw)
+    (log_other,) = _validate.numpy_arrays(log_other=log_other)
+    _validate.log_probs("log_other", np, log_other, normalised=False)
+    if log_other.shape != law.log_prob.shape:
+        _validate.fail("log_other", f"must have the shape of the law {law.log_prob.shape}, got {log_other.shape}")
     return float(kl(_normalised(law.log_prob), _normalised(log_other)))
 
 
 def _lattice(reward: np.ndarray) -> tuple[np.ndarray, float]:
     """Integers (smallest 0, coprime) and the step with ``reward = min + step * integers``."""
     gaps = np.unique(reward - reward.min())[1:]
+    if not gaps.size:
+        return np.zeros(reward.shape, dtype=np.int64), 1.0
     step = float(gaps[0])
     for gap in gaps[1:]:  # Euclid's algorithm on floats, to the rounding of the largest gap
         a, b = float(gap), step
@@ -256,6 +287,9 @@ def _lattice(reward: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 _DIRECT = 2e8  # additions that the direct sum may take
+_QUICK = 2e4  # additions that are not worth another way
+_WIDTHS = (3.0, 1.8)  # reach of a window in standard deviations: the second try
+_LEAST = 1e-3  # of the largest probability of a window, to which rounding is relative
 
 
 @_quiet
@@ -263,17 +297,18 @@ def _lattice_log_probs(log_p: np.ndarray, steps: np.ndarray, m: int) -> np.ndarr
     """``log P(sum of m letters = k)`` for ``k = 0 … m * max(steps)``."""
     steps, log_p = _merged_letters(steps, log_p)
     top = m * int(steps[-1])
-    if len(steps) * top * min(m, top / (steps[-1] - steps[-2])) <= _DIRECT:
+    cost = len(steps) * top * min(m, top / (steps[-1] - steps[-2]))
+    if cost <= _QUICK:
         return _edge(log_p, steps, m, top)[::-1]
     reach = min(64 * int(steps[-1]), top)
     out = np.full(top + 1, -np.inf)
     out[top - reach :] = _edge(log_p, steps, m, reach)[::-1]
     out[: reach + 1] = _edge(log_p[::-1], steps[-1] - steps[::-1], m, reach)
-    source = MemorylessSource(log_p, steps.astype(float))
-    done, last = reach + 1, top - reach - 1
-    while done <= last:
-        done = _fill_window(out, source, steps, m, done, last)
-    return out
+    if reach + 1 > top - reach - 1 or any(_fill(out, log_p, steps, m, reach, width) for width in _WIDTHS):
+        return out
+    if cost <= _DIRECT:
+        return _edge(log_p, steps, m, top)[::-1]
+    raise ValueError("reward: its lattice is too sparse for this m (few letters reach each value)")
 
 
 def _merged_letters(steps: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -283,45 +318,30 @@ def _merged_letters(steps: np.ndarray, log_p: np.ndarray) -> tuple[np.ndarray, n
 
 def _edge(log_p: np.ndarray, steps: np.ndarray, m: int, reach: int) -> np.ndarray:
     """The law at distances ``0 … reach`` below ``m * max(steps)``."""
+    from klsim.kernels.lattice import edge_by_recurrence
     from klsim.kernels.types import edge_law
 
     deficits = np.asarray(steps[-1] - steps[:-1], dtype=np.int64)
+    if reach < (m + 1) * deficits.min() and log_p.min() > -600:
+        return np.asarray(edge_by_recurrence(np.exp(log_p[::-1]), np.append(deficits, 0)[::-1].copy(), m, reach))
     return np.asarray(edge_law(float(log_p[-1]), np.ascontiguousarray(log_p[:-1]), deficits, m, reach))
 
 
-def _fill_window(out: np.ndarray, source: MemorylessSource, steps: np.ndarray, m: int, done: int, last: int) -> int:
-    """Fill ``out[done:]`` as far as one tilt is accurate; returns the next unknown index."""
-    spread = math.sqrt(m * source.variance(source.alpha_for_mean(done / m)))
-    alpha = source.alpha_for_mean(min(done + 1.5 * spread, last) / m)
-    log_tilted = source.tilted(alpha)
-    weights = np.exp(log_tilted)
-    mean = float(weights @ steps)
-    deviation = steps - mean
-    spread = math.sqrt(m * float(weights @ deviation**2))
-    size = 1 << math.ceil(math.log2(24 * spread + 64))
-    first = round(m * mean) - size // 2
-    pmf = _window_pmf(weights, deviation, m, m * mean - first, size)
-    end = max(min(math.floor(m * mean + 2.2 * spread), last), done)
-    k = np.arange(done, end + 1)
-    used = pmf[k - first]
-    if used.min() < 1e-4 * pmf.max():  # rounding is relative to the largest: not accurate here
-        raise ValueError("reward: its lattice is too sparse for this m (few letters reach each value)")
-    cost = m * float(kl(log_tilted, source.log_p))
-    out[k] = np.log(used) - alpha * (k - m * mean) - cost
-    return end + 1
+_TOGETHER = 1 << 20  # entries that are transformed at once
 
 
-def _window_pmf(weights: np.ndarray, deviation: np.ndarray, m: int, offset: float, size: int) -> np.ndarray:
-    """Law of the sum on ``size`` lattice points, its mean at position ``offset``, by Fourier inversion."""
-    frequencies = 2 * np.pi * np.arange(size // 2 + 1) / size
-    angle = np.multiply.outer(frequencies, deviation)
-    small = np.abs(angle) < 0.1
-    cube = np.where(small, angle, 0.0) ** 3
-    sine = np.where(small, cube * (-1 / 6 + angle**2 * (1 / 120 - angle**2 / 5040)), np.sin(angle) - angle)
-    # E e^{i angle} - 1, the linear term being zero by centring
-    shifted = (-2 * np.sin(angle / 2) ** 2 + 1j * sine) @ weights
-    spectrum = np.exp(m * np.log1p(shifted) + 1j * frequencies * offset)
-    return np.asarray(np.fft.irfft(np.conj(spectrum), n=size))
+def _fill(out: np.ndarray, log_p: np.ndarray, steps: np.ndarray, m: int, reach: int, width: float) -> bool:
+    """Fill ``out`` between its ends, window by window; False if some window has values that are too rare."""
+    from klsim.kernels.lattice import patch, plan_windows, spectra
+
+    whole, real = plan_windows(log_p, steps.astype(np.float64), m, reach + 1, len(out) - reach - 2, width)
+    for size in np.unique(whole[:, 3]).tolist():
+        same = np.flatnonzero(whole[:, 3] == size)
+        for some in np.array_split(same, -(-len(same) * size // _TOGETHER)):
+            transforms = spectra(log_p, steps.astype(np.float64), m, real[some, 0], real[some, 1], size)
+            if not patch(np.fft.irfft(transforms, n=size, axis=1), whole[some], real[some], out) >= _LEAST:
+                return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -334,7 +354,7 @@ class MarkovSource:
         initial: law of the letter before the first transition, ``(S,)``.
 
     Raises:
-        ValueError: shapes, negative or unnormalised probabilities.
+        ValueError: shapes, negative or unnormalised probabilities, states that do not reach each other.
     """
 
     transition: np.ndarray
@@ -342,65 +362,113 @@ class MarkovSource:
     initial: np.ndarray
 
     def __post_init__(self) -> None:
-        xp, transition, reward, initial = _validate.arrays(
-            transition=self.transition, reward=self.reward, initial=self.initial
-        )
+        # one by one: each is held to the precision it came in
+        (transition,) = _validate.numpy_arrays(transition=self.transition)
+        (reward,) = _validate.numpy_arrays(reward=self.reward)
+        (initial,) = _validate.numpy_arrays(initial=self.initial)
         states = initial.shape[0] if initial.ndim == 1 else -1
-        if transition.shape != (states, states) or reward.shape != (states, states):
+        if states == 0 or transition.shape != (states, states) or reward.shape != (states, states):
             shapes = f"{transition.shape}, {reward.shape}, {initial.shape}"
             _validate.fail("transition", f"transition and reward must be (S, S), initial (S,), got {shapes}")
         for name, law in (("transition", transition), ("initial", initial)):
-            _validate.budgets(name, xp, law)
+            _validate.budgets(name, np, law)
             with np.errstate(divide="ignore"):
-                _validate.log_probs(name, xp, np.log(law))
-        _validate.finite("reward", xp, reward)
+                _validate.log_probs(name, np, np.log(law))
+        _validate.finite("reward", np, reward)
+        if float(np.abs(reward).max()) > 1e150:
+            _validate.fail("reward", "must be at most 1e150 in size", float(np.abs(reward).max()))
+        from scipy.sparse.csgraph import connected_components
+
+        if connected_components(transition > 0, connection="strong", return_labels=False) != 1:
+            _validate.fail("transition", "is not irreducible: some state does not reach another")
         for name, value in (("transition", transition), ("reward", reward), ("initial", initial)):
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, np.asarray(value, dtype=np.float64))
 
     def scaled_cumulant(self, alpha: float) -> float:
         """``Lam(a) = log`` Perron root of ``P(j|i) e^{a r(i,j)}``: the limit of ``log E[e^{aR}]/m``."""
-        alpha = _validate.real("alpha", alpha, low=-1e300, high=1e300)
-        shift = float(np.max(alpha * self.reward))
-        matrix = self.transition * np.exp(alpha * self.reward - shift)
-        return math.log(float(np.max(np.abs(np.linalg.eigvals(matrix))))) + shift
+        log_root, _, stationary, right = self._tilted(_validate.real("alpha", alpha, low=-1e150, high=1e150))
+        exponent = alpha * self.reward
+        if np.abs(exponent).max() > 0.5:
+            return log_root
+        # ell (A - P) 1 = (root - 1) ell 1, whose terms are as small as alpha
+        left = stationary / right
+        return math.log1p(float(left @ (self.transition * np.expm1(exponent)).sum(axis=1) / left.sum()))
 
     def mean(self, alpha: float) -> float:
-        """``Lam'(a)``, from the left and right Perron vectors."""
-        matrix = self.transition * np.exp(alpha * self.reward - float(np.max(alpha * self.reward)))
-        values, right = np.linalg.eig(matrix)
-        values_left, left = np.linalg.eig(matrix.T)
-        r = np.abs(right[:, np.argmax(values.real)].real)
-        ell = np.abs(left[:, np.argmax(values_left.real)].real)
-        return float(ell @ (matrix * self.reward) @ r / (ell @ matrix @ r))
+        """``Lam'(a)``: mean reward of the tilted chain; for ``±inf`` the best (worst) mean of a cycle."""
+        alpha = _validate.real("alpha", alpha)
+        if math.isinf(alpha):
+            sign = math.copysign(1.0, alpha)
+            return sign * best_cycle(np.where(self.transition > 0, sign * self.reward, -np.inf))[0]
+        _, tilted, stationary, _ = self._tilted(_validate.real("alpha", alpha, low=-1e150, high=1e150))
+        return float(stationary @ (tilted * self.reward).sum(axis=1))
+
+    def _tilted(self, alpha: float) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        """``(log root, tilted chain, its stationary law, right Perron vector)`` of ``P e^{alpha r}``.
+
+        A diagonal similarity by the best walks (in logs) first makes every entry at most 1 and every row, and some
+        cycle, have a 1: nothing that matters under- or overflows, whatever alpha.
+        """
+        with np.errstate(divide="ignore", under="ignore"):
+            weight = alpha * self.reward + np.log(self.transition)
+            rate, walk = best_cycle(weight)
+            matrix = np.exp(weight - rate + walk[None, :] - walk[:, None])
+            right, left = perron_vector(matrix), perron_vector(matrix.T)
+            root = float(left @ matrix @ right / (left @ right))
+            tilted = matrix * right[None, :] / (matrix @ right)[:, None]
+            stationary = left * right / float(left @ right)
+            # a common factor of the right vector does not matter
+            return math.log(root) + rate, tilted, stationary, right * np.exp(walk - walk.max())
+
+    def _kl_rate(self, alpha: float) -> float:
+        """``a Lam'(a) - Lam(a)``: the mean KL of the tilted transitions to the chain's own."""
+        if abs(alpha) * float(np.ptp(self.reward)) <= 0.1:
+            with np.errstate(divide="ignore"):
+                log_p = np.log(self.transition)
+            ratio = small_log_ratio(self.transition, alpha * self.reward)
+            stationary = perron_vector((self.transition * np.exp(ratio)).T)
+            cost = divergence_of_ratio(np, log_p, ratio, GENERATORS["kl"])
+            return float(stationary @ cost / stationary.sum())
+        _, tilted, stationary, _ = self._tilted(alpha)
+        with np.errstate(divide="ignore"):
+            return float(stationary @ kl(np.log(tilted), np.log(self.transition)))
 
     def alpha_for_budget(self, delta: float) -> float:
         """The ``a > 0`` with ``a Lam'(a) - Lam(a) = delta``.
 
         Raises:
-            ValueError: no such ``a`` below 1e4 (the budget is at or above its limit).
+            ValueError: no such ``a`` (the budget is at or above its limit).
         """
         from scipy.optimize import brentq
 
-        delta = _validate.real("delta", delta, low=0.0, open_low=True)
-
-        def excess(a: float) -> float:
-            return a * self.mean(a) - self.scaled_cumulant(a) - delta
-
+        delta = _validate.real("delta", delta, low=1e-300)
+        span = float(np.ptp(self.reward[self.transition > 0]))
         high = 1.0
-        while excess(high) < 0:
+        while span > 0 and high < 1e9 and self._kl_rate(high / span) < delta:
             high *= 2
-            if high > 1e4:
-                _validate.fail("delta", "is at or above the limit that tilts can spend", delta)
-        return float(brentq(excess, 0.0, high, xtol=1e-14))
+        if span == 0 or high >= 1e9:
+            _validate.fail("delta", "is at or above the limit that tilts can spend", delta)
+        low = high
+        while self._kl_rate(low / span) > delta and low > 1e-160:
+            low /= 2
+        root = brentq(lambda a: self._kl_rate(a / span) - delta, low, high, xtol=1e-300, rtol=8.9e-16)
+        return float(root) / span
 
     def lattice_law(self, m: int) -> RewardLaw:
-        """The exact law of ``R`` on a lattice: recursion over (state, partial sum) in log space."""
+        """The exact law of ``R`` on a lattice: recursion over (state, partial sum) in log space.
+
+        Raises:
+            ValueError: the rewards are not on a lattice, or the recursion takes more than 10^10 additions.
+        """
         m = _validate.integer("m", m, low=1)
         steps, step = _lattice(self.reward.ravel())
         steps = steps.reshape(self.reward.shape)
         with np.errstate(divide="ignore"):
             log_transition, log_state = np.log(self.transition), np.log(self.initial)
         top = int(steps.max())
+        _validate.fits("m", m, len(log_state) * (m * top + 1), each=40)
+        if m * (m * top + 1) * steps.size > 2 * 10**10:
+            _validate.fail("m", "the recursion would take more than 10^10 additions", m)
         log_law = np.full((len(log_state), m * top + 1), -np.inf)
         log_law[:, 0] = log_state
         for t in range(m):

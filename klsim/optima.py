@@ -6,8 +6,9 @@ For KL the optimum is the tilt ``ref·exp(r/beta)/Z`` with value ``beta log Z``.
 the Lagrangian of the normalisation leaves one number to find. Outcomes are measured by their shortfall
 ``max r - r``; with ``T`` the ratio ``pi/ref`` of the best outcome, stationarity gives the other ratios as
 ``(f')^{-1}(f'(T) - shortfall/beta)``, increasing in ``T``, and ``T`` in ``[1, 1/ref(argmax r)]`` makes them
-sum to 1. This form has no cancellation for any ``beta``. The dual function at the same multiplier bounds
-every policy's value, so the result carries a duality gap.
+sum to 1. Where ``f'(0)`` is finite (chi², alpha > 1) outcomes are dropped, and ratios are measured from the worst
+one that is kept instead. These forms have no cancellation for any ``beta``. The tangent of the objective at the
+result bounds every policy's value, so the result carries a gap.
 
 The KL-constrained optimum ``max E_pi[r] s.t. KL(pi‖ref) <= budget`` is the tilt whose KL is the budget,
 until the budget reaches ``-log ref(argmax r)``: from there it is ``ref(. | argmax r)``, with ``beta = 0``.
@@ -18,6 +19,7 @@ out of a root finder that works on NumPy copies, and are constants for automatic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,18 +27,21 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
+from klsim._stable import excess
 from klsim.distributions import (
     _expectation,
     _log_sum_exp,
     _mean_expm1,
     _quiet,
+    give_back,
     log_mean_exp_of_shortfall,
     log_partition_of,
     reference_and_reward,
+    relative_shortfall,
     shortfall,
     to_numpy,
 )
-from klsim.divergences import Generator, as_generator, divergence_of, excess
+from klsim.divergences import Generator, as_generator, divergence_of_ratio
 
 __all__ = ["Optimum", "f_regularized", "forward_kl_regularized", "kl_constrained", "kl_regularized", "worst_case"]
 
@@ -53,9 +58,8 @@ class Optimum:
         reward: ``E_pi[r]``.
         kl: ``KL(pi‖ref)`` in nats, whatever the regulariser.
         beta: the coefficient; for a constraint the multiplier ``d reward / d budget`` (0 if slack).
-        gap: upper bound on what any policy could gain over ``log_policy``: dual minus primal value; for
-            `kl_regularized` the rounding between ``beta log Z`` and ``reward - beta kl``; for a
-            constraint ``beta * |kl - budget|``. Reward units.
+        gap: upper bound on what any policy could gain over ``log_policy``; for `kl_regularized` the rounding
+            between ``beta log Z`` and ``reward - beta kl``; for a constraint ``beta * |kl - budget|``. Reward units.
         converged: whether the gap is at rounding level for every element of the batch.
         reason: in words, why the solver stopped.
     """
@@ -73,30 +77,62 @@ class Optimum:
 def _tilt(xp: Any, log_ref: Array, reward: Array, beta: Array) -> tuple[Array, Array]:
     """``(log(pi/ref), beta log Z)`` of the tilt: the ratio is 0 without support, the value ``(..., 1)``.
 
-    Small exponents are averaged by ``expm1``; others are measured from the best reward, which is then
-    neither divided nor multiplied by beta.
+    The ratio is measured from the best reward, which is then neither divided nor multiplied by beta; the value too,
+    unless exponents are small: then they are averaged by ``expm1``.
     """
     gone = xp.isinf(log_ref)
-    best, short = shortfall(xp, log_ref, reward)
-    exponent = xp.where(gone, xp.zeros_like(short), reward / beta)
+    best, drop = relative_shortfall(xp, log_ref, reward, beta)
+    far = log_mean_exp_of_shortfall(xp, log_ref, drop)
+    ratio = xp.where(gone, xp.zeros_like(drop), -drop - far)
+    exponent = xp.where(gone, xp.zeros_like(drop), reward / beta)
     small = xp.all(xp.abs(exponent) <= 0.5, axis=-1, keepdims=True)
+    if not bool(xp.any(small)):
+        return ratio, best + beta * far
     near = xp.log1p(_mean_expm1(xp, log_ref, xp.where(small, exponent, xp.zeros_like(exponent))))
-    if bool(xp.all(small)):
-        return xp.where(gone, xp.zeros_like(short), exponent - near), beta * near
-    far = log_mean_exp_of_shortfall(xp, log_ref, short / beta)
-    ratio = xp.where(small, exponent - near, -short / beta - far)
-    return xp.where(gone, xp.zeros_like(short), ratio), xp.where(small, beta * near, best + beta * far)
+    return ratio, xp.where(small, beta * near, best + beta * far)
 
 
 def _kl_of_ratio(xp: Any, log_ref: Array, log_ratio: Array) -> Array:
-    """``KL(pi‖ref)`` from the log-ratio itself: ``sum ref·(x e^x - e^x + 1)``."""
-    gone = xp.isinf(log_ref)
+    """``KL(pi‖ref)`` from the log-ratio itself: ``sum ref·(x e^x - e^x + 1)``; ``-inf`` is a ratio of 0."""
+    gone, lost = xp.isinf(log_ref), xp.isinf(log_ratio)
     at = xp.where(gone, xp.zeros_like(log_ref), log_ref)
+    ratio = xp.where(lost, xp.zeros_like(log_ratio), log_ratio)
     # excess(pi, ref) = ref - pi + pi·(log pi - log ref)
-    terms = excess(xp, at + log_ratio, at, -log_ratio)
+    terms = xp.where(lost, xp.exp(at), excess(xp, at + ratio, at, -ratio))
     return xp.sum(xp.where(gone, xp.zeros_like(terms), terms), axis=-1)
 
 
+_LARGE = 4096  # entries from which a compiled kernel is worth its first call
+
+
+def _tilt_in_one_go(log_ref: Array, reward: Array, beta: Array) -> Optimum | None:
+    """`kl_regularized` of large NumPy float64 input by a kernel; None where the general path has to look at it."""
+    if not all(isinstance(a, np.ndarray) and a.dtype == np.float64 for a in (log_ref, reward, beta)):
+        return None
+    if not log_ref.ndim or not reward.ndim or log_ref.shape[-1] != reward.shape[-1]:
+        return None
+    size = log_ref.shape[-1]
+    try:
+        full = np.broadcast_shapes(log_ref.shape, reward.shape, (*beta.shape, size))
+    except ValueError:
+        return None
+    if math.prod(full) < _LARGE or not ((beta > 0) & (beta < np.inf)).all():
+        return None
+    from klsim.kernels.tilt import tilt_long_row, tilt_rows
+
+    p, r = (np.ascontiguousarray(np.broadcast_to(a, full)).reshape(-1, size) for a in (log_ref, reward))
+    scale = np.broadcast_to(beta, full[:-1])
+    if len(p) == 1:
+        fine, log_policy, out = tilt_long_row(p[0], r[0], float(scale.reshape(-1)[0]))
+    else:
+        fine, log_policy, out = tilt_rows(p, r, np.ascontiguousarray(scale).reshape(-1))
+    if not fine:
+        return None
+    value, expected, divergence, gap = (np.asarray(out)[k].reshape(full[:-1])[()] for k in range(4))
+    return Optimum(log_policy.reshape(full), value, expected, divergence, scale + 0.0, gap, True, "closed form")
+
+
+@_validate.widened
 @_quiet
 def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     r"""``max_pi E_pi[r] - beta KL(pi‖ref)``: ``pi = ref e^{r/beta} / Z``, value ``beta log Z``.
@@ -109,6 +145,10 @@ def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     Raises:
         ValueError: ``beta <= 0``, a reward that is not finite, shapes that do not broadcast.
     """
+    _, log_ref, reward, beta = _validate.arrays(log_ref=log_ref, reward=reward, beta=beta)
+    found = _tilt_in_one_go(log_ref, reward, beta)
+    if found is not None:
+        return found
     xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
     _validate.positive("beta", xp, beta[..., 0])
     log_ratio, value = _tilt(xp, log_ref, reward, beta)
@@ -117,6 +157,7 @@ def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     expected = _expectation(xp, log_policy, reward + xp.zeros_like(log_policy))
     scale = beta[..., 0] + xp.zeros_like(value)
     gap = xp.abs(value - (expected - scale * divergence))
+    _validate.representable("reward", xp, value, expected, gap)
     return Optimum(log_policy, value, expected, divergence, scale, gap, True, "closed form")
 
 
@@ -152,6 +193,7 @@ def _find_root(f: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray) 
     return root, converged
 
 
+@_validate.widened
 @_quiet
 def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     r"""``max_pi E_pi[r]  s.t.  KL(pi‖ref) <= budget``: the tilt with that KL.
@@ -169,7 +211,8 @@ def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     xp, log_ref, reward, budget = reference_and_reward(log_ref, reward, budget=budget)
     _validate.budgets("budget", xp, budget[..., 0])
     shape, log_p, r, d = _rows(log_ref, reward, budget=budget)
-    _, short = shortfall(np, log_p, r)
+    halved = 1.0 if np.all(np.isfinite(shortfall(np, log_p, r)[1])) else 0.5  # a span that would overflow
+    _, short = shortfall(np, log_p, halved * r)
     scale = short.max(axis=-1)
     flat = scale == 0
     short = short / np.where(flat, 1.0, scale)[:, None]
@@ -185,7 +228,9 @@ def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     log_policy = np.where(slack[:, None], boundary, log_p + log_ratio)
     divergence = np.where(slack, -top_mass, _kl_of_ratio(np, log_p, log_ratio))
     expected = np.sum(np.exp(log_policy) * np.where(np.isfinite(log_p), r, 0.0), axis=-1)
-    beta = np.where(flat | slack, 0.0, scale / alpha)
+    beta = np.where(flat | slack, 0.0, scale / alpha / halved)
+    if np.any(np.isinf(beta) & inner):
+        _validate.fail("budget", "is too small for rewards of this size: its multiplier overflows")
     gap = np.where(inner, np.where(np.isfinite(beta), beta, 0.0) * np.abs(divergence - d), 0.0)
     reason = _constraint_reason(slack | flat, inner, converged)
     values = (expected, expected, np.maximum(divergence, 0.0), beta, gap)
@@ -232,12 +277,6 @@ def _strength_for_budget(log_p: np.ndarray, short: np.ndarray, budget: np.ndarra
     return np.exp(root), converged & (residual < 1e-9)
 
 
-def _give_back(xp: Any, like: Array, values: np.ndarray) -> Array:
-    if isinstance(like, np.ndarray):
-        return values
-    return xp.asarray(values, dtype=like.dtype, device=like.device)
-
-
 def _optimum(
     xp: Any,
     like: Array,
@@ -248,11 +287,12 @@ def _optimum(
     reason: str,
 ) -> Optimum:
     """Rows of NumPy results in the caller's shape and kind of array."""
-    value, expected, divergence, beta, gap = (_give_back(xp, like, v.reshape(shape)) for v in values)
-    policy = _give_back(xp, like, log_policy.reshape(*shape, log_policy.shape[-1]))
+    value, expected, divergence, beta, gap = (give_back(xp, like, v.reshape(shape)) for v in values)
+    policy = give_back(xp, like, log_policy.reshape(*shape, log_policy.shape[-1]))
     return Optimum(policy, value, expected, divergence, beta, gap, converged, reason)
 
 
+@_validate.widened
 @_quiet
 def f_regularized(log_ref: Array, reward: Array, beta: Array, generator: Generator | str) -> Optimum:
     r"""``max_{pi << ref} E_pi[r] - beta D_f(pi‖ref)`` for any generator, with its duality gap.
@@ -269,31 +309,38 @@ def f_regularized(log_ref: Array, reward: Array, beta: Array, generator: Generat
     Raises:
         ValueError: ``beta <= 0``, a reward that is not finite, an unknown generator.
     """
-    generator = as_generator(generator)
-    xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, beta=beta)
-    _validate.positive("beta", xp, beta[..., 0])
+    return _f_regularized(log_ref, reward, beta, as_generator(generator))
+
+
+def _f_regularized(
+    log_ref: Array, reward: Array, beta: Array, generator: Generator, names: tuple[str, str] = ("reward", "beta")
+) -> Optimum:
+    """`f_regularized` of an optimum whose reward and coefficient the caller calls ``names``."""
+    xp, log_ref, reward, beta = reference_and_reward(log_ref, reward, names=("log_ref", names[0]), **{names[1]: beta})
+    _validate.positive(names[1], xp, beta[..., 0])
     shape, log_p, r, b = _rows(log_ref, reward, beta=beta)
-    best, short = shortfall(np, log_p, r)
-    drop = short / b[:, None]
+    best, drop = relative_shortfall(np, log_p, r, b[:, None])
+    short = shortfall(np, log_p, r)[1]
+    if not np.all(np.isfinite(short)) or (math.isinf(generator.at_zero) and not np.all(np.isfinite(drop))):
+        _validate.fail(names[0], f"spans more than a float holds, in units of {names[1]} or of its own")
+    log_ratio, found = _ratio(log_p, r, b, drop, generator)
+    pi = np.exp(log_p + log_ratio)
+    penalty = divergence_of_ratio(np, log_p, log_ratio, generator)
+    value = best[:, 0] - (np.sum(pi * short, axis=-1) + b * penalty)
     if generator.name == "tv":
-        log_ratio, converged = _tv_ratio(log_p, drop), np.ones(b.size, dtype=bool)
-    else:
-        log_ratio, converged = _ratio_by_dual(log_p, drop, generator)
-    log_policy = np.where(np.isfinite(log_p), log_p + log_ratio, -np.inf)
-    log_policy = log_policy - _log_sum_exp(np, log_policy, keepdims=True)
-    lost = np.sum(np.exp(log_policy) * drop, axis=-1)
-    penalty = divergence_of(np, log_policy, log_p, generator)
-    primal = lost + penalty
-    gap = b * np.maximum(primal - _dual_cost(log_p, log_ratio, drop, generator), 0.0)
-    kl = divergence_of(np, log_policy, log_p, as_generator("kl"))
-    expected = np.sum(np.exp(log_policy) * np.where(np.isfinite(log_p), r, 0.0), axis=-1)
-    value = best[:, 0] - b * primal
-    values = (value, expected, kl, b, gap)
-    stuck = int((~converged).sum())
+        value = best[:, 0] - b * np.sum(np.exp(log_p) * np.minimum(drop, 1.0), axis=-1)
+    expected = np.sum(pi * np.where(np.isfinite(log_p), r, 0.0), axis=-1)
+    gap, rounding = _duality_gap(log_p, log_ratio, short, b, generator)
+    _validate.representable(names[0], np, value, expected, gap)
+    values = (value, expected, _kl_of_ratio(np, log_p, log_ratio), b, gap)
+    stuck, wide = int((~found).sum()), int((gap > rounding).sum())
     reason = f"the root finder stopped early on {stuck} of {b.size} problems" if stuck else "dual root found"
-    return _optimum(xp, log_ref, tuple(shape), log_policy, values, not stuck, reason)
+    reason = f"the duality gap is above rounding on {wide} of {b.size} problems" if wide else reason
+    return _optimum(xp, log_ref, tuple(shape), log_p + log_ratio, values, not stuck and not wide, reason)
 
 
+@_validate.widened
+@_quiet
 def worst_case(log_ref: Array, value: Array, penalty: Array, generator: Generator | str) -> Array:
     r"""``inf_mu { E_mu[value] + penalty D_f(mu‖ref) }``, ``(...)``: an adversary who pays for moving ``ref``.
 
@@ -310,7 +357,7 @@ def worst_case(log_ref: Array, value: Array, penalty: Array, generator: Generato
     Source: ``robust-fdiv`` C1.
     """
     generator = as_generator(generator)
-    xp, log_ref, value, penalty = reference_and_reward(log_ref, value, penalty=penalty)
+    xp, log_ref, value, penalty = reference_and_reward(log_ref, value, names=("log_ref", "value"), penalty=penalty)
     _validate.positive("penalty", xp, penalty[..., 0])
     if generator.name == "tv":
         low = xp.min(value, axis=-1, keepdims=True)
@@ -320,21 +367,86 @@ def worst_case(log_ref: Array, value: Array, penalty: Array, generator: Generato
         return xp.sum(xp.exp(log_ref) * value, axis=-1) - xp.sum(fall, axis=-1)
     if generator.name == "kl":
         return -penalty[..., 0] * log_partition_of(xp, log_ref, -value, penalty)[..., 0]
-    return -f_regularized(log_ref, -value, penalty[..., 0], generator).value
+    return -_f_regularized(log_ref, -value, penalty[..., 0], generator, ("value", "penalty")).value
 
 
-def _ratio_by_dual(log_p: np.ndarray, drop: np.ndarray, generator: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """``log(pi/ref)`` that sums to 1, by the log-ratio of the best outcome."""
+def _ratio(
+    log_p: np.ndarray, r: np.ndarray, b: np.ndarray, drop: np.ndarray, generator: Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(log(pi/ref), found)`` of the optimum; 0 without support, ``-inf`` for what is dropped."""
+    if generator.name == "tv":
+        return _tv_ratio(log_p, drop), np.ones(b.size, dtype=bool)
+    if math.isfinite(generator.slope_at_zero):
+        ratio, found = _ratio_from_below(log_p, r, b, generator)
+    else:
+        ratio, found = _ratio_from_above(log_p, drop, generator)
     alive = np.isfinite(log_p)
-    best_mass = _log_sum_exp(np, np.where((drop == 0) & alive, log_p, -np.inf))
+    left = np.log1p(np.maximum(_defect(log_p, ratio), _NO_MASS))  # the root's rounding
+    return np.where(alive, ratio - left[:, None], 0.0), found
 
-    def log_total(log_top: np.ndarray, row: np.ndarray) -> np.ndarray:
+
+_NO_MASS = -1.0 + 2.0**-53  # a defect of -1, whose logarithm is finite
+
+
+def _defect(log_p: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
+    """``sum ref (pi/ref - 1)``: what a root makes 0. Exact also for ratios near 1."""
+    alive = np.isfinite(log_p)
+    near = alive & (np.abs(log_ratio) <= 0.5)
+    close = np.exp(log_p) * np.expm1(np.where(near, log_ratio, 0.0))
+    far = np.exp(np.where(alive, log_p + log_ratio, -np.inf)) - np.exp(log_p)
+    return np.asarray(np.sum(np.where(near, close, far), axis=-1))
+
+
+def _ratio_from_above(log_p: np.ndarray, drop: np.ndarray, generator: Generator) -> tuple[np.ndarray, np.ndarray]:
+    """By the log-ratio of the best outcome: no cancellation where ``f'(0) = -inf`` (every outcome is kept)."""
+    best_mass = _log_sum_exp(np, np.where((drop == 0) & np.isfinite(log_p), log_p, -np.inf))
+
+    def total(log_top: np.ndarray, row: np.ndarray) -> np.ndarray:
         ratio = generator.log_ratio_below(np, log_top[..., None], drop[row])
-        return _log_sum_exp(np, np.where(alive[row], log_p[row] + ratio, -np.inf))
+        return np.log1p(np.maximum(_defect(log_p[row], ratio), _NO_MASS))
 
-    log_top, converged = _find_root(log_total, np.zeros(best_mass.size), np.maximum(-best_mass, 0.0))
-    ratio = generator.log_ratio_below(np, log_top[:, None], drop)
-    return np.where(alive, ratio, 0.0), converged
+    log_top, found = _find_root(total, np.zeros(best_mass.size), np.maximum(-best_mass, 0.0))
+    return generator.log_ratio_below(np, log_top[:, None], drop), found
+
+
+def _ratio_from_below(
+    log_p: np.ndarray, r: np.ndarray, b: np.ndarray, generator: Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """By the log-ratio of the worst outcome that is kept: all others are it plus something positive.
+
+    An outcome is kept if those above it, with its own ratio at 0, hold less than all mass.
+    """
+    alive = np.isfinite(log_p)
+    levels = np.where(alive, r, -np.inf)
+    order = np.argsort(-levels, axis=-1, kind="stable")
+    ordered = np.take_along_axis(levels, order, axis=-1)
+
+    def ratio_at(log_bottom: np.ndarray, anchor: np.ndarray, row: np.ndarray) -> np.ndarray:
+        above = levels[row] - anchor[..., None]
+        rise = np.where(np.isfinite(above), np.maximum(above, 0.0) / b[row][..., None], 0.0)
+        ratio = generator.log_ratio_above(np, log_bottom[..., None] + 0.0 * rise, rise)
+        return np.where(alive[row] & (above >= 0), ratio, np.where(alive[row], -np.inf, 0.0))
+
+    def total(log_bottom: np.ndarray, row: np.ndarray) -> np.ndarray:
+        ratio = ratio_at(log_bottom, anchors[row], row)
+        return np.log1p(np.maximum(_defect(log_p[row], ratio), _NO_MASS))
+
+    rows = np.arange(b.size)
+    low, high = np.zeros(b.size, dtype=int), alive.sum(axis=-1) - 1
+    while np.any(low < high):
+        middle = (low + high + 1) // 2
+        kept = _defect(log_p, ratio_at(np.full(b.size, -np.inf), ordered[rows, middle], rows)) < 0
+        low, high = np.where(kept, middle, low), np.where(kept, high, middle - 1)
+    anchors = ordered[rows, low]
+    kept_mass = _log_sum_exp(np, np.where(alive & (levels >= anchors[:, None]), log_p, -np.inf))
+    left = np.full(b.size, -1.0)
+    for _ in range(40):  # down to ratios of exp(-1e12): then the outcome holds nothing
+        wide = total(left, rows) > 0
+        if not wide.any():
+            break
+        left = np.where(wide, 2.0 * left, left)
+    root, found = _find_root(total, left, np.maximum(-kept_mass, 0.0) + 1e-300)
+    return ratio_at(root, anchors, rows), found
 
 
 def _tv_ratio(log_p: np.ndarray, drop: np.ndarray) -> np.ndarray:
@@ -346,19 +458,35 @@ def _tv_ratio(log_p: np.ndarray, drop: np.ndarray) -> np.ndarray:
     return np.where(drop == 0, np.where(alive, gained, 0.0), np.where(drop > 1.0, -np.inf, 0.0))
 
 
-def _dual_cost(log_p: np.ndarray, log_ratio: np.ndarray, drop: np.ndarray, generator: Generator) -> np.ndarray:
-    """Lower bound on ``E_pi[drop] + D_f`` over all policies: ``mu - E_ref f*(mu - drop)``."""
+def _duality_gap(
+    log_p: np.ndarray, log_ratio: np.ndarray, short: np.ndarray, b: np.ndarray, generator: Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(gap, its rounding)``: what any policy could gain over ``pi``, by the tangent of the convex cost at ``pi``.
+
+    With the marginal cost ``c_a = shortfall + beta f'(pi/ref)`` no policy gains more than ``E_pi[c] - min c``
+    (the Frank-Wolfe gap): it does not know how ``pi`` was found. TV has a kink; its dual is ``E_ref[min(s, beta)]``.
+    """
     alive = np.isfinite(log_p)
+    pi = np.where(alive, np.exp(log_p + log_ratio), 0.0)
     if generator.name == "tv":
-        mu = np.full((len(drop), 1), 0.5)
-    else:
-        top = np.max(np.where(alive & (drop == 0), log_ratio, -np.inf), axis=-1, keepdims=True)
-        mu = np.asarray(generator.derivative(np.exp(top)))
-    y = np.where(alive, mu - drop, 0.0)
-    conjugate = np.asarray(generator.conjugate(y))
-    return mu[:, 0] - np.sum(np.where(alive, np.exp(log_p) * conjugate, 0.0), axis=-1)
+        size = np.max(short, axis=-1)
+        penalty = divergence_of_ratio(np, log_p, log_ratio, generator)
+        bound = np.sum(np.exp(log_p) * np.minimum(short, b[:, None]), axis=-1)
+        found = np.sum(pi * short, axis=-1) + b * penalty - bound
+        return np.maximum(found, 0.0), 1e-11 * np.minimum(size, b)
+    lost = np.isneginf(log_ratio)
+    kept = np.where(lost, 0.0, log_ratio)
+    slope = np.where(lost, generator.slope_at_zero, generator.slope(np, kept))
+    cost = np.where(alive & np.isfinite(slope), short + b[:, None] * slope, np.inf)
+    lowest = np.min(cost, axis=-1, keepdims=True)
+    gap = np.sum(np.where(pi > 0, pi * (cost - lowest), 0.0), axis=-1)
+    # a rounding of the log-ratio moves b f'(t) by itself times t b f''(t) <= order·(|b f'| + b)
+    size = np.where(np.isfinite(cost) & ~lost, short + b[:, None] * (np.abs(slope) + np.abs(kept)), 0.0)
+    order = max(1.0, abs(getattr(generator, "order", 1.0)))
+    return gap, 1e-13 * order * (np.max(size, axis=-1) + b)
 
 
+@_validate.widened
 def forward_kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     r"""``max_pi E_pi[r] - beta KL(ref‖pi)``: ``pi(a) = beta ref(a) / (lambda - r(a))``, ``lambda > max r``.
 

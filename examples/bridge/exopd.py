@@ -17,8 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Grid
 
-from klsim.parallel import execute
 from klsim.estimators import mean_interval
+from klsim.parallel import execute
 from klsim.report import terminal
 from klsim.report.figures import COLOURS, Figures, Run, Table, write_figure
 

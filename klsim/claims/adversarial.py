@@ -16,7 +16,8 @@ class _Found(Exception):
 def attack(attempt: Callable[[Any], float | None], strategy: Any, examples: int, seed: int) -> None:
     """Let Hypothesis call ``attempt`` with up to ``examples`` draws.
 
-    ``attempt`` returns how near the draw is to breaking the claim, None if it is outside the assumptions, or ``inf`` to stop.
+    ``attempt`` returns how near the draw is to breaking the claim, None if it is outside the assumptions, or ``inf``
+    to stop.
     """
     from hypothesis import HealthCheck, Phase, Verbosity, assume, given, settings, target
     from hypothesis import seed as with_seed

@@ -33,7 +33,7 @@ def assume(condition: Any) -> None:
         return
     kept = _masks.get()
     assert kept is not None
-    kept.append(mask.reshape(len(mask), -1).all(axis=1))
+    kept.append(np.asarray(mask.reshape(len(mask), -1).all(axis=1)))
 
 
 @contextmanager

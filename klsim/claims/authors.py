@@ -18,7 +18,7 @@ _QUIET = tuple(str(_PACKAGE / part) for part in ("_validate.py", "kernels"))
 
 def in_library(file: str) -> bool:
     """Whether a source file belongs to klsim or to an installed package, not to an author."""
-    return file.startswith((str(_PACKAGE), "<")) or "site-packages" in file or file.startswith(sys.base_prefix)
+    return file.startswith((str(_PACKAGE), "<", sys.base_prefix)) or "site-packages" in file
 
 
 def caller() -> tuple[str, int]:

@@ -1,8 +1,9 @@
 """The certificate: what was checked, how hard, and what came out, as JSON.
 
-Its schema is published beside this file (``certificate.schema.json``). Two runs with the same seed, the same versions and
-the same selection differ only in ``environment``, ``started`` and ``seconds``: `comparable` removes these. A run of a few
-claims goes into the certificate that is there (`merge`); every claim says with which seed and when it was run.
+Its schema is published beside this file (``certificate.schema.json``). Two runs with the same seed, the same versions
+and the same selection differ only in ``environment``, ``started`` and ``seconds``: `comparable` removes these. A run
+of a few claims goes into the certificate that is there (`merge`); every claim says with which seed and when it was
+run.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def missing_from(certificate: Mapping[str, Any], slugs: list[str]) -> str:
 
 
 def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """``new`` put into ``old``: claims of ``old`` that ``new`` does not cover stay, as stale where their files changed."""
+    """``new`` put into ``old``: claims of ``old`` that ``new`` does not cover stay, as stale where their files
+    changed."""
     fresh = {paper["slug"]: paper for paper in new["papers"]}
     papers = [_merged(paper, fresh.pop(paper["slug"], None)) for paper in old["papers"]]
     papers += fresh.values()

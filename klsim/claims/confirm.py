@@ -1,8 +1,9 @@
 """Is a violation more than rounding? It is judged again with every input moved by a few units in the last place.
 
-A true violation stays, and its size hardly changes. What rounding makes up changes by its own size, or disappears. Equal
-numbers move alike (ties stay ties) and whole numbers stay. Where there is nothing to move, or no nudged input is
-accepted, it has to be more than a billionth of terms of order one. Without a scale from the author a violation within
+A true violation stays, and its size hardly changes. What rounding makes up changes by its own size, or disappears.
+Equal numbers move alike (ties stay ties) and whole numbers stay. Where there is nothing to move, or no nudged input
+is accepted, it has to be more than a billionth of terms of order one. Without a scale from the author a violation
+within
 a few hundred ulp of order one never counts: `klsim` cannot know then that the terms were not of order one.
 """
 

@@ -60,8 +60,8 @@ def check_call(claim: str, kind: Any, space: Any) -> None:
     if space is not None and not isinstance(space, Space):
         what = "put the fields into Space(…)" if isinstance(space, Field | Mapping) else "give a Space(…)"
         raise error(f"{claim}: the space is a {type(space).__name__}: {what}")
-    if isinstance(kind, Effect) and space is not None:
-        raise error(f"{claim}: an effect draws from rng, not from a space")
+    if space is not None and not isinstance(kind, InstanceKind):
+        raise error(f"{claim}: a check of kind {kind.name} draws from rng, not from a space")
 
 
 def check_arguments(where: str, function: Any, kind: Kind, space: Space | None, *, partly: bool = False) -> None:

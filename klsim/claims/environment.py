@@ -13,8 +13,8 @@ from typing import Any
 __all__ = ["environment", "file_hashes"]
 
 _PACKAGES = (
-    "numpy", "scipy", "numba", "sympy", "hypothesis", "array-api-compat", "matplotlib", "joblib", "torch", "transformers",
-    "trl", "ml-dtypes", "mpmath", "python-flint", "cvxpy", "distributed",
+    "numpy", "scipy", "numba", "sympy", "hypothesis", "array-api-compat", "matplotlib", "joblib", "torch",
+    "transformers", "trl", "ml-dtypes", "mpmath", "python-flint", "cvxpy", "distributed",
 )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Instances as JSON and as runnable Python: how counterexamples are saved, printed and replayed.
 
 An instance is a dict of numbers, strings, arrays, tuples of arrays, problems (frozen dataclasses
-of `klsim.problems`) and records of a paper (named tuples and dataclasses, which become dicts). JSON keeps every bit: floats are written with their shortest exact decimal form
-and infinities as strings. Decoding builds only these types; nothing is evaluated.
+of `klsim.problems`) and records of a paper (named tuples and dataclasses, which become dicts). JSON keeps every bit:
+floats are written with their shortest exact decimal form and infinities as strings. Decoding builds only these types;
+nothing is evaluated.
 """
 
 from __future__ import annotations

@@ -141,9 +141,10 @@ class Check(_Test):
         batched: bool | None = None,
         instances: int | None = None,
     ) -> Callable[[Function], Control]:
-        """Decorator: add a control that is a function of its own. With ``examples`` and no ``space``, only those are tried.
+        """Decorator: add a control that is a function of its own.
 
-        For a false variant of the same function use ``check(..., false={...})``.
+        With ``examples`` and no ``space``, only those are tried. For a false variant of the same function use
+        ``check(..., false={...})``.
         """
         if not isinstance(name, str):
             raise definition.error(f"control of {self.name!r}: needs its statement in words: @{self.name}.control('…')")
@@ -232,11 +233,12 @@ class Claim:
         The function receives one keyword argument a field of ``space`` (sizes only if it names them): arrays with a
         leading batch axis, or one instance without it (it must work on both; with ``batched=False``, and where a field
         draws objects, it only gets single instances). Its keyword-only parameters are what the statement turns on.
-        `Effect` checks receive ``rng`` (one call a seed) or ``rngs`` (all at once). `Limit`, `Symbolic` and checks without a
-        space may ask for ``rng``.
+        `Effect` checks receive ``rng`` (one call a seed) or ``rngs`` (all at once). `Limit`, `Symbolic` and checks
+        without a space may ask for ``rng``.
 
         Args:
-            false: ``{"words": {"parameter": value}}``: variants under which the statement is false; each must be refuted.
+            false: ``{"words": {"parameter": value}}``: variants under which the statement is false; each must be
+            refuted.
             true: the same, for a statement that is expected to be refuted: variants that must hold.
             uncontrolled: why no control is possible; shown in the report.
             examples: instances that are always tried first.

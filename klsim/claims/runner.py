@@ -156,7 +156,7 @@ def _assemble(
     seconds: float,
 ) -> dict[str, Any]:
     """The certificate of what was run."""
-    papers = []
+    papers: list[dict[str, Any]] = []
     for chosen in selections:
         records = []
         for claim in chosen.claims:

@@ -1,9 +1,9 @@
 """Trying to break a check: explicit examples, bulk random instances, Hypothesis, and a climb on the slack.
 
 A violation counts when it is more than rounding (`klsim.claims.confirm`); it is then made small and round
-(`klsim.claims.shrink`) and confirmed again. A control stops at its first confirmed violation. Every number is a function
-of the seed and the check's name, not of what ran before it or in which process, so a certificate does not depend on the
-number of workers.
+(`klsim.claims.shrink`) and confirmed again. A control stops at its first confirmed violation. Every number is a
+function of the seed and the check's name, not of what ran before it or in which process, so a certificate does not
+depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from klsim.claims.climb import Reached, climb
 from klsim.claims.confirm import HINT, is_confirmed
 from klsim.claims.instances import as_python, encode, number_count
 from klsim.claims.kinds import InstanceKind, Measured, Trial
-from klsim.claims.kinds.base import Test
 from klsim.claims.outcome import Judgement, NotANumber, Outcome, Strength
 from klsim.claims.shrink import shrink
 from klsim.claims.tightness import Tightness
@@ -35,8 +34,8 @@ __all__ = ["Outcome", "Strength", "run", "search"]
 
 _KEEP_WORST = 200  # numbers; larger worst instances are not kept when the claim holds
 _KEEP_COUNTEREXAMPLE = 20_000
-_CLIMB, _SHRINK = 1200, 300  # evaluations at the standard strength
-_STARTS = 3
+_CLIMB, _SHRINK = 800, 300  # evaluations at the standard strength
+_STARTS = 2
 _PATIENCE = 60  # violations that turned out to be rounding, before no more are looked at
 _LEAST = 8  # instances of a control before it may stop: enough to see that its sides are not constants
 
@@ -65,19 +64,35 @@ def no_exit() -> Iterator[None]:
         os._exit = before
 
 
-def run(test: Test, name: str, seed: int, strength: Strength, *, is_control: bool | None = None) -> Outcome:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While it lasts, BLAS and the kernels use one thread.
+
+    Sums are then taken in the same order in every process, and a kernel that is called for one instance does not wait
+    for other threads (20 times slower where the cores are busy).
+    """
+    import numba
+    from threadpoolctl import threadpool_limits
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def run(test: Any, name: str, seed: int, strength: Strength, *, is_control: bool | None = None) -> Outcome:
     """Judge one check or control; never raises for what happens inside it.
 
     ``name`` is its full name (``slug/claim/check[/control]``); with ``seed`` it fixes all randomness.
     """
-    from threadpoolctl import threadpool_limits
-
     start = time.perf_counter()
     control = hasattr(test, "variant") if is_control is None else is_control
     trial = Trial(test, unit_seed(seed, name), strength, is_control=control)
     try:
-        # one BLAS thread: sums are then taken in the same order in every process
-        with np.errstate(all="ignore"), threadpool_limits(1), no_exit():
+        with np.errstate(all="ignore"), one_thread(), no_exit():
             outcome = test.kind.run(trial)
     except (KeyboardInterrupt, GeneratorExit):
         raise
@@ -135,6 +150,7 @@ class _Search:
     doubtful: tuple[Judgement, _Instance] | None = None
     tight: Tightness = field(default_factory=Tightness)
     refused: int = 0
+    starved: str = ""
 
     def __post_init__(self) -> None:
         bulk, adversarial, confirming = self.trial.seeds.spawn(3)
@@ -151,6 +167,7 @@ class _Search:
             self._bulk()
             if self.broken is None:
                 self._hypothesis()
+            self.starved = self._starved()
             if self.broken is None and self.kind.one_sided:
                 self._climb()
             if self.broken is not None and not self.trial.is_control:
@@ -182,7 +199,7 @@ class _Search:
         """Judge one instance and keep what it shows."""
         try:
             measured = self._measure(instance.arguments)
-        except Exception:
+        except BaseException:
             self.trial.instance = instance.arguments
             raise
         if measured is None:
@@ -337,18 +354,17 @@ class _Search:
             final.summary,
             final.measured,
             final.part,
-            self._vacuous(),
+            self.starved,
             counts,
             kept,
             python if shown else "",
         )
 
-    def _vacuous(self) -> str:
+    def _starved(self) -> str:
+        """Why what was drawn says next to nothing: nearly all of it was outside the assumptions."""
         dropped = self.trial.tried.get("dropped", 0)
-        judged = sum(v for k, v in self.trial.tried.items() if k != "dropped")
-        if dropped > 9 * max(judged, 1) or (dropped > 0.9 * (dropped + judged) and not self.trial.is_control):
-            return f"assume() dropped {dropped} of {dropped + judged} instances"
-        return ""
+        drawn = dropped + self.tight.judged
+        return f"assume() dropped {dropped:,} of {drawn:,} instances" if dropped > 0.9 * drawn else ""
 
 
 @dataclass(frozen=True)

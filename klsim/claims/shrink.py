@@ -1,8 +1,8 @@
 """Shrinking: the smallest and roundest instance that still breaks the claim, whatever found the first one.
 
-Greedy descent: leave out an outcome, a state, a step (every size down to its least), then make numbers rounder, field by
-field, the roundest first, until nothing helps. Every step stays inside the space and is accepted only if the violation
-is confirmed there.
+Greedy descent: leave out an outcome, a state, a step (every size down to its least), then make numbers rounder, field
+by field, the roundest first, until nothing helps. Every step stays inside the space and is accepted only if the
+violation is confirmed there.
 """
 
 from __future__ import annotations

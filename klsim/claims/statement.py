@@ -4,14 +4,16 @@ r"""A claim as one text: a title line, prose with LaTeX, then sections.
 
     Sequence-level optimum of the G-OPD objective
 
-    $J_\lambda(\pi)=\log Z_\lambda-\mathrm{KL}(\pi\|\pi_\lambda)$ with $$\pi_\lambda\propto\pi_{ref}^{1-\lambda}T^\lambda.$$
+    $J_\lambda(\pi)=\log Z_\lambda-\mathrm{KL}(\pi\|\pi_\lambda)$ with
+    $$\pi_\lambda\propto\pi_{ref}^{1-\lambda}T^\lambda.$$
 
     where: Eq. 11-13
     assumes: Common support.
 
-Sections, each optional, each starting a line: ``where:`` (theorem, equation, figure), ``assumes:``, ``instead:`` (what holds
-instead: the statement is then expected to be refuted), ``by:`` (the claims or checks that show it: ``C5``, ``C5/check``),
-``origin:`` (see `ORIGINS`).
+Sections, each optional, each starting a line: ``where:`` (theorem, equation, figure), ``assumes:``, ``instead:``
+(what holds
+instead: the statement is then expected to be refuted), ``by:`` (the claims or checks that show it: ``C5``,
+``C5/check``), ``origin:`` (see `ORIGINS`).
 """
 
 from __future__ import annotations

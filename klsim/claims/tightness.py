@@ -18,9 +18,10 @@ _QUANTILES = {"10 %": 0.1, "50 %": 0.5, "90 %": 0.9, "99 %": 0.99}
 
 @dataclass
 class Tightness:
-    """Of all instances: equalities (to rounding), the distribution of ``lhs / rhs`` of the others (the smaller side over the larger), the tightest draws.
+    """Of all instances: equalities (to rounding), the ratios of the others' sides, and the tightest draws.
 
-    Instances on which both sides agree because both are next to nothing say nothing about a bound; they are counted apart.
+    Instances on which both sides agree because both are next to nothing say nothing about a bound; they are counted
+    apart.
     """
 
     tolerance: float = 0.0

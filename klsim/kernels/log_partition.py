@@ -11,49 +11,50 @@ __all__ = ["best_of_n_sums", "log_partitions", "tilted_moments"]
 
 
 @numba.njit(cache=True)
-def _loo_log_sum(weights, total, top, gap, scale):
-    """``sum_j log(total - w_j)``; the sum without the unique largest weight is formed without cancellation.
-
-    ``gap``: exponents of the weights; ``scale``: what multiplied them, to redo the sum if it underflows.
-    """
+def _sum_but(weights, top):
+    """The sum without the unique largest weight, without cancellation."""
     rest = 0.0
-    for j in range(weights.size):
+    for j in range(top):
+        rest += weights[j]
+    for j in range(top + 1, weights.size):
+        rest += weights[j]
+    return rest
+
+
+@numba.njit(cache=True)
+def _log_sum_but(gap, top, scale):
+    """Log of that sum where it underflows; ``gap``: exponents of the weights, ``scale``: what multiplied them."""
+    second = -np.inf
+    for j in range(gap.size):
         if j != top:
-            rest += weights[j]
-    if rest > 1e-280:
-        out = math.log(rest)
-    else:
-        second = -np.inf
-        for j in range(weights.size):
-            if j != top:
-                second = max(second, gap[j])
-        rest = 0.0
-        for j in range(weights.size):
-            if j != top:
-                rest += math.exp(scale * (gap[j] - second))
-        out = math.log(rest) + scale * second
-    out += (weights.size - 1) * math.log(total)
-    product = 1.0
-    for j in range(weights.size):
+            second = max(second, gap[j])
+    rest = 0.0
+    for j in range(gap.size):
         if j != top:
-            product *= 1.0 - weights[j] / total  # w_j <= total/2: no cancellation
-            if product < 1e-250:
-                out += math.log(product)
-                product = 1.0
-    return out + math.log(product)
+            rest += math.exp(scale * (gap[j] - second))
+    return math.log(rest) + scale * second
 
 
 @numba.njit(cache=True)
 def _jackknifed(weights, top, gap, scale):
     """``n L - (n-1) mean_j L_(-j)`` for ``L = log mean w``; the plain ``L`` for one sample."""
     n = weights.size
-    total = 0.0
-    for j in range(n):
-        total += weights[j]
-    plain = math.log(total / n)
+    rest = _sum_but(weights, top)
+    total = rest + weights[top]
+    log_total = math.log(total)
+    plain = log_total - math.log(n)
     if n == 1:
         return plain, plain
-    without = _loo_log_sum(weights, total, top, gap, scale) / n - math.log(n - 1.0)
+    # sum_j log(total - w_j), the top's from the rest; the others' w_j <= total/2 do not cancel
+    without, share, product = (n - 1) * log_total, 1.0 / total, 1.0
+    for j in range(n):
+        if j != top:
+            product *= 1.0 - weights[j] * share
+            if product < 1e-20:
+                without += math.log(product)
+                product = 1.0
+    without += math.log(rest * product) if rest > 1e-280 else _log_sum_but(gap, top, scale) + math.log(product)
+    without = without / n - math.log(n - 1.0)
     return plain, n * plain - (n - 1) * without
 
 
@@ -93,8 +94,8 @@ def log_partitions(reward, starts, members, block_starts, base, octaves):
                             _half(weights[:half], left_top, left, lam) + _half(weights[half:], right_top, right, lam)
                         )
                     lam *= 2.0
-                    for j in range(n):
-                        weights[j] *= weights[j]
+                    for j in range(n):  # what would be subnormal is 0: it does not count, and is slow
+                        weights[j] = weights[j] * weights[j] if weights[j] > 1e-150 else 0.0
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["sample_sequences", "sample_trajectories"]
+__all__ = ["row_cumulative", "sample_sequences", "sample_sparse_trajectories", "sample_trajectories"]
 
 
 @numba.njit(cache=True)
@@ -38,6 +38,38 @@ def sample_trajectories(initial, policy, transition, uniforms):
             a = _invert(policy[min(t, policy.shape[0] - 1), s], uniforms[i, 2 * t + 1])
             states[i, t], actions[i, t] = s, a
             s = _invert(transition[min(t, transition.shape[0] - 1), s, a], uniforms[i, 2 * t + 2])
+        states[i, horizon] = s
+    return states, actions
+
+
+@numba.njit(cache=True, parallel=True)
+def row_cumulative(indptr, data):
+    """Cumulative sums of every CSR row."""
+    out = np.empty(data.size)
+    for row in numba.prange(indptr.size - 1):
+        total = 0.0
+        for k in range(indptr[row], indptr[row + 1]):
+            total += data[k]
+            out[k] = total
+    return out
+
+
+@numba.njit(cache=True, parallel=True)
+def sample_sparse_trajectories(initial, policy, indptr, indices, edges, uniforms):
+    """As `sample_trajectories`, with the CSR rows ``(T S A, S)`` and their cumulative probabilities ``edges``."""
+    count, horizon = uniforms.shape[0], (uniforms.shape[1] - 1) // 2
+    size, width = policy.shape[1], policy.shape[2]
+    last = (indptr.size - 1) // (size * width) - 1
+    states = np.empty((count, horizon + 1), np.int64)
+    actions = np.empty((count, horizon), np.int64)
+    for i in numba.prange(count):
+        s = _invert(initial, uniforms[i, 0])
+        for t in range(horizon):
+            a = _invert(policy[min(t, policy.shape[0] - 1), s], uniforms[i, 2 * t + 1])
+            states[i, t], actions[i, t] = s, a
+            row = (min(t, last) * size + s) * width + a
+            start, end = indptr[row], indptr[row + 1]
+            s = indices[start + _invert(edges[start:end], uniforms[i, 2 * t + 2])]
         states[i, horizon] = s
     return states, actions
 

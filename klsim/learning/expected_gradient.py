@@ -74,6 +74,8 @@ class PromptTree:
     prefix: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _validate.instance("tree", self.tree, TokenTree)
+        _validate.numpy_arrays(tree=self.tree.reward)
         if np.ndim(self.tree.reward) != 1:
             _validate.fail("tree", "needs one reward a sequence, not a batch of trees")
         for name in ("log_policy", "log_ref", "log_teacher", "log_behaviour", "log_external"):
@@ -81,8 +83,12 @@ class PromptTree:
             if levels is None:
                 continue
             _, vocab, values = check_levels(name, levels, policy=True)
+            _validate.numpy_arrays(**{f"{name}[{t}]": level for t, level in enumerate(values)})
             if vocab != self.tree.vocab or len(values) != self.tree.horizon or values[0].ndim != 2:
                 _validate.fail(name, f"must be one tree of vocabulary {self.tree.vocab}, horizon {self.tree.horizon}")
+        tokens = _validate.sequence("prefix", self.prefix)
+        prefix = tuple(_validate.integer("prefix", t, low=0, high=self.tree.vocab - 1) for t in tokens)
+        object.__setattr__(self, "prefix", prefix)
         if len(self.prefix) >= self.tree.horizon or self.tree.eos in self.prefix:
             _validate.fail("prefix", f"must be shorter than the horizon and not ended, got {self.prefix}")
 
@@ -99,6 +105,7 @@ class TreeProblem:
     """
 
     def __init__(self, prompts: Sequence[PromptTree]) -> None:
+        prompts = _validate.sequence("prompts", prompts, of=PromptTree)
         if not prompts:
             raise ValueError("prompts: needs at least one PromptTree")
         shapes = {(p.tree.vocab, p.tree.horizon) for p in prompts}
@@ -127,6 +134,7 @@ class TreeProblem:
 
     def log_prob(self, law: str) -> np.ndarray:
         """Log-probability of every response under a table, after its prompt's prefix; ``(N,)``."""
+        _validate.one_of("law", law, tuple(self.tables))
         steps = np.where(self.free, self.tables[law][self.nodes, self.tokens], 0.0)
         return np.asarray(steps.sum(axis=1))
 
@@ -146,6 +154,10 @@ class TreeProblem:
 
     def with_policy(self, table: np.ndarray) -> TreeProblem:
         """The same problem with another policy table; on-policy prompts draw from it."""
+        (table,) = _validate.numpy_arrays(table=table)
+        if table.shape != self.tables["policy"].shape:
+            _validate.fail("table", f"must have shape {self.tables['policy'].shape}, got {table.shape}")
+        _validate.log_probs("table", np, table)
         other = copy.copy(self)
         own = np.array([p.log_behaviour is None for p in self.prompts])[self.node_prompt]
         behaviour = np.where(own[:, None], table, self.tables["behaviour"])
@@ -208,7 +220,18 @@ def random_prompts(
 
     With ``near``, only the reference's logits are N(0, 1); other policies' are the reference's plus ``near`` N(0, 1).
     """
-    rng = _validate.generator(rng)
+    rng, count = _validate.generator(rng), _validate.integer("count", count, low=1)
+    vocab, horizon = _validate.integer("vocab", vocab, low=1), _validate.integer("horizon", horizon, low=1)
+    leaves = _validate.outcomes("vocab", vocab, "horizon", horizon)
+    _validate.fits("count", count, count * leaves, each=80)
+    if eos is not None:
+        eos = _validate.integer("eos", eos, low=0, high=vocab - 1)
+    if near is not None:
+        near = _validate.real("near", near, low=-1e100, high=1e100)
+    for name, flag in (("binary", binary), ("off_policy", off_policy), ("external", external)):
+        _validate.flag(name, flag)
+    if binary and (vocab == 1 or (eos is not None and vocab < 2)):
+        _validate.fail("binary", "rewards that differ need two responses: a vocabulary of at least 2")
     shapes = [(vocab**t, vocab) for t in range(horizon)]
 
     def policy(around: tuple[np.ndarray, ...] | None = None) -> tuple[np.ndarray, ...]:
@@ -218,7 +241,7 @@ def random_prompts(
         return tuple(log_normalize(log_p + near * x) for log_p, x in zip(around, noise))
 
     out = []
-    for _ in range(_validate.integer("count", count, low=1)):
+    for _ in range(count):
         reward = rng.standard_normal(vocab**horizon)
         if binary:
             reward = (reward > 0).astype(float)
@@ -292,6 +315,16 @@ class _Batches:
         )
 
 
+def _as_problem(problem: Any, name: str = "problem") -> TreeProblem:
+    """A `TreeProblem`, made of prompts if that is what was given."""
+    if isinstance(problem, TreeProblem):
+        return problem
+    try:
+        return TreeProblem(problem)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: must be a TreeProblem or prompts ({error})") from None
+
+
 def _scalar(returned: Any) -> torch.Tensor:
     loss: torch.Tensor = returned[0] if isinstance(returned, tuple) else returned
     if getattr(loss, "ndim", None) != 0 or not hasattr(loss, "backward"):
@@ -346,9 +379,13 @@ def expected_gradient(
     """
     import torch
 
-    problem = problem if isinstance(problem, TreeProblem) else TreeProblem(problem)
-    group_size = _validate.integer("group_size", group_size, low=0 if external else 1)
+    problem = _as_problem(problem)
+    if not callable(loss):
+        raise TypeError(f"loss: must be a function of a TokenBatch, got {type(loss).__name__}")
     external = _validate.integer("external", external, low=0)
+    group_size = _validate.integer("group_size", group_size, low=0 if external else 1)
+    max_batches = _validate.integer("max_batches", max_batches, low=0)
+    _validate.fits("group_size", group_size, group_size * len(problem.prompts), each=400)
     if external and "external" not in problem.tables:
         _validate.fail("external", "the prompts have no log_external", external)
     sources = _sources(problem, group_size, external)
@@ -456,6 +493,8 @@ def _functional(name: str, problem: TreeProblem, table: Any) -> Any:
     """The value of a named functional of the policy's table of log-probabilities, a torch scalar."""
     import torch
 
+    if not isinstance(name, str):
+        raise TypeError(f"name: must be the name of a functional, got {type(name).__name__}")
     base, only, words = _parse(name)
     nodes, words_drawn, free = (torch.as_tensor(x) for x in (problem.nodes, problem.tokens, problem.free))
     steps = torch.where(free, table[nodes].gather(-1, words_drawn[..., None])[..., 0], 0.0)
@@ -486,7 +525,7 @@ def _functional(name: str, problem: TreeProblem, table: Any) -> Any:
     log_q = torch.as_tensor(problem.log_prob(other_name))
     generator = GENERATORS.get({"reverse_kl": "kl"}.get(base, base))
     if generator is None:
-        raise ValueError(f"functional {name!r}: unknown; try {', '.join(_FUNCTIONALS)}")
+        raise ValueError(f"name: functional {name!r}: unknown; try {', '.join(_FUNCTIONALS)}")
     import array_api_compat.torch as xp
 
     return (of_response * generator.term(xp, log_p, log_q)).sum()
@@ -499,7 +538,7 @@ def _parse(name: str) -> tuple[str, str, set[str]]:
     unknown = words - {"teacher", "frozen", "ref visits"}
     if not match or unknown:
         raise ValueError(
-            f"functional {name!r}: unknown option {', '.join(sorted(unknown))} (teacher, frozen, ref visits)"
+            f"name: functional {name!r}: unknown option {', '.join(sorted(unknown))} (teacher, frozen, ref visits)"
         )
     return match[1], match[2] or "", words
 
@@ -516,7 +555,7 @@ def _at_nodes(base: str, name: str, table: Any, other: Any) -> Any:
         return -(torch.exp(table) * table).sum(dim=-1)
     generator = GENERATORS.get({"reverse_kl": "kl"}.get(base, base))
     if generator is None:
-        raise ValueError(f"functional {name!r}: unknown; try {', '.join(_FUNCTIONALS)}")
+        raise ValueError(f"name: functional {name!r}: unknown; try {', '.join(_FUNCTIONALS)}")
     return generator.term(xp, table, other).sum(dim=-1)
 
 
@@ -524,7 +563,7 @@ def functional_value(name: str, problem: TreeProblem | Sequence[PromptTree]) -> 
     """The value of a named functional, see `functional_gradient`."""
     import torch
 
-    problem = problem if isinstance(problem, TreeProblem) else TreeProblem(problem)
+    problem = _as_problem(problem)
     return float(_functional(name, problem, torch.as_tensor(problem.tables["policy"])))
 
 
@@ -551,7 +590,7 @@ def functional_gradient(name: str, problem: TreeProblem | Sequence[PromptTree]) 
     """
     import torch
 
-    problem = problem if isinstance(problem, TreeProblem) else TreeProblem(problem)
+    problem = _as_problem(problem)
     table = torch.tensor(problem.tables["policy"], dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(_functional(name, problem, table), table)
     return _in_logits(gradient.numpy(), problem, "policy")
@@ -582,9 +621,17 @@ def explain(
     Raises:
         ValueError: no problem or term, numbers that do not match, an unknown term.
     """
+    problems, gradients = _validate.sequence("problems", problems), _validate.sequence("gradients", gradients)
+    terms = _validate.sequence("terms", terms, of=str)
     if not problems or len(gradients) != len(problems) or not terms:
         raise ValueError(f"gradients: needs one for each problem, got {len(gradients)} for {len(problems)}; and a term")
-    made = [p if isinstance(p, TreeProblem) else TreeProblem(p) for p in problems]
+    made = [_as_problem(p, "problems") for p in problems]
+    gradients = [_validate.numpy_arrays(gradients=g)[0] for g in gradients]
+    for g, p in zip(gradients, made):
+        if g.size != p.tables["policy"].size:
+            _validate.fail("gradients", f"needs shape {p.tables['policy'].shape}, got {g.shape}")
+        if np.abs(_validate.finite("gradients", np, g)).max() > 1e100:
+            _validate.fail("gradients", "must be at most 1e100 in size")
     columns = np.stack([np.concatenate([functional_gradient(t, p).ravel() for p in made]) for t in terms], axis=1)
     target = np.concatenate([np.asarray(g, dtype=float).ravel() for g in gradients])
     scale = np.linalg.norm(columns, axis=0)

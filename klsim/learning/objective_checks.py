@@ -53,6 +53,8 @@ LIBRARY = (
 
 def prompts_for(objective: Objective, seed: int, *, off_policy: bool = False) -> list[PromptTree]:
     """Random prompts of the kind that an objective's claim is about."""
+    _validate.instance("objective", objective, Objective)
+    seed, off_policy = _validate.integer("seed", seed, low=0), _validate.flag("off_policy", off_policy)
     one_token = objective.where == "one token"
     equal_lengths = one_token or objective.where.endswith("equal lengths")
     prompts = random_prompts(
@@ -110,6 +112,9 @@ def check_gradient(objective: Objective, *, seeds: Sequence[int], off_policy: bo
     Raises:
         ValueError: no seed, or off-policy for an objective whose responses come from the reference.
     """
+    _validate.instance("objective", objective, Objective)
+    seeds = [_validate.integer("seeds", seed, low=0) for seed in _validate.sequence("seeds", seeds)]
+    off_policy = _validate.flag("off_policy", off_policy)
     if not seeds:
         _validate.fail("seeds", "needs at least one")
     if off_policy and objective.draws != "policy":
@@ -159,6 +164,11 @@ def descend(
     On-policy prompts are re-drawn from the current policy. Returns the policy's table after the numbers of steps in
     ``record`` and at the end. The visits d(s) and pi are floored at 1e-12.
     """
+    _validate.instance("problem", problem, TreeProblem)
+    if not callable(loss):
+        raise TypeError(f"loss: must be a function of a TokenBatch, got {type(loss).__name__}")
+    steps, lr = _validate.integer("steps", steps, low=0), _validate.real("lr", lr, low=-1e100, high=1e100)
+    record = _validate.sequence("record", record)
     marks = sorted({_validate.integer("record", k, low=0, high=steps) for k in record} | {steps})
     kept = []
     for k in range(steps + 1):
@@ -196,6 +206,7 @@ def end_point(objective: Objective, *, seed: int = 0, steps: int = 400, lr: floa
     Raises:
         ValueError: the objective names no optimum.
     """
+    _validate.instance("objective", objective, Objective)
     if not objective.optimum:
         _validate.fail("objective", f"{objective.name!r} names no closed form")
     problem, _ = problem_for(objective, seed)
@@ -222,6 +233,7 @@ def _best(problem: TreeProblem, prompt: int) -> float:
 
 def sequence_kl(end: TreeProblem, table: np.ndarray) -> float:
     """``KL(end‖table)`` over sequences, mean over prompts, without cancellation of the two laws' rounding."""
+    _validate.instance("end", end, TreeProblem)
     other = end.with_policy(table)
     log_p, log_q = end.log_prob("policy"), other.log_prob("policy")
     return float(np.sum(np.exp(log_p) * (log_p - log_q)) / len(end.prompts))
@@ -229,6 +241,9 @@ def sequence_kl(end: TreeProblem, table: np.ndarray) -> float:
 
 def closed_forms(problem: TreeProblem, *, beta: float = BETA, lam: float = LAM) -> dict[str, np.ndarray]:
     """Tables of the closed-form optima: tilts at ``beta``, mixtures at ``lam``, reference, teacher and its mode."""
+    _validate.instance("problem", problem, TreeProblem)
+    beta = _validate.real("beta", beta, low=1e-100, high=1e100)
+    lam = _validate.real("lam", lam, low=-1e100, high=1e100)
     ref, teacher = problem.tables["ref"], problem.tables["teacher"]
     mixed = (1 - lam) * ref + lam * teacher
     log_ref, log_teacher = problem.log_prob("ref"), problem.log_prob("teacher")

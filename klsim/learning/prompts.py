@@ -49,10 +49,14 @@ def train_prompts(
     Raises:
         ValueError: ``steps < 0``, ``rollouts < 1`` (2 with leave-one-out), unknown names.
     """
+    _validate.instance("problem", problem, PromptBandit)
+    _validate.instance("optimiser", optimiser, SGD, Adam)
+    _validate.one_of("baseline", baseline, ("none", "mean", "leave_one_out"))
+    _validate.one_of("scale", scale, ("none", "std"))
     steps = _validate.integer("steps", steps, low=0)
     if rollouts is not None:
         _validate.integer("rollouts", rollouts, low=2 if baseline == "leave_one_out" else 1)
-    marks = {_validate.integer("record", k, low=0, high=steps) for k in record} | {steps}
+    marks = {_validate.integer("record", k, low=0, high=steps) for k in _validate.sequence("record", record)} | {steps}
     generator, weights = _validate.generator(rng), np.zeros(problem.weight_shape)
     state: Any = optimiser
     kept = []

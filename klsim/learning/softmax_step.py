@@ -31,12 +31,20 @@ __all__ = [
 
 
 def _policy_and_values(log_policy: Any, **named: Any) -> list[np.ndarray]:
-    xp, log_policy, *values = _validate.arrays(log_policy=log_policy, **named)
-    _validate.log_probs("log_policy", xp, log_policy)
+    log_policy, *values = _validate.numpy_arrays(log_policy=log_policy, **named)
+    _validate.log_probs("log_policy", np, log_policy)
     for name, value in zip(named, values):
         _validate.same_last_axis(log_policy=log_policy, **{name: value})
-        _validate.finite(name, xp, value)
+        _bounded(name, value)
     return [np.exp(log_policy), *values]
+
+
+def _bounded(name: str, value: np.ndarray) -> np.ndarray:
+    """Finite, and small enough that a gradient does not overflow."""
+    index = _validate.first_true(np, ~(np.abs(value) <= 1e150))
+    if index is not None:
+        _validate.fail(name, "must be finite (and at most 1e150 in size)", float(value[index]), index)
+    return value
 
 
 def population_gradient(log_policy: Any, reward: Any) -> np.ndarray:
@@ -70,7 +78,8 @@ def counts_surrogate_gradient(log_policy: Any, counts: Any, advantage: Any) -> n
 def set_surrogate_gradient(log_policy: Any, counts: Any, advantage: Any) -> np.ndarray:
     """As `counts_surrogate_gradient`, each drawn token counted once (``1/n`` keeps the number of draws)."""
     pi, _, n = _draws(log_policy, counts, advantage)
-    seen = (np.asarray(counts) > 0) * np.asarray(advantage)
+    counts, advantage = _validate.numpy_arrays(counts=counts, advantage=advantage)
+    seen = (counts > 0) * advantage
     return np.asarray(pi * (seen - np.sum(seen * pi, axis=-1, keepdims=True)) / n)
 
 
@@ -89,9 +98,9 @@ def centre(
     Raises:
         ValueError: an empty batch; leave-one-out of a single draw.
     """
-    xp, reward, counts = _validate.arrays(reward=reward, counts=counts)
-    _validate.finite("reward", xp, reward)
-    _validate.budgets("counts", xp, counts)
+    reward, counts = _validate.numpy_arrays(reward=reward, counts=counts)
+    _bounded("reward", reward)
+    _validate.budgets("counts", np, _bounded("counts", counts))
     _validate.same_last_axis(reward=reward, counts=counts)
     _validate.one_of("baseline", baseline, ("none", "mean", "leave_one_out"))
     _validate.one_of("scale", scale, ("none", "std"))
@@ -108,14 +117,29 @@ def centre(
     return np.asarray(advantage)
 
 
+def _step(logits: Any, gradient: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (no NaN, no ``+inf``) and a gradient of their shape."""
+    logits, gradient = _validate.numpy_arrays(logits=logits, gradient=gradient)
+    if gradient.shape != logits.shape:
+        _validate.fail("gradient", f"must have the shape of logits {logits.shape}, got {gradient.shape}")
+    index = _validate.first_true(np, np.isnan(logits) | (logits > 1e300))
+    if index is not None:
+        _validate.fail("logits", "must not be NaN or inf", float(logits[index]), index)
+    return logits, _bounded("gradient", gradient)
+
+
 @dataclass(frozen=True)
 class SGD:
     """``z + lr * gradient``."""
 
     lr: float
 
+    def __post_init__(self) -> None:
+        _validate.real("lr", self.lr, low=-1e100, high=1e100)
+
     def step(self, logits: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, SGD]:
         """New logits, and the optimiser for the next step."""
+        logits, gradient = _step(logits, gradient)
         return logits + self.lr * gradient, self
 
 
@@ -125,8 +149,13 @@ class NaturalGradient:
 
     lr: float
 
+    def __post_init__(self) -> None:
+        _validate.real("lr", self.lr, low=-1e100, high=1e100)
+
     def step(self, logits: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, NaturalGradient]:
         """New logits, and the optimiser for the next step; 0/0 (no support) does not move."""
+        logits, gradient = _step(logits, gradient)
+        _validate.log_probs("logits", np, logits, normalised=False)
         top = logits.max(axis=-1, keepdims=True)
         pi = np.exp(logits - top)
         pi = pi / pi.sum(axis=-1, keepdims=True)
@@ -149,11 +178,28 @@ class Adam:
     first: Any = 0.0
     second: Any = 0.0
 
+    def __post_init__(self) -> None:
+        _validate.real("lr", self.lr, low=-1e100, high=1e100)
+        for name in ("beta1", "beta2"):
+            _validate.real(name, getattr(self, name), low=0.0, high=1.0, open_high=True)
+        for name in ("epsilon", "weight_decay"):
+            _validate.real(name, getattr(self, name), low=0.0, high=1e100)
+        _validate.integer("taken", self.taken, low=0)
+        for name in ("first", "second"):
+            _bounded(name, *_validate.numpy_arrays(**{name: getattr(self, name)}))
+
     def step(self, logits: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, Adam]:
         """New logits, and the optimiser with its moments for the next step."""
+        logits, gradient = _step(logits, gradient)
+        if np.ndim(self.first) != 0 and np.shape(self.first) != gradient.shape:
+            _validate.fail(
+                "gradient", f"must have the shape of the moments {np.shape(self.first)}, got {gradient.shape}"
+            )
         t = self.taken + 1
         first = self.beta1 * self.first + (1 - self.beta1) * gradient
         second = self.beta2 * self.second + (1 - self.beta2) * gradient**2
-        move = first / (1 - self.beta1**t) / (np.sqrt(second / (1 - self.beta2**t)) + self.epsilon)
+        root = np.sqrt(second / (1 - self.beta2**t)) + self.epsilon
+        # without epsilon, where no gradient ever was: no step
+        move = first / (1 - self.beta1**t) / np.where(root > 0, root, 1.0)
         moved = logits * (1 - self.lr * self.weight_decay) + self.lr * move
         return moved, replace(self, taken=t, first=first, second=second)

@@ -30,7 +30,7 @@ def _run(name: str, problem: TabularMDP, k: int, m: int, runs: int, rng: Any) ->
     if problem.actions is not None and not np.all(problem.actions):
         _validate.fail("problem", "random exploration needs every action to be legal everywhere")
     seeds = _validate.generator(rng).integers(0, 2**31 - 1, runs)
-    edges = np.ascontiguousarray(np.cumsum(problem.transition, axis=-1))
+    edges = np.ascontiguousarray(np.cumsum(problem.dense().transition, axis=-1))
     kernel = getattr(kernels, name)
     reward = np.ascontiguousarray(problem.reward, dtype=np.float64)
     return np.asarray(kernel(edges, reward, np.cumsum(problem.initial), min(k, problem.horizon), m, seeds))
@@ -65,6 +65,7 @@ def policy_returns(problem: TabularMDP, policies: Any) -> np.ndarray:
         ValueError: a wrong shape, an unknown action.
     """
     _validate.instance("problem", problem, TabularMDP)
+    problem = problem.dense()
     horizon, states, actions = problem.shape
     table = _validate.integers("policies", policies, low=0, high=actions - 1)
     if table.shape[-2:] != (horizon, states):

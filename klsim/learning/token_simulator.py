@@ -55,6 +55,13 @@ class SimulatorConfig:
         _validate.real("lr", self.lr, low=0.0, high=1e12, open_low=True)
         for name in ("epsilon", "weight_decay"):
             _validate.real(name, getattr(self, name), low=0.0, high=1e12)
+        for name in ("beta1", "beta2"):
+            _validate.real(name, getattr(self, name), low=0.0, high=1.0, open_high=True)
+        _validate.real("seed_logit", self.seed_logit, low=-1e12, high=1e12)
+        if self.anchor_logit is not None:
+            _validate.real("anchor_logit", self.anchor_logit, low=-1e12, high=1e12)
+        _validate.fits("tokens", self.tokens, self.tokens, each=64)
+        _validate.fits("rollouts", self.rollouts, self.rollouts, each=16)
 
     def initial_logits(self) -> np.ndarray:
         """Logits at step 0, correct tokens first."""
@@ -106,7 +113,11 @@ def simulate_tokens(config: SimulatorConfig, steps: int, state: SimulatorState |
     """
     from klsim.kernels.simulator import simulate
 
+    _validate.instance("config", config, SimulatorConfig)
     steps = _validate.integer("steps", steps, low=0)
+    _validate.fits("steps", steps, steps, each=24)
+    if state is not None:
+        _validate.instance("state", state, SimulatorState)
     state = SimulatorState.start(config) if state is None else state
     if state.done % _BLOCK or state.logits.shape != (config.tokens,):
         _validate.fail("state", f"must hold {config.tokens} logits after a multiple of {_BLOCK} steps")

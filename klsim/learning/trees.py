@@ -54,11 +54,19 @@ def _unflat(flat: np.ndarray, vocab: int, horizon: int) -> Levels:
 
 def _one_tree(name: str, levels: Any) -> tuple[int, list[np.ndarray]]:
     _, vocab, values = check_levels(name, levels, policy=False)
+    values = [_validate.numpy_arrays(**{f"{name}[{t}]": level})[0] for t, level in enumerate(values)]
     for t, level in enumerate(values):
         if level.ndim != 2:
             _validate.fail(f"{name}[{t}]", f"must have shape (V**t, V), got {level.shape}")
-        _validate.finite(f"{name}[{t}]", np, level)
+        index = _validate.first_true(np, ~(np.abs(level) <= 1e100))
+        if index is not None:
+            _validate.fail(f"{name}[{t}]", "must be finite (at most 1e100)", float(level[index]), index)
     return vocab, values
+
+
+def _law(name: str, log_law: Any) -> np.ndarray:
+    (value,) = _validate.numpy_arrays(**{name: log_law})
+    return np.asarray(_validate.log_probs(name, np, value), dtype=np.float64)
 
 
 def train_tree(
@@ -99,19 +107,25 @@ def train_tree(
     leaves = vocab**horizon
     flat = _flat(start)
     extra = np.zeros_like(flat) if token_reward is None else _flat(_one_tree("token_reward", token_reward)[1])
-    leaf = np.zeros(leaves) if reward is None else np.asarray(reward, dtype=np.float64)
-    target = np.zeros(leaves) if log_target is None else np.asarray(log_target, dtype=np.float64)
+    leaf = np.zeros(leaves) if reward is None else _validate.numpy_arrays(reward=reward)[0].astype(np.float64)
+    target = np.zeros(leaves) if log_target is None else _law("log_target", log_target)
+    steps = _validate.integer("steps", steps, low=0)
+    beta, lr = _validate.real("beta", beta, low=-1e100, high=1e100), _validate.real("lr", lr, low=-1e100, high=1e100)
+    lr_decay = _validate.real("lr_decay", lr_decay, low=0.0, open_low=True)
     for name, value, wanted in (("log_ref", _flat(ref), flat.shape), ("token_reward", extra, flat.shape),
                                 ("reward", leaf, (leaves,)), ("log_target", target, (leaves,))):  # fmt: skip
         if value.shape != wanted:
             _validate.fail(name, f"does not fit a tree of vocabulary {vocab} and horizon {horizon}")
-    _validate.finite("reward", np, leaf)
+    if np.abs(_validate.finite("reward", np, leaf)).max() > 1e100:
+        _validate.fail("reward", "must be at most 1e100 in size")
     _validate.one_of("credit", credit, tuple(_CREDIT))
     _validate.one_of("baseline", baseline, tuple(_BASELINE))
     if credit == "target" and log_target is None:
         _validate.fail("log_target", "is required with credit='target'")
     batch = _validate.integer("batch", batch, low=2 if baseline == "leave_one_out" else 1)
-    marks = sorted({_validate.integer("record", k, low=0, high=steps) for k in record} | {steps})
+    marks = sorted(
+        {_validate.integer("record", k, low=0, high=steps) for k in _validate.sequence("record", record)} | {steps}
+    )
     generator = _validate.generator(rng)
     kept, now = [], 0
     for mark in marks:
@@ -147,8 +161,22 @@ def exact_tree_ascent(
     _, ref = _one_tree("log_ref", log_ref)
     horizon = len(now)
     extra = [np.zeros_like(x) for x in now] if token_reward is None else _one_tree("token_reward", token_reward)[1]
-    leaf = np.zeros((vocab ** (horizon - 1), vocab)) if reward is None else np.reshape(reward, (-1, vocab))
-    marks = sorted({_validate.integer("record", k, low=0, high=steps) for k in record} | {steps})
+    steps = _validate.integer("steps", steps, low=0)
+    beta, lr = _validate.real("beta", beta, low=-1e100, high=1e100), _validate.real("lr", lr, low=-1e100, high=1e100)
+    _validate.one_of("credit", credit, ("token", "to_go"))
+    natural = _validate.flag("natural", natural)
+    leaf = np.zeros((vocab ** (horizon - 1), vocab))
+    if reward is not None:
+        (given,) = _validate.numpy_arrays(reward=reward)
+        if given.size != leaf.size:
+            _validate.fail("reward", f"needs {leaf.size} entries, one a sequence, got shape {given.shape}")
+        leaf = _validate.finite("reward", np, given).reshape(leaf.shape)
+    for name, other in (("log_ref", ref), ("token_reward", extra)):
+        if [x.shape for x in other] != [x.shape for x in now]:
+            _validate.fail(name, f"does not fit a tree of vocabulary {vocab} and horizon {horizon}")
+    marks = sorted(
+        {_validate.integer("record", k, low=0, high=steps) for k in _validate.sequence("record", record)} | {steps}
+    )
     kept = []
     for k in range(steps + 1):
         log_pi = tuple(log_normalize(level) for level in now)
@@ -161,6 +189,7 @@ def exact_tree_ascent(
             values[-1] = values[-1] + leaf
             values = list(reverse_sums(values, log_pi))
         now = [z + lr * g for z, g in zip(now, _ascent(values, log_pi, natural))]
+        _validate.representable("reward (or lr)", np, *now)
     return TreeRun(np.asarray(marks), tuple(kept))
 
 

@@ -15,25 +15,26 @@ Sources: ``dual-rl`` C3, C4; Kostrikov et al. (2022) for the expectile.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from klsim import _validate
-from klsim.distributions import log_partition
+from klsim.optima import kl_regularized
 
 __all__ = ["chi2_value", "expectile_value", "gumbel_value", "quantile_value"]
 
 
 def _sorted(x: Any, log_p: Any) -> tuple[np.ndarray, np.ndarray]:
     """Values in falling order with their probabilities, normalised."""
-    xp, x, log_p = _validate.arrays(x=x, log_p=log_p)
-    _validate.log_probs("log_p", xp, log_p)
+    x, log_p = _validate.numpy_arrays(x=x, log_p=log_p)
+    _validate.log_probs("log_p", np, log_p)
     _validate.same_last_axis(x=x, log_p=log_p)
-    x, p = np.broadcast_arrays(np.asarray(x), np.exp(np.asarray(log_p)))
-    index = _validate.first_true(np, (p > 0) & ~np.isfinite(x))
+    x, p = np.broadcast_arrays(x, np.exp(log_p))
+    index = _validate.first_true(np, (p > 0) & ~(np.abs(x) <= 1e300))
     if index is not None:
-        _validate.fail("x", "must be finite where it has probability", float(x[index]), index)
+        _validate.fail("x", "must be finite (at most 1e300) where it has probability", float(x[index]), index)
     x = np.where(p > 0, x, -np.inf)
     order = np.argsort(-x, axis=-1, kind="stable")
     return np.take_along_axis(x, order, axis=-1), np.take_along_axis(p, order, axis=-1)
@@ -42,8 +43,15 @@ def _sorted(x: Any, log_p: Any) -> tuple[np.ndarray, np.ndarray]:
 def gumbel_value(x: Any, log_p: Any, temperature: float) -> np.ndarray:
     """``b log E_p[exp(x/b)]``, b the ``temperature`` > 0: the XQL value."""
     temperature = _validate.real("temperature", temperature, low=0.0, open_low=True)
-    _sorted(x, log_p)  # names the arguments in its errors
-    return np.asarray(temperature * log_partition(log_p, x, temperature))
+    x, p = _sorted(x, log_p)
+    if math.isinf(temperature):
+        return np.asarray(np.sum(np.where(p > 0, p * x, 0.0), axis=-1))
+    with np.errstate(divide="ignore"):
+        log_p = np.log(p)
+    reward = np.where(p > 0, x, 0.0)
+    return np.asarray(
+        kl_regularized(log_p - np.logaddexp.reduce(log_p, axis=-1, keepdims=True), reward, temperature).value
+    )
 
 
 def quantile_value(x: Any, log_p: Any, lam: float) -> np.ndarray:
@@ -52,7 +60,7 @@ def quantile_value(x: Any, log_p: Any, lam: float) -> np.ndarray:
     Raises:
         ValueError: ``lam`` <= 1/2 (the regression is unbounded below) or >= 1 (every v above the maximum is optimal).
     """
-    lam = _validate.real("lam", lam, low=0.5, high=np.nextafter(1.0, 0.0), open_low=True)
+    lam = _validate.real("lam", lam, low=0.5, high=1.0, open_low=True, open_high=True)
     x, p = _sorted(x, log_p)
     above = np.cumsum(p, axis=-1) - p  # P(X > x), ties counted apart; equal x give the same value
     level = 1 - (2 * lam - 1) / lam
@@ -71,7 +79,7 @@ def chi2_value(x: Any, log_p: Any, lam: float) -> np.ndarray:
 
     Between two atoms the left side is linear; it falls by p(x) at each, so the crossing may sit on one.
     """
-    lam = _validate.real("lam", lam, low=0.0, high=np.nextafter(1.0, 0.0), open_low=True)
+    lam = _validate.real("lam", lam, low=0.0, high=1.0, open_low=True, open_high=True)
     x, p = _sorted(x, log_p)
     mass, total = _top_sums(x, p)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -81,7 +89,7 @@ def chi2_value(x: Any, log_p: Any, lam: float) -> np.ndarray:
 
 def expectile_value(x: Any, log_p: Any, lam: float) -> np.ndarray:
     """The ``lam``-expectile, ``lam`` in (0, 1): ``lam E[(x-v)_+] = (1-lam) E[(v-x)_+]``."""
-    lam = _validate.real("lam", lam, low=0.0, high=np.nextafter(1.0, 0.0), open_low=True)
+    lam = _validate.real("lam", lam, low=0.0, high=1.0, open_low=True, open_high=True)
     x, p = _sorted(x, log_p)
     mass, total = _top_sums(x, p)
     rest, left = mass[..., -1:] - mass, total[..., -1:] - total

@@ -13,19 +13,21 @@ REINFORCE++            `batch_mean`                          `batch_std`
 Lite PPO               `group_mean`                          `batch_std`
 =====================  ====================================  =========================
 
-Standard deviations are population ones. Where all rewards agree (spread at the level of rounding) the
-advantage is 0. Expected updates of binary rewards, i.i.d. group of size G (``tricks-or-traps`` C2): the
-group mean alone multiplies ``grad p`` by ``(G-1)/G``; with the group's std the factor is
-`std_weight`, which tends to ``1/sqrt(p(1-p))``.
+Standard deviations are population ones unless a name says ``sample`` (divisor n - 1, as ``torch.std``: TRL, verl and
+OpenRLHF), which differ by the factor ``sqrt(n/(n-1))``, the same for all prompts with groups of one size. Where all
+rewards agree (spread at the level of rounding) the advantage is 0. Expected updates of binary rewards, i.i.d. group
+of size G (``tricks-or-traps`` C2): the group mean alone multiplies ``grad p`` by ``(G-1)/G``; with the group's std
+the factor is `std_weight`, which tends to ``1/sqrt(p(1-p))``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_array_api_obj
 
 from klsim import _validate
 
@@ -34,8 +36,11 @@ __all__ = [
     "Scale",
     "advantages",
     "batch_mean",
+    "batch_sample_std",
     "batch_std",
+    "beta_scale",
     "group_mean",
+    "group_sample_std",
     "group_sizes",
     "group_std",
     "leave_one_out_mean",
@@ -48,6 +53,21 @@ __all__ = [
 Array = Any
 Baseline = Callable[[Array, Array], Array]
 Scale = Callable[[Array, Array], Array]
+
+
+def checked(rewards: Array, group: Array, name: str = "rewards") -> tuple[Any, Array, Array]:
+    """``(xp, rewards, group)``: finite numbers ``[B]``, B >= 1, and as many group numbers of the same kind."""
+    xp, rewards = _validate.arrays(**{name: rewards})
+    if rewards.ndim != 1 or rewards.shape[0] == 0:
+        _validate.fail(name, f"needs shape [B] with B >= 1, got {list(rewards.shape)}")
+    _validate.finite(name, xp, rewards)
+    if isinstance(rewards, np.ndarray):
+        group = _validate.integers("group", group)
+    elif not is_array_api_obj(group) or isinstance(group, np.ndarray) or not xp.isdtype(group.dtype, "integral"):
+        raise TypeError(f"group: must hold integers, of the kind of {name}, got {type(group).__name__}")
+    if tuple(group.shape) != tuple(rewards.shape):
+        _validate.fail("group", f"must have shape {list(rewards.shape)}, got {list(group.shape)}")
+    return xp, rewards, group
 
 
 def _membership(rewards: Array, group: Array) -> tuple[Any, Array]:
@@ -64,8 +84,20 @@ def _group_average(values: Array, group: Array) -> Array:
     return xp.matmul(member, totals / xp.sum(member, axis=0))
 
 
+def _size(xp: Any, rewards: Array) -> Array:
+    """What rewards are divided by before they are summed or squared: 1, unless that could overflow or vanish."""
+    top = xp.max(xp.abs(rewards))
+    return xp.where(((top > 1e15) | (top < 1e-15)) & (top > 0), top, xp.ones_like(top))
+
+
+def _scaled_average(rewards: Array, group: Array) -> Array:
+    size = _size(array_namespace(rewards), rewards)
+    return _group_average(rewards / size, group) * size
+
+
 def group_sizes(rewards: Array, group: Array) -> Array:
     """Number of responses in the group of every response, ``[B]``."""
+    _, rewards, group = checked(rewards, group)
     xp, member = _membership(rewards, group)
     return xp.matmul(member, xp.sum(member, axis=0))
 
@@ -82,7 +114,8 @@ def _at_least_two(rewards: Array, group: Array) -> Array:
 
 def no_baseline(rewards: Array, group: Array) -> Array:
     """0."""
-    return array_namespace(rewards).zeros_like(rewards)
+    xp, rewards, _ = checked(rewards, group)
+    return xp.zeros_like(rewards)
 
 
 def group_mean(rewards: Array, group: Array) -> Array:
@@ -91,8 +124,9 @@ def group_mean(rewards: Array, group: Array) -> Array:
     Raises:
         ValueError: a group of one (its advantage would be 0 whatever the reward).
     """
+    _, rewards, group = checked(rewards, group)
     _at_least_two(rewards, group)
-    return _group_average(rewards, group)
+    return _scaled_average(rewards, group)
 
 
 def leave_one_out_mean(rewards: Array, group: Array) -> Array:
@@ -101,8 +135,11 @@ def leave_one_out_mean(rewards: Array, group: Array) -> Array:
     Raises:
         ValueError: a group of one.
     """
+    xp, rewards, group = checked(rewards, group)
     sizes = _at_least_two(rewards, group)
-    return (sizes * _group_average(rewards, group) - rewards) / (sizes - 1)
+    size = _size(xp, rewards)
+    rewards = rewards / size
+    return (sizes * _group_average(rewards, group) - rewards) / (sizes - 1) * size
 
 
 def batch_mean(rewards: Array, group: Array) -> Array:
@@ -111,28 +148,80 @@ def batch_mean(rewards: Array, group: Array) -> Array:
     Raises:
         ValueError: a batch of one.
     """
-    xp = array_namespace(rewards)
+    xp, rewards, _ = checked(rewards, group)
     if rewards.shape[0] < 2:
         _validate.fail("rewards", "a batch baseline needs two responses, got 1")
-    return xp.zeros_like(rewards) + xp.mean(rewards)
+    size = _size(xp, rewards)
+    return xp.zeros_like(rewards) + xp.mean(rewards / size) * size
 
 
 def no_scale(rewards: Array, group: Array) -> Array:
     """1."""
-    return array_namespace(rewards).ones_like(rewards)
+    xp, rewards, _ = checked(rewards, group)
+    return xp.ones_like(rewards)
 
 
 def group_std(rewards: Array, group: Array) -> Array:
     """Population standard deviation of the group's rewards."""
-    xp = array_namespace(rewards)
+    xp, rewards, group = checked(rewards, group)
+    size = _size(xp, rewards)
+    rewards = rewards / size
     centred = rewards - _group_average(rewards, group)
-    return xp.sqrt(_group_average(centred * centred, group))
+    return xp.sqrt(_group_average(centred * centred, group)) * size
 
 
 def batch_std(rewards: Array, group: Array) -> Array:
     """Population standard deviation of the batch's raw rewards."""
+    xp, rewards, _ = checked(rewards, group)
+    size = _size(xp, rewards)
+    return xp.zeros_like(rewards) + xp.std(rewards / size) * size
+
+
+def group_sample_std(rewards: Array, group: Array) -> Array:
+    """Sample standard deviation of the group's rewards (divisor G - 1).
+
+    Raises:
+        ValueError: a group of one.
+    """
+    xp, sizes = array_namespace(rewards), _at_least_two(rewards, group)
+    return group_std(rewards, group) * xp.sqrt(sizes / (sizes - 1))
+
+
+def batch_sample_std(rewards: Array, group: Array) -> Array:
+    """Sample standard deviation of the batch's raw rewards (divisor B - 1).
+
+    Raises:
+        ValueError: a batch of one.
+    """
+    if rewards.shape[0] < 2:
+        _validate.fail("rewards", "a sample standard deviation needs two responses, got 1")
     xp = array_namespace(rewards)
-    return xp.zeros_like(rewards) + xp.std(rewards)
+    return xp.zeros_like(rewards) + xp.std(rewards, correction=1)
+
+
+def beta_scale(alpha: float, beta: float) -> Scale:
+    r"""Density of Beta(alpha, beta) at the group's success rate, as a scale (BNPO's advantages); binary rewards.
+
+    ``(1, 1)`` is no scale, ``(3/2, 3/2)`` is ``8/pi sqrt(p(1-p))``: GRPO up to a constant. The paper re-estimates the
+    two parameters from the batch's success rates at every step; here they are given.
+
+    Raises:
+        ValueError: a parameter < 1 (the density would be infinite at 0 or 1); rewards that are not 0 or 1.
+
+    Source: Xiao et al. (2025), arXiv:2506.02864.
+    """
+    alpha, beta = _validate.real("alpha", alpha, low=1.0), _validate.real("beta", beta, low=1.0)
+    log_norm = math.lgamma(alpha + beta) - math.lgamma(alpha) - math.lgamma(beta)
+
+    def scale(rewards: Array, group: Array) -> Array:
+        xp = array_namespace(rewards)
+        index = _validate.first_true(xp, (rewards != 0) & (rewards != 1))
+        if index is not None:
+            _validate.fail("rewards", "must be 0 or 1", float(rewards[index]), index)
+        rate = _group_average(rewards, group)
+        return math.exp(log_norm) * rate ** (alpha - 1) * (1 - rate) ** (beta - 1)
+
+    return scale
 
 
 def advantages(
@@ -150,12 +239,16 @@ def advantages(
     Raises:
         ValueError: what the baseline raises; a negative ``epsilon``.
     """
-    xp = array_namespace(rewards)
+    for name, function in (("baseline", baseline), ("scale", scale)):
+        if not callable(function):
+            raise TypeError(f"{name}: must be a function of rewards and group, got {type(function).__name__}")
+    xp, rewards, group = checked(rewards, group)
     epsilon = _validate.real("epsilon", epsilon, low=0.0)
     spread = scale(rewards, group)
     rounding = 16 * xp.finfo(rewards.dtype).eps * xp.max(xp.abs(rewards))
     flat = spread <= rounding
     centred = rewards - baseline(rewards, group)
+    _validate.representable("rewards", xp, centred)
     return xp.where(flat, xp.zeros_like(centred), centred / (xp.where(flat, xp.ones_like(spread), spread) + epsilon))
 
 
@@ -172,18 +265,26 @@ def prompt_weights(estimator: Baseline, success: Any, group_size: int) -> np.nda
 
     from scipy.stats import binom
 
+    if not callable(estimator):
+        raise TypeError(f"estimator: must be a function of rewards and group, got {type(estimator).__name__}")
     group_size = _validate.integer("group_size", group_size, low=1)
-    p = np.atleast_1d(np.asarray(success, dtype=float))
-    index = _validate.first_true(np, ~((p > 0) & (p < 1)))
-    if index is not None:
-        _validate.fail("success", "must lie in (0, 1)", float(p[index]), index)
+    p = np.atleast_1d(_validate.unit_interval("success", np, *_validate.numpy_arrays(success=success), open_ends=True))
+    if p.ndim != 1:
+        _validate.fail("success", f"must have shape (Q,), got {p.shape}")
+    batches = (group_size + 1.0) ** len(p) if len(p) * math.log(group_size + 1) < 700 else math.inf
+    if batches > 10**7:
+        _validate.fail("group_size", "has more than 10^7 counts of successes to enumerate", group_size)
     group = np.repeat(np.arange(len(p)), group_size)
     out = np.zeros(len(p))
     for counts in itertools.product(range(group_size + 1), repeat=len(p)):
         rewards = (np.arange(group_size) < np.array(counts)[:, None]).astype(float).ravel()
         score = rewards / p[group] - (1 - rewards) / (1 - p[group])
         chance = float(np.prod(binom.pmf(counts, group_size, p)))
-        out += chance * np.bincount(group, estimator(rewards, group) * score) / len(group)
+        try:
+            advantage = np.asarray(estimator(rewards, group))
+        except ValueError as error:
+            raise ValueError(f"estimator: refuses groups of group_size = {group_size} ({error})") from None
+        out += chance * np.bincount(group, advantage * score) / len(group)
     return out
 
 
@@ -198,10 +299,8 @@ def std_weight(success: Any, group_size: int) -> np.ndarray:
     from scipy.stats import binom
 
     group_size = _validate.integer("group_size", group_size, low=2)
-    p = np.asarray(success, dtype=float)
-    index = _validate.first_true(np, ~((p > 0) & (p < 1)))
-    if index is not None:
-        _validate.fail("success", "must lie in (0, 1)", float(p[index]), index)
+    p = _validate.unit_interval("success", np, *_validate.numpy_arrays(success=success), open_ends=True)
+    _validate.fits("group_size", group_size, p.size * group_size, each=40)
     c = np.arange(1, group_size)
     spread = np.sqrt(c * (group_size - c)) / group_size
     return np.asarray(np.sum(binom.pmf(c, group_size, p[..., None]) * spread, axis=-1) / (p * (1 - p)))

@@ -1,16 +1,18 @@
 r"""What a loss sees: log-probabilities of sampled tokens, and what goes with them.
 
 ``B`` responses, padded to ``T`` tokens, vocabulary ``V``. Arrays are NumPy, torch or whatever else
-``array_api_compat`` knows, all of one library; gradients flow through ``log_probs`` and ``vocab_log_probs``
+``array_api_compat`` knows, all of one library; gradients flow through ``log_probs``, ``vocab_log_probs`` and ``values``
 only. Positions outside ``mask`` never count, whatever they hold.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -23,8 +25,43 @@ Array = Any
 Loss = tuple[Array, dict[str, Array]]
 """The scalar to minimise, and detached scalars to log."""
 
-_TOKEN = ("log_probs", "old_log_probs", "ref_log_probs", "teacher_log_probs")
+_TOKEN = ("log_probs", "old_log_probs", "rollout_log_probs", "ref_log_probs", "teacher_log_probs")
 _VOCAB = ("vocab_log_probs", "old_vocab_log_probs", "ref_vocab_log_probs", "teacher_vocab_log_probs")
+_REAL = ("rewards", "advantages", "values", "old_values", "greedy_rewards")
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_CALLED = ("aggregate", "ratio")  # options that are functions
+
+
+def takes_batch(function: Function) -> Function:
+    """The door of a function of a `TokenBatch`: its kind, options that are functions, and a loss that is a number."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **options: Any) -> Any:
+        given = [*args, options.get("batch")]
+        batch = next((x for x in given if isinstance(x, TokenBatch)), None)
+        if batch is None:
+            _validate.instance("batch", given[0], TokenBatch)
+        for name in _CALLED:
+            if name in options and not callable(options[name]):
+                raise TypeError(f"{name}: must be a function, got {type(options[name]).__name__}")
+        result = function(*args, **options)
+        loss = result[0] if isinstance(result, tuple) else None
+        if loss is not None and getattr(loss, "shape", None) == () and bool(loss != loss):
+            raise ValueError("batch: the loss is not a number (its rewards or log-ratios overflow)")
+        return result
+
+    return wrapper  # type: ignore[return-value]
+
+
+def of_batch(name: str, value: Array, batch: TokenBatch) -> Array:
+    """``value`` as real numbers of the kind of the batch: ``[B]``, ``[B, 1]`` or ``[B, T]``."""
+    _, like, x = _validate.arrays(log_probs=batch.log_probs, **{name: value})
+    rows, columns = like.shape
+    if tuple(x.shape) not in ((rows,), (rows, 1), (rows, columns)):
+        _validate.fail(name, f"must have shape [{rows}] or [{rows}, {columns}], got {list(x.shape)}")
+    return x
 
 
 def detach(x: Array) -> Array:
@@ -42,17 +79,23 @@ class TokenBatch:
         mask: ``[B, T]`` boolean, the tokens that count (None: all). Every response needs one.
         old_log_probs: of the policy that drew the tokens, ``[B, T]``; None means on-policy, the (detached)
             policy itself.
+        rollout_log_probs: of the sampler, ``[B, T]``, where it is not the old policy that the trainer computes (an
+            inference engine with other rounding, a staler copy); None means that the old policy drew the tokens.
         ref_log_probs, teacher_log_probs: of the reference and of the teacher, ``[B, T]``.
         rewards: ``[B]``, or one a token, ``[B, T]``.
         advantages: ``[B]`` or ``[B, T]``; losses that estimate advantages from rewards do so only if None.
         group: ``[B]`` integers; responses with the same number answer the same prompt. None: one group.
         external: ``[B]`` boolean, responses that somebody else wrote (demonstrations).
         vocab_log_probs, old_…, ref_…, teacher_vocab_log_probs: of the whole vocabulary, ``[B, T, V]``.
+        values: of a value head before every token, ``[B, T]``. old_values: when the responses were drawn; None: the
+            (detached) values themselves.
+        preferred: ``[B]`` boolean, the liked responses. Losses on pairs want groups of two with one of them liked.
+        greedy_rewards: ``[B]``, the reward of the prompt's greedy response (ReMax).
 
     Raises:
         TypeError: not arrays of real numbers, or of two libraries.
         ValueError: an empty batch, shapes that do not fit, a mask with no token in a response, NaN, ``+inf``,
-            ``-inf`` at a sampled token, rewards or advantages that are not finite.
+            ``-inf`` at a sampled token, rewards, advantages or values that are not finite.
     """
 
     log_probs: Array
@@ -69,10 +112,19 @@ class TokenBatch:
     old_vocab_log_probs: Array = None
     ref_vocab_log_probs: Array = None
     teacher_vocab_log_probs: Array = None
+    rollout_log_probs: Array = None
+    values: Array = None
+    old_values: Array = None
+    preferred: Array = None
+    greedy_rewards: Array = None
 
     def __post_init__(self) -> None:
-        given = {n: getattr(self, n) for n in (*_TOKEN, *_VOCAB, "rewards", "advantages")}
+        if self.log_probs is None:
+            raise TypeError("log_probs: must hold real numbers, got NoneType")
+        given = {n: getattr(self, n) for n in (*_TOKEN, *_VOCAB, *_REAL)}
         xp, *arrays = _validate.arrays(**{n: x for n, x in given.items() if x is not None})
+        if str(arrays[0].dtype).rpartition(".")[2] in ("float16", "bfloat16"):
+            arrays = [xp.astype(x, xp.float32) for x in arrays]  # losses are computed in float32 at least
         floats = dict(zip((n for n, x in given.items() if x is not None), arrays))
         log_probs = floats["log_probs"]
         if log_probs.ndim != 2 or 0 in log_probs.shape:
@@ -84,8 +136,9 @@ class TokenBatch:
         for name, x in floats.items():
             object.__setattr__(self, name, x)
         object.__setattr__(self, "mask", mask)
-        for name, wanted in (("group", shape[:1]), ("external", shape[:1]), ("tokens", shape)):
+        for name in ("group", "external", "preferred", "tokens"):
             if getattr(self, name) is not None:
+                wanted = shape if name == "tokens" else shape[:1]
                 object.__setattr__(self, name, self._of_shape(xp, name, getattr(self, name), wanted, log_probs))
 
     @staticmethod
@@ -123,6 +176,11 @@ class TokenBatch:
         return detach(self.log_probs) if self.old_log_probs is None else self.old_log_probs
 
     @property
+    def rollout(self) -> Array:
+        """``rollout_log_probs``, or `old`: who drew the tokens."""
+        return self.old if self.rollout_log_probs is None else self.rollout_log_probs
+
+    @property
     def weights(self) -> Array:
         """The mask as floats."""
         return self.xp.astype(self.mask, self.log_probs.dtype)
@@ -139,6 +197,15 @@ class TokenBatch:
         if rewards.ndim == 1:
             return detach(rewards)
         return detach(self.xp.sum(rewards * self.weights, axis=-1))
+
+    def token_rewards(self) -> Array:
+        """The rewards as one a token, ``[B, T]``: a response's reward stands at its last token, 0 elsewhere."""
+        (rewards,) = self.need("rewards")
+        if rewards.ndim == 2:
+            return detach(rewards) * self.weights
+        place = self.xp.cumulative_sum(self.weights, axis=-1)
+        last = self.mask & (place == place[:, -1:])
+        return detach(self.xp.where(last, rewards[:, None], self.xp.zeros_like(self.weights)))
 
     def need(self, *names: str) -> tuple[Array, ...]:
         """The named fields.
@@ -158,7 +225,9 @@ class TokenBatch:
 
 def _checked(xp: Any, name: str, x: Array, shape: tuple[int, ...], mask: Array) -> Array:
     """``x`` with a legal shape and legal values; outside the mask 0, over the vocabulary uniform."""
-    wanted = {"rewards": (shape[:1], shape), "advantages": (shape[:1], shape)}.get(name, (shape,))
+    wanted = {"rewards": (shape[:1], shape), "advantages": (shape[:1], shape), "greedy_rewards": (shape[:1],)}.get(
+        name, (shape,)
+    )
     vocab = name in _VOCAB
     seen = tuple(x.shape[:-1]) if vocab else tuple(x.shape)
     if seen not in wanted or (vocab and x.shape[-1] == 0):
@@ -167,7 +236,7 @@ def _checked(xp: Any, name: str, x: Array, shape: tuple[int, ...], mask: Array) 
     if seen == shape:
         kept = mask[..., None] if vocab else mask
         x = xp.where(kept, x, xp.full_like(x, -math.log(x.shape[-1]) if vocab else 0.0))
-    if name in ("rewards", "advantages"):
+    if name in _REAL:
         return _validate.finite(name, xp, x)
     index = _validate.first_true(xp, xp.isnan(x) | (x == xp.inf))
     if index is not None:

@@ -15,9 +15,9 @@ from klsim.distributions import _safe
 from klsim.divergences import GENERATORS, divergence_of
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 from klsim.objectives.kl import log_ratio
-from klsim.objectives.policy_gradient import Clip, _estimated, surrogate
+from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate
 
 __all__ = [
     "g_opd",
@@ -39,12 +39,14 @@ __all__ = [
 Array = Any
 
 
+@takes_batch
 def sft(batch: TokenBatch, *, aggregate: Aggregate = token_mean) -> Loss:
     """``-aggregate[log pi(y_t)]``. On tokens of q, summed, its gradient is ``grad KL(q‖pi)`` of sequences."""
     loss = aggregate(-batch.log_probs, batch.mask)
     return loss, {"nll": detach(loss)}
 
 
+@takes_batch
 def returns(values: Array, batch: TokenBatch, discount: float) -> Array:
     """Credit of a token for per-token ``values``: ``sum_{t' >= t} discount^(t'-t) v_t'``, ``[B, T]``.
 
@@ -52,7 +54,7 @@ def returns(values: Array, batch: TokenBatch, discount: float) -> Array:
     """
     discount = _validate.real("discount", discount, low=0.0, high=1.0)
     xp = batch.xp
-    values = values * batch.weights
+    values = per_token(batch, of_batch("values", values, batch)) * batch.weights
     if discount == 0:
         return values
     credit = [values[:, -1]]
@@ -61,6 +63,7 @@ def returns(values: Array, batch: TokenBatch, discount: float) -> Array:
     return xp.stack(credit[::-1], axis=1)
 
 
+@takes_batch
 def g_opd_token_reward(batch: TokenBatch, lam: float) -> Array:
     """``lam log(T/q) - log(pi/q)`` of the sampled tokens, a constant ``[B, T]``; ``lam = 1`` needs no reference."""
     lam = _validate.real("lam", lam)
@@ -71,6 +74,7 @@ def g_opd_token_reward(batch: TokenBatch, lam: float) -> Array:
     return detach(lam * (teacher - ref) - (batch.log_probs - ref))
 
 
+@takes_batch
 def g_opd(
     batch: TokenBatch,
     *,
@@ -96,11 +100,13 @@ def g_opd(
     return loss, metrics | {"token_reward": token_mean(reward, batch.mask)}
 
 
+@takes_batch
 def opd(batch: TokenBatch, *, discount: float = 0.0, aggregate: Aggregate = token_mean) -> Loss:
     """On-policy distillation: `g_opd` at ``lam = 1``, whose gradient is that of ``KL(pi‖T)`` per token or sequence."""
     return g_opd(batch, lam=1.0, discount=discount, aggregate=aggregate)
 
 
+@takes_batch
 def g_opd_full(batch: TokenBatch, *, lam: float = 1.25, aggregate: Aggregate = token_mean) -> Loss:
     r"""``aggregate[sum_a pi(a) (log pi - lam log T - (1 - lam) log q)]``: `g_opd` at discount 0 without sampling noise.
 
@@ -131,11 +137,17 @@ def teacher_of_domain(teachers: Sequence[Array], domain: Array) -> Array:
     Raises:
         ValueError: no teacher, or a domain without one.
     """
+    teachers = _validate.sequence("teachers", teachers)
     if not teachers:
         _validate.fail("teachers", "needs at least one")
     xp, *stack = _validate.arrays(**{f"teachers[{i}]": t for i, t in enumerate(teachers)})
     out = stack[0]
-    domain = xp.asarray(domain)
+    if any(tuple(t.shape) != tuple(out.shape) for t in stack) or out.ndim < 2:
+        _validate.fail("teachers", f"must have one shape [B, T] or [B, T, V], got {[list(t.shape) for t in stack]}")
+    _, _, number = _validate.arrays(teachers=out, domain=domain)
+    if tuple(number.shape) != (out.shape[0],) or bool(xp.any(number != xp.floor(number))):
+        _validate.fail("domain", f"must be {out.shape[0]} integers, one a response")
+    domain = number
     index = _validate.first_true(xp, (domain < 0) | (domain >= len(stack)))
     if index is not None:
         _validate.fail("domain", f"must be 0 … {len(stack) - 1}", int(domain[index]), index)
@@ -152,15 +164,22 @@ def product_of_teachers(ref: Array, teachers: Sequence[Array], weights: Sequence
 
     Source: ``gopd`` C12.
     """
+    teachers, weights = _validate.sequence("teachers", teachers), _validate.sequence("weights", weights)
     if not teachers or len(teachers) != len(weights):
         _validate.fail("weights", f"needs one for each of the {len(teachers)} teachers, got {len(weights)}")
-    _, ref, *stack = _validate.arrays(ref=ref, **{f"teachers[{i}]": t for i, t in enumerate(teachers)})
+    named = {f"teachers[{i}]": t for i, t in enumerate(teachers)}
+    xp, ref, *stack = _validate.arrays(ref=ref, **named)
+    _validate.broadcast(ref=ref, **dict(zip(named, stack)))
+    for name, x in (("ref", ref), *zip(named, stack)):
+        _validate.finite(name, xp, x)
     total = ref
     for i, (teacher, weight) in enumerate(zip(stack, weights)):
-        total = total + _validate.real(f"weights[{i}]", weight) * (teacher - ref)
+        total = total + _validate.real(f"weights[{i}]", weight, low=-1e100, high=1e100) * (teacher - ref)
+    _validate.representable("teachers", xp, total)
     return total
 
 
+@takes_batch
 def gkd(batch: TokenBatch, *, mix: float = 0.5, aggregate: Aggregate = token_mean) -> Loss:
     r"""Generalised JSD to the teacher over the vocabulary, ``mix KL(T‖M) + (1 - mix) KL(pi‖M)``,
     ``M = mix T + (1 - mix) pi``, visited prefixes held fixed.
@@ -184,6 +203,7 @@ def gkd(batch: TokenBatch, *, mix: float = 0.5, aggregate: Aggregate = token_mea
     return loss, {"generalized_jsd": detach(loss)}
 
 
+@takes_batch
 def kdrl(
     batch: TokenBatch,
     *,
@@ -205,7 +225,7 @@ def kdrl(
     _validate.one_of("estimator", estimator, ("k2", "k3"))
     _validate.one_of("keep", keep, ("all", "wrong_response", "wrong_group"))
     xp = batch.xp
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     loss, metrics = surrogate(batch, advantage, clip=clip, aggregate=token_mean)
     gap = log_ratio(batch, "teacher")
     value = gap * gap / 2 if estimator == "k2" else xp.expm1(-gap) + gap
@@ -219,6 +239,7 @@ def kdrl(
     return loss + beta * penalty, metrics | {"teacher_kl": detach(token_mean(gap, batch.mask))}
 
 
+@takes_batch
 def trrd_log_ratio(batch: TokenBatch, *, alpha: float = 0.5, clamp: float = 1.0) -> Array:
     r"""``alpha log(pi/old) + (1 - alpha) clamp(log(pi/T), ±clamp)``, ``[B, T]``; ``alpha`` weighs the old student.
 
@@ -233,6 +254,7 @@ def trrd_log_ratio(batch: TokenBatch, *, alpha: float = 0.5, clamp: float = 1.0)
     return alpha * (batch.log_probs - batch.old) + (1 - alpha) * gap
 
 
+@takes_batch
 def trrd(
     batch: TokenBatch,
     *,
@@ -251,12 +273,13 @@ def trrd(
 
     Source: ``rlad`` C1, C2, C4, C5, C7.
     """
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     return surrogate(
         batch, advantage, ratio=lambda b: trrd_log_ratio(b, alpha=alpha, clamp=clamp), clip=clip, aggregate=aggregate
     )
 
 
+@takes_batch
 def vla_opd(batch: TokenBatch) -> Loss:
     """`opd` as a sum over steps, mean over trajectories: the gradient is ``grad sum_s d(s) KL(pi(.|s)‖T(.|s))``.
 
@@ -267,6 +290,7 @@ def vla_opd(batch: TokenBatch) -> Loss:
     return opd(batch, aggregate=sequence_sum)
 
 
+@takes_batch
 def hard_cross_entropy(batch: TokenBatch, *, aggregate: Aggregate = sequence_sum) -> Loss:
     """``-log pi(argmax T)`` at the visited prefixes: collapses to the teacher's mode (ties: the first one).
 

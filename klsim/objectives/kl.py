@@ -26,7 +26,7 @@ from klsim.distributions import _log_sum_exp, geometric_mixture
 from klsim.divergences import Generator, as_generator, divergence_of
 from klsim.estimators import k1, k2, k3
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
 from klsim.objectives.policy_gradient import token_ratio
 
 __all__ = [
@@ -45,6 +45,7 @@ Against = Literal["ref", "teacher"]
 _ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 
 
+@takes_batch
 def log_ratio(batch: TokenBatch, against: Against) -> Array:
     """``log pi - log q`` of the sampled tokens, ``[B, T]``."""
     _validate.one_of("against", against, ("ref", "teacher"))
@@ -52,6 +53,7 @@ def log_ratio(batch: TokenBatch, against: Against) -> Array:
     return batch.log_probs - detach(other)
 
 
+@takes_batch
 def kl_in_loss(
     batch: TokenBatch,
     *,
@@ -73,6 +75,7 @@ def kl_in_loss(
     return loss, {"kl": detach(aggregate(gap, batch.mask))}
 
 
+@takes_batch
 def kl_in_reward(batch: TokenBatch, *, beta: float, against: Against = "ref") -> TokenBatch:
     r"""The batch with rewards ``r - beta sum_t log(pi/q)(y_t)``, a constant: KL regularisation of sequences.
 
@@ -86,6 +89,7 @@ def kl_in_reward(batch: TokenBatch, *, beta: float, against: Against = "ref") ->
     return batch.replace(rewards=detach(rewards) - beta * penalty)
 
 
+@takes_batch
 def divergence(
     batch: TokenBatch,
     *,
@@ -106,6 +110,7 @@ def divergence(
     return loss, {f"{generator.name} divergence": detach(loss)}
 
 
+@takes_batch
 def dph_rl(
     batch: TokenBatch, *, generator: Generator | str = "forward_kl", aggregate: Aggregate = sequence_sum
 ) -> Loss:
@@ -156,6 +161,7 @@ def temper(vocab_log_probs: Array, exponent: Array) -> Array:
     return powered - _log_sum_exp(xp, powered, keepdims=True)
 
 
+@takes_batch
 def rapo(
     batch: TokenBatch,
     *,

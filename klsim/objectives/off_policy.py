@@ -11,9 +11,9 @@ from array_api_compat import array_namespace
 from klsim import _validate
 from klsim.objectives.advantages import advantages, group_mean, group_std, no_scale
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 from klsim.objectives.kl import divergence
-from klsim.objectives.policy_gradient import Clip, _estimated, grpo, per_token, surrogate, token_ratio
+from klsim.objectives.policy_gradient import Clip, estimated, grpo, per_token, surrogate, token_ratio
 
 __all__ = [
     "after_prefix",
@@ -30,6 +30,7 @@ __all__ = [
 Array = Any
 
 
+@takes_batch
 def mis_ratio(batch: TokenBatch, vocab_size: int, *, uniform: Literal["1/V", "1"] = "1/V") -> Array:
     r"""Multiple importance sampling ratio ``2 pi/(omega + old)``, ``omega = (old + U)/2`` an estimate of the unknown
     author: ``4 pi / (3 old + U)``, ``[B, T]``.
@@ -45,6 +46,7 @@ def mis_ratio(batch: TokenBatch, vocab_size: int, *, uniform: Literal["1/V", "1"
     return 4 * xp.exp(batch.log_probs) / (3 * xp.exp(batch.old) + share)
 
 
+@takes_batch
 def rl_plus(
     batch: TokenBatch,
     *,
@@ -69,7 +71,7 @@ def rl_plus(
     (external,) = batch.need("external")
     xp = batch.xp
     scale = group_std if _validate.flag("std", std) else no_scale
-    advantage = per_token(batch, detach(_estimated(batch, baseline=group_mean, scale=scale)))
+    advantage = per_token(batch, detach(estimated(batch, baseline=group_mean, scale=scale)))
     unsure = -xp.expm1(detach(batch.log_probs))
     explored = advantage * (unsure**gamma if gamma else xp.ones_like(unsure))
     own = xp.exp(token_ratio(batch)) * advantage
@@ -78,6 +80,7 @@ def rl_plus(
     return loss, {"external_fraction": xp.mean(xp.astype(external, loss.dtype))}
 
 
+@takes_batch
 def after_prefix(batch: TokenBatch, prefix: Array) -> TokenBatch:
     """The batch with the first ``prefix[i]`` tokens of response i masked: context, not actions.
 
@@ -85,14 +88,20 @@ def after_prefix(batch: TokenBatch, prefix: Array) -> TokenBatch:
         ValueError: negative, or nothing is left of a response.
     """
     xp = batch.xp
-    prefix = xp.asarray(prefix, device=batch.log_probs.device)
-    index = _validate.first_true(xp, prefix < 0)
+    prefix = of_batch("prefix", prefix, batch)
+    if prefix.ndim != 1:
+        _validate.fail("prefix", f"needs shape [{batch.log_probs.shape[0]}], got {list(prefix.shape)}")
+    index = _validate.first_true(xp, ~(prefix >= 0) | (prefix != xp.floor(prefix)))
     if index is not None:
-        _validate.fail("prefix", "must be >= 0", int(prefix[index]), index)
+        _validate.fail("prefix", "must be a whole number >= 0", float(prefix[index]), index)
+    index = _validate.first_true(xp, xp.sum(batch.weights, axis=-1) <= prefix)
+    if index is not None:
+        _validate.fail("prefix", "leaves no token of this response", float(prefix[index]), index)
     place = xp.cumulative_sum(xp.astype(batch.mask, xp.int64), axis=-1) - 1
     return batch.replace(mask=batch.mask & (place >= prefix[:, None]))
 
 
+@takes_batch
 def prefix_rl(batch: TokenBatch, prefix: Array, *, clip: Clip = (math.inf, math.inf)) -> Loss:
     r"""REINFORCE with the group mean on the completions of given prefixes, prefix tokens masked, summed over tokens.
 
@@ -101,7 +110,7 @@ def prefix_rl(batch: TokenBatch, prefix: Array, *, clip: Clip = (math.inf, math.
     Source: ``prefixrl`` C1, C8, Algorithm.
     """
     batch = after_prefix(batch, prefix)
-    return surrogate(batch, _estimated(batch, baseline=group_mean), clip=clip, aggregate=sequence_sum)
+    return surrogate(batch, estimated(batch, baseline=group_mean), clip=clip, aggregate=sequence_sum)
 
 
 def keep_by_success(rewards: Array, group: Array, *, low: float = 0.3, high: float = 0.7) -> Array:
@@ -116,6 +125,7 @@ def keep_by_success(rewards: Array, group: Array, *, low: float = 0.3, high: flo
     return (success >= low - 1e-12) & (success <= high + 1e-12)
 
 
+@takes_batch
 def difficulty_filtering(
     batch: TokenBatch, *, low: float = 0.3, high: float = 0.7, clip: Clip = (0.2, 0.2), epsilon: float = 0.0
 ) -> Loss:
@@ -143,6 +153,7 @@ def _mean_over(kept: Array) -> Aggregate:
     return aggregate
 
 
+@takes_batch
 def self_objective(
     batch: TokenBatch, greedy_wrong: Array, *, beta: float = 0.1, clip: Clip = (0.2, 0.2), epsilon: float = 0.0
 ) -> Loss:
@@ -157,7 +168,10 @@ def self_objective(
     """
     beta = _validate.real("beta", beta, low=0.0)
     xp = batch.xp
-    kept = xp.astype(xp.asarray(greedy_wrong, device=batch.log_probs.device), xp.bool)
+    wrong = of_batch("greedy_wrong", greedy_wrong, batch)
+    if wrong.ndim != 1:
+        _validate.fail("greedy_wrong", f"needs shape [{batch.log_probs.shape[0]}], got {list(wrong.shape)}")
+    kept = wrong != 0
     member = batch.groups()[:, None] == batch.groups()[None, :]
     index = _validate.first_true(xp, xp.any(member & (kept[:, None] != kept[None, :]), axis=-1))
     if index is not None:
@@ -170,6 +184,7 @@ def self_objective(
     return loss + beta * penalty, metrics | {"forward_kl": detach(penalty)}
 
 
+@takes_batch
 def rover(
     batch: TokenBatch, *, rho: float = 1.0, next_value: bool = True, aggregate: Aggregate = sequence_mean
 ) -> Loss:
@@ -214,11 +229,12 @@ def recap_weights(history: Any, *, window: int, temperature: float = 5.0, floor:
     window = _validate.integer("window", window, low=1)
     temperature = _validate.real("temperature", temperature, low=0.0, open_low=True)
     floor = _validate.real("floor", floor, low=0.0)
-    xp, values = _validate.arrays(history=history)
-    values = np.asarray(values)
+    (values,) = _validate.numpy_arrays(history=history)
     if values.ndim != 2 or values.shape[0] == 0:
         _validate.fail("history", f"needs shape (K, steps), got {values.shape}")
-    _validate.budgets("history", xp, _validate.finite("history", xp, values))
+    _validate.budgets("history", np, _validate.finite("history", np, values))
+    if values.size and values.max() > 1e100:
+        _validate.fail("history", "must be at most 1e100", float(values.max()))
     if values.shape[1] < 2 * window:
         return np.ones(values.shape[0])
     new, old = values[:, -window:], values[:, -2 * window : -window]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from klsim import _validate
 from klsim.objectives.advantages import (
@@ -17,18 +17,22 @@ from klsim.objectives.advantages import (
     batch_mean,
     batch_std,
     group_mean,
+    group_sample_std,
     group_std,
     leave_one_out_mean,
     no_baseline,
 )
 from klsim.objectives.aggregate import Aggregate, fixed_length, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 
 __all__ = [
+    "Clip",
     "Ratio",
     "cispo",
+    "clip_bounds",
     "dapo",
     "dr_grpo",
+    "estimated",
     "geometric_mean_ratio",
     "grpo",
     "gspo",
@@ -49,32 +53,42 @@ Clip = tuple[float, float]
 """``(low, high)``: the ratio is kept in ``[1 - low, 1 + high]``; ``inf`` leaves a side open."""
 
 
+@takes_batch
 def token_ratio(batch: TokenBatch) -> Array:
     """``log pi(y_t|.) - log old(y_t|.)`` of every token, ``[B, T]``."""
     return batch.log_probs - batch.old
 
 
+@takes_batch
 def sequence_ratio(batch: TokenBatch) -> Array:
     """``log pi(y) - log old(y)``, the same for all tokens of a response, ``[B, 1]``: exact off-policy."""
     return batch.xp.sum(token_ratio(batch), axis=-1, keepdims=True)
 
 
+@takes_batch
 def geometric_mean_ratio(batch: TokenBatch) -> Array:
     """``(log pi(y) - log old(y)) / |y|``, the same for all tokens of a response, ``[B, 1]`` (GSPO)."""
     return sequence_ratio(batch) / batch.xp.sum(batch.weights, axis=-1, keepdims=True)
 
 
+@takes_batch
 def per_token(batch: TokenBatch, values: Array) -> Array:
     """``[B]`` or ``[B, 1]`` values given to every token, ``[B, T]``; ``[B, T]`` unchanged."""
+    values = of_batch("values", values, batch)
     values = values[:, None] if values.ndim == 1 else values
     return batch.xp.broadcast_to(values, batch.log_probs.shape)
 
 
-def _bounds(clip: Clip) -> tuple[float, float]:
-    low = _validate.real("clip[0]", clip[0], low=0.0)
-    return max(1.0 - low, 0.0), 1.0 + _validate.real("clip[1]", clip[1], low=0.0)
+def clip_bounds(clip: Clip) -> tuple[float, float]:
+    """``(max(1 - low, 0), 1 + high)``."""
+    ends = _validate.sequence("clip", clip)
+    if len(ends) != 2:
+        _validate.fail("clip", f"must be (low, high), got {len(ends)} entries")
+    low = _validate.real("clip[0]", ends[0], low=0.0)
+    return max(1.0 - low, 0.0), 1.0 + _validate.real("clip[1]", ends[1], low=0.0)
 
 
+@takes_batch
 def surrogate(
     batch: TokenBatch,
     advantage: Array,
@@ -82,23 +96,27 @@ def surrogate(
     ratio: Ratio = token_ratio,
     clip: Clip = (math.inf, math.inf),
     aggregate: Aggregate = sequence_mean,
+    weight: Array | None = None,
 ) -> Loss:
-    r"""``-aggregate[ min(rho A, clip(rho, 1 - low, 1 + high) A) ]``, ``rho = exp(ratio)``.
+    r"""``-aggregate[ w min(rho A, clip(rho, 1 - low, 1 + high) A) ]``, ``rho = exp(ratio)``.
 
     Args:
         advantage: ``[B]`` or ``[B, T]``, a constant.
         ratio: log importance ratio. clip: of ``exp(ratio)``. aggregate: over tokens and responses.
+        weight: w, ``[B]`` or ``[B, T]``, a constant; None is 1.
 
     Returns:
         The loss; metrics ``clip_fraction``, ``mean_ratio``, ``old_kl`` (k3 estimate of KL(old‖pi)).
     """
     xp = batch.xp
-    low, high = _bounds(clip)
-    advantage = per_token(batch, detach(advantage))
+    low, high = clip_bounds(clip)
+    advantage = per_token(batch, of_batch("advantage", detach(advantage), batch))
     log_rho = per_token(batch, ratio(batch))
     rho = xp.exp(log_rho)
     clipped = xp.minimum(xp.maximum(rho, xp.full_like(rho, low)), xp.full_like(rho, high))
     value = xp.minimum(rho * advantage, clipped * advantage)
+    if weight is not None:
+        value = per_token(batch, detach(weight)) * value
     active = detach(xp.astype(clipped * advantage < rho * advantage, rho.dtype))
     drift = detach(token_ratio(batch))
     metrics = {
@@ -109,13 +127,14 @@ def surrogate(
     return -aggregate(value, batch.mask), metrics
 
 
-def _estimated(batch: TokenBatch, **options: Any) -> Array:
+def estimated(batch: TokenBatch, **options: Any) -> Array:
     """The batch's advantages, or those that the estimator makes of its rewards."""
     if batch.advantages is not None:
         return batch.advantages
     return advantages(batch.total_rewards(), batch.groups(), **options)
 
 
+@takes_batch
 def reinforce(batch: TokenBatch, *, ratio: Ratio = sequence_ratio, aggregate: Aggregate = sequence_sum) -> Loss:
     r"""``-E[rho r]`` without baseline; its gradient is ``-grad E_pi[r]``.
 
@@ -127,9 +146,10 @@ def reinforce(batch: TokenBatch, *, ratio: Ratio = sequence_ratio, aggregate: Ag
     """
     if ratio is sequence_ratio:
         aggregate = sequence_mean
-    return surrogate(batch, _estimated(batch, baseline=no_baseline), ratio=ratio, aggregate=aggregate)
+    return surrogate(batch, estimated(batch, baseline=no_baseline), ratio=ratio, aggregate=aggregate)
 
 
+@takes_batch
 def rloo(batch: TokenBatch, *, ratio: Ratio = sequence_ratio, clip: Clip = (math.inf, math.inf)) -> Loss:
     """`reinforce` with the mean of the other responses as baseline; its gradient is ``-grad E_pi[r]``.
 
@@ -138,25 +158,35 @@ def rloo(batch: TokenBatch, *, ratio: Ratio = sequence_ratio, clip: Clip = (math
     Source: Kool et al. (2019); Ahmadian et al. (2024).
     """
     aggregate = sequence_sum if ratio is token_ratio else sequence_mean
-    advantage = _estimated(batch, baseline=leave_one_out_mean)
+    advantage = estimated(batch, baseline=leave_one_out_mean)
     return surrogate(batch, advantage, ratio=ratio, clip=clip, aggregate=aggregate)
 
 
+@takes_batch
 def grpo(
-    batch: TokenBatch, *, clip: Clip = (0.2, 0.2), aggregate: Aggregate = sequence_mean, epsilon: float = 0.0
+    batch: TokenBatch,
+    *,
+    clip: Clip = (0.2, 0.2),
+    aggregate: Aggregate = sequence_mean,
+    epsilon: float = 0.0,
+    std: Literal["population", "sample"] = "population",
 ) -> Loss:
     r"""Group-normalised advantages, token ratios, mean over each response's tokens.
 
     Binary rewards: the gradient is ``-w(p) grad E[(r - p)/|y|]`` with ``p`` held fixed and ``w`` =
     `klsim.objectives.std_weight`: responses are weighted by 1/length, prompts by ``w(p)``. Other rewards: no
-    population objective (the std of the group is a ratio estimator).
+    population objective (the std of the group is a ratio estimator). The ``"sample"`` std (divisor G - 1, as in TRL and
+    verl) multiplies the gradient by ``sqrt((G-1)/G)``.
 
     Source: Shao et al. (2024), DeepSeekMath; bias: ``tricks-or-traps`` C2, C5.
     """
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    _validate.one_of("std", std, ("population", "sample"))
+    scale = group_std if std == "population" else group_sample_std
+    advantage = estimated(batch, baseline=group_mean, scale=scale, epsilon=epsilon)
     return surrogate(batch, advantage, clip=clip, aggregate=aggregate)
 
 
+@takes_batch
 def dr_grpo(batch: TokenBatch, *, max_length: float | None = None, clip: Clip = (0.2, 0.2)) -> Loss:
     r"""`grpo` without the two normalisations: no std, tokens divided by the constant ``max_length`` (default T).
 
@@ -164,10 +194,13 @@ def dr_grpo(batch: TokenBatch, *, max_length: float | None = None, clip: Clip = 
 
     Source: Liu et al. (2025), Understanding R1-Zero-like training.
     """
-    length = batch.log_probs.shape[-1] if max_length is None else max_length
-    return surrogate(batch, _estimated(batch, baseline=group_mean), clip=clip, aggregate=fixed_length(length))
+    length = batch.log_probs.shape[-1]
+    if max_length is not None:
+        length = _validate.real("max_length", max_length, low=0.0, open_low=True)
+    return surrogate(batch, estimated(batch, baseline=group_mean), clip=clip, aggregate=fixed_length(length))
 
 
+@takes_batch
 def dapo(
     batch: TokenBatch,
     *,
@@ -188,10 +221,14 @@ def dapo(
     Source: Yu et al. (2025); ``tricks-or-traps`` C5-C7.
     """
     xp = batch.xp
+    if lengths_cap is not None:
+        cap = [_validate.integer("lengths_cap", x, low=1) for x in _validate.sequence("lengths_cap", lengths_cap)]
+        if len(cap) != 2 or cap[1] > cap[0]:
+            _validate.fail("lengths_cap", f"must be (max_length, buffer) with buffer <= max_length, got {cap}")
     if batch.advantages is None and lengths_cap is not None:
         rewards = batch.total_rewards() + overlong_penalty(xp.sum(batch.weights, axis=-1), *lengths_cap)
         batch = batch.replace(rewards=rewards)
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     if not _validate.flag("dynamic_sampling", dynamic_sampling):
         return surrogate(batch, advantage, clip=clip, aggregate=token_mean)
     member = batch.groups()[:, None] == batch.groups()[None, :]
@@ -216,10 +253,12 @@ def overlong_penalty(lengths: Array, max_length: int, buffer: int) -> Array:
     max_length = _validate.integer("max_length", max_length, low=1)
     buffer = _validate.integer("buffer", buffer, low=1, high=max_length)
     xp, lengths = _validate.arrays(lengths=lengths)
+    _validate.budgets("lengths", xp, lengths)
     over = (lengths - (max_length - buffer)) / buffer
     return -xp.minimum(xp.maximum(over, xp.zeros_like(over)), xp.ones_like(over))
 
 
+@takes_batch
 def gspo(batch: TokenBatch, *, clip: Clip = (3e-4, 4e-4), epsilon: float = 0.0) -> Loss:
     r"""`grpo` with one ratio a response, ``(pi(y)/old(y))^{1/|y|}``, clipped as a whole.
 
@@ -227,10 +266,11 @@ def gspo(batch: TokenBatch, *, clip: Clip = (3e-4, 4e-4), epsilon: float = 0.0) 
 
     Source: Zheng et al. (2025).
     """
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     return surrogate(batch, advantage, ratio=geometric_mean_ratio, clip=clip, aggregate=sequence_mean)
 
 
+@takes_batch
 def reinforce_pp(
     batch: TokenBatch, *, group_baseline: bool = False, clip: Clip = (0.2, 0.2), epsilon: float = 0.0
 ) -> Loss:
@@ -249,6 +289,7 @@ def reinforce_pp(
     return surrogate(batch, advantage, clip=clip, aggregate=token_mean)
 
 
+@takes_batch
 def lite_ppo(batch: TokenBatch, *, clip: Clip = (0.2, 0.2), epsilon: float = 0.0) -> Loss:
     r"""Group mean, std of the batch's raw rewards, token mean; no KL, no critic.
 
@@ -256,20 +297,23 @@ def lite_ppo(batch: TokenBatch, *, clip: Clip = (0.2, 0.2), epsilon: float = 0.0
 
     Source: ``tricks-or-traps``, Algorithm.
     """
-    advantage = _estimated(batch, baseline=group_mean, scale=batch_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=batch_std, epsilon=epsilon)
     return surrogate(batch, advantage, clip=clip, aggregate=token_mean)
 
 
+@takes_batch
 def cispo(batch: TokenBatch, *, clip: Clip = (math.inf, 0.28), epsilon: float = 0.0) -> Loss:
     r"""``-token_mean[ sg(clip(rho)) A log pi ]``: the clipped ratio is a weight, no token loses its gradient.
 
-    On-policy it has the gradient of `dapo` without dynamic sampling.
+    On-policy it has the gradient of `dapo` without dynamic sampling. That is not the gradient of the loss's own
+    expected value: the weight is held fixed, and so are the draws (the value is ``-E[rho A log pi]``, whose
+    derivative has the score function's term as well). What the loss ascends is entirely its stop-gradient.
 
     Source: MiniMax-M1 (2025).
     """
     xp = batch.xp
-    low, high = _bounds(clip)
-    advantage = per_token(batch, _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon))
+    low, high = clip_bounds(clip)
+    advantage = per_token(batch, estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon))
     rho = detach(xp.exp(token_ratio(batch)))
     weight = xp.minimum(xp.maximum(rho, xp.full_like(rho, low)), xp.full_like(rho, high))
     outside = xp.astype(weight != rho, rho.dtype)

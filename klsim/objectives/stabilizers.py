@@ -11,11 +11,11 @@ import numpy as np
 from klsim import _validate
 from klsim.distributions import _safe
 from klsim.estimators import k3
-from klsim.objectives.advantages import advantages, group_mean, group_std
+from klsim.objectives.advantages import advantages, checked, group_mean, group_sample_std, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 from klsim.objectives.kl import divergence, log_ratio, sampled
-from klsim.objectives.policy_gradient import Clip, _estimated, per_token, surrogate, token_ratio
+from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate, token_ratio
 
 __all__ = [
     "AdaptiveThreshold",
@@ -51,6 +51,7 @@ def min_p_proxy(vocab_log_probs: Array, kappa: float = 0.02) -> Array:
     return kept - xp.log(xp.sum(xp.exp(kept), axis=-1, keepdims=True))
 
 
+@takes_batch
 def lp_reg_gate(
     batch: TokenBatch, proxy_log_probs: Array, advantage: Array, *, rho: float, strict: bool = True
 ) -> Array:
@@ -61,6 +62,8 @@ def lp_reg_gate(
     """
     rho = _validate.probability("rho", rho)
     xp = batch.xp
+    proxy_log_probs = per_token(batch, of_batch("proxy_log_probs", proxy_log_probs, batch))
+    advantage = of_batch("advantage", advantage, batch)
     log_probs = detach(batch.log_probs)
     flat = xp.sort(log_probs[batch.mask])
     place = rho * (flat.shape[0] - 1)
@@ -71,6 +74,7 @@ def lp_reg_gate(
     return rare & (per_token(batch, advantage) < 0) & ~xp.isinf(proxy_log_probs) & batch.mask
 
 
+@takes_batch
 def lp_reg(
     batch: TokenBatch,
     *,
@@ -94,7 +98,7 @@ def lp_reg(
     cap = _validate.real("cap", cap, low=1.0)
     xp = batch.xp
     pi, tokens = batch.need("vocab_log_probs", "tokens")
-    advantage = _estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
+    advantage = estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)
     ratio = xp.exp(token_ratio(batch))
     policy = xp.minimum(ratio, xp.full_like(ratio, cap)) * per_token(batch, advantage)
     proxy = min_p_proxy(pi if batch.old_vocab_log_probs is None else batch.old_vocab_log_probs, kappa)
@@ -118,6 +122,10 @@ def dads_weight(
     """
     _validate.one_of("by", by, ("advantage", "correct"))
     xp, rewards, advantage = _validate.arrays(rewards=rewards, advantage=advantage)
+    if tuple(advantage.shape) != tuple(rewards.shape):
+        _validate.fail("advantage", f"must have shape {list(rewards.shape)}, got {list(advantage.shape)}")
+    _validate.finite("advantage", xp, advantage)
+    _, rewards, group = checked(rewards, group)
     correct = xp.trunc(rewards)
     difficulty = 1 - group_mean(correct, group)
     inside = (difficulty > 1e-9) & (difficulty < 1 - 1e-9)
@@ -135,6 +143,10 @@ def stcr_multiplier(rewards: Array, lengths: Array, group: Array, *, base: float
     """
     base = _validate.real("base", base, low=1.0)
     xp, rewards, lengths = _validate.arrays(rewards=rewards, lengths=lengths)
+    if tuple(lengths.shape) != tuple(rewards.shape):
+        _validate.fail("lengths", f"must have shape {list(rewards.shape)}, got {list(lengths.shape)}")
+    _validate.budgets("lengths", xp, _validate.finite("lengths", xp, lengths))
+    _, rewards, group = checked(rewards, group)
     right = xp.astype(xp.trunc(rewards) > 0, rewards.dtype)
     share = group_mean(right, group)
     mean_right = group_mean(right * lengths, group) / xp.where(share > 0, share, xp.ones_like(share))
@@ -142,6 +154,7 @@ def stcr_multiplier(rewards: Array, lengths: Array, group: Array, *, base: float
     return xp.where((right == 0) & (share > 0), 1 + xp.maximum(excess, xp.zeros_like(excess)), xp.ones_like(excess))
 
 
+@takes_batch
 def apo(
     batch: TokenBatch,
     *,
@@ -162,14 +175,9 @@ def apo(
     beta = _validate.real("beta", beta, low=0.0)
     xp = batch.xp
     rewards, group = batch.total_rewards(), batch.groups()
-
-    def sample_std(values: Array, members: Array) -> Array:
-        sizes = xp.sum(xp.astype(members[:, None] == members[None, :], values.dtype), axis=-1)
-        return group_std(values, members) * xp.sqrt(sizes / (sizes - 1))
-
     advantage = batch.advantages
     if advantage is None:
-        advantage = advantages(rewards, group, baseline=group_mean, scale=sample_std, epsilon=epsilon)
+        advantage = advantages(rewards, group, baseline=group_mean, scale=group_sample_std, epsilon=epsilon)
     if advantage.ndim != 1:
         _validate.fail("advantages", f"APO needs one a response, [B], got {list(advantage.shape)}")
     lengths = xp.sum(batch.weights, axis=-1)
@@ -191,6 +199,8 @@ def soft_min(values: Array, alpha: float = 0.3) -> Array:
     if values.ndim == 0 or values.shape[-1] == 0:
         _validate.fail("values", f"needs a non-empty last axis, got shape {tuple(values.shape)}")
     low = xp.min(values, axis=-1, keepdims=True)
+    if math.isinf(alpha):
+        return xp.mean(values, axis=-1)
     with np.errstate(over="ignore"):
         return low[..., 0] - alpha * xp.log(xp.mean(xp.exp(-(values - low) / alpha), axis=-1))
 
@@ -202,6 +212,7 @@ def entropy_gate(entropy: float, *, target: float = 2.0, floor: float = 0.5) -> 
     return max(floor, target / (entropy + 0.1))
 
 
+@takes_batch
 def hinge_kl(
     batch: TokenBatch,
     *,
@@ -292,11 +303,16 @@ def sngs(advantage: Array, success: Array, group: Array, *, offset: float = 0.5,
     """
     offset, slope = _validate.real("offset", offset), _validate.real("slope", slope)
     xp, advantage, success = _validate.arrays(advantage=advantage, success=success)
+    if tuple(advantage.shape) != tuple(success.shape):
+        _validate.fail("advantage", f"must have shape {list(success.shape)}, got {list(advantage.shape)}")
+    _validate.finite("advantage", xp, advantage)
+    _, success, group = checked(success, group, "success")
     scale = offset + slope * group_mean(success, group)
     scale = xp.minimum(xp.maximum(scale, xp.zeros_like(scale)), xp.ones_like(scale))
     return xp.where(advantage < 0, scale * advantage, advantage)
 
 
+@takes_batch
 def asft(batch: TokenBatch, token_weights: Array) -> Loss:
     r"""Action-aware SFT: ``-mean_i sum_t w_it log pi / sum_t w_it``; reasoning 1, actions and coordinates more.
 
@@ -305,7 +321,7 @@ def asft(batch: TokenBatch, token_weights: Array) -> Loss:
 
     Source: ``gui-libra`` C6.
     """
-    xp, weights = _validate.arrays(token_weights=token_weights)
+    xp, _, weights = _validate.arrays(log_probs=batch.log_probs, token_weights=token_weights)
     if tuple(weights.shape) != tuple(batch.log_probs.shape):
         _validate.fail("token_weights", f"must have shape {list(batch.log_probs.shape)}, got {list(weights.shape)}")
     _validate.budgets("token_weights", xp, _validate.finite("token_weights", xp, weights))

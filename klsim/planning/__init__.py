@@ -18,7 +18,7 @@ from klsim.planning.robust import (
     robust_values,
     worst_case_regression,
 )
-from klsim.planning.solve import Solution, solve
+from klsim.planning.solve import AverageSolution, Solution, backup, solve
 from klsim.planning.visitation import (
     VisitationOptimum,
     flow_gap,
@@ -29,6 +29,7 @@ from klsim.planning.visitation import (
 )
 
 __all__ = [
+    "AverageSolution",
     "EffectiveHorizon",
     "Evaluation",
     "PessimisticValues",
@@ -36,6 +37,7 @@ __all__ = [
     "Solution",
     "Trajectories",
     "VisitationOptimum",
+    "backup",
     "effective_horizon",
     "evaluate",
     "flow_gap",

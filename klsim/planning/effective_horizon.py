@@ -50,6 +50,7 @@ def qvi_iterates(problem: TabularMDP, count: int, *, log_base: Any = None) -> np
     """
     _validate.instance("problem", problem, TabularMDP)
     count = _validate.integer("count", count, low=1)
+    problem = problem.dense()
     horizon, states, actions = problem.shape
     uniform = np.full(problem.shape, -math.log(actions))
     base = np.exp(policy_of(problem, uniform if log_base is None else log_base))
@@ -71,6 +72,7 @@ def greedy_actions(q_value: np.ndarray) -> np.ndarray:
 
 def reachable(problem: TabularMDP, allowed: np.ndarray) -> np.ndarray:
     """``(H, S)`` boolean: states that some policy inside ``allowed`` ``(H, S, A)`` visits."""
+    problem = problem.dense()
     out = np.zeros(problem.shape[:2], dtype=bool)
     out[0] = problem.initial > 0
     for t in range(problem.horizon - 1):

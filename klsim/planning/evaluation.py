@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import singledispatch
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from klsim import _validate
 from klsim.distributions import sample as sample_outcomes
 from klsim.divergences import kl
-from klsim.planning.solve import reference
+from klsim.planning.chains import expected_next, inflow, policy_chain
+from klsim.planning.solution import by_problem, reference
 from klsim.problems import Bandit, DiscountedMDP, TabularMDP, TokenTree
 from klsim.problems.token_tree import check_levels, sequence_log_probs
 
@@ -35,13 +36,10 @@ class Evaluation:
     state_value: Any = None
 
 
-def _policy(log_policy: Any, shape: tuple[int, ...], actions: np.ndarray) -> np.ndarray:
+def _policy(log_policy: Any, shape: tuple[int, ...], actions: Any) -> np.ndarray:
     if log_policy is None:
         raise TypeError("log_policy: is required")
-    try:
-        return reference(log_policy, shape, actions)
-    except ValueError as error:
-        raise ValueError(str(error).replace("log_ref", "log_policy")) from None
+    return reference(log_policy, shape, actions, "log_policy")
 
 
 def policy_of(problem: Any, log_policy: Any) -> np.ndarray:
@@ -58,13 +56,14 @@ def _terms(problem: Any, log_policy: Any, log_ref: Any) -> tuple[np.ndarray, np.
     return weights, np.sum(weights * problem.reward, axis=-1), cost
 
 
-@singledispatch
+@by_problem
 def evaluate(problem: Any, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
     """Exact evaluation of a policy.
 
     Args:
         problem: any problem of `klsim.problems`. log_policy: shaped like the problem's policies.
-        log_ref: reference for the KL; None for none. beta: >= 0.
+        log_ref: reference for the KL; None for none.
+        beta: >= 0; ``inf`` is the limit: ``-inf`` wherever the KL is positive, else the reward.
 
     Raises:
         TypeError: not a problem. ValueError: shapes, supports, ``beta < 0``.
@@ -73,7 +72,14 @@ def evaluate(problem: Any, log_policy: Any, log_ref: Any = None, beta: float = 0
 
 
 def _total(reward: Any, cost: Any, beta: float) -> Any:
-    return reward - beta * cost if beta else reward
+    """``reward - beta * cost`` with ``inf * 0 = 0``."""
+    if not beta:
+        return reward
+    if isinstance(cost, float):
+        return reward - (beta * cost if cost > 0 else 0.0)
+    xp = _validate.arrays(cost=cost)[0]
+    free = cost <= 0
+    return reward - xp.where(free, xp.zeros_like(cost), beta * xp.where(free, xp.ones_like(cost), cost))
 
 
 @evaluate.register
@@ -92,10 +98,14 @@ def _(problem: TabularMDP, log_policy: Any, log_ref: Any = None, beta: float = 0
     weights, rewards, costs = _terms(problem, log_policy, log_ref)
     horizon, states, _ = problem.shape
     reward, cost = np.zeros((horizon + 1, states)), np.zeros((horizon + 1, states))
+    infinite = np.zeros((horizon + 1, states), dtype=bool)
     for t in range(horizon - 1, -1, -1):
-        chain = np.einsum("sa,sat->st", weights[t], problem.transition[t])
-        reward[t], cost[t] = rewards[t] + chain @ reward[t + 1], costs[t] + chain @ cost[t + 1]
-    total, spent = float(problem.initial @ reward[0]), float(problem.initial @ cost[0])
+        future = [expected_next(problem.transition[t], x[t + 1]) for x in (reward, cost, infinite.astype(float))]
+        ahead = [np.sum(weights[t] * x, axis=1) for x in future]
+        infinite[t] = np.isinf(costs[t]) | (ahead[2] > 0)
+        reward[t], cost[t] = rewards[t] + ahead[0], np.where(infinite[t], 0.0, costs[t]) + ahead[1]
+    cost[infinite] = np.inf
+    total, spent = float(problem.initial @ reward[0]), _mean_of_costs(problem.initial, cost[0])
     return Evaluation(_total(total, spent, beta), total, spent, _total(reward, cost, beta))
 
 
@@ -103,14 +113,11 @@ def _(problem: TabularMDP, log_policy: Any, log_ref: Any = None, beta: float = 0
 def _(problem: DiscountedMDP, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
     beta = _validate.real("beta", beta, low=0.0)
     weights, rewards, costs = _terms(problem, log_policy, log_ref)
-    chain = np.einsum("sa,sat->st", weights, problem.transition, optimize=True)
-    matrix = np.eye(problem.shape[0]) - problem.discount * chain
-    reward = np.linalg.solve(matrix, rewards)
+    chain = policy_chain(problem.transition, weights, problem.discount)
     infinite = np.isinf(costs)
-    cost = np.linalg.solve(matrix, np.where(infinite, 0.0, costs))
+    reward, cost = chain.evaluate(rewards), chain.evaluate(np.where(infinite, 0.0, costs))
     if infinite.any():
-        reached = np.linalg.solve(matrix, infinite.astype(float))
-        cost = np.where(reached > 1e-12, np.inf, cost)
+        cost[chain.reaching(infinite)] = np.inf
     total, spent = float(problem.initial @ reward), _mean_of_costs(problem.initial, cost)
     return Evaluation(_total(total, spent, beta), total, spent, _total(reward, cost, beta))
 
@@ -132,7 +139,7 @@ def _(problem: TokenTree, log_policy: Any, log_ref: Any = None, beta: float = 0.
     return Evaluation(_total(reward, cost, beta), reward, cost)
 
 
-@singledispatch
+@by_problem
 def occupancy(problem: Any, log_policy: Any) -> Any:
     """State-action occupancy of a policy.
 
@@ -147,22 +154,20 @@ def occupancy(problem: Any, log_policy: Any) -> Any:
 
 @occupancy.register
 def _(problem: TabularMDP, log_policy: Any) -> np.ndarray:
-    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
+    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))
     out = np.empty(problem.shape)
     states = problem.initial
     for t in range(problem.horizon):
         out[t] = states[:, None] * weights[t]
-        states = np.einsum("sa,sat->t", out[t], problem.transition[t])
+        states = inflow(problem.transition[t], out[t])
     return out
 
 
 @occupancy.register
 def _(problem: DiscountedMDP, log_policy: Any) -> np.ndarray:
-    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
-    chain = np.einsum("sa,sat->st", weights, problem.transition, optimize=True)
-    matrix = np.eye(problem.shape[0]) - problem.discount * chain.T
-    states = np.linalg.solve(matrix, (1.0 - problem.discount) * problem.initial)
-    return np.asarray(np.maximum(states, 0.0)[:, None] * weights)
+    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))
+    chain = policy_chain(problem.transition, weights, problem.discount)
+    return np.asarray(chain.visits(problem.initial)[:, None] * weights)
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ class Trajectories:
     rewards: np.ndarray
 
 
-@singledispatch
+@by_problem
 def rollouts(
     problem: Any, log_policy: Any, count: int, rng: np.random.Generator | int, horizon: int | None = None
 ) -> Any:
@@ -191,13 +196,21 @@ def rollouts(
 
 
 def _trajectories(problem: Any, weights: np.ndarray, horizon: int, count: int, rng: Any) -> Trajectories:
-    from klsim.kernels.rollouts import sample_trajectories
+    from klsim.kernels import rollouts as kernels
 
     count = _validate.integer("count", count, low=0)
-    steps = problem.transition if problem.transition.ndim == 4 else problem.transition[None]
     uniforms = _validate.generator(rng).random((count, 2 * horizon + 1))
-    initial, policy, moves = (np.cumsum(a, axis=-1) for a in (problem.initial, weights, steps))
-    states, actions = sample_trajectories(initial, policy, moves, uniforms)
+    initial, policy = np.cumsum(problem.initial), np.cumsum(weights, axis=-1)
+    if problem.is_sparse:
+        steps = problem.transition if isinstance(problem.transition, tuple) else (problem.transition,)
+        rows = steps[0] if all(step is steps[0] for step in steps) else sparse.vstack(steps, format="csr")
+        edges = kernels.row_cumulative(rows.indptr, rows.data)
+        states, actions = kernels.sample_sparse_trajectories(
+            initial, policy, rows.indptr, rows.indices, edges, uniforms
+        )
+    else:
+        moves = problem.transition if problem.transition.ndim == 4 else problem.transition[None]
+        states, actions = kernels.sample_trajectories(initial, policy, np.cumsum(moves, axis=-1), uniforms)
     time = np.arange(horizon) if problem.reward.ndim == 3 else None
     index = (states[:, :-1], actions) if time is None else (time, states[:, :-1], actions)
     return Trajectories(states, actions, problem.reward[index])
@@ -207,14 +220,14 @@ def _trajectories(problem: Any, weights: np.ndarray, horizon: int, count: int, r
 def _(problem: TabularMDP, log_policy: Any, count: int, rng: Any, horizon: int | None = None) -> Trajectories:
     if horizon not in (None, problem.horizon):
         _validate.fail("horizon", f"the problem has horizon {problem.horizon}", horizon)
-    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
+    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))
     return _trajectories(problem, weights, problem.horizon, count, rng)
 
 
 @rollouts.register
 def _(problem: DiscountedMDP, log_policy: Any, count: int, rng: Any, horizon: int | None = None) -> Trajectories:
     horizon = _validate.integer("horizon", horizon, low=1)
-    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))  # type: ignore[arg-type]
+    weights = np.exp(_policy(log_policy, problem.shape, problem.actions))
     return _trajectories(problem, weights[None], horizon, count, rng)
 
 

@@ -64,6 +64,7 @@ def robust_values(
     """
     _validate.instance("problem", problem, LinearMDP, TabularMDP)
     lam = _validate.real("lam", lam, low=0.0, open_low=True)
+    problem = problem.dense() if isinstance(problem, TabularMDP) else problem
     horizon, states, actions = problem.shape
     chosen = None if policy is None else _actions(policy, (horizon, states), actions)
     value, q_value = np.zeros((horizon + 1, states)), np.empty(problem.shape)

@@ -21,6 +21,7 @@ import numpy as np
 from klsim import _validate
 from klsim.distributions import log_normalize
 from klsim.divergences import Generator, as_generator, f_divergence
+from klsim.planning.chains import inflow
 from klsim.planning.evaluation import occupancy, policy_of
 from klsim.problems import DiscountedMDP
 
@@ -50,8 +51,8 @@ class VisitationOptimum:
 def flow_gap(problem: DiscountedMDP, visitation: Any) -> np.ndarray:
     """``sum_a d(s, a) - (1 - gamma) d0(s) - gamma sum d P``: 0 for a visitation, ``(S,)``."""
     d = _table("visitation", visitation, problem)
-    inflow = np.einsum("sa,sat->t", d, problem.transition)
-    return np.asarray(d.sum(axis=1) - (1 - problem.discount) * problem.initial - problem.discount * inflow)
+    arriving = inflow(problem.transition, d)
+    return np.asarray(d.sum(axis=1) - (1 - problem.discount) * problem.initial - problem.discount * arriving)
 
 
 def _table(name: str, value: Any, problem: DiscountedMDP) -> np.ndarray:
@@ -162,7 +163,7 @@ def _state_flow(problem: DiscountedMDP) -> np.ndarray:
     """The matrix of ``V -> gamma P V - V``, ``(SA, S)``."""
     states, actions = problem.shape
     own = np.repeat(np.eye(states), actions, axis=0)
-    return problem.discount * problem.transition.reshape(states * actions, states) - own
+    return problem.discount * problem.dense().transition.reshape(states * actions, states) - own
 
 
 def _conditionals(visitation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -228,7 +229,7 @@ def policy_dual(
         _validate.fail("data", "has no mass where the policy goes", 0.0, index)
     policy = policy_of(problem, log_policy)
     states, actions = problem.shape
-    step = np.einsum("sat,tb->satb", problem.transition, np.exp(policy)).reshape(data.size, data.size)
+    step = np.einsum("sat,tb->satb", problem.dense().transition, np.exp(policy)).reshape(data.size, data.size)
     linear = (1 - problem.discount) * (problem.initial[:, None] * np.exp(policy)).ravel()
     zero = np.zeros(data.size)
     value, x, ratio = _minimise(

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from klsim import _validate
-from klsim.problems.tabular_mdp import TabularMDP, _probabilities
+from klsim.problems.tabular_mdp import TabularMDP
+from klsim.problems.transition_rows import probabilities
 
 __all__ = ["LinearMDP"]
 
@@ -36,10 +37,10 @@ class LinearMDP:
     initial: np.ndarray
 
     def __post_init__(self) -> None:
-        features, factors = _probabilities("features", self.features), _probabilities("factors", self.factors)
-        initial = _probabilities("initial", self.initial)
-        _, theta = _validate.arrays(theta=self.theta)
-        theta = np.asarray(_validate.finite("theta", np, np.asarray(theta)))
+        features, factors = probabilities("features", self.features), probabilities("factors", self.factors)
+        initial = probabilities("initial", self.initial)
+        (theta,) = _validate.numpy_arrays(theta=self.theta)
+        _validate.finite("theta", np, theta)
         if features.ndim != 3 or initial.ndim != 1 or theta.ndim != 2:
             _validate.fail("features", "must be (S, A, d) beside factors (H, d, S), theta (H, d), initial (S,)")
         states, _, latent = features.shape

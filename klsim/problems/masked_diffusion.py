@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
-from klsim.distributions import log_normalize
+from klsim.distributions import log_normalize, to_numpy
 
 __all__ = [
     "MaskedDiffusionLM",
@@ -70,6 +70,7 @@ class MaskedDiffusionLM:
 
     def state(self, tokens: Sequence[int]) -> int:
         """Number of a partially masked sequence; the mask is token V."""
+        tokens = _validate.sequence("tokens", tokens)
         if len(tokens) != self.length:
             _validate.fail("tokens", f"must have {self.length} entries, got {len(tokens)}")
         number = 0
@@ -80,11 +81,14 @@ class MaskedDiffusionLM:
 
 def from_joint(log_joint: Any, vocab: int, length: int) -> MaskedDiffusionLM:
     """The conditionals of one law over sequences ``(V**L,)``: a "well-trained" model, whose orders all agree."""
-    xp, log_joint = _validate.arrays(log_joint=log_joint)
-    _validate.log_probs("log_joint", xp, log_joint)
+    vocab, length = _validate.integer("vocab", vocab, low=1), _validate.integer("length", length, low=1)
+    if _validate.outcomes("vocab", vocab + 1, "length", length) > 10**6:
+        _validate.fail("length", f"a model of {vocab + 1}**{length} states is too large (10^6)", length)
+    (log_joint,) = _validate.numpy_arrays(log_joint=log_joint)
+    _validate.log_probs("log_joint", np, log_joint)
     if log_joint.shape != (vocab**length,):
         _validate.fail("log_joint", f"must have shape ({vocab**length},), got {log_joint.shape}")
-    joint = np.exp(np.asarray(log_joint)).reshape((vocab,) * length)
+    joint = np.exp(log_joint).reshape((vocab,) * length)
     out = np.full(((vocab + 1) ** length, length, vocab), -math.log(vocab))
     for number, tokens in enumerate(itertools.product(range(vocab + 1), repeat=length)):
         seen = tuple(slice(None) if t == vocab else slice(t, t + 1) for t in tokens)
@@ -99,8 +103,8 @@ def from_joint(log_joint: Any, vocab: int, length: int) -> MaskedDiffusionLM:
 
 def masked_sets(length: int) -> Iterator[tuple[int, ...]]:
     """All non-empty sets of masked positions, by size."""
-    for size in range(1, _validate.integer("length", length, low=1) + 1):
-        yield from itertools.combinations(range(length), size)
+    length = _validate.integer("length", length, low=1)
+    return itertools.chain.from_iterable(itertools.combinations(range(length), size) for size in range(1, length + 1))
 
 
 def _masked_log_prob(model: MaskedDiffusionLM, answer: Sequence[int], masked: Sequence[int]) -> Any:
@@ -114,9 +118,11 @@ def _masked_log_prob(model: MaskedDiffusionLM, answer: Sequence[int], masked: Se
 
 
 def _answer(model: MaskedDiffusionLM, answer: Sequence[int]) -> tuple[int, ...]:
+    _validate.instance("model", model, MaskedDiffusionLM)
+    answer = _validate.sequence("answer", answer)
     if len(answer) != model.length:
         _validate.fail("answer", f"must have {model.length} tokens, got {len(answer)}")
-    return tuple(_validate.integer(f"answer[{i}]", int(t), low=0, high=model.vocab - 1) for i, t in enumerate(answer))
+    return tuple(_validate.integer(f"answer[{i}]", t, low=0, high=model.vocab - 1) for i, t in enumerate(answer))
 
 
 def elbo(model: MaskedDiffusionLM, answer: Sequence[int]) -> Any:
@@ -139,11 +145,12 @@ def elbo(model: MaskedDiffusionLM, answer: Sequence[int]) -> Any:
 def elbo_by_orders(model: MaskedDiffusionLM, answer: Sequence[int]) -> np.ndarray:
     """``log p_sigma(y)`` of every decoding order, ``(L!,)``; its mean is the ELBO, its log-mean-exp the likelihood."""
     answer = _answer(model, answer)
+    _validate.fits("answer", model.length, math.factorial(min(model.length, 100)), each=40)
     out = []
     for order in itertools.permutations(range(model.length)):
         tokens, total = [model.vocab] * model.length, 0.0
         for i in order:
-            total += float(model.log_prob[model.state(tokens)][i, answer[i]])
+            total += _validate.number("log_prob", model.log_prob[model.state(tokens)][i, answer[i]])
             tokens[i] = answer[i]
         out.append(total)
     return np.array(out)
@@ -156,6 +163,7 @@ def count_scheme(length: int, size: int, rng: np.random.Generator | int) -> tupl
     """
     length, size = _validate.integer("length", length, low=1), _validate.integer("size", size, low=1)
     rng = _validate.generator(rng)
+    _validate.fits("size", size, size * length, each=25)
     counts = rng.integers(1, length + 1, size)
     ranks = np.argsort(np.argsort(rng.random((size, length)), axis=1), axis=1)
     return ranks < counts[:, None], length / counts
@@ -171,6 +179,7 @@ def time_scheme(
     length, size = _validate.integer("length", length, low=1), _validate.integer("size", size, low=1)
     floor = _validate.probability("floor", floor)
     rng = _validate.generator(rng)
+    _validate.fits("size", size, size * length, each=9)
     t = 1 - (1 - floor) * rng.random(size)
     return rng.random((size, length)) < t[:, None], 1 / t
 
@@ -179,6 +188,8 @@ def elbo_samples(model: MaskedDiffusionLM, answer: Sequence[int], masks: Any, we
     """``weight_j · sum_{masked i} log p(y_i | visible)`` of every mask, ``(size,)``; an empty mask gives 0."""
     answer = _answer(model, answer)
     masks = _validate.boolean_mask("masks", masks)
+    (weights,) = _validate.numpy_arrays(weights=weights)
+    _validate.finite("weights", np, weights)
     if masks.ndim != 2 or masks.shape[1] != model.length or np.shape(weights) != masks.shape[:1]:
         _validate.fail("masks", f"must be (size, {model.length}) beside weights (size,), got {masks.shape}")
     digits = np.where(masks, model.vocab, np.array(answer))
@@ -215,15 +226,18 @@ def output_law(
 
     Source: ``flexibility-trap``, exact decoding.
     """
+    _validate.instance("model", model, MaskedDiffusionLM)
     length, vocab = model.length, model.vocab
     temperature = _validate.real("temperature", temperature, low=0.0, open_low=True)
     block = length if block is None else _validate.integer("block", block, low=1, high=length)
     if isinstance(rule, str):
         _validate.one_of("rule", rule, RULES)
-    elif sorted(rule) != list(range(length)):
+    elif sorted(_validate.integer("rule", i) for i in _validate.sequence("rule", rule)) != list(range(length)):
         _validate.fail("rule", f"must be a permutation of 0 … {length - 1} or one of {', '.join(RULES)}")
-    plain = np.asarray(model.log_prob, dtype=float)
-    tempered = np.exp(log_normalize(plain / temperature))
+    plain = np.asarray(to_numpy(model.log_prob), dtype=float)
+    if temperature < 1e-300:
+        _validate.fail("temperature", "must be at least 1e-300", temperature)
+    tempered = np.exp(log_normalize((plain - plain.max(axis=-1, keepdims=True)) / temperature))
     mass = np.zeros(len(plain))
     mass[-1] = 1.0
     place = (vocab + 1) ** np.arange(length)[::-1]

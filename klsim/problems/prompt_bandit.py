@@ -38,9 +38,10 @@ class PromptBandit:
     features: np.ndarray
 
     def __post_init__(self) -> None:
-        xp, logits, reward, features = _validate.arrays(
+        logits, reward, features = _validate.numpy_arrays(
             base_logits=self.base_logits, reward=self.reward, features=self.features
         )
+        xp = np
         _validate.log_probs("base_logits", xp, logits, normalised=False)
         if logits.ndim != 2 or reward.shape != logits.shape or features.ndim != 2 or len(features) != len(logits):
             shapes = f"{logits.shape}, {reward.shape}, {features.shape}"
@@ -53,7 +54,10 @@ class PromptBandit:
     @classmethod
     def tabular(cls, base_logits: Any, reward: Any) -> PromptBandit:
         """Every prompt has logits of its own: ``phi`` is the identity."""
-        return cls(base_logits, reward, np.eye(len(base_logits)))
+        (logits,) = _validate.numpy_arrays(base_logits=base_logits)
+        if logits.ndim != 2:
+            _validate.fail("base_logits", f"must be (X, A), got {logits.shape}")
+        return cls(logits, reward, np.eye(len(logits)))
 
     @property
     def weight_shape(self) -> tuple[int, int]:
@@ -64,9 +68,14 @@ class PromptBandit:
         """``log pi(a|x)``, ``(X, A)``; the base policy for zero weights."""
         if weights is None:
             return np.asarray(log_normalize(self.base_logits))
-        if np.shape(weights) != self.weight_shape:
-            _validate.fail("weights", f"must have shape {self.weight_shape}, got {np.shape(weights)}")
-        return np.asarray(log_normalize(self.base_logits + self.features @ np.asarray(weights).T))
+        (weights,) = _validate.numpy_arrays(weights=weights)
+        if weights.shape != self.weight_shape:
+            _validate.fail("weights", f"must have shape {self.weight_shape}, got {weights.shape}")
+        logits = self.base_logits + self.features @ _validate.finite("weights", np, weights).T
+        index = _validate.first_true(np, np.isnan(logits) | (logits == np.inf))
+        if index is not None:
+            _validate.fail("weights", "are too large: logits overflow", index=index)
+        return np.asarray(log_normalize(logits))
 
     def success(self, weights: np.ndarray | None = None) -> np.ndarray:
         """``E_pi[r]`` of every prompt, ``(X,)``: its pass@1 where rewards are 0/1."""

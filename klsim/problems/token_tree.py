@@ -53,20 +53,30 @@ def check_levels(name: str, levels: Sequence[Array], *, policy: bool) -> tuple[A
         raise TypeError(f"{name}: must be a tuple of levels, levels[t] of shape (..., V**t, V)")
     xp, *arrays = _validate.arrays(**{f"{name}[{t}]": level for t, level in enumerate(levels)})
     vocab = arrays[0].shape[-1] if arrays[0].ndim else 0
+    try:
+        np.broadcast_shapes(*(level.shape[:-2] for level in arrays))
+    except ValueError:
+        _validate.fail(name, f"leading (batch) axes must broadcast, got {[tuple(x.shape) for x in arrays]}")
     for t, level in enumerate(arrays):
         if level.ndim < 2 or level.shape[-2:] != (vocab**t, vocab) or vocab == 0:
             wanted = f"(..., {vocab**t}, {vocab})"
             _validate.fail(f"{name}[{t}]", f"must have shape {wanted} (vocabulary {vocab}), got {tuple(level.shape)}")
         if policy:
             _validate.log_probs(f"{name}[{t}]", xp, level)
+        elif bool(xp.any(xp.isnan(level))):
+            _validate.fail(f"{name}[{t}]", "must not be NaN", index=_validate.first_true(xp, xp.isnan(level)))
     return xp, vocab, arrays
 
 
 @_quiet
 def path_sums(levels: Sequence[Array]) -> Array:
     """Sum of per-token values along every path: ``(..., V**t, V)`` levels -> ``(..., V**H)``."""
-    _, _, values = check_levels("levels", levels, policy=False)
-    return _path_sums(values)
+    xp, _, values = check_levels("levels", levels, policy=False)
+    total = _path_sums(values)
+    index = _validate.first_true(xp, xp.isnan(total))
+    if index is not None:
+        _validate.fail("levels", "a path has values inf and -inf, or overflows", index=index)
+    return total
 
 
 def _path_sums(values: Sequence[Array]) -> Array:
@@ -107,7 +117,7 @@ def conditionals(log_sequence: Array, vocab: int, horizon: int) -> Levels:
     xp, log_mass = _validate.arrays(log_sequence=log_sequence)
     vocab, horizon = _validate.integer("vocab", vocab, low=1), _validate.integer("horizon", horizon, low=1)
     _validate.log_probs("log_sequence", xp, log_mass)
-    if log_mass.shape[-1] != vocab**horizon:
+    if log_mass.shape[-1] != _validate.outcomes("vocab", vocab, "horizon", horizon):
         _validate.fail("log_sequence", f"needs {vocab}**{horizon} outcomes, got {log_mass.shape[-1]}")
     levels = []
     for _ in range(horizon):
@@ -127,6 +137,11 @@ def node_kl(levels: Sequence[Array], other: Sequence[Array]) -> Levels:
     _, _, q = check_levels("other", other, policy=True)
     if len(p) != len(q):
         _validate.fail("other", f"must have {len(p)} levels, got {len(q)}")
+    for t, (a, b) in enumerate(zip(p, q)):
+        _validate.arrays(**{f"levels[{t}]": a, f"other[{t}]": b})
+        if tuple(a.shape[-2:]) != tuple(b.shape[-2:]):
+            _validate.fail("other", f"must have the vocabulary {p[0].shape[-1]} of levels, got {q[0].shape[-1]}")
+        _validate.broadcast(levels=a, other=b)
     pairs = [xp.broadcast_arrays(a, b) for a, b in zip(p, q)]
     return tuple(divergence_of(xp, a, b, GENERATORS["kl"]) for a, b in pairs)
 
@@ -139,10 +154,16 @@ def reverse_sums(levels: Sequence[Array], log_policy: Sequence[Array], discount:
     xp, _, values = check_levels("levels", levels, policy=False)
     _, _, policy = check_levels("log_policy", log_policy, policy=True)
     discount = _validate.real("discount", discount, low=0.0, high=1.0)
+    if [tuple(x.shape[-2:]) for x in values] != [tuple(x.shape[-2:]) for x in policy]:
+        _validate.fail("log_policy", "must be a tree of the vocabulary and horizon of levels")
+    for t, (x, p) in enumerate(zip(values, policy)):
+        _validate.arrays(**{f"levels[{t}]": x, f"log_policy[{t}]": p})
+        _validate.finite(f"levels[{t}]", xp, x)
     out = [values[-1]]
     for x, child in zip(values[-2::-1], policy[:0:-1]):
         value = xp.sum(xp.exp(child) * out[-1], axis=-1)
         out.append(x + discount * value.reshape(*value.shape[:-1], *x.shape[-2:]))
+    _validate.representable("levels", xp, *out)
     return tuple(out[::-1])
 
 
@@ -153,9 +174,10 @@ def tokens(vocab: int, horizon: int) -> np.ndarray:
         ValueError: ``vocab`` or ``horizon`` below 1, or too many sequences.
     """
     vocab, horizon = _validate.integer("vocab", vocab, low=1), _validate.integer("horizon", horizon, low=1, high=1000)
-    if vocab**horizon > 10**8:
+    count = _validate.outcomes("vocab", vocab, "horizon", horizon, each=8 * (horizon + 3))
+    if count > 10**8:
         _validate.fail("horizon", f"{vocab}**{horizon} sequences are too many to list", horizon)
-    index = np.arange(vocab**horizon)
+    index = np.arange(count)
     return np.stack([index // vocab ** (horizon - 1 - t) % vocab for t in range(horizon)], axis=1)
 
 
@@ -198,6 +220,7 @@ def restrict(levels: Sequence[Array], prefix: Sequence[int]) -> Levels:
         ValueError: a prefix as long as the horizon, or a token outside the vocabulary.
     """
     _, vocab, values = check_levels("levels", levels, policy=False)
+    prefix = _validate.sequence("prefix", prefix)
     if len(prefix) >= len(values):
         _validate.fail("prefix", f"must be shorter than the horizon {len(values)}, got {len(prefix)} tokens")
     node = 0
@@ -231,8 +254,9 @@ class TokenTree:
     def __post_init__(self) -> None:
         vocab = _validate.integer("vocab", self.vocab, low=1)
         horizon = _validate.integer("horizon", self.horizon, low=1)
+        leaves = _validate.outcomes("vocab", vocab, "horizon", horizon)
         xp, reward = _validate.arrays(reward=self.reward)
-        if reward.ndim == 0 or reward.shape[-1] != vocab**horizon:
+        if reward.ndim == 0 or reward.shape[-1] != leaves:
             _validate.fail("reward", f"needs {vocab}**{horizon} entries on the last axis, got {tuple(reward.shape)}")
         if self.eos is not None:
             _validate.integer("eos", self.eos, low=0, high=vocab - 1)

@@ -66,6 +66,8 @@ def sample_transitions(
     """
     rng = _validate.generator(rng)
     count = _validate.integer("count", count, low=1)
+    _validate.instance("problem", problem, TabularMDP)
+    problem = problem.dense()
     horizon, states, actions = problem.shape
     if log_pairs is not None:
         if log_behaviour is not None:

@@ -1,8 +1,8 @@
 """Declared drawings: what nine of ten figures are, said in one line beside the table that they draw.
 
-Each is a function of a table and a matplotlib figure. ``by`` names the column whose values get a line (bars) of their own;
-a column with ``x low`` and ``x high`` beside it (`klsim.report.figures.over_seeds`) gets a band or error bars; ``panels`` names a
-column whose values get axes of their own.
+Each is a function of a table and a matplotlib figure. ``by`` names the column whose values get a line (bars) of their
+own; a column with ``x low`` and ``x high`` beside it (`klsim.report.figures.over_seeds`) gets a band or error bars;
+``panels`` names a column whose values get axes of their own.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def _mark(axes: Any, marks: Marks, levels: Marks) -> None:
 
 @dataclass(frozen=True)
 class Bars:
-    """Grouped bars: a group for every value of ``x``, a bar in it for every value of ``by``, with intervals if there."""
+    """Grouped bars: a group for every value of ``x``, a bar in it for every value of ``by``, with intervals if
+    there."""
 
     x: str
     y: str

@@ -10,8 +10,8 @@ A paper's ``figures.py``::
         for series in ("student", "teacher"):
             yield {"series": series, "lam": lams, **over_seeds(reward=...)}    # blocks, one under the other
 
-`klsim.report.drawings` has what most figures are (`Lines`, `Bars`, `Heat`); ``@reward_vs_lambda.draw`` takes a function of
-the table and a matplotlib figure for the others.
+`klsim.report.drawings` has what most figures are (`Lines`, `Bars`, `Heat`); ``@reward_vs_lambda.draw`` takes a
+function of the table and a matplotlib figure for the others.
 
 The drawing sees only what the CSV holds, so every curve can be checked against it. A run with
 ``run.full`` uses the paper's own sizes; `Run.stage` keeps finished parts of it on disk, so that a
@@ -136,10 +136,11 @@ def table_of(computed: Any) -> Table:
 
 
 def over_seeds(*, level: float = 0.95, **rows: Any) -> dict[str, np.ndarray]:
-    """Means over seeds (axis 0) with Student-t intervals: the columns ``x``, ``x low``, ``x high`` for every quantity."""
+    """Means over seeds (axis 0) with Student-t intervals: the columns ``x``, ``x low``, ``x high`` for every
+    quantity."""
     from scipy.stats import t
 
-    out = {}
+    out: dict[str, np.ndarray] = {}
     for name, values in rows.items():
         values = np.asarray(values, dtype=float)
         if values.ndim < 1 or len(values) < 2:
@@ -229,6 +230,7 @@ class Figure:
     drawing: Callable[[Table, Canvas], None] | None = None
     has_full: bool = False
     requires: tuple[str, ...] = ()
+    rtol: float = 1e-6
 
     def draw(self, drawing: Callable[[Table, Canvas], None]) -> Callable[[Table, Canvas], None]:
         """Decorator: the function that draws the table onto a matplotlib figure."""
@@ -252,6 +254,7 @@ class Figures:
         has_full: bool = False,
         requires: tuple[str, ...] = (),
         draw: Callable[[Table, Canvas], None] | None = None,
+        rtol: float = 1e-6,
     ) -> Callable[[Callable[[Run], Any]], Figure]:
         """Decorator for the function that computes the table: columns, or blocks of columns that it yields.
 
@@ -262,13 +265,14 @@ class Figures:
             size: inches.
             has_full: the function knows ``run.full`` (the paper's own sizes).
             requires: modules beyond klsim's own dependencies (``"torch"``); without them the figure is skipped.
+            rtol: how far its numbers may lie from the committed ones on another machine, of the largest in a column.
             draw: how it is drawn (`klsim.report.drawings`), unless a function is given with ``@figure.draw``.
         """
         if name in self.by_name:
             raise ValueError(f"there is a figure {name!r} already")
 
         def add(compute: Callable[[Run], Any]) -> Figure:
-            self.by_name[name] = Figure(name, title, caption, size, compute, draw, has_full, requires)
+            self.by_name[name] = Figure(name, title, caption, size, compute, draw, has_full, requires, rtol)
             return self.by_name[name]
 
         return add
@@ -383,7 +387,7 @@ def write_figure(made: Figure, table: Table, out: Path, folder: Path, run: Run) 
     assert drawing is not None
     files = [base / f"{made.name}.{suffix}" for suffix in ("svg", "png")]
     save_figure(files, lambda canvas: drawing(Table.from_csv(text), canvas), made.size)
-    about = {"title": made.title, "caption": made.caption, "seed": run.seed, "full": run.full}
+    about = {"title": made.title, "caption": made.caption, "seed": run.seed, "full": run.full, "rtol": made.rtol}
     write_atomically(base / f"{made.name}.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return tuple((folder / f"{made.name}.{suffix}").as_posix() for suffix in ("svg", "png", "csv", "json"))
 

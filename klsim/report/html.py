@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from klsim.claims.certificate import findings
+from klsim.claims.certificate import findings, totals
 from klsim.claims.counterexample import script
+from klsim.claims.statement import ORIGINS
 from klsim.files import write_atomically
 from klsim.report.prose import to_html
 
@@ -22,6 +24,7 @@ _BADGES = {
     "error": ("!", "error"),
     "not_run": ("·", "not run"),
     "skipped": ("·", "skipped"),
+    "vacuous": ("○", "vacuous"),
 }
 
 
@@ -36,7 +39,12 @@ def write_report(certificate: Mapping[str, Any], *, figures: Path, out: Path) ->
     Returns the path of the index.
     """
     environment = _environment()
-    common = {"certificate": certificate, "totals": _totals(certificate), "papers": certificate["papers"]}
+    common = {
+        "certificate": certificate,
+        "totals": _totals(certificate),
+        "papers": certificate["papers"],
+        "folder": out,
+    }
     drawn = {p["slug"]: _copy_figures(figures, p["slug"], out) for p in certificate["papers"]}
     for paper in certificate["papers"]:
         page = environment.get_template("paper.html")
@@ -72,7 +80,10 @@ def _environment() -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"prose": to_html, "number": _number, "seconds": lambda s: f"{float(s):.1f} s"}
-    environment.globals |= {"badge": _BADGES, "details": _details, "python": _python, "told_apart": _told_apart}
+    environment.globals |= {
+        "badge": _BADGES, "details": _details, "python": _python, "told_apart": _told_apart, "source": _source,
+        "origins": ORIGINS,
+    }  # fmt: skip
     return environment
 
 
@@ -80,17 +91,20 @@ def _number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _totals(certificate: Mapping[str, Any]) -> dict[str, int]:
+def _totals(certificate: Mapping[str, Any]) -> dict[str, Any]:
     claims = [c for p in certificate["papers"] for c in p["claims"]]
-    controls = [k for c in claims for check in c["checks"] for k in check["controls"]]
-    return {
-        "claims": len(claims),
-        "as_expected": sum(c["as_expected"] for c in claims),
-        "controls": len(controls),
-        "told_apart": sum(k["passed"] for k in controls),
-        "findings": len(findings(certificate)),
+    return totals(certificate) | {
         "instances": sum(sum(c["instances"].values()) for claim in claims for c in claim["checks"]),
     }
+
+
+def _source(paper: Mapping[str, Any], line: int, folder: Path) -> tuple[str, str]:
+    """``(address, words)`` of a line of a paper's claims file, relative to the page; no address where it is gone."""
+    file = Path(paper["folder"]) / "claims.py"
+    words = f"claims.py:{line}"
+    if not line or not file.is_file():
+        return "", words if line else ""
+    return f"{Path(os.path.relpath(file, folder)).as_posix()}#L{line}", words
 
 
 def _told_apart(claim: Mapping[str, Any]) -> str:
@@ -98,27 +112,41 @@ def _told_apart(claim: Mapping[str, Any]) -> str:
     return f"{sum(k['passed'] for k in controls)}/{len(controls)}"
 
 
+_LABELS = {
+    "worst_error": "worst relative error",
+    "smallest_slack": "smallest relative slack",
+    "largest_ratio": "largest ratio of the sides",
+    "equalities": "instances with equality",
+    "tolerance": "allowed",
+    "exponent": "exponent at the end",
+    "rate": "exponent in theory",
+    "mean": "mean",
+    "seeds": "seeds",
+    "not_shown_risk": "chance that other seeds do not show it",
+    "seeds_for_1e-4": "seeds that make it 1e-4",
+    "expression": "expression",
+}
+
+
+def _value(key: str, measured: Mapping[str, Any]) -> str:
+    value = _number(measured[key])
+    if key == "exponent":
+        value += f" ± {_number(measured['exponent_half_width'])}"
+    if key == "mean":
+        value += f", {measured['level']:.0%} interval [{_number(measured['low'])}, {_number(measured['high'])}]"
+    return value
+
+
 def _details(check: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The numbers of a check worth a row each, by kind."""
     measured = check["measured"]
     rows = []
-    for key, label in (
-        ("worst_error", "worst relative error"),
-        ("smallest_slack", "smallest relative slack"),
-        ("tolerance", "allowed"),
-        ("exponent", "fitted exponent"),
-        ("rate", "exponent in theory"),
-        ("mean", "mean"),
-        ("seeds", "seeds"),
-        ("expression", "expression"),
-    ):
-        if key in measured:
-            value = _number(measured[key])
-            if key == "exponent":
-                value += f" ± {_number(measured['exponent_stderr'])}"
-            if key == "mean":
-                value += f", {measured['level']:.0%} interval [{_number(measured['low'])}, {_number(measured['high'])}]"
-            rows.append((label, value))
+    for key, label in _LABELS.items():
+        if measured.get(key) is not None:
+            rows.append((label, _value(key, measured)))
+    if "ratios" in measured:
+        spread = ", ".join(f"{name}: {_number(value)}" for name, value in measured["ratios"].items())
+        rows.append(("ratios of the sides", spread))
     rows += [(f"instances ({kind})", f"{count:,}") for kind, count in check["instances"].items()]
     return rows
 
@@ -142,7 +170,8 @@ def _copy_figures(figures: Path, slug: str, out: Path) -> list[dict[str, Any]]:
                 continue
             (out / target).mkdir(parents=True, exist_ok=True)
             for file in (svg, table):
-                shutil.copyfile(file, out / target / file.name)
+                if (out / target / file.name).resolve() != file.resolve():
+                    shutil.copyfile(file, out / target / file.name)
             text = json.loads(about.read_text(encoding="utf-8"))
             found.append(
                 {

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from klsim.report.compare import Difference
 from klsim.report.figures import Drawn
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "progress",
     "show_audit",
     "show_certificate",
+    "show_differences",
     "show_drawn",
     "show_frontier",
     "show_list",
@@ -194,6 +196,15 @@ def show_drawn(drawn: Sequence[Drawn]) -> None:
     if drawn:
         wanted = [f for f in drawn if not f.skipped]
         console.print(f"{sum(not f.error for f in wanted)} of {len(wanted)} figures drawn")
+
+
+def show_differences(compared: int, differences: Sequence[Difference], committed: str) -> None:
+    """How many figures were compared with the committed ones, and which differ by more than their tolerance."""
+    console = _console()
+    for d in differences:
+        console.print(f"[yellow]{escape(d.figure)} differs[/] from {escape(committed)}: {escape(d.what)}")
+    same = compared - len(differences)
+    console.print(f"{same} of {compared} figures as committed in {escape(committed)}, to their tolerance")
 
 
 def show_objectives(rows: Sequence[Any]) -> None:

@@ -8,11 +8,11 @@ sampler (thousands of random instances in arrays with a leading batch axis, for 
 
     Space(log_policy=Policies(), log_ref=Policies(), beta=Betas(), A=Sizes(1, 8))
 
-Fields refer to sizes by name: ``Policies("A")`` has as many outcomes as the size ``A`` of the same space. A size that is
-not declared is drawn from 1…8 and not handed to the check. Within one bulk batch all instances share their sizes.
-`Drawn` and the problem fields (`Bandits`, `DiscountedMDPs`, …) draw one object an instance; ``field.map(f)`` hands the
-check what ``f`` makes of the draw. Assumptions that concern several fields are a predicate, ``where=lambda a, b: ...``,
-true where the instance is allowed (one boolean an instance).
+Fields refer to sizes by name: ``Policies("A")`` has as many outcomes as the size ``A`` of the same space. A size that
+is not declared is drawn from 1…8 and not handed to the check. Within one bulk batch all instances share their sizes.
+`Drawn` and the problem fields (`Bandits`, `DiscountedMDPs`, …) draw one object an instance; ``field.map(f)`` hands
+the check what ``f`` makes of the draw. Assumptions that concern several fields are a predicate, ``where=lambda a, b:
+...``, true where the instance is allowed (one boolean an instance).
 """
 
 from typing import Any

@@ -23,8 +23,8 @@ Dims = Mapping[str, int]
 class Field(ABC):
     """One argument of a check. Subclasses draw it for given sizes, one by one or in bulk.
 
-    Besides the two samplers a field says how its values become smaller (`without`), rounder (`simpler`) and how they move
-    continuously (`coordinates`, `at`), always inside the field; searches and shrinking use that.
+    Besides the two samplers a field says how its values become smaller (`without`), rounder (`simpler`) and how they
+    move continuously (`coordinates`, `at`), always inside the field; searches and shrinking use that.
     """
 
     #: one object an instance, never arrays with a batch axis

@@ -139,7 +139,7 @@ class Rewards(Field):
     def sample(self, size: int, rng: np.random.Generator, dims: Dims) -> np.ndarray:
         rewards = rng.standard_normal((size, extent(self.axis, dims)))
         if self.ties:
-            rewards = np.where(rng.random((size, 1)) < 1 / 3, np.round(rewards), rewards)
+            rewards = np.where(rng.random((size, 1)) < 1 / 3, np.round(rewards) + 0.0, rewards)
         return rewards * self.scale
 
     def simpler(self, value: Any) -> Iterator[np.ndarray]:

@@ -145,7 +145,8 @@ class _MDPs(_Problems):
 
 @dataclass(frozen=True)
 class DiscountedMDPs(_MDPs):
-    """`DiscountedMDP`: ``states``, ``actions``, a discount from ``discount``; ``zeros`` allows impossible successors."""
+    """`DiscountedMDP`: ``states``, ``actions``, a discount from ``discount``; ``zeros`` allows impossible
+    successors."""
 
     discount: Floats = dataclasses.field(default_factory=lambda: Floats(0.0, 0.95))
 
@@ -223,8 +224,11 @@ class LinearMDPs(_Problems):
 
 @dataclass(frozen=True)
 class PromptBandits(_Problems):
-    """`PromptBandit`: ``prompts`` with ``answers``, logits ``scale * N(0, 1)``, rewards 0/1 with at least one 1 and one 0
-    a prompt where there are two answers. ``features`` names their number; 0 gives every prompt its own logits."""
+    """`PromptBandit`: ``prompts`` with ``answers``, logits ``scale * N(0, 1)``, rewards 0/1.
+
+    A prompt with two answers or more has a right and a wrong one. ``features`` names their number; 0 gives every prompt
+    its own logits.
+    """
 
     prompts: str | int = "X"
     answers: str | int = "A"
@@ -317,7 +321,8 @@ class MaskedDiffusionLMs(_Problems):
 
 @dataclass(frozen=True)
 class OfflineData(_Problems):
-    """`(TabularMDP, Transitions)`: a problem and ``count`` trajectories of a behaviour policy that need not cover it."""
+    """`(TabularMDP, Transitions)`: a problem and ``count`` trajectories of a behaviour policy that need not cover
+    it."""
 
     problem: TabularMDPs = dataclasses.field(default_factory=TabularMDPs)
     count: int = 30

@@ -152,12 +152,12 @@ def rounder_reals(x: Array) -> Iterator[Array]:
     yield np.where(finite, 0.0, x)
     leading = math.floor(math.log10(top))
     for digits in (0, 1, 2, 3):
-        yield np.where(finite, np.round(x, digits - leading), x)
+        yield np.where(finite, np.round(x, digits - leading) + 0.0, x)
 
 
 def _simpler_leaf(leaf: Any) -> Iterator[Any]:
     if isinstance(leaf, np.ndarray) and leaf.dtype == np.float64 and leaf.size:
-        options = rounder_reals
+        options: Callable[[Array], Iterator[Array]] = rounder_reals
         if _is_log_probs(leaf):
             options = rounder_log_probs
         elif _is_probs(leaf):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from klsim.cli import app
 
 FOLKLORE = """
+    import numpy as np
     from klsim import best_of_n
     from klsim.claims import Identity, Paper
     from klsim.spaces import Integers, Policies, Rewards, Space
@@ -24,9 +25,9 @@ FOLKLORE = """
     paper = Paper("folklore", title="Best-of-N folklore")
     C1 = paper.claim("C1", "KL(best-of-N ‖ ref) = log N - (N-1)/N")
 
-    @C1.check(Identity(), Space(log_ref=Policies(), reward=Rewards(), n=Integers(2, 64)))
-    def kl(log_ref, reward, n):
-        return best_of_n.kl(log_ref, reward, n), best_of_n.kl_upper_bound(n)
+    @C1.check(Identity(), Space(log_ref=Policies(), reward=Rewards(), n=Integers(2, 64)), false={"log N": {"less": 0}})
+    def kl(log_ref, reward, n, *, less=1):
+        return best_of_n.kl(log_ref, reward, n), np.log(n) - less * (n - 1) / n
 """
 FIGURES = """
     from klsim.report import Figures
@@ -51,9 +52,9 @@ GOOD = """
     from klsim.spaces import Policies, Space
 
     paper = Paper("good", title="Good")
-    C1 = paper.claim("C1", "KL is non-negative", statement=r"$\\\\mathrm{KL}\\\\ge0$ <script>alert(1)</script>")
+    C1 = paper.claim("C1", "KL is non-negative\\n\\n$KL \\\\ge 0$ <script>alert(1)</script>")
 
-    @C1.check(Inequality(), Space(log_p=Policies(), log_q=Policies()), instances=500)
+    @C1.check(Inequality(scale=1), Space(log_p=Policies(), log_q=Policies()), instances=500)
     def non_negative(log_p, log_q):
         return 0 * kl(log_p, log_q), kl(log_p, log_q)
 
@@ -83,7 +84,6 @@ def test_the_folklore_example_of_the_readme(tmp_path, monkeypatch):
     result = run("verify", "claims.py")
     assert result.exit_code == 1
     assert "minimal counterexample" in result.output
-    assert "no negative control" in result.output
     (saved,) = (tmp_path / "counterexamples").iterdir()
     assert run("replay", str(saved)).exit_code == 1
 
@@ -92,14 +92,14 @@ def test_verify_and_report(project):
     result = run("verify", "--seed", "3", "--examples", "20", "--jobs", "1")
     assert result.exit_code == 0, result.output
     assert "1 of 1 claims as expected" in result.output
-    assert json.loads((project / "certificate.json").read_text())["seed"] == 3
+    assert json.loads((project / "certificate.json").read_text())["seeds"] == [3]
     assert run("report").exit_code == 0
     page = (project / "report" / "good.html").read_text()
     assert "<script>alert(1)</script>" not in page
 
 
 def test_certificate_to_standard_output(project):
-    result = run("verify", "--json", "-", "--examples", "5", "--jobs", "1")
+    result = run("verify", "--json", "--examples", "5", "--jobs", "1")
     assert json.loads(result.output)["as_expected"]
     assert not (project / "certificate.json").exists()
 
@@ -107,9 +107,10 @@ def test_certificate_to_standard_output(project):
 def test_reproduce_writes_everything(project):
     result = run("reproduce", "--examples", "10", "--jobs", "1")
     assert result.exit_code == 0, result.output
-    made = {p.name for p in (project / "figures" / "good").iterdir()}
-    assert made == {"line.csv", "line.svg", "line.png", "line.json"}
-    assert (project / "figures" / "good" / "line.csv").read_text() == "x,y\n0,0\n1,1\n2,2\n"
+    drawn = project / "report" / "figures" / "good"
+    assert {"line.csv", "line.svg", "line.png", "line.json"} == {p.name for p in drawn.iterdir()}
+    assert (drawn / "line.csv").read_text() == "x,y\n0,0\n1,1\n2,2\n"
+    assert not (project / "figures").exists()
     assert "line.svg" in (project / "report" / "good.html").read_text()
 
 
@@ -119,7 +120,7 @@ def test_full_figures_resume_from_stages(project):
     assert len(stages) == 5
     stages[0].write_bytes(b"cut off")
     assert run("reproduce", "--full", "good").exit_code == 0
-    assert (project / "figures" / "good" / "full" / "line.csv").read_text().count("\n") == 6
+    assert (project / "report" / "figures" / "good" / "full" / "line.csv").read_text().count("\n") == 6
 
 
 def test_list(project):
@@ -140,6 +141,9 @@ def test_list(project):
         ("findings", "--certificate", "nosuch.json"),
         ("verify", "--scheduler", "nonsense"),
         ("nosuchcommand",),
+        ("verify", "--seeds", "3:3"),
+        ("verify", "--seeds", "3"),
+        ("new", "Not A Slug"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(project, arguments):
@@ -150,11 +154,13 @@ def test_bad_input_is_one_line_and_exit_code_2(project, arguments):
 
 def test_findings_in_a_readme(project):
     text = (project / "papers" / "good" / "claims.py").read_text()
-    text = text.replace('"KL is non-negative"', '"KL | is symmetric", expect="refuted", correction="It is not."')
     text = text.replace(
         "return 0 * kl(log_p, log_q), kl(log_p, log_q)", "return 1 + 0 * kl(log_p, log_q), kl(log_p, log_q)"
     )
     text = text.replace("def one(log_p, log_q):\n    return 1 +", "def one(log_p, log_q):\n    return")
+    text = text.replace("KL is non-negative", "KL | is symmetric").replace(
+        "alert(1)</script>", "</script>\\ninstead: It is not."
+    )
     (project / "papers" / "good" / "claims.py").write_text(text)
     assert run("verify", "--jobs", "1").exit_code == 0
     (project / "R.md").write_text("before\n<!-- findings:start -->\nstale\n<!-- findings:end -->\nafter\n")
@@ -163,35 +169,91 @@ def test_findings_in_a_readme(project):
     assert "`good/C1`" in once
     assert "stale" not in once
     assert once.startswith("before")
+    assert "1 statements: 1 derived here" in once
+    (project / "papers" / "other").mkdir()
+    (project / "papers" / "other" / "claims.py").write_text(textwrap.dedent(GOOD).replace('"good"', '"other"'))
+    assert run("findings", "--update", "R.md").exit_code == 2  # the certificate does not speak for all papers
+    (project / "papers" / "other" / "claims.py").unlink()
     assert run("findings", "--update", "R.md").exit_code == 0
     assert (project / "R.md").read_text() == once
     (project / "R.md").write_text("no markers")
     assert run("findings", "--update", "R.md").exit_code == 2
 
 
+def test_reproduce_says_where_a_number_differs_from_the_committed_one(project):
+    assert run("reproduce", "--out", "figures", "--examples", "5", "--jobs", "1").exit_code == 0
+    table = project / "figures" / "good" / "line.csv"
+    result = run("reproduce", "--examples", "5", "--jobs", "1")
+    assert "1 of 1 figures as committed" in result.output
+    table.write_text(table.read_text().replace("2,2", "2,2.001"))
+    kept = table.read_text()
+    result = run("reproduce", "--examples", "5", "--jobs", "1")
+    assert "good/line differs" in result.output
+    assert "2 instead of 2.001" in result.output
+    assert table.read_text() == kept
+
+
+def test_exit_codes_and_merging(project):
+    text = (project / "papers" / "good" / "claims.py").read_text()
+    more = text + textwrap.dedent("""
+        @paper.claim("C2", "raises").check(Inequality(), Space(log_p=Policies()), false={"a": {"b": 1}})
+        def raises(log_p, *, b=0):
+            raise RuntimeError("boom")
+    """)
+    (project / "papers" / "good" / "claims.py").write_text(more)
+    assert run("verify", "--jobs", "1", "--examples", "5").exit_code == 3
+    result = run("verify", "good/C1", "--jobs", "1", "--examples", "5", "--seed", "4")
+    assert result.exit_code == 0
+    assert "1 claims of this run, 1 kept" in result.output
+    claims = json.loads((project / "certificate.json").read_text())["papers"][0]["claims"]
+    assert [(c["id"], c["seed"]) for c in claims] == [("C1", 4), ("C2", 0)]
+
+
+def test_vacuous_is_said_in_words(project):
+    text = (project / "papers" / "good" / "claims.py").read_text()
+    text = text.replace("return 1 + 0 * kl(log_p, log_q)", "return 0 * kl(log_p, log_q)")
+    (project / "papers" / "good" / "claims.py").write_text(text)
+    result = run("verify", "--jobs", "1", "--examples", "5")
+    assert result.exit_code == 1
+    assert "vacuous" in result.output
+    assert "the control 'at least one' is not told apart" in result.output
+
+
+def test_new_writes_a_paper_that_verifies(project):
+    assert run("new", "mine", "--title", "Mine").exit_code == 0
+    assert run("verify", "mine", "--examples", "5", "--jobs", "1").exit_code == 0
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_valid_partial_certificate(project):
-    slow = (project / "papers" / "good" / "claims.py").read_text() + textwrap.dedent("""
+    ready = project / "ready"
+    slow = (project / "papers" / "good" / "claims.py").read_text() + textwrap.dedent(f"""
         import time
+        from pathlib import Path
         C2 = paper.claim("C2", "slow")
 
-        @C2.check(Inequality(), Space(log_p=Policies()), batched=False, instances=10**6)
+        @C2.check(Inequality(), Space(log_p=Policies()), batched=False, instances=10**6, uncontrolled="never ends")
         def sleepy(log_p):
+            Path({str(ready)!r}).touch()
             time.sleep(0.01)
-            return 0.0, 1.0
-
-        @sleepy.control("no", examples=[{}])
-        def no():
-            return 1.0, 0.0
+            return -log_p[0] ** 2, 1.0
     """)
     (project / "papers" / "good" / "claims.py").write_text(slow)
-    command = [sys.executable, "-c", "from klsim.cli import main; main()", "verify", "--jobs", "1"]
+    # a background shell starts its children with SIGINT ignored: the child sets its own handling
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from klsim.cli import main; main()"
+    )
+    command = [sys.executable, "-c", start, "verify", "--jobs", "1"]
     process = subprocess.Popen(
         command, cwd=project, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
     )
-    time.sleep(8)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    try:
+        while not ready.exists() and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate()
+    finally:
+        process.kill()
     assert process.returncode == 1
     certificate = json.loads((project / "certificate.json").read_text())
     assert not certificate["complete"]

@@ -66,6 +66,13 @@ def test_per_token_rewards_are_summed_over_the_mask():
         ({"advantages": [np.nan, 0.0]}, r"advantages\[0\] = nan"),
         ({"group": [0]}, r"group.*\[2\]"),
         ({"external": [0, 3]}, r"external\[1\] = 3"),
+        ({"rollout_log_probs": np.array([[0.0, -np.inf], [0, 0]])}, r"rollout_log_probs\[0, 1\].*probability 0"),
+        ({"values": [1.0, 2.0]}, r"values.*\[2, 2\]"),
+        ({"values": np.array([[0.0, np.nan], [0, 0]])}, r"values\[0, 1\] = nan"),
+        ({"old_values": np.zeros((2, 3))}, r"old_values.*\[2, 2\]"),
+        ({"preferred": [0, 2]}, r"preferred\[1\] = 2"),
+        ({"preferred": [True]}, r"preferred.*\[2\]"),
+        ({"greedy_rewards": np.zeros((2, 2))}, r"greedy_rewards.*\[2\]"),
         ({"vocab_log_probs": np.zeros((2, 2))}, r"vocab_log_probs.*\[2, 2, V\]"),
         ({"vocab_log_probs": np.full((2, 2, 3), np.nan)}, r"vocab_log_probs\[0, 0, 0\]"),
     ],
@@ -75,9 +82,17 @@ def test_bad_input(fields, message):
         TokenBatch(**({"log_probs": LOGP} | fields))
 
 
+def test_who_drew_the_tokens():
+    assert np.array_equal(TokenBatch(LOGP).rollout, LOGP)
+    assert np.array_equal(TokenBatch(LOGP, old_log_probs=LOGP - 1).rollout, LOGP - 1)
+    assert np.array_equal(TokenBatch(LOGP, rollout_log_probs=LOGP - 2).rollout, LOGP - 2)
+
+
 def test_types():
     with pytest.raises(TypeError, match="group: must hold integers"):
         TokenBatch(LOGP, group=[0.5, 1.0])
+    with pytest.raises(TypeError, match="log_probs: must hold real numbers"):
+        TokenBatch(None)
     with pytest.raises(TypeError, match="mix array libraries"):
         TokenBatch(torch.tensor(LOGP), rewards=np.zeros(2))
     with pytest.raises(TypeError, match="real numbers"):

@@ -172,3 +172,89 @@ def test_bgpo_on_a_tabular_masked_model(advantage):
     one, two = (mean_gradient(o.elbo_ratio, start, moved, n) for n in (1, 2))
     assert np.abs(one - two).max() > 1e-3
     assert np.allclose(two, mean_gradient(o.elbo_two_pass, start, moved, 2), atol=1e-13)
+
+
+def autograd(problem, value):
+    """Gradient in the logits of ``value(log-probabilities of all responses, their tokens')``."""
+    logits = torch.tensor(problem.tables["policy"], requires_grad=True)
+    table = torch.log_softmax(logits, dim=-1)
+    steps = table[torch.tensor(problem.nodes), torch.tensor(problem.tokens)] * torch.tensor(problem.mask)
+    (gradient,) = torch.autograd.grad(value(steps.sum(dim=1), table), logits)
+    return gradient.numpy()
+
+
+def test_k1_by_sequence_mean_is_the_gradient_of_the_mean_inverse_length():
+    problem = TreeProblem(random_prompts(1, 8))
+    found = expected_gradient(partial(o.kl_in_loss, estimator="k1"), problem).gradient
+    expected = autograd(problem, lambda log_p, _: (log_p.exp() / torch.tensor(problem.length)).sum())
+    assert np.allclose(found, expected, atol=1e-14)
+    assert np.abs(found).max() > 0.01
+
+
+@pytest.mark.parametrize("labels", ["best", "bradley_terry"])
+def test_online_dpo_starts_as_the_gradient_of_the_win_rate_against_oneself(labels):
+    """At pi = ref: -2 beta grad E_pi[P(y > y')], y' from the frozen policy."""
+    from dataclasses import replace
+
+    prompts = [replace(p, log_ref=p.log_policy) for p in random_prompts(1, 9, binary=labels == "best")]
+    problem = TreeProblem(prompts)
+    found = expected_gradient(partial(o.online_dpo, beta=0.3, labels=labels), problem).gradient
+    gap = problem.reward[:, None] - problem.reward[None, :]
+    wins = (np.sign(gap) + 1) / 2 if labels == "best" else 1 / (1 + np.exp(-gap))
+    rate = torch.tensor(wins @ np.exp(problem.log_prob("policy")))
+    expected = autograd(problem, lambda log_p, _: -2 * 0.3 * (log_p.exp() * rate).sum())
+    assert np.allclose(found, expected, atol=1e-13)
+
+
+def test_topr_off_policy():
+    """Imitation of what mu got right, a policy gradient of at most mu's weight of what it got wrong."""
+    problem = TreeProblem(random_prompts(1, 10, off_policy=True))
+    found = expected_gradient(partial(o.topr, baseline=0.5), problem, group_size=1).gradient
+    mu, ratio = (
+        np.exp(problem.log_prob("behaviour")),
+        np.exp(problem.log_prob("policy") - problem.log_prob("behaviour")),
+    )
+    gain = problem.reward - 0.5
+    weight = mu * gain * np.where(gain >= 0, 1.0, np.minimum(ratio, 1.0))
+    assert np.allclose(found, -np.einsum("i,it,itsv->sv", weight, problem.mask, scores(problem)), atol=1e-13)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_skew_kl_with_frozen_visits(direction):
+    problem = TreeProblem(random_prompts(1, 11, off_policy=True))
+    loss = partial(o.skew_kl, skew=0.2, direction=direction, aggregate=o.sequence_sum)
+    found = expected_gradient(loss, problem, group_size=1).gradient
+    teacher, visits = torch.tensor(problem.tables["teacher"]), torch.tensor(problem.visits("behaviour"))
+
+    def value(_, table):
+        first, second = (teacher, table) if direction == "forward" else (table, teacher)
+        mixture = (0.2 * first.exp() + 0.8 * second.exp()).log()
+        return (visits * (first.exp() * (first - mixture)).sum(-1)).sum()
+
+    assert np.allclose(found, autograd(problem, value), atol=1e-13)
+
+
+def test_iw_opd():
+    problem = TreeProblem(random_prompts(1, 12, horizon=3))
+    found = expected_gradient(partial(o.iw_opd, aggregate=o.sequence_sum), problem, group_size=1).gradient
+    gain = (sampled_table(problem, "teacher") - sampled_table(problem, "policy")) * problem.mask
+    size = np.abs(gain)
+    weight = 1 + 0.5 * (1 - (np.cumsum(size, axis=1) - size) / size.sum(axis=1, keepdims=True))
+    p = np.exp(problem.log_prob("policy"))
+    assert np.allclose(found, -np.einsum("i,it,itsv->sv", p, weight * gain, scores(problem)), atol=1e-13)
+
+
+def test_sampler_weights_on_tokens_forget_who_visited_the_prefix():
+    """The exact gradient of token-level TIS, summed: a reward gradient under mu's prefixes, not the policy's."""
+    problem = TreeProblem(random_prompts(1, 13, off_policy=True))
+
+    def loss(batch):
+        mismatch = batch.replace(rollout_log_probs=batch.old_log_probs, old_log_probs=None, advantages=batch.rewards)
+        return o.tis(mismatch, high=math.inf, aggregate=o.sequence_sum)
+
+    found = expected_gradient(loss, problem, group_size=1).gradient
+    mu = np.exp(problem.log_prob("behaviour"))
+    weight = np.exp(sampled_table(problem, "policy") - sampled_table(problem, "behaviour")) * problem.mask
+    expected = -np.einsum("i,it,i,itsv->sv", mu, weight, problem.reward, scores(problem))
+    assert np.allclose(found, expected, atol=1e-13)
+    assert not np.allclose(found, -functional_gradient("reward", problem), atol=1e-2)

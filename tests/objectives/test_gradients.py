@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 from klsim.learning import TreeProblem, expected_gradient, functional_gradient
 from klsim.learning.objective_checks import check_gradient, end_point, problem_for
+from klsim.objectives import pass_at_k_advantages
 from klsim.objectives.registry import OBJECTIVES
 
-SEEDS = range(20)
+SEEDS, MANY = range(2), range(20)
+"""As many as in the documentation are slow; two random trees already tell an identity at 1e-10 from a near one."""
 CLAIMED = [name for name, objective in OBJECTIVES.items() if objective.population is not None]
 OFF_POLICY = [name for name, objective in OBJECTIVES.items() if objective.off_policy is not None]
 BIASED = [name for name, objective in OBJECTIVES.items() if objective.population is None]
@@ -33,8 +37,23 @@ def test_off_policy_claim(name):
 def test_a_stated_bias_is_there(name):
     objective = OBJECTIVES[name]
     assert objective.bias
-    check = check_gradient(objective, seeds=SEEDS)
+    # the gate of lp_reg opens on few trees only
+    check = check_gradient(objective, seeds=MANY if name == "lp_reg" else range(3))
     assert check.explanation.residual > 0.005, check
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLAIMED)
+def test_claims_on_twenty_trees(name):
+    assert check_gradient(OBJECTIVES[name], seeds=MANY).error < 1e-10
+    if name in OFF_POLICY:
+        assert check_gradient(OBJECTIVES[name], seeds=MANY, off_policy=True).error < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BIASED)
+def test_biases_on_twenty_trees(name):
+    assert check_gradient(OBJECTIVES[name], seeds=MANY).explanation.residual > 0.005
 
 
 NOT_OFF_POLICY = (
@@ -45,6 +64,16 @@ NOT_OFF_POLICY = (
     "rapo, score",
     "rover",
     "rloo + k2 in the loss",
+    "sapo",
+    "luspo",
+    "gmpo",
+    "topr",
+    "remax",
+    "max_at_k, no baseline",
+    "maxrl, not centred",
+    "optimal_token_baseline, leave one out",
+    "minillm, not length-normalised",
+    "dro",
 )
 
 
@@ -54,7 +83,7 @@ def test_on_policy_claims_fail_off_policy_where_none_is_made(name):
     from dataclasses import replace
 
     false = replace(OBJECTIVES[name], off_policy="same")
-    assert check_gradient(false, seeds=range(4), off_policy=True).error > 1e-3
+    assert check_gradient(false, seeds=range(2), off_policy=True).error > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -67,20 +96,43 @@ def test_on_policy_claims_fail_off_policy_where_none_is_made(name):
         ("dph_rl js", {"js": 1.0}),
         ("salsa", {"reward": -1.0}),
         ("rloo + k1 in the reward", {"reward": -1.0, "reverse_kl(frozen)": 0.3}),
+        ("luspo", {"reward_per_token": -math.sqrt(2)}),
+        ("minillm, not length-normalised", {"reverse_kl(teacher, frozen)": 1.0}),
+        ("entropy_bonus, summed", {"entropy": -0.01}),
+        ("entropy_bonus, summed", {"entropy(frozen)": 0.01}),
+        ("dro", {"reward": -0.3, "reverse_kl(frozen)": 0.09}),
+        ("remax", {"reward": -0.5}),
     ],
 )
 def test_near_claims_are_refuted(name, wrong):
     from dataclasses import replace
 
-    assert check_gradient(replace(OBJECTIVES[name], population=lambda s: wrong), seeds=range(3)).error > 1e-3
+    assert check_gradient(replace(OBJECTIVES[name], population=lambda s: wrong), seeds=range(2)).error > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("max_at_k, k = G = 3", lambda s: {"reward": -2 * float(1 - s.success[0])}),
+        ("max_at_k, no baseline", lambda s: {"reward": -3 * float(1 - s.success[0]) ** 2}),
+        ("maxrl, not centred", lambda s: {"reward": -float((1 - (1 - s.success[0]) ** 2) / s.success[0])}),
+        ("pass_at_k", lambda s: {"reward": -float(s.weight(partial(pass_at_k_advantages, k=2))[0])}),
+        ("gpg, two prompts", lambda s: {f"reward@{q}": -s.correction / s.length / 2 for q in (0, 1)}),
+        ("gpg, verl's count", OBJECTIVES["gpg, two prompts"].population),
+        ("max_at_k, group baseline", lambda s: {"reward": -2 * float(1 - s.success[0])}),
+        ("grpo, sample std", OBJECTIVES["grpo"].population),
+    ],
+)
+def test_near_claims_that_depend_on_the_problem_are_refuted(name, wrong):
+    from dataclasses import replace
+
+    assert check_gradient(replace(OBJECTIVES[name], population=wrong), seeds=range(2)).error > 1e-3
 
 
 def test_token_mean_bias_shrinks_with_the_batch():
     """DAPO on variable lengths tends to -w grad E[r]/E|y|; the distance falls as the group grows."""
     objective = OBJECTIVES["dapo, variable lengths"]
     problem, _ = problem_for(objective, 3)
-    from functools import partial
-
     from klsim.objectives import fixed_length, surrogate, token_mean
 
     def centred(batch, aggregate):

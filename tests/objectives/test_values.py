@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from klsim import objectives as o
+from klsim.distributions import log_normalize
 from klsim.objectives import TokenBatch
 from klsim.objectives.policy_gradient import geometric_mean_ratio, sequence_ratio, token_ratio
+from klsim.objectives.registry import LOSSES, OBJECTIVES
 from klsim.objectives.stabilizers import lp_reg_gate
 
 # Two responses to one prompt, of 2 and 1 tokens; pi/old = (2, 1/2) and (1/2); rewards 1 and 0.
@@ -203,7 +206,7 @@ def test_off_policy():
     assert np.isclose(loss, -((2 + 0.5) / 2 * -1 + released) / 2)
     prefixed = o.after_prefix(batch(), np.array([1, 0]))
     assert prefixed.mask.tolist() == [[False, True], [True, False]]
-    with pytest.raises(ValueError, match=r"mask\[1\]: this response has no token"):
+    with pytest.raises(ValueError, match=r"prefix\[1\] = 1.0: leaves no token of this response"):
         o.after_prefix(batch(), np.array([1, 1]))
     with pytest.raises(ValueError, match=r"prefix\[0\] = -1"):
         o.after_prefix(batch(), np.array([-1, 0]))
@@ -346,34 +349,116 @@ def test_masked_diffusion():
         o.bgpo(d, zero, [1.0, 2.0])
 
 
-def random_batch(seed):
+def random_batch(seed, group_size=3, shape=(12, 4)):
     rng = np.random.default_rng(seed)
-    shape, size = (6, 4), 5
+    size = 3
     vocabs = {
         name: np.log(rng.dirichlet(np.ones(size), shape))
         for name in ("vocab_log_probs", "old_vocab_log_probs", "ref_vocab_log_probs", "teacher_vocab_log_probs")
     }
     tokens = rng.integers(0, size, shape)
     fields = {n.replace("vocab_", ""): np.take_along_axis(x, tokens[..., None], -1)[..., 0] for n, x in vocabs.items()}
-    mask = np.arange(4) < rng.integers(1, 5, 6)[:, None]
+    mask = np.arange(shape[1]) < rng.integers(1, shape[1] + 1, shape[0])[:, None]
+    count = shape[0]
     return fields | vocabs | {
-        "tokens": tokens, "mask": mask, "rewards": rng.integers(0, 2, 6).astype(float),
-        "group": np.array([0, 0, 0, 1, 1, 1]), "external": np.array([False, False, True] * 2),
+        "tokens": tokens, "mask": mask, "rewards": rng.integers(0, 2, count).astype(float),
+        "group": np.arange(count) // group_size, "external": np.arange(count) % 3 == 2,
+        "rollout_log_probs": fields["old_log_probs"] + 0.1 * rng.standard_normal(shape),
+        "values": rng.standard_normal(shape), "greedy_rewards": rng.random(count), "preferred": np.arange(count) % 2 == 0,
     }  # fmt: skip
 
 
-def test_numpy_and_torch_agree_on_every_objective():
-    from klsim.objectives.registry import OBJECTIVES
+def group_size(objective):
+    """Groups that the loss accepts: pairs for preferences."""
+    return 2 if objective.family == "preferences" else max(objective.group_size, 2)
 
-    for seed in range(5):
-        fields = random_batch(seed)
-        one = TokenBatch(**fields)
-        two = TokenBatch(**{name: torch.tensor(x) for name, x in fields.items()})
+
+def test_numpy_and_torch_agree_on_every_objective():
+    for seed in range(3):
         for objective in OBJECTIVES.values():
             if objective.prefix:
                 continue
+            fields = random_batch(seed, group_size(objective))
+            one = TokenBatch(**fields)
+            two = TokenBatch(**{name: torch.tensor(x) for name, x in fields.items()})
             left, right = objective.loss(one), objective.loss(two)
             assert math.isclose(float(left[0]), float(right[0]), rel_tol=1e-12, abs_tol=1e-12), objective.name
             for name, metric in left[1].items():
                 assert math.isclose(float(metric), float(right[1][name]), rel_tol=1e-12, abs_tol=1e-12), name
                 assert not right[1][name].requires_grad
+
+
+FLOATS = ("log_probs", "old_log_probs", "rollout_log_probs", "ref_log_probs", "teacher_log_probs", "values")
+VOCABS = ("vocab_log_probs", "old_vocab_log_probs", "ref_vocab_log_probs", "teacher_vocab_log_probs")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_junk_in_the_padding_changes_nothing(name):
+    """Finite and infinite junk outside the mask, and two more columns of it: the same loss, no gradient there."""
+    objective = OBJECTIVES[name]
+    if objective.prefix:
+        pytest.skip("conditions on the first column")
+    rng = np.random.default_rng(5)
+    fields = random_batch(4, group_size(objective))
+    dirty = dict(fields)
+    wide = np.concatenate([fields["mask"], np.zeros((12, 2), dtype=bool)], axis=1)
+    fixed_length = name == "dr_grpo"  # divides by the longest response of the batch
+    for key in (*FLOATS, *VOCABS, "tokens"):
+        junk = rng.standard_normal((12, 6, *fields[key].shape[2:])) * 50
+        junk[:, :4][fields["mask"]] = fields[key][fields["mask"]]
+        dirty[key] = np.abs(junk).astype(int) % 3 if key == "tokens" else junk
+        if key == "tokens":
+            dirty[key][:, :4][fields["mask"]] = fields[key][fields["mask"]]
+    dirty["log_probs"][0, 5] = -np.inf
+    dirty["mask"] = wide
+    if fixed_length:
+        dirty = {k: v[:, :4] if k in (*FLOATS, *VOCABS, "tokens", "mask") else v for k, v in dirty.items()}
+    clean = objective.loss(TokenBatch(**fields))[0]
+    leaves = {key: torch.tensor(dirty[key], requires_grad=True) for key in ("log_probs", "vocab_log_probs", "values")}
+    made = TokenBatch(**{k: torch.tensor(v) for k, v in dirty.items()} | leaves)
+    loss = objective.loss(made)[0]
+    assert math.isclose(float(clean), float(loss.detach()), rel_tol=1e-11, abs_tol=1e-12)
+    if loss.requires_grad:
+        for gradient in torch.autograd.grad(loss, list(leaves.values()), allow_unused=True):
+            if gradient is not None:
+                assert torch.isfinite(gradient).all()
+                assert not gradient[~torch.tensor(dirty["mask"])].any()
+
+
+DETACHED = {
+    "cispo": "the ratio is a weight", "dppo": "the ratio is a weight", "vespo": "phi is a weight",
+    "rapo": "u is a weight", "rl_plus": "the focal factor is a weight", "kto": "the reference point is a constant",
+    "g_opd": "the token reward is a constant", "opd": "the token reward is a constant",
+    "vla_opd": "the token reward is a constant", "gpg": "no ratio: its value is constant",
+    "minillm": "returns and weights are constants", "rover": "the next value is a constant",
+    "opo": "no ratio: its value is constant", "remax": "no ratio: its value is constant",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_autograd_is_the_derivative_of_the_value(name):
+    """Central differences against autograd for every loss in which nothing of the policy is detached; the detached ones
+    must differ from their value's derivative."""
+    loss = LOSSES[name]
+    fields = random_batch(11, 2 if "preferred" in loss.needs or name == "online_dpo" else 4)
+    rng = np.random.default_rng(3)
+    # a small step from the old policy, so that no clip is active and no kink is near
+    tokens = fields["old_log_probs"] + 0.02 * rng.uniform(0.2, 1, fields["mask"].shape)
+    logits = fields.pop("vocab_log_probs")
+    bound = partial(loss.function, **{option.name: 3 for option in loss.options if option.required})
+    moves = rng.standard_normal(tokens.shape), rng.standard_normal(logits.shape)
+
+    def value(step):
+        law = log_normalize(logits + step * moves[1])
+        return float(bound(TokenBatch(**fields | {"log_probs": tokens + step * moves[0], "vocab_log_probs": law}))[0])
+
+    leaves = [torch.tensor(x, requires_grad=True) for x in (tokens, logits)]
+    made = TokenBatch(
+        **{k: torch.tensor(v) for k, v in fields.items()}
+        | {"log_probs": leaves[0], "vocab_log_probs": torch.log_softmax(leaves[1], dim=-1)}
+    )
+    gradients = torch.autograd.grad(bound(made)[0], leaves, allow_unused=True)
+    slope = sum(float((g * torch.tensor(d)).sum()) for g, d in zip(gradients, moves) if g is not None)
+    step = 1e-6
+    numeric = (value(step) - value(-step)) / (2 * step)
+    assert math.isclose(numeric, slope, rel_tol=1e-5, abs_tol=1e-7) == (name not in DETACHED)

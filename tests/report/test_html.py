@@ -23,7 +23,9 @@ CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     paper = Paper("toy", title=HOSTILE, authors=HOSTILE, year=2026, arxiv="0000.00000")
-    claim = paper.claim("C1", HOSTILE, statement=r"$x^2=x\cdot x$ and $$\int_0^1 x\,dx$$ " + HOSTILE, where=HOSTILE)
+    claim = paper.claim(
+        "C1", f"{HOSTILE}\n\n" + r"$x^2=x\cdot x$ and $$\int_0^1 x\,dx$$ " + f"{HOSTILE}\n\nwhere: {HOSTILE}"
+    )
 
     @claim.check(Identity(), Space(x=Floats(0, 1)))
     def square(x):
@@ -33,15 +35,11 @@ def report(tmp_path_factory):
     def cube(x):
         return x**3, x * x
 
-    false = paper.claim("C2", "x = 2x", expect="refuted", correction=r"only for $x=0$ \badlatex{")
+    false = paper.claim("C2", "x = 2x", expect="refuted", correction=r"only for $x=0$ \badlatex{", correction_by="C1")
 
-    @false.check(Identity(), Space(x=Floats(0, 1)))
-    def doubled(x):
-        return x, 2 * x
-
-    @doubled.control("0 = 0")
-    def nothing(x):
-        return 0 * x, 0 * x
+    @false.check(Identity(), Space(x=Floats(0, 1)), true={"x = 1 x": {"factor": 1}})
+    def doubled(x, *, factor=2):
+        return x, factor * x
 
     certificates.write(verify(paper), folder / "c.json")
     figures = folder / "figures" / "toy"

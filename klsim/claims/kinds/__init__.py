@@ -16,9 +16,10 @@ kind           the check returns (or a dict of them)  holds when
 =============  =====================================  ==================================================
 
 ``scale`` is the magnitude of the terms that were added up to get ``lhs`` and ``rhs``: rounding is relative to what was
-added, not to what is left after cancellation. It is given once for the kind (``Identity(1e-9, scale=1)``), or an instance
-by the check, or both (the larger counts). A scalar side stands for all instances. Equal infinities are equal; a NaN on
-either side is an error, never a verdict. Where the evidence does not decide, the verdict is ``not_shown``.
+added, not to what is left after cancellation. It is given once for the kind (``Identity(1e-9, scale=1)``), or an
+instance by the check, or both (the larger counts). A scalar side stands for all instances. Equal infinities are
+equal; a NaN on either side is an error, never a verdict. Where the evidence does not decide, the verdict is
+``not_shown``.
 
 A kind owns how its checks are run (`Kind.run`), so that a new kind is one class.
 """

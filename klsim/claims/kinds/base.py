@@ -18,7 +18,7 @@ __all__ = ["Kind", "Test", "Trial", "label_of", "named_parts"]
 class Test(Protocol):
     """A check or a control, as a kind sees it."""
 
-    __test__ = False  # not a test class for pytest
+    __test__: ClassVar[bool] = False  # not a test class for pytest
 
     @property
     def kind(self) -> Kind: ...

@@ -27,8 +27,8 @@ class Effect(Kind):
     interval excludes the stated side altogether, else ``not_shown``.
 
     Power: from the outcomes (mean m, deviation s, n seeds) the chance that other seeds would not show the effect,
-    ``P(T(n - 1, delta) <= t)`` with ``delta = |m - null| sqrt(n) / s`` (noncentral t), and the seeds that bring it below
-    1e-4. The certificate holds both; a plug-in estimate, good to its order of magnitude.
+    ``P(T(n - 1, delta) <= t)`` with ``delta = |m - null| sqrt(n) / s`` (noncentral t), and the seeds that bring it
+    below 1e-4. The certificate holds both; a plug-in estimate, good to its order of magnitude.
     """
 
     seeds: int = 20

@@ -1,9 +1,9 @@
 r"""Limits: errors along a sequence, and the exponent with which they end.
 
-With ``|error| = c n^r (1 + a n^{-q} + ...)`` the slope between neighbouring points, ``s_i = Δ log|error| / Δ log n``, tends
-to ``r`` geometrically when n grows by a factor: ``s_i = r + b rho^i``. Three slopes give ``r`` (Aitken's form of
-Richardson's extrapolation). Noise in the errors makes slopes jump about instead; then the least-squares slope of the
-tail is the better estimate. Both are computed, and the half-width of what is reported covers the distance between
+With ``|error| = c n^r (1 + a n^{-q} + ...)`` the slope between neighbouring points, ``s_i = Δ log|error| / Δ log n``,
+tends to ``r`` geometrically when n grows by a factor: ``s_i = r + b rho^i``. Three slopes give ``r`` (Aitken's form
+of Richardson's extrapolation). Noise in the errors makes slopes jump about instead; then the least-squares slope of
+the tail is the better estimate. Both are computed, and the half-width of what is reported covers the distance between
 them, the extrapolated step, and the standard error of the fit (Student's t, 95 %).
 """
 
@@ -27,8 +27,8 @@ class Limit(Kind):
 
     With a ``rate``: the exponent at the end of the sequence, with its half-width, lies inside ``rate ± rate_tol``
     (holds), outside (refuted), or across (``not_shown``: the range is too short or too noisy to tell). With a ``tol``:
-    the last ``|error|`` is at most ``tol``. At least one must be given; where the sequence moves towards 0 the error must
-    also end below where it began. An error that reaches 0 exactly has converged.
+    the last ``|error|`` is at most ``tol``. At least one must be given; where the sequence moves towards 0 the error
+    must also end below where it began. An error that reaches 0 exactly has converged.
     """
 
     rate: float | None = None
@@ -112,8 +112,8 @@ def tail_exponent(n: np.ndarray, size: np.ndarray) -> tuple[float, float]:
     slopes = np.diff(y) / np.diff(x)
     if np.ptp(slopes) <= 1e-9 * max(1.0, abs(slopes[-1])):  # a line
         return float(slopes[-1]), float(np.ptp(slopes))
-    if len(slopes) < 3:  # two slopes: no extrapolation, and their difference is all that is known
-        return float(slopes[-1]), float(abs(slopes[-1] - slopes[-2]))
+    if len(slopes) < 3:  # two slopes: no extrapolation, and they may go on as they went (three times, say)
+        return float(slopes[-1]), 3 * float(abs(slopes[-1] - slopes[-2]))
     extrapolated, step = _aitken(slopes)
     if extrapolated is not None:
         earlier, _ = _aitken(slopes[:-1]) if len(slopes) > 3 else (None, 0.0)
