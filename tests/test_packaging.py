@@ -34,7 +34,8 @@ def test_the_wheel_is_complete_and_verifies_outside_the_checkout(tmp_path):
         archive.extractall(target)
     for needed in (
         "klsim/py.typed", "klsim/report/templates/base.html", "klsim/claims/certificate.schema.json",
-        "klsim_papers/gopd/claims.py", "klsim_papers/gopd/figures.py", "klsim_papers/gopd/README.md",
+        "klsim_papers/gopd/claims.py", "klsim_papers/gopd/setting.py", "klsim_papers/gopd/figures.py",
+        "klsim_papers/gopd/README.md",
     ):  # fmt: skip
         assert needed in names, needed
     code = f"import sys; sys.path.insert(0, {str(target)!r}); from klsim.cli import main; main()"
