@@ -64,19 +64,35 @@ def no_exit() -> Iterator[None]:
         os._exit = before
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While it lasts, BLAS and the kernels use one thread.
+
+    Sums are then taken in the same order in every process, and a kernel that is called for one instance does not wait
+    for other threads (20 times slower where the cores are busy).
+    """
+    import numba
+    from threadpoolctl import threadpool_limits
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        numba.set_num_threads(before)
+
+
 def run(test: Any, name: str, seed: int, strength: Strength, *, is_control: bool | None = None) -> Outcome:
     """Judge one check or control; never raises for what happens inside it.
 
     ``name`` is its full name (``slug/claim/check[/control]``); with ``seed`` it fixes all randomness.
     """
-    from threadpoolctl import threadpool_limits
-
     start = time.perf_counter()
     control = hasattr(test, "variant") if is_control is None else is_control
     trial = Trial(test, unit_seed(seed, name), strength, is_control=control)
     try:
-        # one BLAS thread: sums are then taken in the same order in every process
-        with np.errstate(all="ignore"), threadpool_limits(1), no_exit():
+        with np.errstate(all="ignore"), one_thread(), no_exit():
             outcome = test.kind.run(trial)
     except (KeyboardInterrupt, GeneratorExit):
         raise
