@@ -120,16 +120,16 @@ def cyclic(rng):
     while True:
         successors = rng.integers(0, 8, (8, 3))
         successors[6], successors[7] = 6, 7
-        if winning(successors, lambda row: np.ones(row.size, dtype=bool), np.max) == 1:
+        if winning(successors, np.ones((8, 3), dtype=bool), np.max) == 1:
             return successors
 
 
 def winning(successors, chosen, combine):
-    """1 if state 0 wins along the ``chosen`` successors, the best or the worst of them (``combine``)."""
+    """1 if state 0 wins along the ``chosen`` successors (a mask), the best or the worst of them (``combine``)."""
     won = (np.arange(len(successors)) == len(successors) - 2).astype(float)
     end = won.copy()
     for _ in successors:
-        won = np.maximum(end, [combine(won[row[chosen(row)]]) for row in successors])
+        won = np.maximum(end, [combine(won[row[mask]]) for row, mask in zip(successors, chosen)])
     return won[0]
 
 
@@ -147,9 +147,9 @@ def greedy_on_graphs_with_cycles(successors, *, discount=0.9):
         q = enters + discount * values[successors]
     else:  # the chance to win, to rounding
         q = np.linalg.matrix_power(np.eye(count)[successors].mean(axis=1), 4096)[:, count - 2][successors]
-    greedy = {tuple(row): x >= x.max() * (1 - TIED) for row, x in zip(successors, q)}
-    reachable = winning(successors, lambda row: np.ones(actions, dtype=bool), np.max)
-    return winning(successors, lambda row: greedy[tuple(row)], np.min), reachable
+    q = np.maximum(q, 0.0)  # rounding of the linear solver
+    greedy = q >= q.max(axis=1, keepdims=True) * (1 - TIED)
+    return winning(successors, greedy, np.min), winning(successors, np.ones_like(greedy), np.max)
 
 
 # C3 ------------------------------------------------------------------------------------------------
