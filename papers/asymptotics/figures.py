@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from klsim import best_of_n
 from klsim.distributions import expectation, log_normalize
-from klsim.memoryless import MemorylessSource
 from klsim.optima import kl_constrained
 from klsim.report import Figures
+from klsim.report.drawings import Lines
 
-from .claims import GAMMA, P3, R3, SOURCE, BestOfN, convex_limits, convex_pair
+from .setting import GAMMA, P3, R3, SOURCE, best_of, convex_limits, convex_pair, fine_law
 
 figures = Figures()
 QUICK_LENGTHS = (10, 20, 50, 100, 200, 400, 800)
 DELTAS = (0.05, 0.15, 0.5)
-BINARY = MemorylessSource(np.log([0.7, 0.3]), np.array([0.0, 1.0]))
+MEASURED = ("reward gap", "kl to base", "kl to phi", "tv", "beta", "half log")
 
 
-def _rows(run, sources):
+def rows_of(run):
     """One row a (source, delta, m): all that figures 1 and 2 plot."""
-    columns = {
-        k: [] for k in ("source", "delta", "m", "reward gap", "kl to base", "kl to phi", "tv", "beta", "half log")
-    }
-    for name, source, lengths in sources:
+    long = (10, 30, 100, 300, 1000, 3000)
+    sources = [("three letters", long if run.full else QUICK_LENGTHS)]
+    if run.full:
+        sources.append(("binary lattice", (*long, 10_000, 30_000, 100_000)))
+    for name, lengths in sources:
         for delta in DELTAS:
             for m in lengths:
 
-                def compute(source=source, delta=delta, m=m):
-                    b = BestOfN(source, m, delta)
-                    half = 0.5 * math.log(2 * math.pi * m * b.phi.alpha**2 * b.phi.variance)
+                def compute(name=name, delta=delta, m=m):
+                    b = best_of(m, delta, lattice=name == "binary lattice")
                     gap = b.phi.reward - b.reward / m
-                    return {"row": [gap, b.kl_to_base(), b.kl_to_phi(), b.tv_to_phi(), 1 / b.phi.alpha, half]}
+                    return {"row": [gap, b.kl_to_base, b.kl_to_phi, b.tv_to_phi, 1 / b.phi.alpha, b.half_log]}
 
                 row = run.stage(f"{name} delta={delta} m={m}", compute)["row"]
-                for key, value in zip(columns, (name, delta, m, *row)):
-                    columns[key].append(value)
-    return columns
+                yield {"source": name, "delta": delta, "m": m, **dict(zip(MEASURED, row))}
 
 
-def _sources(run):
-    if not run.full:
-        return [("three letters", SOURCE, QUICK_LENGTHS)]
-    long = (10, 30, 100, 300, 1000, 3000)
-    return [("three letters", SOURCE, long), ("binary lattice", BINARY, (*long, 10_000, 30_000, 100_000))]
+def styled(table):
+    """``(rows, matplotlib settings)`` of every curve: colours by budget, hollow squares for the lattice."""
+    for source in table.distinct("source"):
+        for colour, delta in zip(("#0072B2", "#D55E00", "#009E73"), table.distinct("delta")):
+            lattice = source == "binary lattice"
+            style = {"marker": "s" if lattice else "o", "fillstyle": "none" if lattice else "full", "color": colour}
+            style["label"] = f"delta = {delta:g}" + (" (lattice)" if lattice else "")
+            yield table.rows(source=source, delta=delta), style, lattice
 
 
 @figures.figure(
@@ -58,7 +57,7 @@ def _sources(run):
     has_full=True,
 )
 def convergence_per_letter(run):
-    return _rows(run, _sources(run))
+    return rows_of(run)
 
 
 @convergence_per_letter.draw
@@ -69,14 +68,9 @@ def _(table, figure):
         ("budget left over", "|delta - KL(bon ‖ P)/m|, nats", lambda r: np.abs(r["delta"] - r["kl to base"] / r["m"]), lambda r: 1 / r["m"]),
     )  # fmt: skip
     for axes, (title, label, value, guide) in zip(figure.subplots(1, 3), panels):
-        for source in table.distinct("source"):
-            for colour, delta in zip(("#0072B2", "#D55E00", "#009E73"), table.distinct("delta")):
-                rows = table.rows(source=source, delta=delta)
-                lattice = source == "binary lattice"
-                style = {"marker": "s" if lattice else "o", "fillstyle": "none" if lattice else "full"}
-                text = f"delta = {delta:g}" + (" (lattice)" if lattice else "")
-                axes.loglog(rows["m"], value(rows), color=colour, label=text, **style)
-                axes.loglog(rows["m"], guide(rows), color=colour, linestyle=":", linewidth=1)
+        for rows, style, _ in styled(table):
+            axes.loglog(rows["m"], value(rows), **style)
+            axes.loglog(rows["m"], guide(rows), color=style["color"], linestyle=":", linewidth=1)
         axes.set(title=title, xlabel="letters m", ylabel=label)
     figure.axes[1].legend()
 
@@ -90,22 +84,17 @@ def _(table, figure):
     has_full=True,
 )
 def no_convergence_in_total(run):
-    return _rows(run, _sources(run))
+    return rows_of(run)
 
 
 @no_convergence_in_total.draw
 def _(table, figure):
     left, right = figure.subplots(1, 2)
-    for source in table.distinct("source"):
-        for colour, delta in zip(("#0072B2", "#D55E00", "#009E73"), table.distinct("delta")):
-            rows = table.rows(source=source, delta=delta)
-            lattice = source == "binary lattice"
-            style = {"marker": "s" if lattice else "o", "fillstyle": "none" if lattice else "full", "color": colour}
-            text = f"delta = {delta:g}" + (" (lattice)" if lattice else "")
-            left.semilogx(rows["m"], rows["kl to phi"], label=text, **style)
-            if not lattice:
-                left.semilogx(rows["m"], rows["half log"] - 1 - GAMMA, color=colour, linestyle="--", linewidth=1)
-            right.semilogx(rows["m"], rows["tv"], **style)
+    for rows, style, lattice in styled(table):
+        left.semilogx(rows["m"], rows["kl to phi"], **style)
+        if not lattice:
+            left.semilogx(rows["m"], rows["half log"] - 1 - GAMMA, color=style["color"], linestyle="--", linewidth=1)
+        right.semilogx(rows["m"], rows["tv"], **style)
     left.set(xlabel="letters m", ylabel="KL(bon ‖ phi), nats", ylim=(0, None))
     right.set(xlabel="letters m", ylabel="total variation", ylim=(0, 1.02))
     left.legend()
@@ -122,25 +111,15 @@ LAW_M, LAW_DELTA, BIN = 100, 0.15, 0.02
     size=(8.5, 3.6),
 )
 def reward_laws(run):
-    b = BestOfN(SOURCE, LAW_M, LAW_DELTA)
-    edges = np.arange(0, 1 + BIN, BIN)
-    columns = {"curve": [], "x": [], "y": []}
-
-    def add(name, x, y):
-        columns["curve"] += [name] * len(x)
-        columns["x"] += list(x)
-        columns["y"] += list(y)
-
+    b, edges = best_of(LAW_M, LAW_DELTA), np.arange(0, 1 + BIN, BIN)
     for name, law in (("P", b.log_base), ("phi", b.log_phi), ("best-of-N", b.log_bon)):
         mass, _ = np.histogram(b.value / LAW_M, bins=edges, weights=np.exp(law))
-        add(f"law {name}", edges[:-1] + BIN / 2, mass)
+        yield {"curve": f"law {name}", "x": edges[:-1] + BIN / 2, "y": mass}
     x = np.linspace(0.02, 0.98, 97)
-    base = np.array([SOURCE.rate_function(v) for v in x])
-    add("rate I of P", x, base)
-    add("rate J of phi", x, [SOURCE.rate_function(v, b.phi.alpha) for v in x])
-    above = x >= b.phi.reward
-    add("rate of best-of-N", x[above], base[above] - LAW_DELTA)
-    return columns
+    base, above = np.array([SOURCE.rate_function(v) for v in x]), x >= b.phi.reward
+    yield {"curve": "rate I of P", "x": x, "y": base}
+    yield {"curve": "rate J of phi", "x": x, "y": [SOURCE.rate_function(v, b.phi.alpha) for v in x]}
+    yield {"curve": "rate of best-of-N", "x": x[above], "y": base[above] - LAW_DELTA}
 
 
 @reward_laws.draw
@@ -165,43 +144,23 @@ def _(table, figure):
     " convex reward m·max(0, 2x-1)^4: best-of-N (m = 700) follows the best type within the budget, the KL-optimum its concave"
     " envelope (C9).",
     size=(8.5, 3.6),
-)
+    draw=Lines("delta", "reward", by="curve", panels="panel", xlabel="budget a letter delta, nats", ylabel="reward a letter",
+               markers=False, share_y=False, styles={"concave envelope": {"linestyle": ":", "color": "#000000"},
+               "best within the budget": {"linestyle": ":", "color": "#CC79A7"}}),
+)  # fmt: skip
 def frontier(run):
-    columns = {"panel": [], "curve": [], "delta": [], "reward": []}
-
-    def add(panel, curve, deltas, rewards):
-        columns["panel"] += [panel] * len(deltas)
-        columns["curve"] += [curve] * len(deltas)
-        columns["delta"] += list(deltas)
-        columns["reward"] += list(rewards)
-
-    deltas = np.linspace(0.01, 1.5, 60)
-    add("linear", "tilt", deltas, kl_constrained(P3, R3, deltas).reward)
+    deltas, convex = np.linspace(0.01, 1.5, 60), np.linspace(0.02, 0.66, 23)
+    yield {"panel": "linear reward", "curve": "tilt", "delta": deltas, "reward": kl_constrained(P3, R3, deltas).reward}
     for m in (10, 50, 200):
         law = SOURCE.type_law(m)
         log_p = log_normalize(law.log_prob)
         rewards = [float(best_of_n.expected_reward(log_p, law.value, log_n=m * d)) / m for d in deltas]
-        add("linear", f"best-of-N, m = {m}", deltas, rewards)
-    convex = np.linspace(0.02, 0.66, 23)
-    pairs = [convex_pair(700, d) for d in convex]
-    limits = [convex_limits(d) for d in convex]
-    add("convex", "KL-optimum, m = 700", convex, [p[1] for p in pairs])
-    add("convex", "best-of-N, m = 700", convex, [p[0] for p in pairs])
-    add("convex", "concave envelope", convex, [x[1] for x in limits])
-    add("convex", "best within the budget", convex, [x[0] for x in limits])
-    return columns
-
-
-@frontier.draw
-def _(table, figure):
-    styles = {"tilt": "-", "concave envelope": ":", "best within the budget": ":"}
-    for axes, panel in zip(figure.subplots(1, 2), ("linear", "convex")):
-        rows = table.rows(panel=panel)
-        for curve in rows.distinct("curve"):
-            one = rows.rows(curve=curve)
-            axes.plot(one["delta"], one["reward"], styles.get(curve, "-"), label=curve)
-        axes.set(xlabel="budget a letter delta, nats", ylabel="reward a letter", title=f"{panel} reward")
-        axes.legend()
+        yield {"panel": "linear reward", "curve": f"best-of-N, m = {m}", "delta": deltas, "reward": rewards}
+    bon, optimum = zip(*(convex_pair(700, d) for d in convex))
+    within, envelope = zip(*(convex_limits(d) for d in convex))
+    for name, rewards in (("KL-optimum, m = 700", optimum), ("best-of-N, m = 700", bon), ("concave envelope", envelope),
+                          ("best within the budget", within)):  # fmt: skip
+        yield {"panel": "convex reward", "curve": name, "delta": convex, "reward": rewards}
 
 
 @figures.figure(
@@ -213,19 +172,22 @@ def _(table, figure):
 def kl_of_best_of_n(run):
     n = np.unique(np.rint(np.logspace(0, 3, 40)))
     laws = {
-        "coin": np.log([0.5, 0.5]),
+        "coin": fine_law(2)[0],
         "10 outcomes": np.log(run.rng("ten").dirichlet(np.ones(10))),
-        "1000 outcomes": np.full(1000, -math.log(1000)),
+        "1000 outcomes": fine_law(1000)[0],
     }
-    columns = {"law": [], "n": [], "kl": [], "estimate": [], "bound": []}
     for name, log_p in laws.items():
-        reward = np.arange(log_p.size, dtype=float)
-        for k in n:
-            estimate = expectation(best_of_n.log_policy(log_p, reward, k), best_of_n.kl_estimate(log_p, k))
-            row = (name, k, best_of_n.kl(log_p, reward, k), estimate, best_of_n.kl_upper_bound(k))
-            for key, value in zip(columns, row):
-                columns[key].append(value if isinstance(value, str) else float(value))
-    return columns
+        rank = np.arange(log_p.size, dtype=float)
+        estimate = [
+            float(expectation(best_of_n.log_policy(log_p, rank, k), best_of_n.kl_estimate(log_p, k))) for k in n
+        ]
+        yield {
+            "law": name,
+            "n": n,
+            "kl": best_of_n.kl(log_p, rank, n),
+            "estimate": estimate,
+            "bound": best_of_n.kl_upper_bound(n),
+        }
 
 
 @kl_of_best_of_n.draw

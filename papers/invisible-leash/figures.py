@@ -7,8 +7,9 @@ import numpy as np
 from klsim.distributions import entropy, tilt
 from klsim.estimators import pass_at_k_exact, support_change
 from klsim.report import Figures
+from klsim.report.drawings import Lines
 
-from .claims import COUNTEREXAMPLE, STEPS, THRESHOLD, leash_run
+from .setting import COUNTEREXAMPLE, STEPS, THRESHOLD, leash_run
 
 figures = Figures()
 SEEDS = 8
@@ -24,21 +25,13 @@ WORLDS = {"shared parameters": True, "tabular": False}
 )
 def pass_at_k(run):
     ks = 2.0 ** np.arange(0, 13)
-    columns = {"curve": [], "k": [], "pass": []}
-    curves = {}
-    for name, shared in WORLDS.items():
-        before, after = [], []
+    for name, shared in {"base": True, **WORLDS}.items():
+        curves = []
         for seed in range(SEEDS):
             world, trained = leash_run(run.rng("world", seed), shared=shared)
-            before.append([np.mean(pass_at_k_exact(world.success(), k)) for k in ks])
-            after.append([np.mean(pass_at_k_exact(world.success(trained.final), k)) for k in ks])
-        curves["base"] = np.mean(before, axis=0) if shared else curves["base"]
-        curves[name] = np.mean(after, axis=0)
-    for name, values in curves.items():
-        columns["curve"] += [name] * len(ks)
-        columns["k"] += list(ks)
-        columns["pass"] += list(values)
-    return columns
+            success = world.success() if name == "base" else world.success(trained.final)
+            curves.append([np.mean(pass_at_k_exact(success, k)) for k in ks])
+        yield {"curve": name, "k": ks, "pass": np.mean(curves, axis=0)}
 
 
 @pass_at_k.draw
@@ -60,14 +53,10 @@ def _(table, figure):
     size=(8.5, 4.0),
 )
 def support(run):
-    columns = {"world": [], "before": [], "after": []}
     for name, shared in WORLDS.items():
         for seed in range(SEEDS):
             world, trained = leash_run(run.rng("world", seed), shared=shared)
-            columns["world"] += [name] * len(world.reward)
-            columns["before"] += list(world.success())
-            columns["after"] += list(np.maximum(world.success(trained.final), 1e-12))
-    return columns
+            yield {"world": name, "before": world.success(), "after": np.maximum(world.success(trained.final), 1e-12)}
 
 
 @support.draw
@@ -88,6 +77,14 @@ def _(table, figure):
     title="Support retention and net change during training",
     caption="Shared parameters, 8 seeds pooled: retention SRR = P/(P+S) and net change NSCR = (E-S)/(P+E+S) against the step (the paper's Table 4"
     " shows the same trend for DAPO).",
+    draw=Lines(
+        "step",
+        "value",
+        by="metric",
+        xlabel="training step",
+        ylabel="support metric, share of answers",
+        levels={0.0: ""},
+    ),
 )
 def metrics(run):
     marks = tuple(range(0, STEPS + 1, 15))
@@ -99,17 +96,8 @@ def metrics(run):
             kept.append(world.success(weights))
     base = np.minimum(np.concatenate(before), 1)
     changes = [support_change(base, np.minimum(np.concatenate(a), 1), THRESHOLD) for a in after]
-    return {"step": marks, "retention": [c.retention for c in changes], "net change": [c.net for c in changes]}
-
-
-@metrics.draw
-def _(table, figure):
-    axes = figure.subplots()
-    for name in ("retention", "net change"):
-        axes.plot(table["step"], table[name], "o-", label={"retention": "SRR", "net change": "NSCR"}[name])
-    axes.axhline(0, color="0.4", linewidth=0.8)
-    axes.set(xlabel="training step", ylabel="support metric")
-    axes.legend()
+    yield {"metric": "SRR", "step": marks, "value": [c.retention for c in changes]}
+    yield {"metric": "NSCR", "step": marks, "value": [c.net for c in changes]}
 
 
 BASES = {
@@ -127,22 +115,11 @@ BASES = {
     title="Entropy of the exact tilt against its strength",
     caption="It falls when reward and log-probability agree and rises when they do not: the printed Theorem C.6(a) is false for the third base"
     " (C4).",
-)
+    draw=Lines("b", "entropy", by="base", xlabel="inverse temperature b", ylabel="entropy, nats", markers=False,
+               styles={"aligned: correct .4, twenty wrong of .03": {"linestyle": "--"},
+                       "misaligned: wrong .98, twenty correct of .001": {"linestyle": "-."}}),
+)  # fmt: skip
 def entropy_of_the_tilt(run):
     b = np.linspace(0, 8, 81)
-    columns = {"base": [], "b": [], "entropy": []}
     for name, (log_q, correct) in BASES.items():
-        columns["base"] += [name] * len(b)
-        columns["b"] += list(b)
-        columns["entropy"] += [float(entropy(tilt(log_q, x * correct.astype(float), 1.0))) for x in b]
-    return columns
-
-
-@entropy_of_the_tilt.draw
-def _(table, figure):
-    axes = figure.subplots()
-    for name in table.distinct("base"):
-        rows = table.rows(base=name)
-        axes.plot(rows["b"], rows["entropy"], label=name)
-    axes.set(xlabel="inverse temperature b", ylabel="entropy, nats", ylim=(0, None))
-    figure.legend(loc="outside lower center", ncols=2)
+        yield {"base": name, "b": b, "entropy": entropy(tilt(log_q, b[:, None] * correct, 1.0))}

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from klsim.problems.token_tree import sequence_log_probs
 from klsim.report import Figures
+from klsim.report.drawings import Lines
 
-from .claims import (
+from .setting import (
     DIDACTIC,
     ITERATIONS,
+    MODES,
     A,
     H,
-    didactic_success,
+    didactic,
     mirror_steps,
     proportional_policy,
-    quality,
     softmax_policy,
+    solutions,
     success_and_modes,
     train,
     tree_values,
-)
+)  # fmt: skip
 
 figures = Figures()
 RHOS = np.logspace(-2, 0.3, 60)
@@ -31,21 +32,13 @@ RHOS = np.logspace(-2, 0.3, 60)
     title="Success of softmax sampling on the didactic tree",
     caption="Four words of three letters, exact values of the uniform policy. At rho = 1 softmax(Q_u/rho) succeeds with probability 0.14; 99 %"
     " needs rho below about .044. Sampling in proportion to Q_u always succeeds (C4, C5).",
-)
+    draw=Lines("rho", "success", by="policy", xlabel="temperature rho", ylabel="probability of success", xscale="log", markers=False,
+               marks={0.044: "99 %"}, styles={"proportional to Q_u": {"linestyle": "--"}}),
+)  # fmt: skip
 def didactic_tree(run):
-    proportional = success_and_modes(sequence_log_probs(proportional_policy(tree_values(DIDACTIC, 4, 3))), DIDACTIC)[0]
-    success = [didactic_success(rho)[0] for rho in RHOS]
-    return {"rho": RHOS, "softmax": success, "proportional": np.full(len(RHOS), proportional)}
-
-
-@didactic_tree.draw
-def _(table, figure):
-    axes = figure.subplots()
-    axes.semilogx(table["rho"], table["softmax"], label="softmax(Q_u / rho)")
-    axes.semilogx(table["rho"], table["proportional"], "--", label="proportional to Q_u")
-    axes.axvline(0.044, color="0.5", linestyle=":", linewidth=1)
-    axes.set(xlabel="temperature rho", ylabel="probability of success", ylim=(0, 1.03))
-    axes.legend(loc="lower left")
+    proportional, _ = success_and_modes(proportional_policy(tree_values(DIDACTIC, 4, 3)), DIDACTIC)
+    yield {"policy": "softmax(Q_u / rho)", "rho": RHOS, "success": [didactic(rho)[0] for rho in RHOS]}
+    yield {"policy": "proportional to Q_u", "rho": RHOS, "success": proportional}
 
 
 CURVE_RHOS = (1.0, 0.3, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003)
@@ -59,13 +52,10 @@ CURVE_RHOS = (1.0, 0.3, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003)
 )
 def success_and_modes_curve(run):
     rules = {f"rho = {rho:g}": (lambda q, r=rho: softmax_policy(q, r)) for rho in CURVE_RHOS}
-    rules["proportional"] = proportional_policy
-    columns = {"rule": [], "success": [], "modes": []}
-    for name, rule in rules.items():
-        success, modes = np.mean([quality(run.rng("trees", seed), rule) for seed in range(40)], axis=0)
-        for key, value in zip(columns, (name, success, modes)):
-            columns[key].append(value)
-    return columns
+    for name, rule in {**rules, "proportional": proportional_policy}.items():
+        trees = [solutions(run.rng("trees", seed), A, H, MODES) for seed in range(40)]
+        success, modes = np.mean([success_and_modes(rule(tree_values(r, A, H)), r) for r in trees], axis=0)
+        yield {"rule": [name], "success": [success], "modes": [modes]}
 
 
 @success_and_modes_curve.draw
@@ -91,36 +81,23 @@ MARKS = tuple(range(0, ITERATIONS + 1, 10))
     size=(8.5, 3.8),
 )
 def training(run):
-    columns = {k: [] for k in ("method", "iteration", "success", "modes", "modes low", "modes high")}
-    curves = {"ROVER": [], "GRPO": [], "exact mirror steps": []}
-    for seed in range(12):
-        for name, method in (("ROVER", "rover"), ("GRPO", "grpo")):
-            reward, kept = train(run.rng("train", seed), method, record=MARKS[:-1])
-            curves[name].append([success_and_modes(sequence_log_probs(p), reward) for p in kept])
-        reward, kept = mirror_steps(run.rng("train", seed), record=MARKS[:-1])
-        curves["exact mirror steps"].append([success_and_modes(sequence_log_probs(p), reward) for p in kept])
-    assert A**H == 256
-    for name, values in curves.items():
-        values = np.array(values)
-        columns["method"] += [name] * len(MARKS)
-        columns["iteration"] += list(MARKS)
-        columns["success"] += list(values[..., 0].mean(axis=0))
-        columns["modes"] += list(values[..., 1].mean(axis=0))
-        columns["modes low"] += list(values[..., 1].min(axis=0))
-        columns["modes high"] += list(values[..., 1].max(axis=0))
-    return columns
+    methods = {
+        "ROVER": lambda rng: train(rng, "rover", record=MARKS[:-1]),
+        "GRPO": lambda rng: train(rng, "grpo", next_value=False, record=MARKS[:-1]),
+        "exact mirror steps": lambda rng: mirror_steps(rng, record=MARKS[:-1]),
+    }
+    for name, method in methods.items():
+        runs = [method(run.rng("train", seed)) for seed in range(12)]
+        success, modes = np.moveaxis([[success_and_modes(p, reward) for p in kept] for reward, kept in runs], -1, 0)
+        yield {"method": name, "iteration": MARKS, "success": success.mean(axis=0), "modes": modes.mean(axis=0),
+               "modes low": modes.min(axis=0), "modes high": modes.max(axis=0)}  # fmt: skip
 
 
 @training.draw
 def _(table, figure):
     left, right = figure.subplots(1, 2)
-    for name in table.distinct("method"):
-        rows = table.rows(method=name)
-        (line,) = left.plot(rows["iteration"], rows["success"], label=name)
-        right.plot(rows["iteration"], rows["modes"], color=line.get_color())
-        right.fill_between(
-            rows["iteration"], rows["modes low"], rows["modes high"], color=line.get_color(), alpha=0.2, linewidth=0
-        )
+    for axes, measured in ((left, "success"), (right, "modes")):
+        Lines("iteration", measured, by="method", markers=False).on(axes, table)
     left.set(xlabel="iteration", ylabel="probability of success", ylim=(0, 1.03))
     right.set(xlabel="iteration", ylabel="effective number of modes", ylim=(0, 13))
     left.legend()
