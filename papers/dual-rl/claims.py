@@ -463,6 +463,7 @@ C7 = paper.claim("C7", r"""
 
     where: instability discussion (effect re-stated)
     assumes: No exponent clipping; the released code clips it at 5 and rescales.
+    origin: derived
     """)  # fmt: skip
 
 

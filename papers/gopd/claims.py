@@ -522,6 +522,7 @@ C7 = paper.claim("C7", r"""
 
     where: Sec. 4.1.2, Fig. 2-3 (effect, re-stated on bandits)
     assumes: 200 arms; 4 random arms with reference logit -3, r* = -1.5 and e = 4.5 + 0.3 N(0,1).
+    origin: derived
     """)  # fmt: skip
 
 
@@ -557,6 +558,7 @@ C8 = paper.claim("C8", r"""
 
     where: Table 2 (multi-teacher), Fig. 1(a) (effect, re-stated on log-linear bandits)
     assumes: Conflicting domains (separate score vectors), temperature-1 accuracy.
+    origin: derived
     """)  # fmt: skip
 
 

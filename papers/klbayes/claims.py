@@ -207,8 +207,9 @@ C3_loss = paper.claim("C3-folklore", r"""
     Back-propagating the sampled KL estimate k1 or k3 descends KL(pi ‖ pi_ref)
 
     $\mathbb{E}_{\pi}\nabla_\theta k_i(\log\frac{\pi_\theta}{\pi_{ref}})=\nabla\mathrm{KL}(\pi_\theta\|\pi_{ref})$ for
-    $i=1,3$, as in many trainers' KL losses; not claimed by the paper.
+    $i=1,3$, as in many trainers' KL losses.
 
+    where: practice of trainers; not claimed by the paper
     instead: $k_1$ as a loss has zero expected gradient and $k_3$ descends the forward $\mathrm{KL}(\pi_{ref}\|\pi_\theta)$;
     $k_2$ gives the reverse-KL gradient.
     by: C3/what_the_losses_descend
@@ -234,6 +235,7 @@ C4 = paper.claim("C4", r"""
 
     where: section on standard RL (effect; exact-flow facts derived)
     assumes: Softmax policy gradient, batch 32, lr 1, 1500 steps, leave-one-out baseline, one start.
+    origin: derived
     """)  # fmt: skip
 
 
@@ -608,8 +610,9 @@ def best_of_n_of_a_continuous_reward(*, less=1):
 C9_bon = paper.claim("C9-bon", r"""
     Best-of-N is another sampler of the posterior
 
-    For some $\beta$ the law of best-of-$N$ is $\pi^*$; found in summaries, not in the paper.
+    For some $\beta$ the law of best-of-$N$ is $\pi^*$.
 
+    where: summaries of decoding-time methods as inference for one target; not in the paper
     instead: Best-of-N depends on ranks, the posterior on reward differences. They agree with at most two reward levels, and for
     continuous rewards when the reward is $\log F(r)$ at $\beta=1/(N-1)$.
     by: C9/best_of_n_of_a_continuous_reward

@@ -201,3 +201,22 @@ HOSTILE = [
 def test_decoding_refuses_everything_else(hostile):
     with pytest.raises(ValueError):
         decode(hostile)
+
+
+def test_a_check_can_be_run_under_a_profiler_that_is_written_in_c():
+    import cProfile
+
+    paper = Paper("profiled", title="p")
+    claim = paper.claim("C1", "t\n\ns")
+
+    @claim.check(Identity(1e-12), Space(x=Floats(0.0, 1.0)), instances=10, false={"twice": {"factor": 2}})
+    def same(x, *, factor=1):
+        return factor * x + 1.0, x + 1.0
+
+    profiler = cProfile.Profile()
+    profiler.enable()
+    try:
+        outcome = run(claim.checks[0], "profiled/C1/same", 0, Strength.of(10))
+    finally:
+        profiler.disable()
+    assert outcome.verdict == "holds"
