@@ -194,3 +194,21 @@ def chain(m):
     """``(value, log-probability)`` of the reward of ``m`` transitions."""
     law = CHAIN.lattice_law(m)
     return law.value, log_normalize(law.log_prob)
+
+
+def closeness(log_ref, reward, log_pi, share):
+    """``phi, alpha (E_phi r - E_pi r), KL(pi‖p) - KL(phi‖p)`` and their magnitude."""
+    found = kl_constrained(log_ref, reward, share * delta_max(log_ref, reward))
+    alpha, spent = 1 / found.beta, kl(log_pi, log_ref)
+    gap = alpha * (found.reward - expectation(log_pi, reward))
+    return found.log_policy, gap, spent - found.kl, spent + found.kl + alpha * (np.abs(found.reward) + reach(reward))
+
+
+def remainder(terms, divisor=3):
+    """What is left of the gain after ``terms`` terms of its expansion, for the three letters."""
+    deltas, law = np.geomspace(1e-1, 1e-5, 9), np.exp(P3)
+    mean = law @ R3
+    k2, k3 = (law @ (R3 - mean) ** k for k in (2, 3))
+    gain = kl_constrained(P3, R3, deltas).reward - mean
+    parts = (np.sqrt(2 * k2 * deltas), k3 * deltas / (divisor * k2))
+    return deltas, gain - sum(parts[:terms])

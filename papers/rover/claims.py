@@ -4,7 +4,7 @@ A deterministic, finite-horizon decision problem with a binary reward at the end
 uniform policy, ``rho`` the temperature of ``softmax(Q_u / rho)``.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # noqa: I001
 
 import math
 from typing import NamedTuple
@@ -22,24 +22,8 @@ from klsim.problems.token_tree import sequence_log_probs
 from klsim.spaces import Choice, Drawn, Floats, Integers, Policies, Space
 
 from .setting import (
-    CLIP,
-    DIDACTIC,
-    MODES,
-    TIED,
-    A,
-    H,
-    Tree,
-    didactic,
-    greedy_policy,
-    mirror_steps,
-    proportional_policy,
-    softmax_policy,
-    solutions,
-    success_and_modes,
-    token_weights,
-    train,
-    tree_of,
-    tree_values,
+    CLIP, DIDACTIC, MODES, TIED, A, H, Tree, didactic, greedy_policy, mirror_steps, proportional_policy, softmax_policy,
+    solutions, success_and_modes, token_weights, train, tree_of, tree_values,
 )  # fmt: skip
 
 paper = Paper(

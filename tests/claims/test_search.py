@@ -220,3 +220,18 @@ def test_a_check_can_be_run_under_a_profiler_that_is_written_in_c():
     finally:
         profiler.disable()
     assert outcome.verdict == "holds"
+
+
+def test_kernels_run_on_one_thread_inside_a_check_and_as_before_outside():
+    numba = pytest.importorskip("numba")
+    paper, before, seen = Paper("threads", title="Threads"), numba.get_num_threads(), []
+    claim = paper.claim("C1", "One thread")
+
+    @claim.check(Identity(), Space(x=Floats(0.0, 1.0)), batched=False, instances=3, false={"shifted": {"shift": 1.0}})
+    def same(x, *, shift=0.0):
+        seen.append(numba.get_num_threads())
+        return x, x + shift
+
+    verify(paper)
+    assert set(seen) == {1}
+    assert numba.get_num_threads() == before
