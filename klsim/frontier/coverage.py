@@ -13,7 +13,8 @@ import numpy as np
 from klsim.claims.certificate import write_atomically
 from klsim.claims.parallel import execute
 from klsim.distributions import log_normalize, sample
-from klsim.frontier.estimate import Frontier, estimate
+from klsim.frontier.estimate import estimate
+from klsim.frontier.result import Frontier
 from klsim.optima import Optimum, kl_regularized
 from klsim.problems.token_tree import sequence_log_probs
 

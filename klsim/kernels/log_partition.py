@@ -7,7 +7,7 @@ import math
 import numba
 import numpy as np
 
-__all__ = ["best_of_n_sums", "log_partitions", "tilted_moments"]
+__all__ = ["best_of_n_gold_sums", "best_of_n_sums", "log_partitions", "tilted_mean_sums", "tilted_moments"]
 
 
 @numba.njit(cache=True)
@@ -133,43 +133,172 @@ def _log_choose(log_factorial, n, k):
     return log_factorial[n] - log_factorial[k] - log_factorial[n - k] if 0 <= k <= n else -np.inf
 
 
-@numba.njit(cache=True, parallel=True)
-def best_of_n_sums(reward, starts, members, block_starts, counts, log_factorial):
-    """Sums over each block of every prompt's best-of-N reward, KL to the samples, and win rate, ``(blocks, Ns, 3)``.
+@numba.njit(cache=True)
+def _cell(low, high, count, total, size):
+    """``q log(q/p)`` of a class of ``count`` of ``total`` samples, with ``low`` below and ``high`` up to it."""
+    if count <= 0:
+        return 0.0
+    law = (high / total) ** size - (low / total) ** size
+    return law * math.log(law * total / count) if law > 0.0 else 0.0
 
-    Rewards are sorted within a prompt. Reward and win rate are U-statistics (unbiased); the win rate needs
-    ``N < n``, else the law of the samples is used. Layout as in `log_partitions`.
+
+@numba.njit(cache=True)
+def _best_of_n_kl(r, size):
+    """KL of the best of ``size`` draws from the sorted samples ``r`` to their law, and its delete-one jackknife.
+
+    Without a sample of one class, those below it keep their ranks and those above lose one: sums from both sides.
+    """
+    n = r.size
+    plain = below = above = 0.0
+    first = 0
+    while first < n:  # the terms of all classes when a sample below them is left out
+        last = first + 1
+        while last < n and r[last] == r[first]:
+            last += 1
+        plain += _cell(first, last, last - first, n, size)
+        if n > 1 and first > 0:
+            above += _cell(first - 1, last - 1, last - first, n - 1, size)
+        first = last
+    if n == 1:
+        return 0.0, 0.0
+    without = 0.0
+    first = 0
+    while first < n:
+        last = first + 1
+        while last < n and r[last] == r[first]:
+            last += 1
+        count = last - first
+        if first > 0:
+            above -= _cell(first - 1, last - 1, count, n - 1, size)
+        own = _cell(first, last - 1, count - 1, n - 1, size)
+        without += count / n * (below + own + max(above, 0.0))
+        below += _cell(first, last, count, n - 1, size)
+        first = last
+    return plain, n * plain - (n - 1) * without
+
+
+@numba.njit(cache=True, parallel=True)
+def best_of_n_sums(reward, split, starts, members, block_starts, counts, log_factorial, ties):
+    """Sums over each block of every prompt's best-of-N reward, KL, KL from halves, and win rate, ``(blocks, Ns, 4)``.
+
+    ``reward`` is sorted within a prompt, ``split`` within each half of a prompt. Reward and win rate are U-statistics
+    (unbiased); the win rate needs ``N < n`` and is 0 without. The KL is that to the law of the samples, jackknifed,
+    nats; 0 without ``ties`` (it is then known). Layout as in `log_partitions`.
     """
     blocks = block_starts.size - 1
-    out = np.zeros((blocks, counts.size, 3))
+    out = np.zeros((blocks, counts.size, 4))
     for b in numba.prange(blocks):
         for i in range(block_starts[b], block_starts[b + 1]):
-            r = reward[starts[members[i]] : starts[members[i] + 1]]
+            start, end = starts[members[i]], starts[members[i] + 1]
+            r = reward[start:end]
             n = r.size
+            half = n // 2
             for k in range(counts.size):
                 size = counts[k]
-                best = kl = shared = plain_win = 0.0
+                best = shared = 0.0
                 first = 0
                 while first < n:
                     last = first + 1
                     while last < n and r[last] == r[first]:
                         last += 1
-                    all_sets = _log_choose(log_factorial, n, size)
-                    mass = math.exp(_log_choose(log_factorial, last, size) - all_sets) - (
-                        math.exp(_log_choose(log_factorial, first, size) - all_sets) if first >= size else 0.0
-                    )
-                    best += mass * r[first]
-                    high, low = last / n, first / n
-                    law = high**size - low**size
-                    if law > 0.0:
-                        kl += law * math.log(law / (high - low))
-                    plain_win += law * 0.5 * (high + low)
+                    best += _best_mass(log_factorial, n, first, last, size) * r[first]
                     if size < n:  # (N+1)-subsets: one draw against the best of the others
                         every = _log_choose(log_factorial, n, size + 1)
                         shared += 0.5 * (last - first) * math.exp(_log_choose(log_factorial, last - 1, size) - every)
                         shared += 0.5 * (last - first) * math.exp(_log_choose(log_factorial, first, size) - every)
                     first = last
                 out[b, k, 0] += best
-                out[b, k, 1] += max(kl, 0.0)
-                out[b, k, 2] += 1.0 - shared / (size + 1) if size < n else plain_win
+                out[b, k, 3] += 1.0 - shared / (size + 1) if size < n else 0.0
+                if ties:
+                    out[b, k, 1] += _best_of_n_kl(r, size)[1]
+                    out[b, k, 2] += 0.5 * (
+                        _best_of_n_kl(split[start : start + half], size)[1] if half > 0 else 0.0
+                    ) + 0.5 * _best_of_n_kl(split[start + half : end], size)[1]
     return out
+
+
+@numba.njit(cache=True)
+def _best_mass(log_factorial, n, first, last, size):
+    """Share of the N-subsets of n samples whose best is one of those ranked ``first .. last - 1``."""
+    every = _log_choose(log_factorial, n, size)
+    mass = math.exp(_log_choose(log_factorial, last, size) - every)
+    return mass - (math.exp(_log_choose(log_factorial, first, size) - every) if first >= size else 0.0)
+
+
+@numba.njit(cache=True, parallel=True)
+def best_of_n_gold_sums(reward, gold, starts, members, block_starts, counts, log_factorial):
+    """Sums over each block of every prompt's mean ``gold`` of the sample that is best by ``reward``, ``(blocks, Ns)``.
+
+    ``reward`` is sorted within a prompt and ``gold`` follows it; ties are broken at random. A U-statistic.
+    """
+    blocks = block_starts.size - 1
+    out = np.zeros((blocks, counts.size))
+    for b in numba.prange(blocks):
+        for i in range(block_starts[b], block_starts[b + 1]):
+            r = reward[starts[members[i]] : starts[members[i] + 1]]
+            g = gold[starts[members[i]] : starts[members[i] + 1]]
+            n = r.size
+            for k in range(counts.size):
+                first = 0
+                while first < n:
+                    last = first + 1
+                    total = g[first]
+                    while last < n and r[last] == r[first]:
+                        total += g[last]
+                        last += 1
+                    out[b, k] += _best_mass(log_factorial, n, first, last, counts[k]) * total / (last - first)
+                    first = last
+    return out
+
+
+@numba.njit(cache=True)
+def _tilted_mean(weights, values, top):
+    """Jackknifed ``sum w v / sum w``; ``top`` is the largest weight."""
+    n = weights.size
+    total = first = rest = rest_first = 0.0
+    for j in range(n):
+        total += weights[j]
+        first += weights[j] * values[j]
+        if j != top:
+            rest += weights[j]
+            rest_first += weights[j] * values[j]
+    plain = first / total
+    if n == 1:
+        return plain
+    without = 0.0
+    for j in range(n):
+        if j != top:  # w_j <= total/2: no cancellation
+            without += (first - weights[j] * values[j]) / (total - weights[j])
+        elif rest > 0.0:
+            without += rest_first / rest
+        else:  # the others have underflowed
+            without += plain
+    return n * plain - (n - 1) * without / n
+
+
+@numba.njit(cache=True, parallel=True)
+def tilted_mean_sums(reward, gold, starts, members, block_starts, lams):
+    """Sums over each block of every prompt's mean ``gold`` under its tilt by ``lam * reward``, ``(blocks, lams, 2)``.
+
+    Jackknifed, and the same from halves of the samples. Layout as in `log_partitions`.
+    """
+    blocks = block_starts.size - 1
+    out = np.zeros((blocks, lams.size, 2))
+    for b in numba.prange(blocks):
+        for i in range(block_starts[b], block_starts[b + 1]):
+            r = reward[starts[members[i]] : starts[members[i] + 1]]
+            g = gold[starts[members[i]] : starts[members[i] + 1]]
+            half = r.size // 2
+            for k in range(lams.size):
+                out[b, k, 0] += _tilted(r, g, lams[k])
+                if half > 0:
+                    out[b, k, 1] += 0.5 * (
+                        _tilted(r[:half], g[:half], lams[k]) + _tilted(r[half:], g[half:], lams[k])
+                    )
+    return out
+
+
+@numba.njit(cache=True)
+def _tilted(r, g, lam):
+    top = np.argmax(r)
+    return _tilted_mean(np.exp(lam * (r - r[top])), g, top)
