@@ -4,9 +4,9 @@ With ``F`` and ``F^-`` the probabilities of at most a reward and of less, and ``
 
 .. math:: \mathrm{KL} = \sum_c q_c \log\frac{q_c}{p_c}, \qquad q_c = F_c^N - (F_c^-)^N,
 
-which is ``log N - (N-1)/N`` where nothing ties (Mroueh 2024; Beirami et al. 2024) and less elsewhere. With ties it is
-estimated from the n samples: its bias of order N/n is removed by the delete-one jackknife, what is left is watched by
-halves as for the frontier. Best-of-N cannot lie above the frontier; where estimates do, they are not trusted.
+which is ``log N - (N-1)/N`` where nothing ties (Mroueh 2024; Beirami et al. 2024) and less elsewhere. A reward that no two
+samples of a prompt share is taken to be one of a continuous law. The bias of order N/n that the others leave is removed
+by the delete-one jackknife; what is left is watched by halves as for the frontier. Best-of-N cannot lie above the frontier; where estimates do, they are not trusted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ ALL_N, POWERS = 32, 2.0 ** np.arange(5, 40, 0.5)
 FREE = 1000
 ROUNDING = 1e-9
 """Of the range of the rewards."""
+NEGLIGIBLE = 0.01
+"""Of a KL: a bias of this size is added to the interval, where that is narrower still."""
 ABOVE = "its estimates lie above the frontier, which best-of-N never does: more samples are needed"
 
 
@@ -56,11 +58,13 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
 
     counts = numbers(int(data.counts.min()))
     ordered = data.reward[sorted_within(data)]
-    ties = _may_tie(data, ordered)
-    split = data.reward[sorted_within(data, 2)] if ties else ordered
+    shared = _atoms(data, ordered)
+    ties = shared is not None
+    split = ordered if shared is None else data.reward[sorted_within(data, 2)]
+    atoms = [np.zeros(1, dtype=bool) if shared is None else _among(x, shared) for x in (ordered, split)]
     log_factorial = gammaln(np.arange(int(data.counts.max()) + 1) + 1.0)
     sums = best_of_n_sums(
-        ordered, split, data.starts, data.members, data.block_starts, counts, log_factorial, ties
+        ordered, split, *atoms, data.starts, data.members, data.block_starts, counts, log_factorial, ties
     )
     means, resampled = boot.mean(sums), boot.means(sums)
     none = np.zeros(boot.resamples)
@@ -86,11 +90,24 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
     return tuple(out)
 
 
-def _may_tie(data: Samples, ordered: np.ndarray) -> bool:
-    """Whether rewards of a prompt tie; without a tie in `FREE` pairs they do with probability below 3/`FREE`."""
+def _atoms(data: Samples, ordered: np.ndarray) -> np.ndarray | None:
+    """Rewards that two samples of one prompt share, ascending; None if none do.
+
+    Without a tie in `FREE` pairs, samples of a prompt tie with probability below ``3/FREE``; with fewer pairs any reward
+    may be shared.
+    """
     same = np.diff(ordered) == 0
     same[data.starts[1:-1] - 1] = False
-    return bool(same.any()) or float((data.counts * (data.counts - 1.0) / 2).sum()) < FREE
+    if same.any():
+        return np.unique(ordered[:-1][same])
+    if float((data.counts * (data.counts - 1.0) / 2).sum()) < FREE:
+        return np.unique(ordered)
+    return None
+
+
+def _among(values: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    place = np.minimum(np.searchsorted(atoms, values), len(atoms) - 1)
+    return np.asarray(atoms[place] == values)
 
 
 def _kl(
@@ -102,10 +119,13 @@ def _kl(
     value = min(float(means[1]), bound)
     found = boot.around(value, draws, boot.influence(sums[:, 1]))
     _, moved = dual.move(sums[:, 2] - sums[:, 1])
-    reason = found.reason
     if moved > TRUSTED_SHARE * boot.stderr(found):
-        reason = UNSTABLE
-    return replace(found, reason=reason), draws
+        if moved > NEGLIGIBLE * value:
+            return replace(found, reason=UNSTABLE), draws
+        found = replace(found, low=found.low - moved, high=min(found.high + moved, bound))
+    if found.high - found.low <= NEGLIGIBLE * value:
+        found = replace(found, reason="")  # however few prompts carry the little that is open
+    return found, draws
 
 
 def _missed(

@@ -134,54 +134,66 @@ def _log_choose(log_factorial, n, k):
 
 
 @numba.njit(cache=True)
-def _cell(low, high, count, total, size):
-    """``q log(q/p)`` of a class of ``count`` of ``total`` samples, with ``low`` below and ``high`` up to it."""
-    if count <= 0:
-        return 0.0
-    law = (high / total) ** size - (low / total) ** size
-    return law * math.log(law * total / count) if law > 0.0 else 0.0
+def _antiderivative(u, size):
+    """Of ``N u^(N-1) log(N u^(N-1))``; from 0 to 1 it gives ``log N - (N-1)/N``."""
+    return u**size * (math.log(size) + (size - 1) * (math.log(u) - 1.0 / size)) if u > 0.0 else 0.0
 
 
 @numba.njit(cache=True)
-def _best_of_n_kl(r, size):
-    """KL of the best of ``size`` draws from the sorted samples ``r`` to their law, and its delete-one jackknife.
+def _cell(low, high, total, size, atom):
+    """What a class with ``low`` of ``total`` samples below it and ``high`` up to it adds to the KL of best-of-N.
+
+    ``q log(q/p)`` of an atom; of one sample of a continuous law, the integral over its cell.
+    """
+    if high <= low:
+        return 0.0
+    if not atom:
+        return _antiderivative(high / total, size) - _antiderivative(low / total, size)
+    law = (high / total) ** size - (low / total) ** size
+    return law * math.log(law * total / (high - low)) if law > 0.0 else 0.0
+
+
+@numba.njit(cache=True)
+def _best_of_n_kl(r, atom, size):
+    """Jackknifed KL of the best of ``size`` draws from the sorted samples ``r`` to their law.
 
     Without a sample of one class, those below it keep their ranks and those above lose one: sums from both sides.
+    ``atom``: whether other samples may share its value.
     """
     n = r.size
     plain = below = above = 0.0
     first = 0
-    while first < n:  # the terms of all classes when a sample below them is left out
+    while first < n:
         last = first + 1
         while last < n and r[last] == r[first]:
             last += 1
-        plain += _cell(first, last, last - first, n, size)
+        plain += _cell(first, last, n, size, atom[first])
         if n > 1 and first > 0:
-            above += _cell(first - 1, last - 1, last - first, n - 1, size)
+            above += _cell(first - 1, last - 1, n - 1, size, atom[first])
         first = last
     if n == 1:
-        return 0.0, 0.0
+        return plain
     without = 0.0
     first = 0
     while first < n:
         last = first + 1
         while last < n and r[last] == r[first]:
             last += 1
-        count = last - first
         if first > 0:
-            above -= _cell(first - 1, last - 1, count, n - 1, size)
-        own = _cell(first, last - 1, count - 1, n - 1, size)
-        without += count / n * (below + own + max(above, 0.0))
-        below += _cell(first, last, count, n - 1, size)
+            above -= _cell(first - 1, last - 1, n - 1, size, atom[first])
+        own = _cell(first, last - 1, n - 1, size, atom[first])
+        without += (last - first) / n * (below + own + above)
+        below += _cell(first, last, n - 1, size, atom[first])
         first = last
-    return plain, n * plain - (n - 1) * without
+    return n * plain - (n - 1) * without
 
 
 @numba.njit(cache=True, parallel=True)
-def best_of_n_sums(reward, split, starts, members, block_starts, counts, log_factorial, ties):
+def best_of_n_sums(reward, split, atom, split_atom, starts, members, block_starts, counts, log_factorial, ties):
     """Sums over each block of every prompt's best-of-N reward, KL, KL from halves, and win rate, ``(blocks, Ns, 4)``.
 
-    ``reward`` is sorted within a prompt, ``split`` within each half of a prompt. Reward and win rate are U-statistics
+    ``reward`` is sorted within a prompt, ``split`` within each half of a prompt; ``atom, split_atom``: whether other
+    samples may share the value. Reward and win rate are U-statistics
     (unbiased); the win rate needs ``N < n`` and is 0 without. The KL is that to the law of the samples, jackknifed,
     nats; 0 without ``ties`` (it is then known). Layout as in `log_partitions`.
     """
@@ -210,10 +222,11 @@ def best_of_n_sums(reward, split, starts, members, block_starts, counts, log_fac
                 out[b, k, 0] += best
                 out[b, k, 3] += 1.0 - shared / (size + 1) if size < n else 0.0
                 if ties:
-                    out[b, k, 1] += _best_of_n_kl(r, size)[1]
-                    out[b, k, 2] += 0.5 * (
-                        _best_of_n_kl(split[start : start + half], size)[1] if half > 0 else 0.0
-                    ) + 0.5 * _best_of_n_kl(split[start + half : end], size)[1]
+                    out[b, k, 1] += _best_of_n_kl(r, atom[start:end], size)
+                    middle = start + half
+                    if half > 0:
+                        out[b, k, 2] += 0.5 * _best_of_n_kl(split[start:middle], split_atom[start:middle], size)
+                    out[b, k, 2] += 0.5 * _best_of_n_kl(split[middle:end], split_atom[middle:end], size)
     return out
 
 

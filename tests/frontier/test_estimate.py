@@ -91,7 +91,8 @@ def test_best_of_n_against_all_subsets():
     log_factorial = np.array([math.lgamma(i + 1) for i in range(8)])
     split = np.concatenate([np.sort(r[::2][:3]), np.sort(r[[1, 3, 5, 6]])])  # two halves, each sorted
     where = (np.array([0, 7]), np.array([0]), np.array([0, 1]))
-    sums = best_of_n_sums(r, split, *where, counts, log_factorial, True)[0]
+    all_atoms = np.ones(7, dtype=bool)
+    sums = best_of_n_sums(r, split, all_atoms, all_atoms, *where, counts, log_factorial, True)[0]
 
     def kl(x, n):
         return best_of_n.kl(np.full(len(x), -math.log(len(x))), x, n)
