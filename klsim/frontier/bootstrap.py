@@ -41,7 +41,7 @@ class Bootstrap:
         from scipy import stats
 
         blocks = len(sizes)
-        self.sizes, self.resamples, self.seed = sizes, resamples, seed
+        self.sizes, self.level, self.resamples, self.seed = sizes, level, resamples, seed
         self.total = float(sizes.sum())
         self.width = float(stats.t.ppf(0.5 + level / 2, blocks - 1)) * math.sqrt(blocks / (blocks - 1))
         self.tail = float(stats.norm.cdf(-self.width))
@@ -84,6 +84,8 @@ class Bootstrap:
         """Why the interval of a statistic with this influence is not to be believed, or ""."""
         blocks = len(self.sizes)
         number = carriers(influence)
+        if math.isinf(number):
+            return "all prompts agree: nothing varies, so that there is no interval"
         if number >= min(CARRIERS, blocks / 2):
             return ""
         return f"{number:.1f} of {blocks} prompts carry it: its interval is not to be believed"

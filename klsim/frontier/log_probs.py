@@ -12,12 +12,12 @@ agreement of k1 and k3. By Markov's inequality a mean of ``e^{-x}`` above t has 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Checked", "check_log_probs", "check_log_ratios"]
+__all__ = ["ERRORS", "Checked", "check"]
 
 ROUNDING = 1e-3
 """Nats: what sums of log-probabilities in single precision exceed 0 by."""
@@ -42,30 +42,45 @@ class Checked:
     notes: tuple[str, ...] = ()
 
 
-def check_log_probs(name: str, values: np.ndarray, row_name: Callable[[int], str]) -> None:
-    """Refuse positive log-probabilities.
-
-    Raises:
-        ValueError: with the first row.
-    """
-    bad = np.flatnonzero(values > ROUNDING)
-    if bad.size:
-        why = ""
-        if bad.size > len(values) / 2:
-            why = "; most are: negative log-likelihoods, whose sign has to be turned?"
-        raise ValueError(
-            f"{row_name(int(bad[0]))}: {name} is {values[bad[0]]:g}, and the logarithm of a probability is not positive{why}"
-        )
-
-
-def check_log_ratios(
-    ratio: np.ndarray, codes: np.ndarray, row_name: Callable[[int], str], *, unchecked: bool = False
+def check(
+    ratio: np.ndarray,
+    logps: Mapping[str, np.ndarray],
+    codes: np.ndarray,
+    row_name: Callable[[int], str],
+    *,
+    unchecked: bool = False,
 ) -> Checked:
-    """Check ``log pi - log ref`` of samples of pi, by prompts ``codes``.
+    """Check log-probabilities (``name -> values``; may be empty) and ``ratio = log pi - log ref`` of samples of pi.
+
+    ``codes``: the prompt of each sample. ``unchecked`` skips what judges means over the samples, and refuses only what no
+    log-probability can be.
 
     Raises:
-        ValueError: a KL significantly below 0; ratios that are no ratios of whole responses. Not if ``unchecked``.
+        ValueError: a log-probability above 0, a KL significantly below 0, ratios that are none of whole responses.
     """
+    positive = {name: np.flatnonzero(values > ROUNDING) for name, values in logps.items()}
+    for name, rows in positive.items():
+        if rows.size > len(ratio) / 2:
+            raise ValueError(
+                f"{row_name(int(rows[0]))}: {name} is {logps[name][rows[0]]:g}, and the logarithm of a probability is not "
+                f"positive; {rows.size} of {len(ratio)} are: negative log-likelihoods, whose sign has to be turned?"
+            )
+    checked = _check_ratios(ratio, codes, row_name, unchecked=unchecked)
+    for name, rows in positive.items():
+        if rows.size:
+            worst = int(rows[np.argmax(logps[name][rows])])
+            far = int(np.argmax(np.abs(ratio - np.median(ratio))))
+            raise ValueError(
+                f"{row_name(worst)}: {name} is {logps[name][worst]:g}, and the logarithm of a probability is not positive "
+                f"({rows.size} of {len(ratio)} rows, the first {row_name(int(rows[0]))}). k1 = {np.mean(ratio):.4g} nats; the "
+                f"log ratio farthest from the others is {ratio[far]:.4g}, {row_name(far)}; without it k1 = "
+                f"{np.mean(np.delete(ratio, far)):.4g}"
+            )
+    return checked
+
+
+def _check_ratios(ratio: np.ndarray, codes: np.ndarray, row_name: Callable[[int], str], *, unchecked: bool) -> Checked:
+    """Means of the log ratios and of their inverse."""
     mean, error = _over_prompts(ratio, codes)
     worst = int(np.argmin(ratio))
     if mean < -ERRORS * error and not unchecked:

@@ -10,12 +10,13 @@ import numpy as np
 
 from klsim.estimators import k3 as k3_of
 from klsim.frontier.dual import TRUSTED_SHARE, Dual, kl_at, value_at
-from klsim.frontier.log_probs import ERRORS, Checked, check_log_probs, check_log_ratios
+from klsim.frontier.log_probs import ERRORS, Checked, check
 from klsim.frontier.result import Estimate, PolicyPoint
 from klsim.frontier.samples import Samples, column
 
 __all__ = ["PolicySamples", "point"]
 
+LOGPS = ("policy_logp", "ref_logp")
 ABOVE_ONE = (
     "more efficient than any policy can be: log-probabilities of a part of the response, or another reward than the "
     "reference's?"
@@ -51,10 +52,10 @@ class PolicySamples:
     unchecked: bool = False
 
     def columns(self) -> dict[str, np.ndarray]:
-        """``reward``, ``k1``, with log-probabilities ``k3``, and ``length`` if given; checked.
+        """``reward``, ``k1``, with log-probabilities ``k3`` and they themselves, and ``length`` if given.
 
         Raises:
-            ValueError: lengths that differ, values that are not finite, positive log-probabilities.
+            ValueError: lengths that differ, values that are not finite.
         """
         if self.log_ratio is None and self.kl is None:
             for name, other in (("policy_logp", "ref_logp"), ("ref_logp", "policy_logp")):
@@ -73,8 +74,7 @@ class PolicySamples:
             out["k1"] = read["log_ratio"]
             out["k3"] = np.asarray(k3_of(out["k1"]))
         else:
-            for name in ("policy_logp", "ref_logp"):
-                check_log_probs(name, read[name], self.row_name)
+            out |= {name: read[name] for name in LOGPS}
             out["k1"] = read["policy_logp"] - read["ref_logp"]
             out["k3"] = np.asarray(k3_of(out["k1"]))
         if "length" in read:
@@ -90,11 +90,15 @@ def point(
     checked = Checked()
     prefix = f"{samples.label}: " if samples.label else ""
     if "k3" in columns:
-        checked = check_log_ratios(columns["k1"], codes, samples.row_name, unchecked=samples.unchecked)
+        logps = {name: columns[name] for name in LOGPS if name in columns}
+        checked = check(columns["k1"], logps, codes, samples.row_name, unchecked=samples.unchecked)
     notes += [prefix + note for note in checked.notes]
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = {n: data.block_sums(np.bincount(codes, v, minlength=data.prompts) / counts) for n, v in columns.items()}
+        used = {name: v for name, v in columns.items() if name not in LOGPS}
+        sums = {n: data.block_sums(np.bincount(codes, v, minlength=data.prompts) / counts) for n, v in used.items()}
     reward, k1 = boot.of_mean(sums["reward"]), boot.of_mean(sums["k1"])
+    if not np.any(columns["k1"]):
+        k1 = Estimate(0.0, 0.0, 0.0)  # the reference itself
     if k1.reason and not checked.kl:
         worst = int(np.argmax(np.abs(columns["k1"] - np.mean(columns["k1"]))))
         notes.append(

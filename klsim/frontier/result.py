@@ -366,8 +366,7 @@ def as_json(found: Any) -> Any:
         return _fields(found) | blank
     if isinstance(found, Frontier):
         curve = [list(row) if row[4] else [row[0], None, None, None, False] for row in found.curve]
-        shown_tables = [{"title": s.title, "names": list(s.columns), "rows": s.rows(), "note": s.note} for s in found.shown()]
-        return _fields(found) | {"curve": curve, "recommendation": found.recommendation, "tables": shown_tables}
+        return _fields(found) | {"curve": curve, "recommendation": found.recommendation}
     if is_dataclass(found) and not isinstance(found, type):
         return _fields(found)
     if isinstance(found, Mapping):
