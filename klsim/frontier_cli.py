@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["frontier"]
 
 Column = typer.Option(metavar="COLUMN")
-SAMPLES = "Samples of the reference: files (.jsonl .json .csv .tsv .parquet .arrow .eval), folders, patterns, - or hf://…"
+SAMPLES = (
+    "Samples of the reference: files (.jsonl .json .csv .tsv .parquet .arrow .eval), folders, patterns, - or hf://…"
+)
 
 
 def frontier(
@@ -26,7 +28,9 @@ def frontier(
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN=VALUE", help="Only these rows, of all files; repeat it for several values or columns."),
+        typer.Option(
+            metavar="COLUMN=VALUE", help="Only these rows, of all files; repeat it for several values or columns."
+        ),
     ] = None,
     min_samples: Annotated[int, typer.Option(help="Leave out prompts with fewer samples.", min=2)] = 2,
     gold: Annotated[
@@ -39,7 +43,9 @@ def frontier(
     beta: Annotated[
         list[float] | None, typer.Option(help="Will RL get there? Reward and KL where it ends with this beta.")
     ] = None,
-    prompts: Annotated[bool, typer.Option("--prompts", help="Which prompts? Difficulty, groups without a gradient.")] = False,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Which prompts? Difficulty, groups without a gradient.")
+    ] = False,
     policy: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Samples of a trained policy, with log-probabilities.")
     ] = None,
@@ -49,7 +55,9 @@ def frontier(
     policy_where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Instead of --where, of --policy and --against.")
     ] = None,
-    policy_logp: Annotated[str, typer.Option(metavar="COLUMN", help="log pi(response); token lists are summed.")] = "policy_logp",
+    policy_logp: Annotated[
+        str, typer.Option(metavar="COLUMN", help="log pi(response); token lists are summed.")
+    ] = "policy_logp",
     ref_logp: Annotated[str, typer.Option(metavar="COLUMN", help="log ref(response) of the policy's.")] = "ref_logp",
     log_ratio: Annotated[str | None, typer.Option(metavar="COLUMN", help="Instead: log pi - log ref.")] = None,
     kl: Annotated[str | None, typer.Option(metavar="COLUMN", help="Instead: the KL of each response, nats.")] = None,
@@ -94,7 +102,13 @@ def frontier(
     if log_ratio and kl:
         raise ValueError("give --log-ratio or --kl, not both")
     settings = {"level": level, "resamples": resamples, "seed": seed, "min_samples": min_samples}
-    logps = {"log_ratio": log_ratio} if log_ratio else {"kl": kl} if kl else {"policy_logp": policy_logp, "ref_logp": ref_logp}
+    logps = (
+        {"log_ratio": log_ratio}
+        if log_ratio
+        else {"kl": kl}
+        if kl
+        else {"policy_logp": policy_logp, "ref_logp": ref_logp}
+    )
     asked = _Asked(prompt, tuple(reward or ()), tuple(where or ()), tuple(policy_where or where or ()), settings)
     files = list(rollouts or [])
     if scheduler is not None:
@@ -117,7 +131,13 @@ class _Asked:
         policy_where: Sequence[str],
         settings: dict[str, Any],
     ) -> None:
-        self.prompt, self.reward, self.where, self.policy_where, self.settings = prompt, reward, where, policy_where, settings
+        self.prompt, self.reward, self.where, self.policy_where, self.settings = (
+            prompt,
+            reward,
+            where,
+            policy_where,
+            settings,
+        )
         self.known: dict[int, int] = {}
 
     def read(self, files: list[str], where: Sequence[str], on_rows: Callable[[int], None], **more: Any) -> Rollouts:
@@ -208,7 +228,12 @@ def _checkpoints(read: Rollouts, unchecked: bool) -> list[PolicySamples]:
 
         out.append(
             PolicySamples(
-                read.prompt[rows], read.reward[rows], **columns, length=length, label=names[k], row_name=row_name,
+                read.prompt[rows],
+                read.reward[rows],
+                **columns,
+                length=length,
+                label=names[k],
+                row_name=row_name,
                 unchecked=unchecked,
             )  # fmt: skip
         )

@@ -105,7 +105,13 @@ class Comparison(Result):
 def _sign(e: Estimate) -> str:
     if not e.trusted:
         return "open"
-    side = "no difference shown" if e.low <= 0 <= e.high else "the second is better" if e.value > 0 else "the first is better"
+    side = (
+        "no difference shown"
+        if e.low <= 0 <= e.high
+        else "the second is better"
+        if e.value > 0
+        else "the first is better"
+    )
     return f"{side} ({plus_minus(e)})"
 
 
@@ -188,7 +194,9 @@ def _best_of(codes: np.ndarray, reward: np.ndarray, counts: np.ndarray) -> np.nd
     ordered = reward[np.lexsort((reward, codes))]
     every = np.arange(len(sizes))
     log_factorial = gammaln(np.arange(int(sizes.max()) + 1) + 1.0)
-    return np.asarray(best_of_n_gold_sums(ordered, ordered, starts, every, np.arange(len(sizes) + 1), counts, log_factorial))
+    return np.asarray(
+        best_of_n_gold_sums(ordered, ordered, starts, every, np.arange(len(sizes) + 1), counts, log_factorial)
+    )
 
 
 def _crossing(gaps: np.ndarray, counts: np.ndarray, boot: Bootstrap) -> Estimate | None:

@@ -17,7 +17,17 @@ from klsim.frontier.policy import PolicySamples
 from klsim.frontier.result import BestOfN, Estimate, Frontier, FrontierPoint, PolicyPoint, as_json
 from klsim.frontier.samples import Samples, column, common_prompts, enough_samples, numbered, repeated_rows
 
-__all__ = ["BestOfN", "Estimate", "Frontier", "FrontierPoint", "PolicyPoint", "Settings", "as_json", "estimate", "prepare"]
+__all__ = [
+    "BestOfN",
+    "Estimate",
+    "Frontier",
+    "FrontierPoint",
+    "PolicyPoint",
+    "Settings",
+    "as_json",
+    "estimate",
+    "prepare",
+]
 
 BUDGETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0)
 
@@ -110,7 +120,9 @@ def estimate(
         missing = next((n for n in ("policy_prompt", *flat) if n not in given), None)
         if missing:
             raise ValueError(f"{missing}: is needed with {given[0]}")
-        policy = PolicySamples(policy_prompt, **{"reward": policy_reward, "policy_logp": policy_logp, "ref_logp": ref_logp})
+        policy = PolicySamples(
+            policy_prompt, **{"reward": policy_reward, "policy_logp": policy_logp, "ref_logp": ref_logp}
+        )
     codes, values, _, prompts = prepare(prompt, reward, None, min_samples, notes)
     trained = None
     if policy is not None:
@@ -137,9 +149,7 @@ def _renamed(row_name: Callable[[int], str], kept: np.ndarray) -> Callable[[int]
     return lambda row: row_name(int(rows[row]))
 
 
-def _shared(
-    groups: list[np.ndarray], notes: list[str], label: str = ""
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _shared(groups: list[np.ndarray], notes: list[str], label: str = "") -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Rows of prompts that both have, and their prompts, numbered anew."""
     kept, both, every = common_prompts(groups)
     if not both.size:
@@ -150,7 +160,12 @@ def _shared(
 
 
 def _checkpoint(
-    one: PolicySamples, prompts: Any, values: np.ndarray, made: tuple[Samples, Dual], settings: Settings, notes: list[str]
+    one: PolicySamples,
+    prompts: Any,
+    values: np.ndarray,
+    made: tuple[Samples, Dual],
+    settings: Settings,
+    notes: list[str],
 ) -> PolicyPoint:
     """A checkpoint against the frontier of the prompts that it shares with the reference."""
     columns = one.columns()

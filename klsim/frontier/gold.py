@@ -103,19 +103,26 @@ class Gold(Result):
     def verdict(self) -> str:
         """One line: does the gold reward fall where the proxy still rises?"""
         parts = []
-        for name, turn, points in (("the tilt", self.tilt_turn, self.tilt), ("best-of-N", self.best_of_n_turn, self.best_of_n)):
+        for name, turn, points in (
+            ("the tilt", self.tilt_turn, self.tilt),
+            ("best-of-N", self.best_of_n_turn, self.best_of_n),
+        ):
             good = [p for p in points if p.trusted]
             if turn is None or not good:
                 parts.append(f"along {name} no point can be trusted")
             elif turn.turns:
-                parts.append(f"along {name} gold is highest at {turn.kl} nats and falls by {plus_minus(turn.fall)} after it")
+                parts.append(
+                    f"along {name} gold is highest at {turn.kl} nats and falls by {plus_minus(turn.fall)} after it"
+                )
             else:
                 parts.append(f"along {name} no fall of gold is seen up to {good[-1].kl.value:.2g} nats")
         return "; ".join(parts)
 
     def shown(self) -> tuple[Shown, ...]:
         """The tilt, best-of-N and the fits."""
-        some = [p for p in self.best_of_n if p.at == 1 or p.at in {2.0**k for k in range(1, 40)}] or list(self.best_of_n)
+        some = [p for p in self.best_of_n if p.at == 1 or p.at in {2.0**k for k in range(1, 40)}] or list(
+            self.best_of_n
+        )
         fits: dict[str, Sequence[Any]] = {
             "form": [f.form for f in self.fits],
             "along": [f.along for f in self.fits],
@@ -205,7 +212,9 @@ Draws = tuple[np.ndarray, np.ndarray]
 def _along_tilt(data: Samples, dual: Dual, values: np.ndarray) -> tuple[tuple[GoldPoint, ...], Draws]:
     boot = dual.boot
     # from the KL of the first budget to a bit beyond the last that can be trusted
-    kl = np.array([float(boot.mean(Tilt(data, dual, dual.lam[k : k + 1]).kl[:, 0, 0])) for k in range(0, len(dual.lam), 4)])
+    kl = np.array(
+        [float(boot.mean(Tilt(data, dual, dual.lam[k : k + 1]).kl[:, 0, 0])) for k in range(0, len(dual.lam), 4)]
+    )
     inside = np.flatnonzero((kl > 0.005) & (kl < 1.1 * dual.reach))
     ends = (4 * inside[0], 4 * inside[-1]) if inside.size > 1 else (0, len(dual.lam) - 1)
     lams = np.geomspace(dual.lam[ends[0]], dual.lam[ends[1]], TILTS)

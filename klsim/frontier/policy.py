@@ -83,7 +83,12 @@ class PolicySamples:
 
 
 def point(
-    data: Samples, dual: Dual, samples: PolicySamples, codes: np.ndarray, columns: dict[str, np.ndarray], notes: list[str]
+    data: Samples,
+    dual: Dual,
+    samples: PolicySamples,
+    codes: np.ndarray,
+    columns: dict[str, np.ndarray],
+    notes: list[str],
 ) -> PolicyPoint:
     """The policy's place; ``codes``: the prompts of its rows as those of ``data``; ``columns`` as `PolicySamples.columns`."""
     boot, counts = dual.boot, np.bincount(codes, minlength=data.prompts)
@@ -135,7 +140,13 @@ def _per_token(dual: Dual, sums: dict[str, np.ndarray], k1: Estimate) -> Estimat
 
 
 def _against_frontier(
-    data: Samples, dual: Dual, sums: dict[str, np.ndarray], reward: Estimate, k1: Estimate, notes: list[str], prefix: str
+    data: Samples,
+    dual: Dual,
+    sums: dict[str, np.ndarray],
+    reward: Estimate,
+    k1: Estimate,
+    notes: list[str],
+    prefix: str,
 ) -> tuple[Estimate, Estimate, Estimate, Estimate]:
     """Needed KL, efficiency, the frontier's reward at its KL, and what is missed of it (the last two in units)."""
     boot, lam = dual.boot, dual.lam
@@ -167,9 +178,13 @@ def _against_frontier(
         reason = "its estimated KL is not positive: more samples of the policy are needed"
     above = efficiency.low > 1 and efficiency.value > 1 + ERRORS * boot.stderr(efficiency)
     if not reason and above:
-        notes.append(f"{prefix}its reward needs {needed.value:.3g} nats, its log-probabilities say {k1.value:.3g}: {ABOVE_ONE}")
+        notes.append(
+            f"{prefix}its reward needs {needed.value:.3g} nats, its log-probabilities say {k1.value:.3g}: {ABOVE_ONE}"
+        )
         reason = ABOVE_ONE
-    at_spent = reason or dual.beyond(spent, bool(edge)) or _unstable(dual.bias(tilt)[1], boot.stderr(missed), "missed reward")
+    at_spent = (
+        reason or dual.beyond(spent, bool(edge)) or _unstable(dual.bias(tilt)[1], boot.stderr(missed), "missed reward")
+    )
     moved = dual.bias(float(lam[at]))[1] * float(lam[at])
     at_needed = reason or _beyond(dual, needed) or _unstable(moved / spent, boot.stderr(efficiency), "efficiency")
     at_needed = at_needed or (_beyond(dual, replace(efficiency, high=efficiency.high * spent, low=needed.low)))

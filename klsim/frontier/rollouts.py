@@ -188,7 +188,9 @@ class _Reader:
             if root_of(name, names) is None and name not in implied:
                 self._no_column(source, name, names)
         watched = tuple(
-            n for n in POOLED if (n in names or n in implied) and n not in self.where and n != self.by and n not in rewards
+            n
+            for n in POOLED
+            if (n in names or n in implied) and n not in self.where and n != self.by and n not in rewards
         )
         return _Plan(source, found, prompt, rewards, watched)
 
@@ -256,7 +258,14 @@ class _Reader:
         import pyarrow as pa
 
         source, kind = plan.source, plan.layout.kind
-        wanted = [plan.prompt, *plan.rewards, *self.logps.values(), *self.where, *plan.watched, *([self.by] if self.by else [])]
+        wanted = [
+            plan.prompt,
+            *plan.rewards,
+            *self.logps.values(),
+            *self.where,
+            *plan.watched,
+            *([self.by] if self.by else []),
+        ]
         needed = list(dict.fromkeys(plan.root(n) for n in wanted if root_of(n, plan.layout.names)))
         counted = [plan.root(n) for n in (*plan.rewards, *self.logps.values()) if root_of(n, plan.layout.names)]
         fast = fast_chunks(source, plan.layout, needed, counted, [plan.root(plan.prompt)])
@@ -365,7 +374,14 @@ class _Reader:
 
 
 def _listed(
-    source: Source, chunk: Chunk, name: str, column: list[Any], rows: np.ndarray, lengths: np.ndarray | None, *, text: bool
+    source: Source,
+    chunk: Chunk,
+    name: str,
+    column: list[Any],
+    rows: np.ndarray,
+    lengths: np.ndarray | None,
+    *,
+    text: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of several samples in a row, one after the other, and how many each row has."""
     for i in rows.tolist():
@@ -375,7 +391,9 @@ def _listed(
     counts = np.array([len(column[i]) for i in rows.tolist()], dtype=np.int64)
     if lengths is not None and not np.array_equal(counts, lengths):
         at = int(np.flatnonzero(counts != lengths)[0])
-        fail(source, f"has {counts[at]} values where another reward has {lengths[at]}", chunk.start + int(rows[at]), name)
+        fail(
+            source, f"has {counts[at]} values where another reward has {lengths[at]}", chunk.start + int(rows[at]), name
+        )
     return samples_of(source, chunk, name, column, rows, counts, text=text)[0], counts
 
 

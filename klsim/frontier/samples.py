@@ -70,7 +70,9 @@ def enough_samples(codes: np.ndarray, fewest: int, notes: list[str], what: str =
     if present.sum() < 2:
         raise ValueError(f"prompt: needs at least two prompts (intervals are over prompts){what}, got 1")
     if counts.max() == 1 and fewest > 1:
-        raise ValueError(f"prompt: every prompt has one sample{what}; the frontier needs several samples of each prompt")
+        raise ValueError(
+            f"prompt: every prompt has one sample{what}; the frontier needs several samples of each prompt"
+        )
     if good.sum() < 2:
         fewer = ", or ask for fewer with --min-samples" if fewest > 2 else ""
         raise ValueError(

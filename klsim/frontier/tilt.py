@@ -61,7 +61,9 @@ class Forecast(Result):
             "beta": [p.beta for p in self.points],
             "KL, nats": [p.kl for p in self.points],
             "reward": [p.reward for p in self.points],
-            "trusted": [f"✗ {p.reward.reason or p.kl.reason}" if p.reward.reason or p.kl.reason else "✓" for p in self.points],
+            "trusted": [
+                f"✗ {p.reward.reason or p.kl.reason}" if p.reward.reason or p.kl.reason else "✓" for p in self.points
+            ],
         }
         parts = [Shown("forecast: where reward - beta KL ends", columns)]
         if self.outcomes:

@@ -305,9 +305,7 @@ def tilted_mean_sums(reward, gold, starts, members, block_starts, lams):
             for k in range(lams.size):
                 out[b, k, 0] += _tilted(r, g, lams[k])
                 if half > 0:
-                    out[b, k, 1] += 0.5 * (
-                        _tilted(r[:half], g[:half], lams[k]) + _tilted(r[half:], g[half:], lams[k])
-                    )
+                    out[b, k, 1] += 0.5 * (_tilted(r[:half], g[:half], lams[k]) + _tilted(r[half:], g[half:], lams[k]))
     return out
 
 

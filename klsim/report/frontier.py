@@ -56,7 +56,9 @@ def show(results: Mapping[str, Result], notes: Sequence[str]) -> None:
 def _about(found: Frontier) -> str:
     fewest, most = found.samples_a_prompt
     each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    return f"{found.samples:,} samples of {found.prompts:,} prompts, {each} each; {found.level:.0%} intervals over prompts"
+    return (
+        f"{found.samples:,} samples of {found.prompts:,} prompts, {each} each; {found.level:.0%} intervals over prompts"
+    )
 
 
 def points_of(found: Frontier) -> figures.Table:

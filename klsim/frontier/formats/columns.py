@@ -207,7 +207,11 @@ def prompt_keys(source: Source, chunk: Chunk, name: str, column: Any, rows: np.n
         first = first or type(value)
         if type(value) is not first:
             fail(source, f"changes from {first.__name__} to {type(value).__name__}", chunk.start + i, name)
-        text = str(value) if not isinstance(value, list | dict) else json.dumps(_without_nulls(value), sort_keys=True, default=str)
+        text = (
+            str(value)
+            if not isinstance(value, list | dict)
+            else json.dumps(_without_nulls(value), sort_keys=True, default=str)
+        )
         codes[k] = known.setdefault(text, len(known))
     return list(known), codes
 
