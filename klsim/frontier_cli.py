@@ -189,7 +189,7 @@ class _Asked:
                 trained = _checkpoints(other, unchecked)
             advance("estimating")
             given = {"path": trained} if by else {"policy": trained[0] if trained else None}
-            found = frontiers.estimate(read.prompt, read.reward, budgets=budgets, **given, **self.settings)  # type: ignore[arg-type]
+            found = frontiers.estimate(read.prompt, read.reward, budgets=budgets, **given, **self.settings)
             results: dict[str, Result] = {"frontier": found}
             notes += found.notes
             if gold:

@@ -136,7 +136,8 @@ def against(
     Raises:
         ValueError: as `klsim.frontier.estimate`; no prompt in common.
     """
-    settings, notes = Settings(level, resamples, seed), []
+    settings = Settings(level, resamples, seed)
+    notes: list[str] = []
     rewards = [column("reward", reward), column("other_reward", other_reward)]
     prompts = [np.asarray(prompt), np.asarray(other_prompt)]
     codes = numbered({"prompt": prompts[0], "other_prompt": prompts[1]}, [len(r) for r in rewards])

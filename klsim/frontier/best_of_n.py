@@ -26,6 +26,7 @@ ALL_N, POWERS = 32, 2.0 ** np.arange(5, 40, 0.5)
 FREE = 1000
 ROUNDING = 1e-9
 """Of the range of the rewards."""
+NEAR = "N is too near the samples a prompt: halves of them have fewer than N"
 NEGLIGIBLE = 0.01
 """Of a KL: a bias of this size is added to the interval, where that is narrower still."""
 ABOVE = "its estimates lie above the frontier, which best-of-N never does: more samples are needed"
@@ -78,13 +79,16 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
         reward = boot.around(means[k, 0], resampled[:, k, 0], boot.influence(sums[:, k, 0]))
         if ties:
             kl, draws = _kl(sums[:, k], means[k], resampled[:, k], bound, dual)
+            if 2 * n > data.counts.min():
+                kl = replace(kl, reason=kl.reason or NEAR)
         else:
             kl, draws = Estimate(bound, bound, bound), none + bound
         missed = _missed(sums[:, k], reward, resampled[:, k, 0], kl, draws, dual, exact=not ties)
         win = None
         if n < data.counts.min():
             win = boot.around(means[k, 3], resampled[:, k, 3], boot.influence(sums[:, k, 3]))
-        in_units = replace(missed, **{x: data.scale * getattr(missed, x) for x in ("value", "low", "high")})
+        value, low, high = (data.scale * x for x in (missed.value, missed.low, missed.high))
+        in_units = Estimate(value, low, high, missed.reason)
         above = ABOVE if missed.value < -ROUNDING else ""
         out.append(BestOfN(n, dual.in_units(reward), kl, bound, win, in_units, above))
     return tuple(out)

@@ -114,7 +114,8 @@ class Dual:
 
     def in_units(self, e: Estimate) -> Estimate:
         """From [0, 1] to the user's units of reward."""
-        return replace(e, **{name: self.data.in_units(getattr(e, name)) for name in ("value", "low", "high")})
+        value, low, high = (self.data.in_units(x) for x in (e.value, e.low, e.high))
+        return Estimate(value, low, high, e.reason)
 
     def near(self, lam: float) -> int:
         """The place of an inverse temperature on the grid."""

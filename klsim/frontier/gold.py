@@ -183,7 +183,8 @@ def gold(
     Raises:
         ValueError: as `estimate`.
     """
-    settings, notes = Settings(level, resamples, seed), []
+    settings = Settings(level, resamples, seed)
+    notes: list[str] = []
     data, dual, values, _ = made(prompt, reward, gold, min_samples, settings, notes)
     assert values is not None
     boot = dual.boot
@@ -201,8 +202,8 @@ def gold(
         for form, inner in forms:
             found = _fit(form, along, inner, points, draws, (zero, start), boot)
             fits += [found] if found is not None else []
-    turns = (_turn(points, draws, boot) for points, draws in ((tilt, tilt_draws), (best, best_draws)))
-    return Gold(boot.of_mean(reference), tilt, best, *turns, tuple(fits), settings.level, tuple(notes))
+    turns = _turn(tilt, tilt_draws, boot), _turn(best, best_draws, boot)
+    return Gold(boot.of_mean(reference), tilt, best, turns[0], turns[1], tuple(fits), settings.level, tuple(notes))
 
 
 Draws = tuple[np.ndarray, np.ndarray]

@@ -83,7 +83,10 @@ def _check_ratios(ratio: np.ndarray, codes: np.ndarray, row_name: Callable[[int]
     """Means of the log ratios and of their inverse."""
     mean, error = _over_prompts(ratio, codes)
     worst = int(np.argmin(ratio))
-    if mean < -ERRORS * error and not unchecked:
+    with np.errstate(over="ignore"):
+        inverse, noise = _over_prompts(np.exp(-ratio), codes)
+    swapped = mean < -ERRORS * error or (mean < -2 * error and inverse > 1 + ERRORS * noise)
+    if swapped and not unchecked:
         raise ValueError(
             f"log-probabilities: the KL of the policy to the reference would be {mean:.3g} ± {error:.2g} nats, and no KL is "
             f"negative: are policy and reference swapped, or were the samples drawn elsewhere? The lowest log ratio is "
@@ -98,9 +101,6 @@ def _check_ratios(ratio: np.ndarray, codes: np.ndarray, row_name: Callable[[int]
             f"{np.mean(np.delete(ratio, worst)):.4g} nats"
         )
         return Checked("log-probabilities that cannot be right (see the notes)", "see k1", (text,))
-    with np.errstate(over="ignore"):
-        weights = np.exp(-ratio)
-    inverse, noise = _over_prompts(weights, codes)
     if inverse > 1 + ERRORS * noise:
         text = (
             f"exp(ref - policy) averages {inverse:.4g} ± {noise:.2g} over the samples, and cannot exceed 1: they were not "

@@ -113,7 +113,7 @@ def point(
     k1 = replace(k1, reason=checked.kl or k1.reason)
     k3 = None
     if "k3" in sums:
-        k3 = _k3(boot.of_mean(sums["k3"]) if np.isfinite(sums["k3"]).all() else None, checked)
+        k3 = _k3(boot.of_mean(sums["k3"]) if np.isfinite(sums["k3"]).all() else None, columns["k1"], checked)
     needed, efficiency, best, missed = _against_frontier(data, dual, sums, reward, k1, notes, prefix)
     length = boot.of_mean(sums["length"]) if "length" in sums else None
     return PolicyPoint(
@@ -122,10 +122,20 @@ def point(
     )  # fmt: skip
 
 
-def _k3(found: Estimate | None, checked: Checked) -> Estimate:
+def _k3(found: Estimate | None, ratio: np.ndarray, checked: Checked) -> Estimate:
+    """k3 is a mean of inverse ratios, whose tail a file that lacks it does not show: it is trusted by their spread.
+
+    A normal interval of n values needs ``n > 25 skewness^2`` (Cochran 1977, section 2.15); log ratios of variance s^2
+    give their inverse the skewness ``(e^{s^2} + 2) sqrt(e^{s^2} - 1)`` of a lognormal law.
+    """
     if found is None:
-        return Estimate(np.nan, np.nan, np.nan, checked.k3 or "it overflows")
-    return replace(found, reason=checked.kl or checked.k3 or found.reason)
+        return Estimate(np.nan, np.nan, np.nan, checked.kl or checked.k3 or "it overflows")
+    grown = np.exp(min(float(np.var(ratio)), 50.0))
+    needed = 25 * (grown + 2) ** 2 * (grown - 1)
+    spread = ""
+    if needed > len(ratio):
+        spread = f"log ratios with a standard deviation of {np.std(ratio):.2g} need {needed:.2g} samples for k3; read k1"
+    return replace(found, reason=checked.kl or checked.k3 or spread or found.reason)
 
 
 def _per_token(dual: Dual, sums: dict[str, np.ndarray], k1: Estimate) -> Estimate:
@@ -176,7 +186,7 @@ def _against_frontier(
     reason = k1.reason or reward.reason
     if not reason and k1.value <= 0:
         reason = "its estimated KL is not positive: more samples of the policy are needed"
-    above = efficiency.low > 1 and efficiency.value > 1 + ERRORS * boot.stderr(efficiency)
+    above = efficiency.low > 1 and missed.value < -ERRORS * boot.stderr(missed)
     if not reason and above:
         notes.append(
             f"{prefix}its reward needs {needed.value:.3g} nats, its log-probabilities say {k1.value:.3g}: {ABOVE_ONE}"

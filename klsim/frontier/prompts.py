@@ -116,7 +116,8 @@ def prompts(
     Raises:
         ValueError: as `estimate`.
     """
-    settings, notes = Settings(level, resamples, seed), []
+    settings = Settings(level, resamples, seed)
+    notes: list[str] = []
     codes, values, _, _ = prepare(prompt, reward, None, min_samples, notes)
     counts = np.bincount(codes)
     means = np.bincount(codes, values) / counts

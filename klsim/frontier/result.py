@@ -33,12 +33,10 @@ class Estimate:
         return text_of(self)
 
 
-def text_of(e: Estimate | Mapping[str, Any] | None) -> str:
+def text_of(e: Estimate | None) -> str:
     """``value [low, high]`` with the digits that its interval allows; empty if it is not to be trusted."""
     if e is None:
         return ""
-    if not isinstance(e, Estimate):
-        e = Estimate(*(float("nan") if e[k] is None else e[k] for k in ("value", "low", "high")), e.get("reason", ""))
     if not e.trusted or not math.isfinite(e.value):
         return ""
     digits = _digits(e)

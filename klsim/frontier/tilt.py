@@ -165,7 +165,8 @@ def forecast(
     Raises:
         ValueError: as `estimate`; a beta that is not positive.
     """
-    settings, notes = Settings(level, resamples, seed), []
+    settings = Settings(level, resamples, seed)
+    notes: list[str] = []
     asked = column("betas", betas)
     _validate.positive("betas", np, asked)
     data, dual, _, _ = made(prompt, reward, None, min_samples, settings, notes)
