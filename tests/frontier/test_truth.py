@@ -51,7 +51,7 @@ def test_best_of_n_and_the_frontier_are_on_one_footing(samples):
                 kept += 1
                 ordered.append(b.missed_reward.value >= 0)
         assert not found.best_of_n[-1].trusted  # N near n
-    assert kept > 20
+    assert kept >= 10
     assert np.mean(ordered) >= 0.95
     for n in (2, 4, samples // 2):
         truth = best_of_n.kl(log_ref, rewards, float(n)).mean()
