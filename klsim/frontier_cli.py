@@ -81,7 +81,7 @@ def frontier(
     replicates: Annotated[int, typer.Option(help="Simulated files of --coverage.", min=2)] = 400,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Worker processes of --coverage.")] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port: read and estimate there.")
+        str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port: files are read there.")
     ] = None,
 ) -> None:
     """What alignment could at best achieve from a base model: the KL-reward frontier of your own rollouts."""
@@ -111,6 +111,8 @@ def frontier(
     )
     asked = _Asked(prompt, tuple(reward or ()), tuple(where or ()), tuple(policy_where or where or ()), settings)
     files = list(rollouts or [])
+    if scheduler is not None and (policy or against or gold or beta or prompts):
+        raise ValueError("--scheduler reads the reference's samples for the frontier alone")
     if scheduler is not None:
         results, notes = _distributed(asked, files, budget, scheduler)
     elif against:
@@ -243,13 +245,18 @@ def _checkpoints(read: Rollouts, unchecked: bool) -> list[PolicySamples]:
 def _distributed(
     asked: _Asked, files: list[str], budgets: Sequence[float] | None, scheduler: str
 ) -> tuple[dict[str, Result], list[str]]:
-    from klsim.frontier.distributed import estimate
+    """The frontier of files that a Dask cluster reads."""
+    from klsim.frontier import estimate
+    from klsim.frontier.distributed import read_distributed
+    from klsim.report import terminal
 
-    found = estimate(
-        files, prompt=asked.prompt, reward=asked.reward, where=asked.where, budgets=budgets, scheduler=scheduler,
-        **asked.settings,
-    )  # fmt: skip
-    return {"frontier": found}, list(found.notes)
+    with terminal.progress("frontier", 1) as advance:
+        read = read_distributed(
+            files, scheduler=scheduler, prompt=asked.prompt, reward=asked.reward, where=asked.where, on_file=advance.describe
+        )
+        found = estimate(read.prompt, read.reward, budgets=budgets, **asked.settings)
+        advance("done")
+    return {"frontier": found}, [*read.notes, *found.notes]
 
 
 def _write(

@@ -5,9 +5,10 @@ Files are streamed; of every sample only a number for its prompt, its reward and
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from klsim.frontier.formats.columns import equal_to, is_list, numbers, prompt_ke
 from klsim.frontier.formats.rows import Chunk, Layout, fast_chunks, layout, short, slow_chunks
 from klsim.frontier.formats.sources import Source, fail, find
 
-__all__ = ["Rollouts", "read_rollouts"]
+__all__ = ["Rollouts", "conditions", "read_rollouts", "stop_if_pooled", "stop_if_pooled_files"]
 
 REWARDS = (
     "reward", "rewards", "score", "scores", "passed", "correct", "is_correct", "is_solved", "acc", "accs", "accuracy",
@@ -40,7 +41,7 @@ class Rollouts:
         notes: which columns were chosen where none was named.
         lengths: tokens of each sample, where log-probabilities are lists.
         groups, names: which of the ``names`` of the column ``by`` each sample has.
-        origins: ``(source, rows)`` of consecutive samples.
+        origins: ``(source, rows)`` of consecutive samples. watched: values of the columns that must not be pooled.
     """
 
     prompt: np.ndarray
@@ -51,6 +52,7 @@ class Rollouts:
     groups: np.ndarray | None = None
     names: tuple[str, ...] = ()
     origins: tuple[tuple[str, np.ndarray], ...] = field(default=(), repr=False)
+    watched: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def row_name(self, sample: int) -> str:
         """``file, row 12`` of a sample."""
@@ -62,7 +64,7 @@ class Rollouts:
 
 
 def read_rollouts(
-    paths: Sequence[Path | str],
+    paths: Sequence[Path | str | Source],
     *,
     prompt: str | None = None,
     reward: Sequence[str] = (),
@@ -70,6 +72,7 @@ def read_rollouts(
     logps: Mapping[str, str] | None = None,
     by: str | None = None,
     known: dict[int, int] | None = None,
+    stable: bool = False,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Rollouts:
     """Read the columns that the frontier needs.
@@ -84,14 +87,16 @@ def read_rollouts(
         logps: name -> column, of log-probabilities, KLs or further rewards; lists of tokens are summed.
         by: a column whose values are to be told apart (``file`` and ``step`` may be those of the path).
         known: prompts seen before (filled in), so that two calls number prompts alike.
+        stable: the keys of ``known`` are the same in every process.
         on_rows: called with the number of rows read so far.
 
     Raises:
         ValueError: a file, row and column, and what is wrong there. FileNotFoundError.
     """
-    made = _Reader(prompt, tuple(reward), _conditions(where), dict(logps or {}), by, {} if known is None else known)
-    sources = find(paths)
-    _stop_if_pooled_files(sources, made.where, by)
+    made = _Reader(prompt, tuple(reward), conditions(where), dict(logps or {}), by, {} if known is None else known)
+    made.key = _stable_hash if stable else hash
+    sources = [p for p in paths if isinstance(p, Source)] or find([p for p in paths if not isinstance(p, Source)])
+    stop_if_pooled_files(sources, made.where, by)
     skipped: list[ValueError] = []
     read: list[Source] = []
     for source in sources:
@@ -115,7 +120,8 @@ class _NoColumn(ValueError):
     """A file without the columns; in a folder it is another kind of file."""
 
 
-def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
+def conditions(where: Sequence[str]) -> dict[str, list[str]]:
+    """``column=value`` texts as ``column -> values``."""
     out: dict[str, list[str]] = {}
     for text in where:
         column, equals, value = text.partition("=")
@@ -125,7 +131,7 @@ def _conditions(where: Sequence[str]) -> dict[str, list[str]]:
     return out
 
 
-def _stop_if_pooled_files(sources: Sequence[Source], where: Mapping[str, Any], by: str | None) -> None:
+def stop_if_pooled_files(sources: Sequence[Source], where: Mapping[str, Any], by: str | None) -> None:
     """Files found together whose names differ by more than numbers are different models, or whatever else."""
     names = [dict(s.implied)["file"] for s in sources if s.found and s.implied]
     if "file" in where or by is not None or len({re.sub(r"\d+", "#", n) for n in names}) < 2:
@@ -175,6 +181,7 @@ class _Reader:
         self.rows = 0
         self.seen: dict[str, dict[str, None]] = {}
         self.names: dict[str, int] = {}
+        self.key: Callable[[str], int] = hash
 
     # -- which columns ------------------------------------------------------------------------------------------------
 
@@ -300,7 +307,7 @@ class _Reader:
             self._watch(name, self._texts(plan, chunk, name, rows))
         keys, codes = prompt_keys(source, chunk, plan.prompt, self._column(plan, chunk, plan.prompt), rows)
         # a 64-bit hash stands for the prompt: two of a million prompts collide with probability 3e-8
-        numbered = np.array([self.known.setdefault(hash(key), len(self.known)) for key in keys], dtype=np.int64)
+        numbered = np.array([self.known.setdefault(self.key(key), len(self.known)) for key in keys], dtype=np.int64)
         part: dict[str, Any] = {"prompt": numbered[codes], "reward": 0.0, "origin": (source.path, rows + chunk.start)}
         lengths = None
         for name, weight in plan.rewards.items():
@@ -354,9 +361,7 @@ class _Reader:
 
     def done(self, sources: Sequence[Source]) -> Rollouts:
         shown = sources[0].path if len(sources) == 1 else f"{Path(sources[0].path).parent} ({len(sources)} files)"
-        for name, distinct in self.seen.items():
-            if len(distinct) > 1:
-                raise ValueError(_pooled(shown, name, list(distinct)))
+        stop_if_pooled(shown, self.seen)
         if not self.parts:
             conditions = ", ".join(f"{k}={' or '.join(v)}" for k, v in self.where.items())
             raise ValueError(f"{shown}: no row has {conditions}")
@@ -369,8 +374,9 @@ class _Reader:
         logps = {name: joined[name] for name in self.logps}
         origins = tuple(p["origin"] for p in self.parts)
         return Rollouts(
-            joined["prompt"], joined["reward"], logps, tuple(self.notes), lengths, groups, tuple(self.names), origins
-        )
+            joined["prompt"], joined["reward"], logps, tuple(self.notes), lengths, groups, tuple(self.names), origins,
+            {name: tuple(distinct) for name, distinct in self.seen.items()},
+        )  # fmt: skip
 
 
 def _listed(
@@ -395,6 +401,21 @@ def _listed(
             source, f"has {counts[at]} values where another reward has {lengths[at]}", chunk.start + int(rows[at]), name
         )
     return samples_of(source, chunk, name, column, rows, counts, text=text)[0], counts
+
+
+def _stable_hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def stop_if_pooled(shown: str, seen: Mapping[str, Collection[str]]) -> None:
+    """Refuse samples of several policies: ``seen`` has the values of every column of `POOLED`.
+
+    Raises:
+        ValueError: with what to choose.
+    """
+    for name, distinct in seen.items():
+        if len(distinct) > 1:
+            raise ValueError(_pooled(shown, name, list(distinct)))
 
 
 def _pooled(shown: str, name: str, distinct: list[str]) -> str:

@@ -214,10 +214,12 @@ def test_logs_of_inspect(tmp_path):
     from inspect_ai import Task
     from inspect_ai import eval as evaluate
     from inspect_ai.dataset import Sample
-    from inspect_ai.model import ModelOutput, get_model
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
     from inspect_ai.scorer import match
 
     outputs = [ModelOutput.from_content("mockllm", text) for text in "1212"]
+    for output in outputs:
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else they are counted by a download
     task = Task(dataset=[Sample(input="q", target="1", id=name) for name in "ab"], scorer=match(), epochs=2)
     evaluate(task, model=get_model("mockllm/model", custom_outputs=outputs), log_dir=str(tmp_path), display="none")
     prompt, reward = read(tmp_path)

@@ -164,8 +164,10 @@ def _inspect(source: Source) -> Iterator[Row]:
         raise ModuleNotFoundError(".eval logs need inspect-ai: pip install inspect-ai") from None
     log = read_eval_log(source.path)
     number = value_to_float()
-    for sample in log.samples or ():
-        scores = {name: number(score.value) for name, score in (sample.scores or {}).items()}
+    for i, sample in enumerate(log.samples or ()):
+        if not sample.scores:
+            fail(source, "has no score: it failed, or the log was written before it was scored", i)
+        scores = {name: number(score.value) for name, score in sample.scores.items()}
         row: dict[str, Any] = {"prompt": sample.id, "epoch": sample.epoch, "model": log.eval.model, "scores": scores}
         yield row | ({"reward": next(iter(scores.values()))} if len(scores) == 1 else {})
 
