@@ -20,6 +20,9 @@ from klsim.frontier.estimate import Settings, prepare
 from klsim.frontier.result import Estimate, PolicyPoint, Result, Shown
 from klsim.frontier.samples import Samples, column
 
+ALLOWED = 0.05
+"""Of a KL: between prompts it varies little, so that its interval is narrow against what halves of the samples can tell."""
+
 __all__ = ["Forecast", "Outcome", "Tilt", "TiltPoint", "forecast", "made"]
 
 
@@ -114,15 +117,21 @@ class Tilt:
         where = (data.starts, data.members, data.block_starts)
         return np.asarray(tilted_mean_sums(data.reward, values, *where, self.lams))
 
-    def judged(self, sums: np.ndarray, k: int, draws: np.ndarray | None = None) -> Estimate:
-        """The mean of block sums ``(blocks, lams, 2)`` at the k-th tilt, by the one rule of trust."""
+    def judged(self, sums: np.ndarray, k: int, allowed: float = 0.0) -> Estimate:
+        """The mean of block sums ``(blocks, lams, 2)`` at the k-th tilt, by the one rule of trust.
+
+        ``allowed``: a remaining bias up to this share of the value is added to the interval instead.
+        """
         boot = self.dual.boot
         own = sums[:, k, 0]
-        drawn = boot.means(own[:, None])[:, 0] if draws is None else draws
-        found = boot.around(float(boot.mean(own)), drawn, boot.influence(own))
+        found = boot.of_mean(own)
         reason = self.dual.beyond(float(boot.mean(self.kl[:, k, 0])))
-        if not reason and self.dual.move(sums[:, k, 1] - own)[1] > TRUSTED_SHARE * boot.stderr(found):
-            reason = UNSTABLE
+        moved = self.dual.move(sums[:, k, 1] - own)[1]
+        if not reason and moved > TRUSTED_SHARE * boot.stderr(found):
+            if moved <= allowed * found.value:
+                found = replace(found, low=found.low - moved, high=found.high + moved)
+            else:
+                reason = UNSTABLE
         return replace(found, reason=reason or found.reason)
 
     def points(self) -> tuple[TiltPoint, ...]:
@@ -130,7 +139,7 @@ class Tilt:
         out = []
         for k, lam in enumerate(self.lams.tolist()):
             reward = self.dual.in_units(self.judged(self.reward, k))
-            out.append(TiltPoint(self.data.scale / lam, self.judged(self.kl, k), reward))
+            out.append(TiltPoint(self.data.scale / lam, self.judged(self.kl, k, ALLOWED), reward))
         return tuple(out)
 
 
