@@ -237,7 +237,7 @@ def _checkpoints(read: Rollouts, unchecked: bool) -> list[PolicySamples]:
                 label=names[k],
                 row_name=row_name,
                 unchecked=unchecked,
-            )  # fmt: skip
+            )
         )
     return out
 
@@ -252,7 +252,12 @@ def _distributed(
 
     with terminal.progress("frontier", 1) as advance:
         read = read_distributed(
-            files, scheduler=scheduler, prompt=asked.prompt, reward=asked.reward, where=asked.where, on_file=advance.describe
+            files,
+            scheduler=scheduler,
+            prompt=asked.prompt,
+            reward=asked.reward,
+            where=asked.where,
+            on_file=advance.describe,
         )
         found = estimate(read.prompt, read.reward, budgets=budgets, **asked.settings)
         advance("done")

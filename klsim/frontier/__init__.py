@@ -1,8 +1,9 @@
 """What alignment could at best achieve from a base model: the KL–reward frontier of one's own rollouts.
 
-`estimate` gives the frontier, best-of-N and trained policies; `gold` asks whether the reward is hacked, `against` whether a
-second model is better than sampling more from the first, `prompts` which prompts there are, `forecast` where RL would end.
-All return frozen results with ``table()``, ``plot()`` and a picture in a notebook; `read_rollouts` reads files.
+`estimate` gives the frontier, best-of-N and trained policies; `gold` asks whether the reward is hacked, `against`
+whether a second model is better than sampling more from the first, `prompts` which prompts there are, `forecast`
+where RL would end. All return frozen results with ``table()``, ``plot()`` and a picture in a notebook;
+`read_rollouts` reads files.
 """
 
 from klsim.frontier.against import Comparison, PassAt, against

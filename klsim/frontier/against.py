@@ -1,9 +1,9 @@
 r"""Did RL help beyond sampling? Two models on the same prompts, by their rewards alone.
 
-pass@k (for rewards that are not 0 or 1: the expected best of k) of both is unbiased for every k up to the fewest samples of
-a prompt; differences are over the same prompts, so that their differences in difficulty cancel. The k at which the second
-model's advantage changes its sign is where its curve crosses the first's: what it gives with few samples, the first gives
-with many.
+pass@k (for rewards that are not 0 or 1: the expected best of k) of both is unbiased for every k up to the fewest
+samples of a prompt; differences are over the same prompts, so that their differences in difficulty cancel. The k at
+which the second model's advantage changes its sign is where its curve crosses the first's: what it gives with few
+samples, the first gives with many.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from klsim.frontier.best_of_n import numbers, sorted_within
+from klsim.frontier.best_of_n import numbers
 from klsim.frontier.bootstrap import Bootstrap
 from klsim.frontier.estimate import Settings
 from klsim.frontier.result import Estimate, Result, Shown, plus_minus
-from klsim.frontier.samples import Samples, column, common_prompts, enough_samples, numbered, repeated_rows
+from klsim.frontier.samples import column, common_prompts, enough_samples, numbered, repeated_rows
 
 __all__ = ["Comparison", "PassAt", "against"]
 

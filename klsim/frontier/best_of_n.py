@@ -4,9 +4,10 @@ With ``F`` and ``F^-`` the probabilities of at most a reward and of less, and ``
 
 .. math:: \mathrm{KL} = \sum_c q_c \log\frac{q_c}{p_c}, \qquad q_c = F_c^N - (F_c^-)^N,
 
-which is ``log N - (N-1)/N`` where nothing ties (Mroueh 2024; Beirami et al. 2024) and less elsewhere. A reward that no two
-samples of a prompt share is taken to be one of a continuous law. The bias of order N/n that the others leave is removed
-by the delete-one jackknife; what is left is watched by halves as for the frontier. Best-of-N cannot lie above the frontier; where estimates do, they are not trusted.
+which is ``log N - (N-1)/N`` where nothing ties (Mroueh 2024; Beirami et al. 2024) and less elsewhere. A reward that
+no two samples of a prompt share is taken to be one of a continuous law. The bias of order N/n that the others leave
+is removed by the delete-one jackknife; what is left is watched by halves as for the frontier. Best-of-N cannot lie
+above the frontier; where estimates do, they are not trusted.
 """
 
 from __future__ import annotations
@@ -64,9 +65,8 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
     split = ordered if shared is None else data.reward[sorted_within(data, 2)]
     atoms = [np.zeros(1, dtype=bool) if shared is None else _among(x, shared) for x in (ordered, split)]
     log_factorial = gammaln(np.arange(int(data.counts.max()) + 1) + 1.0)
-    sums = best_of_n_sums(
-        ordered, split, *atoms, data.starts, data.members, data.block_starts, counts, log_factorial, ties
-    )
+    where = data.starts, data.members, data.block_starts
+    sums: np.ndarray = best_of_n_sums(ordered, split, *atoms, *where, counts, log_factorial, ties)  # type: ignore[call-arg]
     means, resampled = boot.mean(sums), boot.means(sums)
     none = np.zeros(boot.resamples)
     out = []
@@ -97,8 +97,8 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
 def _atoms(data: Samples, ordered: np.ndarray) -> np.ndarray | None:
     """Rewards that two samples of one prompt share, ascending; None if none do.
 
-    Without a tie in `FREE` pairs, samples of a prompt tie with probability below ``3/FREE``; with fewer pairs any reward
-    may be shared.
+    Without a tie in `FREE` pairs, samples of a prompt tie with probability below ``3/FREE``; with fewer pairs any
+    reward may be shared.
     """
     same = np.diff(ordered) == 0
     same[data.starts[1:-1] - 1] = False
@@ -162,7 +162,7 @@ def _missed(
 
 
 def gold_of_best_of_n(data: Samples, gold: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Block sums of the gold reward of the sample that is best by the proxy, ``(blocks, Ns)``; ``gold`` as ``data.reward``."""
+    """Block sums of the gold reward of the sample that is best by the proxy, ``(blocks, Ns)``."""
     from scipy.special import gammaln
 
     from klsim.kernels.log_partition import best_of_n_gold_sums

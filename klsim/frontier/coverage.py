@@ -71,7 +71,7 @@ class Population:
 
 @functools.lru_cache(maxsize=8)
 def population(family: str, seed: int = 0) -> Population:
-    """Prompts of a family: success probabilities Beta(1, 1) or Beta(0.5, 2); 200 rewards N(m, s) or exp of them; trees."""
+    """Prompts of a family: success rates Beta(1, 1) or Beta(0.5, 2); 200 rewards N(m, s) or exp of them; trees."""
     rng = np.random.default_rng([FAMILIES.index(family), seed])
     if family in ("binary", "hard binary"):
         a, b = (1.0, 1.0) if family == "binary" else (0.5, 2.0)
@@ -171,7 +171,10 @@ def _truths(laws: Population, samples: int) -> dict[str, float]:
         out[f"beta = {ratio:g} SD: KL"] = _mean(tilt.kl)
         out[f"beta = {ratio:g} SD: gold"] = _mean((np.exp(tilt.log_policy) * gold).sum(axis=1))
     for k in (1, 4, POLICY_SAMPLES):
-        best = [(np.exp(best_of_n.log_policy(x, laws.reward, float(k))) * laws.reward).sum(axis=1) for x in (policy, laws.log_ref)]
+        best = [
+            (np.exp(best_of_n.log_policy(x, laws.reward, float(k))) * laws.reward).sum(axis=1)
+            for x in (policy, laws.log_ref)
+        ]
         out[f"against: best of {k}"] = _mean(best[0] - best[1])
     out["no gradient in groups of 4"] = _mean(_equal_rewards(ref, laws.reward))
     return out | {
@@ -220,7 +223,8 @@ def _answers(rows: Mapping[str, np.ndarray], betas: Sequence[float], settings: S
     data, dual, gold, _ = made(rows["prompt"], rows["reward"], rows["gold"], 2, settings, [])
     assert gold is not None
     tilt = Tilt(data, dual, data.scale / np.array(betas))
-    golds, out = tilt.mean_of(gold), {}
+    golds = tilt.mean_of(gold)
+    out: dict[str, Estimate] = {}
     for k, (ratio, point) in enumerate(zip(BETAS, tilt.points())):
         name = f"beta = {ratio:g} SD"
         out |= {f"{name}: reward": point.reward, f"{name}: KL": point.kl, f"{name}: gold": tilt.judged(golds, k)}
@@ -244,7 +248,10 @@ class _Task:
 
     def run(self) -> dict[str, list[tuple[bool, bool, float, float]]]:
         """``name -> (trusted, covered, error, half width)`` of every replicate; from disk if it was kept there."""
-        kept = Path(self.stages) / f"{self.family.replace(' ', '-')}-{self.samples}-{self.seed}-{self.first}-{self.count}.json"
+        kept = (
+            Path(self.stages)
+            / f"{self.family.replace(' ', '-')}-{self.samples}-{self.seed}-{self.first}-{self.count}.json"
+        )
         if self.stages and kept.is_file():
             return json.loads(kept.read_text(encoding="utf-8"))
         out = self.simulated()
@@ -385,19 +392,19 @@ are the estimates that klsim marks as trusted ("trusted": their share; the other
 drawn from {POPULATION:,} bandits with binary rewards (success probabilities Beta(1, 1); hard: Beta(0.5, 2)), bandits
 with 200 normal rewards, or exponentials of them (heavy-tailed), and token trees (4 tokens, 3 steps). The trained policy
 lies below the frontier by construction; "against" compares it with the reference by rewards alone. "beta = 2 SD": where
-reward - beta KL ends, with beta in standard deviations of the rewards within a prompt; "gold": a second reward there. The
-Monte Carlo error of a coverage of 95 % over {replicates} files is {100 * error / math.sqrt(replicates):.1f} points.
+reward - beta KL ends, with beta in standard deviations of the rewards within a prompt; "gold": a second reward there.
+The Monte Carlo error of a coverage of 95 % over {replicates} files is {100 * error / math.sqrt(replicates):.1f} points.
 
 Coverage: {summary}.
 
-Of the {len(judged)} rows with at least {min(200, replicates)} trusted files, {inside} cover between 93 and 97 %. Further
-than three Monte Carlo errors from 95 %, of {len(rows)} rows:{"".join(apart) or " none."}
+Of the {len(judged)} rows with at least {min(200, replicates)} trusted files, {inside} cover between 93 and 97 %.
+Further than three Monte Carlo errors from 95 %, of {len(rows)} rows:{"".join(apart) or " none."}
 
 KL of best-of-N: where rewards hardly tie it is all but known, and its interval, which allows for the remaining bias,
 covers more often than 95 %.
 
-Best-of-N never lies above the frontier. Files whose estimates have that order at every N whose reward and KL are trusted
-(before the check that withdraws the trust from those that have not):
+Best-of-N never lies above the frontier. Files whose estimates have that order at every N whose reward and KL are
+trusted (before the check that withdraws the trust from those that have not):
 
 {orders}
 

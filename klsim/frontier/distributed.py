@@ -1,7 +1,7 @@
 """Rollouts read on a Dask cluster: a task a file; what comes back is 16 bytes a sample, estimated in one process.
 
-A killed worker's files are read again by another. Prompts are numbered in the order of the files, as one process does, so
-that the result is the same to the last bit. Workers need the same paths (or addresses of fsspec).
+A killed worker's files are read again by another. Prompts are numbered in the order of the files, as one process
+does, so that the result is the same to the last bit. Workers need the same paths (or addresses of fsspec).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _File:
     options: Mapping[str, Any]
 
     def run(self) -> tuple[np.ndarray, Rollouts] | str:
-        """The keys of its prompts in order of appearance, and its columns; why it has none, if no row satisfies ``where``."""
+        """The keys of its prompts in order of appearance, and its columns; or why no row satisfies ``where``."""
         known: dict[int, int] = {}
         try:
             found = read_rollouts([self.source], known=known, stable=True, **self.options)
@@ -65,12 +65,13 @@ def read_distributed(
     if not read:
         raise ValueError(parts[0])
     known: dict[int, int] = {}
-    prompts, seen = [], {}
+    prompts: list[np.ndarray] = []
+    seen: dict[str, dict[str, None]] = {}
     for keys, found in read:
         numbers = np.array([known.setdefault(int(key), len(known)) for key in keys], dtype=np.int64)
         prompts.append(numbers[found.prompt])
         for name, distinct in found.watched.items():
-            seen.setdefault(name, dict.fromkeys(())).update(dict.fromkeys(distinct))
+            seen.setdefault(name, {}).update(dict.fromkeys(distinct))
     stop_if_pooled(", ".join(paths), seen)
     notes = tuple(dict.fromkeys(note for _, found in read for note in found.notes))
     return Rollouts(np.concatenate(prompts), np.concatenate([found.reward for _, found in read]), {}, notes)

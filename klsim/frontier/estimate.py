@@ -120,9 +120,7 @@ def estimate(
         missing = next((n for n in ("policy_prompt", *flat) if n not in given), None)
         if missing:
             raise ValueError(f"{missing}: is needed with {given[0]}")
-        policy = PolicySamples(
-            policy_prompt, **{"reward": policy_reward, "policy_logp": policy_logp, "ref_logp": ref_logp}
-        )
+        policy = PolicySamples(policy_prompt, reward=policy_reward, policy_logp=policy_logp, ref_logp=ref_logp)
     codes, values, _, prompts = prepare(prompt, reward, None, min_samples, notes)
     trained = None
     if policy is not None:

@@ -4,8 +4,8 @@ Gao, Schulman and Hilton (2023, arXiv 2210.10760) fit, with ``d = sqrt(KL)``,
 
 .. math:: R_{\mathrm{BoN}}(d) = d\,(\alpha - \beta d), \qquad R_{\mathrm{RL}}(d) = d\,(\alpha - \beta\log d),
 
-the gold reward above the reference's, which falls beyond ``d = alpha/(2 beta)`` and ``exp(alpha/beta - 1)``. Both are linear
-in alpha and beta: weighted least squares, refitted to every resample of the prompts.
+the gold reward above the reference's, which falls beyond ``d = alpha/(2 beta)`` and ``exp(alpha/beta - 1)``. Both are
+linear in alpha and beta: weighted least squares, refitted to every resample of the prompts.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ Samples ``y ~ pi`` with ``x = log pi(y) - log ref(y)`` satisfy
           E[e^{-x}] = \mathrm{ref}(\mathrm{supp}\,\pi) \le 1,
 
 with equality in the last where pi can give all that ref gives. ``k3 - k1`` is ``e^{-x} - 1``: the last is also the
-agreement of k1 and k3. By Markov's inequality a mean of ``e^{-x}`` above t has a probability below 1/t, whatever the law.
+agreement of k1 and k3. By Markov's inequality a mean of ``e^{-x}`` above t has a probability below 1/t, whatever the
+law.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def check(
 ) -> Checked:
     """Check log-probabilities (``name -> values``; may be empty) and ``ratio = log pi - log ref`` of samples of pi.
 
-    ``codes``: the prompt of each sample. ``unchecked`` skips what judges means over the samples, and refuses only what no
-    log-probability can be.
+    ``codes``: the prompt of each sample. ``unchecked`` skips what judges means over the samples, and refuses only
+    what no log-probability can be.
 
     Raises:
         ValueError: a log-probability above 0, a KL significantly below 0, ratios that are none of whole responses.
@@ -62,7 +63,8 @@ def check(
     for name, rows in positive.items():
         if rows.size > len(ratio) / 2:
             raise ValueError(
-                f"{row_name(int(rows[0]))}: {name} is {logps[name][rows[0]]:g}, and the logarithm of a probability is not "
+                f"{row_name(int(rows[0]))}: {name} is {logps[name][rows[0]]:g}, and the logarithm of a probability is "
+                "not "
                 f"positive; {rows.size} of {len(ratio)} are: negative log-likelihoods, whose sign has to be turned?"
             )
     checked = _check_ratios(ratio, codes, row_name, unchecked=unchecked)
@@ -71,8 +73,10 @@ def check(
             worst = int(rows[np.argmax(logps[name][rows])])
             far = int(np.argmax(np.abs(ratio - np.median(ratio))))
             raise ValueError(
-                f"{row_name(worst)}: {name} is {logps[name][worst]:g}, and the logarithm of a probability is not positive "
-                f"({rows.size} of {len(ratio)} rows, the first {row_name(int(rows[0]))}). k1 = {np.mean(ratio):.4g} nats; the "
+                f"{row_name(worst)}: {name} is {logps[name][worst]:g}, and the logarithm of a probability is not "
+                "positive "
+                f"({rows.size} of {len(ratio)} rows, the first {row_name(int(rows[0]))}). k1 = {np.mean(ratio):.4g} "
+                "nats; the "
                 f"log ratio farthest from the others is {ratio[far]:.4g}, {row_name(far)}; without it k1 = "
                 f"{np.mean(np.delete(ratio, far)):.4g}"
             )
@@ -88,7 +92,8 @@ def _check_ratios(ratio: np.ndarray, codes: np.ndarray, row_name: Callable[[int]
     swapped = mean < -ERRORS * error or (mean < -2 * error and inverse > 1 + ERRORS * noise)
     if swapped and not unchecked:
         raise ValueError(
-            f"log-probabilities: the KL of the policy to the reference would be {mean:.3g} ± {error:.2g} nats, and no KL is "
+            f"log-probabilities: the KL of the policy to the reference would be {mean:.3g} ± {error:.2g} nats, and no "
+            "KL is "
             f"negative: are policy and reference swapped, or were the samples drawn elsewhere? The lowest log ratio is "
             f"{ratio[worst]:.4g}, {row_name(worst)}"
         )
@@ -96,15 +101,18 @@ def _check_ratios(ratio: np.ndarray, codes: np.ndarray, row_name: Callable[[int]
     log_mean = shift + math.log(float(np.mean(np.exp(-ratio - shift))))
     if log_mean > math.log(IMPOSSIBLE):
         text = (
-            f"exp(ref - policy) has the mean 1 over samples of the policy, here it is e^{log_mean:.4g}: {row_name(worst)} has "
+            f"exp(ref - policy) has the mean 1 over samples of the policy, here it is e^{log_mean:.4g}: "
+            f"{row_name(worst)} has "
             f"a log ratio of {ratio[worst]:.4g}. k1 with it {np.mean(ratio):.4g}, without it "
             f"{np.mean(np.delete(ratio, worst)):.4g} nats"
         )
         return Checked("log-probabilities that cannot be right (see the notes)", "see k1", (text,))
     if inverse > 1 + ERRORS * noise:
         text = (
-            f"exp(ref - policy) averages {inverse:.4g} ± {noise:.2g} over the samples, and cannot exceed 1: they were not "
-            "drawn from the policy as its log-probabilities say (another temperature, top-p or checkpoint?); the largest: "
+            f"exp(ref - policy) averages {inverse:.4g} ± {noise:.2g} over the samples, and cannot exceed 1: they were "
+            "not "
+            "drawn from the policy as its log-probabilities say (another temperature, top-p or checkpoint?); the "
+            "largest: "
             f"{row_name(worst)}, log ratio {ratio[worst]:.4g}"
         )
         return Checked("log-probabilities of another policy than the samples' (see the notes)", "see k1", (text,))
@@ -120,13 +128,17 @@ def _too_small(ratio: np.ndarray, inverse: float, noise: float, unchecked: bool)
     # of whole responses, KL = Var[x]/2 to leading order where x is small
     if small and k1 > 2 * float(np.var(ratio)) and not unchecked:
         raise ValueError(
-            f"log-probabilities: exp(ref - policy) averages {inverse:.5g} ± {noise:.1g}, it has to be 1; k1 = {k1:.3g} and "
-            f"k3 = {k3:.3g} nats disagree: per-token means instead of sums over the response? (If the policy indeed never "
+            f"log-probabilities: exp(ref - policy) averages {inverse:.5g} ± {noise:.1g}, it has to be 1; k1 = {k1:.3g} "
+            "and "
+            f"k3 = {k3:.3g} nats disagree: per-token means instead of sums over the response? (If the policy indeed "
+            "never "
             f"gives what holds {1 - inverse:.2g} of the reference's probability: --unchecked)"
         )
     text = (
-        f"exp(ref - policy) averages {inverse:.3g} ± {noise:.1g} instead of 1: these samples of the policy never show what "
-        f"holds {1 - inverse:.2g} of the reference's probability, or its log-probabilities are not those of whole responses; "
+        f"exp(ref - policy) averages {inverse:.3g} ± {noise:.1g} instead of 1: these samples of the policy never show "
+        "what "
+        f"holds {1 - inverse:.2g} of the reference's probability, or its log-probabilities are not those of whole "
+        "responses; "
         "k3 cannot see that, read k1"
     )
     return Checked("", f"exp(ref - policy) averages {inverse:.3g}, not 1", (text,))

@@ -90,7 +90,7 @@ def point(
     columns: dict[str, np.ndarray],
     notes: list[str],
 ) -> PolicyPoint:
-    """The policy's place; ``codes``: the prompts of its rows as those of ``data``; ``columns`` as `PolicySamples.columns`."""
+    """The policy's place; ``codes``: its rows' prompts, as in ``data``; ``columns`` as `PolicySamples.columns`."""
     boot, counts = dual.boot, np.bincount(codes, minlength=data.prompts)
     checked = Checked()
     prefix = f"{samples.label}: " if samples.label else ""
@@ -107,7 +107,8 @@ def point(
     if k1.reason and not checked.kl:
         worst = int(np.argmax(np.abs(columns["k1"] - np.mean(columns["k1"]))))
         notes.append(
-            f"{prefix}{samples.row_name(worst)}: a log ratio of {columns['k1'][worst]:.4g} (the mean is {k1.value:.4g}): few "
+            f"{prefix}{samples.row_name(worst)}: a log ratio of {columns['k1'][worst]:.4g} (the mean is "
+            f"{k1.value:.4g}): few "
             f"responses carry the KL; without it the mean is {np.mean(np.delete(columns['k1'], worst)):.4g}"
         )
     k1 = replace(k1, reason=checked.kl or k1.reason)
@@ -134,7 +135,9 @@ def _k3(found: Estimate | None, ratio: np.ndarray, checked: Checked) -> Estimate
     needed = 25 * (grown + 2) ** 2 * (grown - 1)
     spread = ""
     if needed > len(ratio):
-        spread = f"log ratios with a standard deviation of {np.std(ratio):.2g} need {needed:.2g} samples for k3; read k1"
+        spread = (
+            f"log ratios with a standard deviation of {np.std(ratio):.2g} need {needed:.2g} samples for k3; read k1"
+        )
     return replace(found, reason=checked.kl or checked.k3 or spread or found.reason)
 
 
@@ -216,5 +219,6 @@ def _unstable(moved: float, stderr: float, what: str) -> str:
 def _beyond(dual: Dual, needed: Estimate) -> str:
     """Why an interval of a needed KL is not to be believed, or ""."""
     if needed.high > dual.reach:
-        return f"its interval reaches beyond the {dual.reach:.3g} nats that these samples can show; at least {needed.low:.3g}"
+        beyond = f"its interval reaches beyond the {dual.reach:.3g} nats that these samples can show"
+        return f"{beyond}; at least {needed.low:.3g}"
     return ""

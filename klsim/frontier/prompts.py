@@ -1,7 +1,7 @@
 r"""Which prompts? Difficulty, the groups without a gradient, and how much prompts differ.
 
-A group of G samples of one prompt has no gradient in GRPO if all rewards are equal. The share of such groups is unbiased
-from n >= G samples: ``sum_v C(m_v, G)/C(n, G)`` over the values v that m_v samples share.
+A group of G samples of one prompt has no gradient in GRPO if all rewards are equal. The share of such groups is
+unbiased from n >= G samples: ``sum_v C(m_v, G)/C(n, G)`` over the values v that m_v samples share.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Difficulty:
 
 @dataclass(frozen=True)
 class GroupShare:
-    """Groups of ``size`` samples: the share with equal rewards, and for binary rewards those all right and all wrong."""
+    """Groups of ``size`` samples: the share with equal rewards; for binary ones, all right and all wrong."""
 
     size: int
     equal: Estimate
@@ -127,8 +127,8 @@ def prompts(
     within = float(np.mean(variances))
     between = max(float(np.var(means, ddof=1)) - float(np.mean(variances / counts)), 0.0)
     return Prompts(
-        len(counts), len(values), binary, _difficulty(means, variances, binary, boot), _groups(codes, values, binary, boot),
-        math.sqrt(between), math.sqrt(within), tuple(notes),
+        len(counts), len(values), binary, _difficulty(means, variances, binary, boot),
+        _groups(codes, values, binary, boot), math.sqrt(between), math.sqrt(within), tuple(notes),
     )  # fmt: skip
 
 

@@ -360,7 +360,7 @@ def as_json(found: Any) -> Any:
         shown = [x if found.trusted and math.isfinite(x) else None for x in values]
         return dict(zip(("value", "low", "high"), shown)) | {"trusted": found.trusted, "reason": found.reason}
     if isinstance(found, FrontierPoint) and not found.trusted:
-        blank = {name: None for name in ("beta", "reward_of_prompts", "kl_of_prompts", "ess", "halves")}
+        blank = dict.fromkeys(("beta", "reward_of_prompts", "kl_of_prompts", "ess", "halves"))
         return _fields(found) | blank
     if isinstance(found, Frontier):
         curve = [list(row) if row[4] else [row[0], None, None, None, False] for row in found.curve]

@@ -142,7 +142,8 @@ def stop_if_pooled_files(sources: Sequence[Source], where: Mapping[str, Any], by
     if len(shapes) > 1:
         some = ", ".join(sorted(data)[:5])
         raise ValueError(
-            f"{len(data)} files of different names ({some}{', …' if len(data) > 5 else ''}): samples of different policies? "
+            f"{len(data)} files of different names ({some}{', …' if len(data) > 5 else ''}): samples of different "
+            "policies? "
             f"Choose with --where file={sorted(data)[0]}, or --where 'file=*' to pool them, or name the files"
         )
 
@@ -248,7 +249,8 @@ class _Reader:
         if len(found) > 1:
             fail(
                 source,
-                f"{what} with several columns that may be rewards ({', '.join(found)}); name one with --reward, or several "
+                f"{what} with several columns that may be rewards ({', '.join(found)}); name one with --reward, or "
+                "several "
                 "to add them up",
             )
         return found
@@ -428,7 +430,8 @@ def _pooled(shown: str, name: str, distinct: list[str]) -> str:
         ordered = sorted(distinct)
         some, hint = f"holds {', '.join(ordered[:5])}{', …' if len(ordered) > 5 else ''}", ""
     return (
-        f"{shown}: column {name!r} {some}: samples of different policies. Choose one with --where {name}={ordered[0]}{hint}, "
+        f"{shown}: column {name!r} {some}: samples of different policies. Choose one with --where "
+        f"{name}={ordered[0]}{hint}, "
         f"or --where '{name}=*' if it never changed"
     )
 

@@ -76,12 +76,14 @@ def enough_samples(codes: np.ndarray, fewest: int, notes: list[str], what: str =
     if good.sum() < 2:
         fewer = ", or ask for fewer with --min-samples" if fewest > 2 else ""
         raise ValueError(
-            f"prompt: {int(good.sum())} of {int(present.sum())} prompts have at least {fewest} samples{what}; two such prompts "
+            f"prompt: {int(good.sum())} of {int(present.sum())} prompts have at least {fewest} samples{what}; two such "
+            "prompts "
             f"are needed: draw more{fewer}"
         )
     left = int(present.sum() - good.sum())
     notes.append(
-        f"{left} of {int(present.sum())} prompts have fewer than {fewest} samples{what} and are left out (--min-samples)"
+        f"{left} of {int(present.sum())} prompts have fewer than {fewest} samples{what} and are left out "
+        "(--min-samples)"
     )
     return np.asarray(good[codes])
 

@@ -1,8 +1,8 @@
 r"""The optimum of ``reward - beta KL`` at given ``beta``, from samples of the reference: where RL with that beta ends.
 
 At ``lam = 1/beta`` the tilt of prompt i has the mean reward ``R_i = E[r e^{lam r}] / E[e^{lam r}]`` and the KL
-``lam R_i - L_i(lam)``. Both are ratios of means over the samples: jackknifed, watched by halves and trusted as the frontier
-is (`klsim.frontier.dual`).
+``lam R_i - L_i(lam)``. Both are ratios of means over the samples: jackknifed, watched by halves and trusted as the
+frontier is (`klsim.frontier.dual`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from klsim.frontier.result import Estimate, PolicyPoint, Result, Shown
 from klsim.frontier.samples import Samples, column
 
 ALLOWED = 0.05
-"""Of a KL: between prompts it varies little, so that its interval is narrow against what halves of the samples can tell."""
+"""Of a KL: it varies little between prompts, so that its interval is narrow against what halves can tell."""
 
 __all__ = ["Forecast", "Outcome", "Tilt", "TiltPoint", "forecast", "made"]
 
@@ -110,7 +110,7 @@ class Tilt:
         self.kl = lams[:, None] * self.reward - logs[:, :, 1:]
 
     def mean_of(self, values: np.ndarray) -> np.ndarray:
-        """Block sums of a column in the order of ``data.reward`` under the tilts, and from halves: ``(blocks, lams, 2)``."""
+        """Block sums of a column (ordered as ``data.reward``) under the tilts, and from halves."""
         from klsim.kernels.log_partition import tilted_mean_sums
 
         data = self.data

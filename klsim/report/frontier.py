@@ -19,8 +19,10 @@ __all__ = ["BETA", "TRAINERS", "figure_of", "points_of", "show", "write_page"]
 
 BETA = "beta is that of reward - beta KL(policy, reference) of whole responses and raw rewards"
 TRAINERS = (
-    "TRL: RLOOConfig(beta=…); verl: algorithm.adv_estimator=rloo, algorithm.use_kl_in_reward=True, algorithm.kl_penalty=kl, "
-    "algorithm.kl_ctrl.kl_coef=…, actor.loss_agg_mode=seq-mean-token-sum. GRPO divides rewards by their group's spread and the "
+    "TRL: RLOOConfig(beta=…); verl: algorithm.adv_estimator=rloo, algorithm.use_kl_in_reward=True, "
+    "algorithm.kl_penalty=kl, "
+    "algorithm.kl_ctrl.kl_coef=…, actor.loss_agg_mode=seq-mean-token-sum. GRPO divides rewards by their group's spread "
+    "and the "
     "KL by tokens: its beta is another (klsim audit 'trl:grpo?beta=0.1')"
 )
 

@@ -112,7 +112,10 @@ def lone_surrogate(folder):
 
 
 def changing_messages(folder):
-    asked = {"a": [{"role": "user", "content": "a"}], "b": [{"role": "user", "content": [{"type": "text", "text": "b"}]}]}
+    asked = {
+        "a": [{"role": "user", "content": "a"}],
+        "b": [{"role": "user", "content": [{"type": "text", "text": "b"}]}],
+    }
     (folder / "a.jsonl").write_text(jsonl({**r, "prompt": asked[r["prompt"]]} for r in ROWS))
     return folder / "a.jsonl"
 
@@ -145,7 +148,11 @@ def test_the_same_samples(tmp_path, made):
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_nested_fields(tmp_path, kind):
     rows = [
-        {"doc": {"question": r["prompt"]}, "metrics": {"reward": r["reward"]}, "choices": [{"score": 2.0}, {"score": 3.0}]}
+        {
+            "doc": {"question": r["prompt"]},
+            "metrics": {"reward": r["reward"]},
+            "choices": [{"score": 2.0}, {"score": 3.0}],
+        }
         for r in ROWS
     ]
     file = tmp_path / f"a.{kind}"
@@ -200,7 +207,10 @@ def test_addresses_of_fsspec():
 
 
 def test_samples_of_the_evaluation_harness(tmp_path):
-    rows = [{"doc_id": p, "doc": {"q": p}, "metrics": ["acc"], "acc": r, "filter": "none"} for p, r in zip("aabb", (1, 0, 0, 1))]
+    rows = [
+        {"doc_id": p, "doc": {"q": p}, "metrics": ["acc"], "acc": r, "filter": "none"}
+        for p, r in zip("aabb", (1, 0, 0, 1))
+    ]
     (tmp_path / "samples_task_2026.jsonl").write_text(jsonl(rows))
     assert read(tmp_path / "samples_task_2026.jsonl") == WANTED
     two = [{**r, "filter": f} for r in rows for f in ("strict", "flexible")]
@@ -219,7 +229,9 @@ def test_logs_of_inspect(tmp_path):
 
     outputs = [ModelOutput.from_content("mockllm", text) for text in "1212"]
     for output in outputs:
-        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)  # else they are counted by a download
+        output.usage = ModelUsage(
+            input_tokens=1, output_tokens=1, total_tokens=2
+        )  # else they are counted by a download
     task = Task(dataset=[Sample(input="q", target="1", id=name) for name in "ab"], scorer=match(), epochs=2)
     evaluate(task, model=get_model("mockllm/model", custom_outputs=outputs), log_dir=str(tmp_path), display="none")
     prompt, reward = read(tmp_path)
@@ -246,7 +258,10 @@ def test_plugins(tmp_path, monkeypatch):
     [
         ('[{"prompt": "a", "reward": 1}, 3]', r"a.json, row 2: must be a JSON object, got int"),
         ('[{"prompt": "a", "reward": 1}', "is no JSON"),
-        ('[{"prompt": "a", "reward": 1}, {"prompt": "a", "reward": "maybe"}]', "row 2, column 'reward': needs a number"),
+        (
+            '[{"prompt": "a", "reward": 1}, {"prompt": "a", "reward": "maybe"}]',
+            "row 2, column 'reward': needs a number",
+        ),
         ('[{"prompt": "a", "rewards": []}]', "row 1, column 'rewards': needs a list of rewards"),
         ("[]", "has no rows"),
     ],

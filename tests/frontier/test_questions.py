@@ -80,9 +80,7 @@ def test_kernels_of_gold_against_enumeration():
     log_factorial = np.array([math.lgamma(i + 1) for i in range(6)])
     sums = best_of_n_gold_sums(r, g, *where, np.arange(1, 6), log_factorial)[0]
     for n in range(1, 6):
-        wanted = [
-            np.mean([g[j] for j in s if r[j] == max(r[list(s)])]) for s in itertools.combinations(range(5), n)
-        ]
+        wanted = [np.mean([g[j] for j in s if r[j] == max(r[list(s)])]) for s in itertools.combinations(range(5), n)]
         # ties are broken at random over all five, which by symmetry is at random within the subset
         assert sums[n - 1] == pytest.approx(np.mean(wanted), rel=1e-12)
 
@@ -155,8 +153,8 @@ def test_prompts_by_difficulty_and_groups_without_a_gradient():
     p = np.repeat([0.0, 0.5, 1.0], [10, 60, 30])
     r = (rng.random((100, 16)) < p[:, None]).astype(float)
     found = frontier.prompts(np.repeat(np.arange(100), 16), r.ravel(), resamples=300)
-    assert [d.prompts for d in found.difficulty][0] == 10
-    assert [d.prompts for d in found.difficulty][-1] == 30
+    assert found.difficulty[0].prompts == 10
+    assert found.difficulty[-1].prompts == 30
     by_size = {g.size: g for g in found.groups}
     truth = 0.4 + 0.6 * 2 * 0.5**4
     assert by_size[4].equal.low < truth < by_size[4].equal.high
@@ -181,9 +179,7 @@ def test_a_run_as_a_path(tmp_path):
     laws = population("gaussian")
     rows = simulate(laws, 32, np.random.default_rng(0), 60)
     reference = tmp_path / "ref.jsonl"
-    files.write(
-        reference, [{"prompt": f"q{p}", "reward": float(r)} for p, r in zip(rows["prompt"], rows["reward"])]
-    )
+    files.write(reference, [{"prompt": f"q{p}", "reward": float(r)} for p, r in zip(rows["prompt"], rows["reward"])])
     rng = np.random.default_rng(1)
     log = []
     for step, strength in ((0, 0.0), (20, 0.3), (100, 0.6)):
@@ -216,7 +212,9 @@ def test_a_run_as_a_path(tmp_path):
 def test_two_models_by_the_command(tmp_path):
     _, _, prompt, (a, b) = models(prompts=40, each=8)
     paths = [
-        files.write(tmp_path / f"{n}.jsonl", [{"prompt": f"q{p}", "passed": bool(x)} for p, x in zip(prompt, r.ravel())])
+        files.write(
+            tmp_path / f"{n}.jsonl", [{"prompt": f"q{p}", "passed": bool(x)} for p, x in zip(prompt, r.ravel())]
+        )
         for n, r in (("base", a), ("rl", b))
     ]
     command = ["frontier", str(paths[0]), "--against", str(paths[1]), "--resamples", "300"]
@@ -241,7 +239,9 @@ def test_kls_and_log_ratios_instead_of_log_probabilities(tmp_path):
     assert kl["k3"] is None
     tokens = [{**r, "policy_logp": [r["policy_logp"] / 4] * 4, "ref_logp": [r["ref_logp"] / 4] * 4} for r in rows]
     file = files.write(tmp_path / "t.jsonl", tokens)
-    listed = json.loads(CliRunner().invoke(app, ["frontier", str(reference), "--policy", str(file), "--json"]).stdout)["policy"]
+    listed = json.loads(CliRunner().invoke(app, ["frontier", str(reference), "--policy", str(file), "--json"]).stdout)[
+        "policy"
+    ]
     assert listed["k1"]["value"] == pytest.approx(plain["k1"]["value"])
     assert listed["kl_per_token"]["value"] == pytest.approx(plain["k1"]["value"] / 4)
 

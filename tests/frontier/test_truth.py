@@ -209,7 +209,9 @@ def test_models_and_steps_that_would_be_pooled_stop_the_run(tmp_path):
     folder = tmp_path / "dump"
     folder.mkdir()
     for step in (10, 20):
-        write(folder / f"{step}.jsonl", [{"input": r["prompt"], "score": r["reward"], "step": step} for r in base(step)])
+        write(
+            folder / f"{step}.jsonl", [{"input": r["prompt"], "score": r["reward"], "step": step} for r in base(step)]
+        )
     assert "--where step=10" in run(folder, code=2)
     assert asked(folder, "--where", "step=20")["samples"] == 480
     models = tmp_path / "models"
@@ -313,5 +315,10 @@ def test_the_page_has_every_answer(tmp_path, reference):
     page = (tmp_path / "page" / "frontier.html").read_text(encoding="utf-8")
     for title in ("What alignment could at best achieve", "Is it hacking?", "Which prompts?", "Will RL get there?"):
         assert title in page
-    assert {f.stem for f in (tmp_path / "page" / "frontier").glob("*.svg")} == {"frontier", "gold", "forecast", "prompts"}
+    assert {f.stem for f in (tmp_path / "page" / "frontier").glob("*.svg")} == {
+        "frontier",
+        "gold",
+        "forecast",
+        "prompts",
+    }
     assert (tmp_path / "c.csv").read_text().startswith("series,kl,reward")

@@ -1,1 +1,1 @@
-"""Files of rollouts: which there are (`sources`), how rows are read (`rows`, `tables`), what a column means (`columns`)."""
+"""Files of rollouts: which there are (`sources`), how rows are read (`rows`), what a column means (`columns`)."""

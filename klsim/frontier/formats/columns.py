@@ -1,8 +1,8 @@
 """What the columns of a chunk mean: numbers, prompts, conditions; dotted paths into nested fields; lists of samples.
 
-A column is asked for by its name or by a dotted path (``metrics.reward``, ``choices.reward``, ``scores.0``); lists on the
-way are mapped over. A reward that is a list holds several samples of one prompt; a log-probability that is a list holds
-tokens, and is summed.
+A column is asked for by its name or by a dotted path (``metrics.reward``, ``choices.reward``, ``scores.0``); lists on
+the way are mapped over. A reward that is a list holds several samples of one prompt; a log-probability that is a list
+holds tokens, and is summed.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def _csv_rows(source: Source, kind: str) -> Iterator[Row]:
 
 
 def _inspect(source: Source) -> Iterator[Row]:
-    """Samples of an Inspect log: ``prompt`` (the sample's id), ``epoch``, ``model``, ``scores``; ``reward`` if one scorer."""
+    """Samples of an Inspect log: ``prompt`` (its id), ``epoch``, ``model``, ``scores``; ``reward`` if one scorer."""
     try:
         from inspect_ai.log import read_eval_log
         from inspect_ai.scorer import value_to_float

@@ -2,8 +2,8 @@
 
 A source knows its format (by its suffix, behind which ``.gz``, ``.zst``, ``.bz2`` or ``.lz4`` may stand) and what its
 place says: ``file``, its name, and ``step``, a number in the name of the file or of a folder (``step_100/``).
-Installed packages add formats through the entry-point group ``klsim.rollouts``: the name is a suffix, the object a function
-of a path that yields one mapping a row.
+Installed packages add formats through the entry-point group ``klsim.rollouts``: the name is a suffix, the object a
+function of a path that yields one mapping a row.
 """
 
 from __future__ import annotations
@@ -156,8 +156,10 @@ def _sources(path: str) -> list[Source]:
 
 
 def _remote(path: str) -> list[Source]:
-    import fsspec
-
+    try:
+        import fsspec
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"{path}: addresses need fsspec: pip install 'klsim[remote]'") from None
     try:
         files, root = fsspec.core.url_to_fs(path)
         if any(c in path for c in "*?["):
