@@ -223,11 +223,11 @@ def _answers(rows: Mapping[str, np.ndarray], betas: Sequence[float], settings: S
     data, dual, gold, _ = made(rows["prompt"], rows["reward"], rows["gold"], 2, settings, [])
     assert gold is not None
     tilt = Tilt(data, dual, data.scale / np.array(betas))
-    golds = tilt.mean_of(gold)
+    golds = tilt.judged(tilt.mean_of(gold))
     out: dict[str, Estimate] = {}
     for k, (ratio, point) in enumerate(zip(BETAS, tilt.points())):
         name = f"beta = {ratio:g} SD"
-        out |= {f"{name}: reward": point.reward, f"{name}: KL": point.kl, f"{name}: gold": tilt.judged(golds, k)}
+        out |= {f"{name}: reward": point.reward, f"{name}: KL": point.kl, f"{name}: gold": golds[k]}
     counts = np.array([n for n in BEST_OF if n <= data.counts.min()])
     for n, sums in zip(counts.tolist(), gold_of_best_of_n(data, gold, counts).T):
         out[f"best of {n}: gold"] = dual.boot.of_mean(sums)

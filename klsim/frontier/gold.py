@@ -221,7 +221,7 @@ def _along_tilt(data: Samples, dual: Dual, values: np.ndarray) -> tuple[tuple[Go
     lams = np.geomspace(dual.lam[ends[0]], dual.lam[ends[1]], TILTS)
     tilt = Tilt(data, dual, lams)
     sums = tilt.mean_of(values)
-    golds = [tilt.judged(sums, k) for k in range(TILTS)]
+    golds = tilt.judged(sums)
     points = tuple(GoldPoint(p.beta, p.kl, p.reward, g) for p, g in zip(tilt.points(), golds))
     return points, (boot.means(tilt.kl[:, :, 0]), boot.means(sums[:, :, 0]))
 

@@ -117,16 +117,19 @@ class Tilt:
         where = (data.starts, data.members, data.block_starts)
         return np.asarray(tilted_mean_sums(data.reward, values, *where, self.lams))
 
-    def judged(self, sums: np.ndarray, k: int, allowed: float = 0.0) -> Estimate:
-        """The mean of block sums ``(blocks, lams, 2)`` at the k-th tilt, by the one rule of trust.
+    def judged(self, sums: np.ndarray, allowed: float = 0.0) -> list[Estimate]:
+        """Means of block sums ``(blocks, lams, 2)`` at every tilt, by the one rule of trust.
 
         ``allowed``: a remaining bias up to this share of the value is added to the interval instead.
         """
-        boot = self.dual.boot
-        own = sums[:, k, 0]
-        found = boot.of_mean(own)
+        drawn = self.dual.boot.means(sums[:, :, 0])
+        return [self._judged(sums[:, k], drawn[:, k], k, allowed) for k in range(len(self.lams))]
+
+    def _judged(self, sums: np.ndarray, drawn: np.ndarray, k: int, allowed: float) -> Estimate:
+        boot, own = self.dual.boot, sums[:, 0]
+        found = boot.around(float(boot.mean(own)), drawn, boot.influence(own))
         reason = self.dual.beyond(float(boot.mean(self.kl[:, k, 0])))
-        moved = self.dual.move(sums[:, k, 1] - own)[1]
+        moved = self.dual.move(sums[:, 1] - own)[1]
         if not reason and moved > TRUSTED_SHARE * boot.stderr(found):
             if moved <= allowed * found.value:
                 found = replace(found, low=found.low - moved, high=found.high + moved)
@@ -136,11 +139,9 @@ class Tilt:
 
     def points(self) -> tuple[TiltPoint, ...]:
         """KL and reward at every tilt."""
-        out = []
-        for k, lam in enumerate(self.lams.tolist()):
-            reward = self.dual.in_units(self.judged(self.reward, k))
-            out.append(TiltPoint(self.data.scale / lam, self.judged(self.kl, k, ALLOWED), reward))
-        return tuple(out)
+        betas = (self.data.scale / self.lams).tolist()
+        both = zip(betas, self.judged(self.kl, ALLOWED), self.judged(self.reward))
+        return tuple(TiltPoint(beta, kl, self.dual.in_units(reward)) for beta, kl, reward in both)
 
 
 def made(

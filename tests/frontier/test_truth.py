@@ -32,7 +32,7 @@ def reference(tmp_path):
     return write(tmp_path / "ok.jsonl", base())
 
 
-@pytest.mark.parametrize("samples", [8, 32])
+@pytest.mark.parametrize("samples", [16, 32])
 def test_best_of_n_and_the_frontier_are_on_one_footing(samples):
     """Simulated coins: its KL is that of the truth, and wherever it is trusted it lies below the frontier."""
     laws = np.random.default_rng(0).beta(0.3, 4, 4000)
