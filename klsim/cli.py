@@ -3,7 +3,6 @@ crashed."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.util
 import json
@@ -16,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import klsim
+from klsim.frontier_cli import frontier
 
 __all__ = ["app", "main"]
 
@@ -454,127 +454,7 @@ def audit(
     raise typer.Exit(0 if all(a.met for a in audits) else 1)
 
 
-@app.command()
-@_one_line_errors
-def frontier(
-    rollouts: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Samples of the reference: .jsonl, .csv, .parquet, .arrow files or folders of them."),
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(metavar="COLUMN", help="The prompt's column.")] = None,
-    reward: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="The reward's; several add up, '0.5*format' weighs one.")
-    ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only these rows of the reference's samples.")
-    ] = None,
-    policy: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Samples of a trained policy, with log-probabilities."),
-    ] = None,
-    policy_logp: Annotated[str, typer.Option(metavar="COLUMN", help="log pi(response) of the policy.")] = "policy_logp",
-    ref_logp: Annotated[str, typer.Option(metavar="COLUMN", help="log ref(response) of the policy's.")] = "ref_logp",
-    budget: Annotated[list[float] | None, typer.Option(help="KL budgets, nats; a default list if none.")] = None,
-    level: Annotated[float, typer.Option(help="Of the confidence intervals.")] = 0.95,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=100)] = 2000,
-    seed: Seed = 0,
-    table: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the figure's points.")] = None,
-    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figure: .svg, .png or .pdf.")] = None,
-    page: Annotated[
-        Path | None, typer.Option("--report", metavar="FOLDER", help="Also write FOLDER/frontier.html.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    example: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write example rollouts there, and nothing else.")
-    ] = None,
-    coverage: Annotated[
-        bool,
-        typer.Option("--coverage", help="Simulate whether the intervals cover; write docs/frontier-coverage.md."),
-    ] = False,
-    replicates: Annotated[int, typer.Option(help="Simulated files of --coverage.", min=2)] = 400,
-    jobs: Jobs = None,
-) -> None:
-    """What alignment could at best achieve from a base model: the KL-reward frontier of your own rollouts."""
-    if sum((bool(rollouts), example is not None, coverage)) != 1:
-        raise ValueError("give ROLLOUTS, or --example, or --coverage")
-    if example is not None:
-        from klsim.frontier.coverage import write_example
-
-        for file in write_example(example, seed=seed):
-            typer.echo(f"written: {file}")
-        return
-    if coverage:
-        _coverage(replicates, seed, jobs)
-        return
-    from klsim import frontier as frontiers
-    from klsim.report import terminal
-
-    known: dict[int, int] = {}
-    files = list(rollouts or [])
-    with terminal.progress("frontier", 2) as advance:
-        read = frontiers.read_rollouts(
-            files, prompt=prompt, reward=reward or (), where=where or (), known=known,
-            on_rows=lambda rows: advance.describe(f"{rows:,} rows read"),
-        )  # fmt: skip
-        trained: dict[str, Any] = {}
-        notes = list(read.notes)
-        if policy:
-            logps = {"policy_logp": policy_logp, "ref_logp": ref_logp}
-            other = frontiers.read_rollouts(policy, prompt=prompt, reward=reward or (), logps=logps, known=known)
-            trained = {"policy_prompt": other.prompt, "policy_reward": other.reward, **other.logps}
-            notes += [f"of the policy, {note}" for note in other.notes]
-        advance("estimating")
-        found = frontiers.estimate(
-            read.prompt, read.reward, **trained, budgets=budget, level=level, resamples=resamples, seed=seed
-        )
-        advance("done")
-    found = dataclasses.replace(found, notes=(*notes, *found.notes))
-    _show_frontier(found, ", ".join(map(str, files)), table, figure, page, as_json)
-
-
-def _show_frontier(
-    found: Any, source: str, csv: Path | None, figure: Path | None, page: Path | None, as_json: bool
-) -> None:
-    from klsim.files import write_atomically
-    from klsim.frontier import as_json as values_of
-    from klsim.frontier.plot import columns, draw
-    from klsim.report import figures, terminal
-
-    values = values_of(found)
-    if as_json:
-        typer.echo(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        terminal.show_frontier(values)
-    points = figures.Table(columns(found))
-
-    def drawing(table: Any, canvas: Any) -> None:
-        draw(table, canvas.subplots(), found.level)
-
-    if csv is not None:
-        write_atomically(csv, points.to_csv())
-        typer.echo(f"written: {csv}", err=as_json)
-    if figure is not None:
-        figures.save_figure([figure], lambda canvas: drawing(points, canvas))
-        typer.echo(f"written: {figure}", err=as_json)
-    if page is not None:
-        from klsim.report.html import write_frontier
-
-        made = figures.Figure("frontier", "KL-reward frontier", source, (7.0, 4.2), lambda run: {}, drawing)
-        figures.write_figure(made, points, page, Path("frontier"), figures.Run(found.seed))
-        typer.echo(f"report: {write_frontier(values, source, page).resolve()}", err=as_json)
-
-
-def _coverage(replicates: int, seed: int, jobs: int | None) -> None:
-    from klsim.frontier import coverage as study
-    from klsim.report import terminal
-
-    total = len(study.FAMILIES) * len(study.SAMPLES) * -(-replicates // 50)
-    with terminal.progress("coverage", total) as advance:
-        cells = study.coverage(replicates=replicates, seed=seed, jobs=_jobs(jobs, total), on_done=advance)
-    study.write_coverage(Path("docs") / "frontier-coverage.md", cells, replicates, seed)
-    for name, (value, number) in study.total_coverage(cells).items():
-        typer.echo(f"{name}: {value:.1%} of {number:,} intervals cover")
-    typer.echo("written: docs/frontier-coverage.md")
+app.command()(_one_line_errors(frontier))
 
 
 @app.command()

@@ -10,8 +10,8 @@ from typing import Any
 
 from klsim.audit.measure import Audit, Combination, audit, combination_text, effect_text
 from klsim.audit.targets import load_target
-from klsim.claims.certificate import write_atomically
-from klsim.claims.parallel import execute
+from klsim.files import write_atomically
+from klsim.parallel import execute
 
 __all__ = ["GALLERY", "gallery", "gallery_markdown", "write_gallery"]
 

@@ -1,37 +1,34 @@
-"""Rollouts from files: JSONL, CSV, Parquet, Arrow, or a folder of them (TRL's logged completions, a saved data set).
+"""Rollouts from files: the columns that the frontier needs, from every format that `klsim.frontier.formats` reads.
 
-Files are streamed; of every row only a number for its prompt, its reward and its log-probabilities are kept.
+Files are streamed; of every sample only a number for its prompt, its reward and what else is asked for are kept.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
+import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Rollouts", "read_rollouts"]
+from klsim.frontier.formats.columns import equal_to, is_list, numbers, prompt_keys, root_of, samples_of, values
+from klsim.frontier.formats.rows import Chunk, Layout, fast_chunks, layout, short, slow_chunks
+from klsim.frontier.formats.sources import Source, fail, find
 
-REWARDS = ("reward", "rewards", "score")
-PROMPTS = ("prompt", "prompt_id", "question", "problem")
+__all__ = ["Rollouts", "conditions", "read_rollouts", "stop_if_pooled", "stop_if_pooled_files"]
+
+REWARDS = (
+    "reward", "rewards", "score", "scores", "passed", "correct", "is_correct", "is_solved", "acc", "accs", "accuracy",
+)  # fmt: skip
+PROMPTS = ("prompt", "prompt_id", "question", "problem", "task_id", "doc_id", "question_id", "problem_id", "input")
 TRL = ("step", "completion", "advantage")
 """Columns beside the rewards that TRL's trainers log with ``log_completions=True``."""
-BLOCK = 1 << 24
-SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-}
+POOLED = ("step", "global_step", "training_step", "model", "model_name", "model_id", "checkpoint", "filter")
+"""Columns whose values are different policies, or different gradings of one sample: never pooled unasked."""
 
 
 @dataclass(frozen=True)
@@ -42,85 +39,131 @@ class Rollouts:
         prompt: an integer for every distinct prompt, the same in all `Rollouts` read with the same ``known``.
         reward: ``(rows,)``. logps: further columns by the names asked for.
         notes: which columns were chosen where none was named.
+        lengths: tokens of each sample, where log-probabilities are lists.
+        groups, names: which of the ``names`` of the column ``by`` each sample has.
+        origins: ``(source, rows)`` of consecutive samples. watched: values of the columns that must not be pooled.
     """
 
     prompt: np.ndarray
     reward: np.ndarray
     logps: Mapping[str, np.ndarray]
     notes: tuple[str, ...]
+    lengths: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    origins: tuple[tuple[str, np.ndarray], ...] = field(default=(), repr=False)
+    watched: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def row_name(self, sample: int) -> str:
+        """``file, row 12`` of a sample."""
+        for source, rows in self.origins:
+            if sample < len(rows):
+                return f"{source}, row {rows[sample] + 1}"
+            sample -= len(rows)
+        return f"row {sample + 1}"
 
 
 def read_rollouts(
-    paths: Sequence[Path | str],
+    paths: Sequence[Path | str | Source],
     *,
     prompt: str | None = None,
     reward: Sequence[str] = (),
     where: Sequence[str] = (),
     logps: Mapping[str, str] | None = None,
+    by: str | None = None,
     known: dict[int, int] | None = None,
+    stable: bool = False,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Rollouts:
     """Read the columns that the frontier needs.
 
     Args:
-        paths: files (``.jsonl``, ``.csv``, ``.parquet``, ``.arrow``, the first two also ``.gz``) or folders of them.
-        prompt: its column; ``prompt``, ``prompt_id``, ``question`` or ``problem`` if None.
-        reward: its column, or several to be added up, each with an optional weight (``0.5*format``); ``reward``,
-            ``rewards`` or ``score`` if empty, or the one reward column of TRL's logs.
-        where: ``column=value``: only rows in which it holds; TRL's logs of several steps need ``step=1`` or ``step=*``.
-        logps: name -> column, of log-probabilities.
+        paths: files, folders, patterns, ``-`` (standard input) or addresses of fsspec; see `klsim.frontier.formats`.
+        prompt: its column; the first of `PROMPTS` that there is if None.
+        reward: its column, or several to be added up, each with an optional weight (``0.5*format``); the first of
+            `REWARDS` if empty, or the one reward column of TRL's logs. A list holds several samples of the prompt.
+        where: ``column=value``: only rows in which it holds. Several values of one column: any of them; several
+            columns: all. ``column=*`` pools what would otherwise stop the run (`POOLED`).
+        logps: name -> column, of log-probabilities, KLs or further rewards; lists of tokens are summed.
+        by: a column whose values are to be told apart (``file`` and ``step`` may be those of the path).
         known: prompts seen before (filled in), so that two calls number prompts alike.
+        stable: the keys of ``known`` are the same in every process.
         on_rows: called with the number of rows read so far.
 
     Raises:
         ValueError: a file, row and column, and what is wrong there. FileNotFoundError.
     """
-    made = _Reader(prompt, tuple(reward), _conditions(where), dict(logps or {}), {} if known is None else known)
-    files = [file for path in paths for file in _files(Path(path))]
-    if not files:
-        raise ValueError("paths: needs at least one file")
-    for file in files:
-        made.read(file, on_rows)
-    return made.done(files)
+    made = _Reader(prompt, tuple(reward), conditions(where), dict(logps or {}), by, {} if known is None else known)
+    made.key = _stable_hash if stable else hash
+    sources = [p for p in paths if isinstance(p, Source)] or find([p for p in paths if not isinstance(p, Source)])
+    stop_if_pooled_files(sources, made.where, by)
+    skipped: list[ValueError] = []
+    read: list[Source] = []
+    for source in sources:
+        try:
+            plan = made.plan(source)
+        except _NoColumn as error:
+            if not source.found:
+                raise
+            skipped.append(error)
+            continue
+        made.read(plan, on_rows)
+        read.append(source)
+    if not read:
+        raise skipped[0]
+    if skipped:
+        made.notes.append(f"left out {len(skipped)} of {len(sources)} files, the first because {skipped[0]}")
+    return made.done(read)
 
 
-def _conditions(where: Sequence[str]) -> dict[str, str]:
-    out = {}
+class _NoColumn(ValueError):
+    """A file without the columns; in a folder it is another kind of file."""
+
+
+def conditions(where: Sequence[str]) -> dict[str, list[str]]:
+    """``column=value`` texts as ``column -> values``."""
+    out: dict[str, list[str]] = {}
     for text in where:
         column, equals, value = text.partition("=")
         if not equals or not column.strip():
             raise ValueError(f"where {text!r}: write column=value")
-        out[column.strip()] = value.strip()
+        out.setdefault(column.strip(), []).append(value.strip())
     return out
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file or folder")
-    if path.is_file():
-        _format(path)
-        return [path]
-    if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8")).get("splits", [])
+def stop_if_pooled_files(sources: Sequence[Source], where: Mapping[str, Any], by: str | None) -> None:
+    """Files found together whose names differ by more than numbers are different models, or whatever else."""
+    names = [dict(s.implied)["file"] for s in sources if s.found and s.implied]
+    if "file" in where or by is not None or len({re.sub(r"\d+", "#", n) for n in names}) < 2:
+        return
+    kinds = {s.kind for s in sources if s.found} - {"json"}
+    data = [n for n, s in zip(names, (s for s in sources if s.found and s.implied)) if s.kind != "json" or not kinds]
+    shapes = {re.sub(r"\d+", "#", n) for n in data}
+    if len(shapes) > 1:
+        some = ", ".join(sorted(data)[:5])
         raise ValueError(
-            f"{path}: holds the splits {', '.join(splits)}; name one, e.g. {path / (splits or ['train'])[0]}"
+            f"{len(data)} files of different names ({some}{', …' if len(data) > 5 else ''}): samples of different "
+            "policies? "
+            f"Choose with --where file={sorted(data)[0]}, or --where 'file=*' to pool them, or name the files"
         )
-    found = sorted(p for p in path.iterdir() if p.is_file() and _known(p))
-    if (path / "dataset_info.json").is_file():  # a saved data set: its Arrow files, not its metadata
-        found = [p for p in found if p.suffix == ".arrow"]
-    if not found:
-        raise ValueError(f"{path}: has no {', '.join(SUFFIXES)} files")
-    return found
 
 
-def _known(path: Path) -> bool:
-    return path.with_suffix("").suffix in SUFFIXES if path.suffix == ".gz" else path.suffix in SUFFIXES
+@dataclass(frozen=True)
+class _Plan:
+    """Which columns of a file are read, and what for."""
 
+    source: Source
+    layout: Layout
+    prompt: str
+    rewards: Mapping[str, float]
+    watched: tuple[str, ...]
 
-def _format(path: Path) -> str:
-    if not _known(path):
-        raise ValueError(f"{path}: is not one of {', '.join(SUFFIXES)} (the first four also .gz)")
-    return SUFFIXES[path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix]
+    @property
+    def text(self) -> bool:
+        return self.layout.kind in ("csv", "tsv")
+
+    def root(self, name: str) -> str:
+        return root_of(name, self.layout.names) or name
 
 
 class _Reader:
@@ -128,127 +171,269 @@ class _Reader:
         self,
         prompt: str | None,
         reward: tuple[str, ...],
-        where: dict[str, str],
+        where: dict[str, list[str]],
         logps: dict[str, str],
+        by: str | None,
         known: dict[int, int],
     ) -> None:
-        self.prompt, self.reward, self.where, self.logps, self.known = prompt, reward, where, logps, known
-        self.columns: dict[str, list[np.ndarray]] = {name: [] for name in ("prompt", "reward", *logps)}
+        self.prompt, self.reward, self.where, self.logps, self.by, self.known = prompt, reward, where, logps, by, known
+        self.parts: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.rows = 0
-        self.steps: set[Any] = set()
+        self.seen: dict[str, dict[str, None]] = {}
+        self.names: dict[str, int] = {}
+        self.key: Callable[[str], int] = hash
 
-    def read(self, file: Path, on_rows: Callable[[int], None]) -> None:
-        kind = _format(file)
-        names = _header(file, kind)
-        prompt = self._prompt(file, names)
-        rewards = self._rewards(file, names)
-        logging = set(TRL) <= set(names) and "step" not in self.where
-        others = [*self.logps.values(), *self.where, *(["step"] if logging else [])]
-        needed = list(dict.fromkeys([prompt, *rewards, *others]))
-        for name in (*self.where, *self.logps.values()):
-            if name not in names:
-                _fail(file, f"has no column {name!r} (there are {', '.join(names)})")
-        start = 0
-        for batch in _batches(file, kind, needed, [*rewards, *self.logps.values()], prompt):
-            rows = batch.num_rows
-            if rows:
-                self._add(file, start, batch, prompt, rewards, logging)
-            start += rows
-            self.rows += rows
-            on_rows(self.rows)
-        if start == 0:
-            _fail(file, "has no rows")
+    # -- which columns ------------------------------------------------------------------------------------------------
 
-    def _prompt(self, file: Path, names: Sequence[str]) -> str:
+    def plan(self, source: Source) -> _Plan:
+        """Look at a file and choose its columns."""
+        found = layout(source)
+        names = found.names
+        prompt, rewards = self._prompt(source, names), self._rewards(source, found)
+        implied = dict(source.implied)
+        for name in (*self.where, *self.logps.values(), *([self.by] if self.by else [])):
+            if root_of(name, names) is None and name not in implied:
+                self._no_column(source, name, names)
+        watched = tuple(
+            n
+            for n in POOLED
+            if (n in names or n in implied) and n not in self.where and n != self.by and n not in rewards
+        )
+        return _Plan(source, found, prompt, rewards, watched)
+
+    def _no_column(self, source: Source, name: str, names: Sequence[str], what: str = "") -> None:
+        try:
+            fail(source, f"has no column {name!r}{what} (there are {', '.join(names)})")
+        except ValueError as error:
+            raise _NoColumn(str(error)) from None
+
+    def _prompt(self, source: Source, names: Sequence[str]) -> str:
         if self.prompt is not None:
-            if self.prompt not in names:
-                _fail(file, f"has no column {self.prompt!r} for the prompt (there are {', '.join(names)})")
+            if root_of(self.prompt, names) is None:
+                self._no_column(source, self.prompt, names, " for the prompt")
             return self.prompt
         found = [n for n in PROMPTS if n in names]
         if not found:
-            _fail(file, f"has no column {' or '.join(PROMPTS)}; name it with --prompt (there are {', '.join(names)})")
+            some = f"has no column {' or '.join(PROMPTS)}; name it with --prompt (there are {', '.join(names)})"
+            raise _NoColumn(f"{source.path}: {some}")
         self._note(found[0], PROMPTS[0], "prompts")
         return found[0]
 
-    def _rewards(self, file: Path, names: Sequence[str]) -> dict[str, float]:
+    def _rewards(self, source: Source, layout: Layout) -> dict[str, float]:
+        names = layout.names
         if self.reward:
             out: dict[str, float] = {}
             for text in self.reward:
                 weight, column = _weighted(text, names)
-                if column not in names:
-                    _fail(file, f"has no column {column!r} for the reward (there are {', '.join(names)})")
+                if root_of(column, names) is None:
+                    self._no_column(source, column, names, " for the reward")
                 out[column] = out.get(column, 0.0) + weight
             return out
-        found = [n for n in REWARDS if n in names]
-        if not found and set(TRL) <= set(names):
-            found = [n for n in names if n.endswith(("reward", "_func")) or n not in (*TRL, *PROMPTS)]
-            if len(found) > 1:
-                _fail(
-                    file,
-                    f"a log of TRL with several columns that may be rewards ({', '.join(found)}); name one with "
-                    "--reward, or several to add them up",
-                )
+        found = [n for n in REWARDS if n in names] or self._logged(source, layout)
         if not found:
-            _fail(file, f"has no column {' or '.join(REWARDS)}; name it with --reward (there are {', '.join(names)})")
+            some = f"has no column {' or '.join(REWARDS)}; name it with --reward (there are {', '.join(names)})"
+            raise _NoColumn(f"{source.path}: {some}")
         self._note(found[0], REWARDS[0], "rewards")
         return {found[0]: 1.0}
+
+    def _logged(self, source: Source, layout: Layout) -> list[str]:
+        """The reward columns of TRL's logs, and the metrics of the harness's samples."""
+        names, found = layout.names, []
+        if set(TRL) <= set(names):
+            what = "a log of TRL"
+            found = [n for n in names if n.endswith(("reward", "_func")) or n not in (*TRL, *PROMPTS)]
+        elif layout.first and isinstance(layout.first[0].get("metrics"), list):
+            what = "samples of the evaluation harness"
+            found = [n for n in layout.first[0]["metrics"] if n in names]
+        if len(found) > 1:
+            fail(
+                source,
+                f"{what} with several columns that may be rewards ({', '.join(found)}); name one with --reward, or "
+                "several "
+                "to add them up",
+            )
+        return found
 
     def _note(self, column: str, usual: str, what: str) -> None:
         text = f"{what} are those of column {column!r}"
         if column != usual and text not in self.notes:
             self.notes.append(text)
 
-    def _add(self, file: Path, start: int, batch: Any, prompt: str, rewards: dict[str, float], logging: bool) -> None:
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, plan: _Plan, on_rows: Callable[[int], None]) -> None:
+        """Read a file: by pyarrow, and row by row where that gives up."""
         import pyarrow as pa
 
-        table = pa.Table.from_batches([batch])
-        keep = np.ones(batch.num_rows, dtype=bool)
-        for name, value in self.where.items():
-            if value != "*":
-                keep &= _equal(file, name, table[name], value)
-        rows = np.flatnonzero(keep)
+        source, kind = plan.source, plan.layout.kind
+        wanted = [
+            plan.prompt,
+            *plan.rewards,
+            *self.logps.values(),
+            *self.where,
+            *plan.watched,
+            *([self.by] if self.by else []),
+        ]
+        needed = list(dict.fromkeys(plan.root(n) for n in wanted if root_of(n, plan.layout.names)))
+        counted = [plan.root(n) for n in (*plan.rewards, *self.logps.values()) if root_of(n, plan.layout.names)]
+        fast = fast_chunks(source, plan.layout, needed, counted, [plan.root(plan.prompt)])
+        kept = len(self.parts), self.rows, {n: dict(v) for n, v in self.seen.items()}
+        try:
+            rows = self._chunks(plan, fast if fast is not None else slow_chunks(source, kind, needed), on_rows)
+        except (pa.ArrowException, OSError, EOFError) as error:
+            if kind in ("parquet", "arrow"):
+                fail(source, f"is cut off or malformed ({short(error)})")
+            del self.parts[kept[0] :]
+            self.rows, self.seen = kept[1], kept[2]
+            rows = self._chunks(plan, slow_chunks(source, kind, needed), on_rows)
+        if rows == 0:
+            fail(source, "has no rows")
+
+    def _chunks(self, plan: _Plan, chunks: Any, on_rows: Callable[[int], None]) -> int:
+        rows = 0
+        for chunk in chunks:
+            if chunk.rows:
+                self._add(plan, chunk)
+            rows += chunk.rows
+            self.rows += chunk.rows
+            on_rows(self.rows)
+        return rows
+
+    def _add(self, plan: _Plan, chunk: Chunk) -> None:
+        source, text = plan.source, plan.text
+        rows = self._kept(plan, chunk)
         if not rows.size:
             return
-        if logging:
-            self.steps.update(table["step"].unique().to_pylist())
-        total = sum(weight * _numbers(file, start, name, table[name], rows) for name, weight in rewards.items())
-        self.columns["reward"].append(np.asarray(total))
-        for name, column in self.logps.items():
-            self.columns[name].append(_numbers(file, start, column, table[column], rows))
-        self.columns["prompt"].append(self._codes(file, start, prompt, table[prompt], rows))
+        for name in plan.watched:
+            self._watch(name, self._texts(plan, chunk, name, rows))
+        keys, codes = prompt_keys(source, chunk, plan.prompt, self._column(plan, chunk, plan.prompt), rows)
+        # a 64-bit hash stands for the prompt: two of a million prompts collide with probability 3e-8
+        numbered = np.array([self.known.setdefault(self.key(key), len(self.known)) for key in keys], dtype=np.int64)
+        part: dict[str, Any] = {"prompt": numbered[codes], "reward": 0.0, "origin": (source.path, rows + chunk.start)}
+        lengths = None
+        for name, weight in plan.rewards.items():
+            column = self._column(plan, chunk, name)
+            if is_list(column):
+                found, lengths = _listed(source, chunk, name, column, rows, lengths, text=text)
+            else:
+                found = numbers(source, chunk, name, column, rows, text=text)
+            part["reward"] = part["reward"] + weight * found
+        for name, column_name in self.logps.items():
+            column = self._column(plan, chunk, column_name)
+            part[name], tokens = samples_of(source, chunk, column_name, column, rows, lengths, text=text)
+            if tokens is not None:
+                part["lengths"] = tokens
+        if self.by is not None:
+            labels = self._texts(plan, chunk, self.by, rows)
+            part["groups"] = np.array([self.names.setdefault(t, len(self.names)) for t in labels], dtype=np.int64)
+        if lengths is not None:
+            for name in ("prompt", "groups"):
+                if name in part:
+                    part[name] = np.repeat(part[name], lengths)
+            part["origin"] = (source.path, np.repeat(part["origin"][1], lengths))
+        self.parts.append(part)
 
-    def _codes(self, file: Path, start: int, name: str, column: Any, rows: np.ndarray) -> np.ndarray:
-        import pyarrow as pa
+    def _column(self, plan: _Plan, chunk: Chunk, name: str) -> Any:
+        return values(chunk, name, plan.root(name))
 
-        if column.null_count:
-            missing = np.flatnonzero(column.is_null().to_numpy()[rows])
-            if missing.size:
-                _fail(file, "is missing", start + int(rows[missing[0]]), name)
-        if pa.types.is_nested(column.type):  # a conversation
-            texts = [json.dumps(value, sort_keys=True, default=str) for value in column.to_pylist()]
-            column = pa.chunked_array([pa.array(texts)])
-        encoded = column.combine_chunks().dictionary_encode()
-        # a keyed 64-bit hash stands for the prompt: two of a million prompts collide with probability 3e-8
-        keys = [hash(str(value)) for value in encoded.dictionary.to_pylist()]
-        numbers = np.array([self.known.setdefault(key, len(self.known)) for key in keys], dtype=np.int64)
-        indices = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        return np.asarray(numbers[indices[rows]])
+    def _kept(self, plan: _Plan, chunk: Chunk) -> np.ndarray:
+        """Rows that satisfy all conditions."""
+        keep = np.ones(chunk.rows, dtype=bool)
+        implied = dict(plan.source.implied)
+        for name, wanted in self.where.items():
+            if "*" in wanted:
+                continue
+            if root_of(name, plan.layout.names) is None:
+                keep &= implied[name] in wanted or f"{implied[name]}" in [w.split(".")[0] for w in wanted]
+            else:
+                keep &= equal_to(plan.source, name, self._column(plan, chunk, name), wanted, text=plan.text)
+        return np.flatnonzero(keep)
 
-    def done(self, files: Sequence[Path]) -> Rollouts:
-        shown = str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
-        if len(self.steps) > 1:
-            low, high = min(self.steps), max(self.steps)
-            raise ValueError(
-                f"{shown}: column 'step' goes from {low} to {high}: samples of different policies. Choose one with "
-                f"--where step={low} (the policy before training), or --where 'step=*' if it never changed"
-            )
-        if not self.columns["reward"]:
-            conditions = ", ".join(f"{k}={v}" for k, v in self.where.items())
+    def _texts(self, plan: _Plan, chunk: Chunk, name: str, rows: np.ndarray) -> list[str]:
+        """The values of a column as text, or the one that the file's place implies."""
+        if root_of(name, plan.layout.names) is None:
+            return [dict(plan.source.implied)[name]] * len(rows)
+        column = self._column(plan, chunk, name)
+        found = column if isinstance(column, list) else column.to_pylist()
+        return ["" if found[i] is None else str(found[i]) for i in rows.tolist()]
+
+    def _watch(self, name: str, found: Sequence[str]) -> None:
+        self.seen.setdefault(name, {}).update(dict.fromkeys(found))
+
+    def done(self, sources: Sequence[Source]) -> Rollouts:
+        shown = sources[0].path if len(sources) == 1 else f"{Path(sources[0].path).parent} ({len(sources)} files)"
+        stop_if_pooled(shown, self.seen)
+        if not self.parts:
+            conditions = ", ".join(f"{k}={' or '.join(v)}" for k, v in self.where.items())
             raise ValueError(f"{shown}: no row has {conditions}")
-        joined = {name: np.concatenate(parts) for name, parts in self.columns.items()}
+        joined = {n: np.concatenate([p[n] for p in self.parts]) for n in ("prompt", "reward", *self.logps)}
+        lengths = groups = None
+        if all("lengths" in p for p in self.parts):
+            lengths = np.concatenate([p["lengths"] for p in self.parts])
+        if self.by is not None:
+            groups = np.concatenate([p["groups"] for p in self.parts])
         logps = {name: joined[name] for name in self.logps}
-        return Rollouts(joined["prompt"], joined["reward"], logps, tuple(self.notes))
+        origins = tuple(p["origin"] for p in self.parts)
+        return Rollouts(
+            joined["prompt"], joined["reward"], logps, tuple(self.notes), lengths, groups, tuple(self.names), origins,
+            {name: tuple(distinct) for name, distinct in self.seen.items()},
+        )  # fmt: skip
+
+
+def _listed(
+    source: Source,
+    chunk: Chunk,
+    name: str,
+    column: list[Any],
+    rows: np.ndarray,
+    lengths: np.ndarray | None,
+    *,
+    text: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards of several samples in a row, one after the other, and how many each row has."""
+    for i in rows.tolist():
+        if not isinstance(column[i], list) or not column[i]:
+            rule = "is missing" if column[i] is None else f"needs a list of rewards, got {str(column[i])[:60]}"
+            fail(source, rule, chunk.start + i, name)
+    counts = np.array([len(column[i]) for i in rows.tolist()], dtype=np.int64)
+    if lengths is not None and not np.array_equal(counts, lengths):
+        at = int(np.flatnonzero(counts != lengths)[0])
+        fail(
+            source, f"has {counts[at]} values where another reward has {lengths[at]}", chunk.start + int(rows[at]), name
+        )
+    return samples_of(source, chunk, name, column, rows, counts, text=text)[0], counts
+
+
+def _stable_hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def stop_if_pooled(shown: str, seen: Mapping[str, Collection[str]]) -> None:
+    """Refuse samples of several policies: ``seen`` has the values of every column of `POOLED`.
+
+    Raises:
+        ValueError: with what to choose.
+    """
+    for name, distinct in seen.items():
+        if len(distinct) > 1:
+            raise ValueError(_pooled(shown, name, list(distinct)))
+
+
+def _pooled(shown: str, name: str, distinct: list[str]) -> str:
+    """Why samples of several policies are not pooled, and what to say instead."""
+    try:
+        ordered = sorted(distinct, key=float)
+        some = f"goes from {ordered[0]} to {ordered[-1]}"
+        hint = " (the policy before training)" if "step" in name else ""
+    except ValueError:
+        ordered = sorted(distinct)
+        some, hint = f"holds {', '.join(ordered[:5])}{', …' if len(ordered) > 5 else ''}", ""
+    return (
+        f"{shown}: column {name!r} {some}: samples of different policies. Choose one with --where "
+        f"{name}={ordered[0]}{hint}, "
+        f"or --where '{name}=*' if it never changed"
+    )
 
 
 def _weighted(text: str, names: Sequence[str]) -> tuple[float, str]:
@@ -262,209 +447,3 @@ def _weighted(text: str, names: Sequence[str]) -> tuple[float, str]:
     if not math.isfinite(weight):
         raise ValueError(f"reward {text!r}: the weight must be finite")
     return weight, found[2].strip()
-
-
-def _fail(file: Path, rule: str, row: int | None = None, column: str | None = None) -> NoReturn:
-    place = "" if row is None else f", row {row + 1}"
-    place += "" if column is None else f", column {column!r}"
-    raise ValueError(f"{file}{place}: {rule}")
-
-
-def _numbers(file: Path, start: int, name: str, column: Any, rows: np.ndarray) -> np.ndarray:
-    """A column of finite numbers; booleans are 0 and 1."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_null(kind):
-        _fail(file, "is missing", start + int(rows[0]), name)
-    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        _fail(file, f"needs numbers, this column holds {kind}", start, name)
-    if column.null_count:
-        missing = np.flatnonzero(pc.is_null(column).to_numpy()[rows])
-        if missing.size:
-            _fail(file, "is missing", start + int(rows[missing[0]]), name)
-    values = pc.cast(column, pa.float64()).to_numpy()[rows]
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        _fail(file, f"must be finite, got {values[bad[0]]}", start + int(rows[bad[0]]), name)
-    return np.asarray(values, dtype=np.float64)
-
-
-def _equal(file: Path, name: str, column: Any, value: str) -> np.ndarray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_nested(column.type):
-        _fail(file, f"cannot be compared, it holds {column.type}", None, name)
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        try:
-            equal = pc.equal(column, float(value))
-        except ValueError:
-            _fail(file, f"holds numbers, and {value!r} is none", None, name)
-    else:
-        equal = pc.equal(pc.cast(column, pa.string()), value.lower() if pa.types.is_boolean(column.type) else value)
-    return np.asarray(pc.fill_null(equal, False).to_numpy())
-
-
-def _open(file: Path) -> Any:
-    return gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8", newline="")
-
-
-def _header(file: Path, kind: str) -> list[str]:
-    """Names of the columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        if kind == "parquet":
-            return list(pq.read_schema(file).names)
-        if kind == "arrow":
-            with pa.memory_map(str(file)) as source:
-                return list(_arrow(source).schema.names)
-        with _open(file) as text:
-            first = text.readline()
-            while first and not first.strip():
-                first = text.readline()
-            if not first:
-                _fail(file, "is empty")
-            if kind == "csv":
-                return next(csv.reader([first]))
-            if first.lstrip().startswith("["):
-                _fail(file, "is one JSON array; write one object a line")
-            return list(_object(file, 0, first))
-    except (pa.ArrowException, OSError) as error:
-        _fail(file, f"is cut off or no {kind} file ({_short(error)})")
-    except UnicodeDecodeError:
-        _fail(file, "is not UTF-8 text")
-
-
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-
-def _object(file: Path, row: int, line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        _fail(file, f"is no JSON ({error})", row)
-    if not isinstance(found, dict):
-        _fail(file, f"must be a JSON object, got {type(found).__name__}", row)
-    return found
-
-
-def _arrow(source: Any) -> Any:
-    import pyarrow as pa
-
-    try:
-        return pa.ipc.open_stream(source)
-    except pa.ArrowInvalid:
-        source.seek(0)
-        return pa.ipc.open_file(source)
-
-
-def _batches(file: Path, kind: str, needed: list[str], numbers: list[str], prompt: str) -> Iterator[Any]:
-    """Record batches of the needed columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        if kind == "parquet":
-            with pq.ParquetFile(file) as source:
-                yield from source.iter_batches(columns=needed, batch_size=1 << 17)
-        elif kind == "arrow":
-            with pa.memory_map(str(file)) as source:
-                reader = _arrow(source)
-                count = getattr(reader, "num_record_batches", None)
-                every = reader if count is None else map(reader.get_batch, range(count))
-                for batch in every:
-                    yield batch.select(needed)
-        else:
-            yield from (_csv if kind == "csv" else _jsonl)(file, needed, numbers, prompt)
-    except pa.ArrowException as error:
-        if kind in ("csv", "jsonl"):
-            _find_bad_row(file, kind, needed, numbers)
-        _fail(file, f"is cut off or malformed ({_short(error)})")
-    except (OSError, EOFError) as error:
-        _fail(file, f"is cut off or cannot be read ({_short(error)})")
-
-
-def _csv(file: Path, needed: list[str], numbers: list[str], prompt: str) -> Iterator[Any]:
-    import pyarrow as pa
-    from pyarrow import csv as arrow_csv
-
-    types = {name: pa.float64() for name in numbers} | {prompt: pa.string()}
-    convert = arrow_csv.ConvertOptions(column_types=types, include_columns=needed, strings_can_be_null=False)
-    with pa.input_stream(str(file), compression="detect") as source:
-        yield from arrow_csv.open_csv(
-            source,
-            read_options=arrow_csv.ReadOptions(block_size=BLOCK),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
-            convert_options=convert,
-        )
-
-
-def _jsonl(file: Path, needed: list[str], numbers: list[str], prompt: str) -> Iterator[Any]:
-    import pyarrow as pa
-    from pyarrow import json as arrow_json
-
-    with _open(file) as text:
-        first = _object(file, 0, next(line for line in text if line.strip()))
-    kinds = {bool: pa.bool_(), str: pa.string(), int: pa.int64()}
-    fields = [(n, pa.bool_() if isinstance(first.get(n), bool) else pa.float64()) for n in numbers]
-    others = [n for n in needed if n not in numbers]
-    known = [(n, kinds[type(first[n])]) for n in others if type(first.get(n)) in kinds]
-    parse = arrow_json.ParseOptions(
-        explicit_schema=pa.schema(fields + known),
-        unexpected_field_behavior="ignore" if len(known) == len(others) else "infer",
-    )
-    with pa.input_stream(str(file), compression="detect") as source:
-        options = arrow_json.ReadOptions(block_size=BLOCK)
-        reader = arrow_json.open_json(source, read_options=options, parse_options=parse)
-        for batch in reader:
-            yield batch.select(needed)
-
-
-def _find_bad_row(file: Path, kind: str, needed: list[str], numbers: list[str]) -> None:
-    """The slow way to the first row that is wrong, once the fast reader has given up."""
-    types: dict[str, type] = {}
-    with _open(file) as text:
-        rows: Iterator[tuple[int, Mapping[str, Any]]]
-        if kind == "csv":
-            rows = _csv_rows(file, text)
-        else:
-            lines = (line for line in text if line.strip())
-            rows = ((i, _object(file, i, line)) for i, line in enumerate(lines))
-        for row, found in rows:
-            for name in needed:
-                value = found.get(name)
-                if value is None:
-                    continue
-                if name in numbers:
-                    _check_number(file, row, name, value, kind)
-                kept = types.setdefault(name, type(value))
-                number = {kept, type(value)} <= {int, float} and name in numbers
-                if kept is not type(value) and not number:
-                    _fail(file, f"changes from {kept.__name__} to {type(value).__name__}", row, name)
-
-
-def _csv_rows(file: Path, text: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.reader(text, strict=True)
-    names = next(reader)
-    try:
-        for row, cells in enumerate(reader):
-            if cells and len(cells) != len(names):
-                _fail(file, f"has {len(cells)} cells, the header {len(names)}", row)
-            yield row, dict(zip(names, cells))
-    except csv.Error as error:
-        _fail(file, f"malformed ({error})", reader.line_num - 2)
-
-
-def _check_number(file: Path, row: int, name: str, value: Any, kind: str) -> None:
-    if kind == "csv":
-        try:
-            float(value or "nan")
-        except ValueError:
-            _fail(file, f"needs a number, got {value!r}", row, name)
-    elif not isinstance(value, int | float):
-        _fail(file, f"needs a number, got {json.dumps(value)[:60]}", row, name)

@@ -7,7 +7,7 @@ import math
 import numba
 import numpy as np
 
-__all__ = ["best_of_n_sums", "log_partitions", "tilted_moments"]
+__all__ = ["best_of_n_gold_sums", "best_of_n_sums", "log_partitions", "tilted_mean_sums", "tilted_moments"]
 
 
 @numba.njit(cache=True)
@@ -134,43 +134,183 @@ def _log_choose(log_factorial, n, k):
     return log_factorial[n] - log_factorial[k] - log_factorial[n - k] if 0 <= k <= n else -np.inf
 
 
-@numba.njit(cache=True, parallel=True)
-def best_of_n_sums(reward, starts, members, block_starts, counts, log_factorial):
-    """Sums over each block of every prompt's best-of-N reward, KL to the samples, and win rate, ``(blocks, Ns, 3)``.
+@numba.njit(cache=True)
+def _antiderivative(u, size):
+    """Of ``N u^(N-1) log(N u^(N-1))``; from 0 to 1 it gives ``log N - (N-1)/N``."""
+    return u**size * (math.log(size) + (size - 1) * (math.log(u) - 1.0 / size)) if u > 0.0 else 0.0
 
-    Rewards are sorted within a prompt. Reward and win rate are U-statistics (unbiased); the win rate needs
-    ``N < n``, else the law of the samples is used. Layout as in `log_partitions`.
+
+@numba.njit(cache=True)
+def _cell(low, high, total, size, atom):
+    """What a class with ``low`` of ``total`` samples below it and ``high`` up to it adds to the KL of best-of-N.
+
+    ``q log(q/p)`` of an atom; of one sample of a continuous law, the integral over its cell.
+    """
+    if high <= low:
+        return 0.0
+    if not atom:
+        return _antiderivative(high / total, size) - _antiderivative(low / total, size)
+    law = (high / total) ** size - (low / total) ** size
+    return law * math.log(law * total / (high - low)) if law > 0.0 else 0.0
+
+
+@numba.njit(cache=True)
+def _best_of_n_kl(r, atom, size):
+    """Jackknifed KL of the best of ``size`` draws from the sorted samples ``r`` to their law.
+
+    Without a sample of one class, those below it keep their ranks and those above lose one: sums from both sides.
+    ``atom``: whether other samples may share its value.
+    """
+    n = r.size
+    plain = below = above = 0.0
+    first = 0
+    while first < n:
+        last = first + 1
+        while last < n and r[last] == r[first]:
+            last += 1
+        plain += _cell(first, last, n, size, atom[first])
+        if n > 1 and first > 0:
+            above += _cell(first - 1, last - 1, n - 1, size, atom[first])
+        first = last
+    if n == 1:
+        return plain
+    without = 0.0
+    first = 0
+    while first < n:
+        last = first + 1
+        while last < n and r[last] == r[first]:
+            last += 1
+        if first > 0:
+            above -= _cell(first - 1, last - 1, n - 1, size, atom[first])
+        own = _cell(first, last - 1, n - 1, size, atom[first])
+        without += (last - first) / n * (below + own + above)
+        below += _cell(first, last, n - 1, size, atom[first])
+        first = last
+    return n * plain - (n - 1) * without
+
+
+@numba.njit(cache=True, parallel=True)
+def best_of_n_sums(reward, split, atom, split_atom, starts, members, block_starts, counts, log_factorial, ties):
+    """Sums over each block of every prompt's best-of-N reward, KL, KL from halves, and win rate, ``(blocks, Ns, 4)``.
+
+    ``reward`` is sorted within a prompt, ``split`` within each half of a prompt; ``atom, split_atom``: whether other
+    samples may share the value. Reward and win rate are U-statistics
+    (unbiased); the win rate needs ``N < n`` and is 0 without. The KL is that to the law of the samples, jackknifed,
+    nats; 0 without ``ties`` (it is then known). Layout as in `log_partitions`.
     """
     blocks = block_starts.size - 1
-    out = np.zeros((blocks, counts.size, 3))
+    out = np.zeros((blocks, counts.size, 4))
     for b in numba.prange(blocks):
         for i in range(block_starts[b], block_starts[b + 1]):
-            r = reward[starts[members[i]] : starts[members[i] + 1]]
+            start, end = starts[members[i]], starts[members[i] + 1]
+            r = reward[start:end]
             n = r.size
+            half = n // 2
             for k in range(counts.size):
                 size = counts[k]
-                best = kl = shared = plain_win = 0.0
+                best = shared = 0.0
                 first = 0
                 while first < n:
                     last = first + 1
                     while last < n and r[last] == r[first]:
                         last += 1
-                    all_sets = _log_choose(log_factorial, n, size)
-                    mass = math.exp(_log_choose(log_factorial, last, size) - all_sets) - (
-                        math.exp(_log_choose(log_factorial, first, size) - all_sets) if first >= size else 0.0
-                    )
-                    best += mass * r[first]
-                    high, low = last / n, first / n
-                    law = high**size - low**size
-                    if law > 0.0:
-                        kl += law * math.log(law / (high - low))
-                    plain_win += law * 0.5 * (high + low)
+                    best += _best_mass(log_factorial, n, first, last, size) * r[first]
                     if size < n:  # (N+1)-subsets: one draw against the best of the others
                         every = _log_choose(log_factorial, n, size + 1)
                         shared += 0.5 * (last - first) * math.exp(_log_choose(log_factorial, last - 1, size) - every)
                         shared += 0.5 * (last - first) * math.exp(_log_choose(log_factorial, first, size) - every)
                     first = last
                 out[b, k, 0] += best
-                out[b, k, 1] += max(kl, 0.0)
-                out[b, k, 2] += 1.0 - shared / (size + 1) if size < n else plain_win
+                out[b, k, 3] += 1.0 - shared / (size + 1) if size < n else 0.0
+                if ties:
+                    out[b, k, 1] += _best_of_n_kl(r, atom[start:end], size)
+                    middle = start + half
+                    if half > 0:
+                        out[b, k, 2] += 0.5 * _best_of_n_kl(split[start:middle], split_atom[start:middle], size)
+                    out[b, k, 2] += 0.5 * _best_of_n_kl(split[middle:end], split_atom[middle:end], size)
     return out
+
+
+@numba.njit(cache=True)
+def _best_mass(log_factorial, n, first, last, size):
+    """Share of the N-subsets of n samples whose best is one of those ranked ``first .. last - 1``."""
+    every = _log_choose(log_factorial, n, size)
+    mass = math.exp(_log_choose(log_factorial, last, size) - every)
+    return mass - (math.exp(_log_choose(log_factorial, first, size) - every) if first >= size else 0.0)
+
+
+@numba.njit(cache=True, parallel=True)
+def best_of_n_gold_sums(reward, gold, starts, members, block_starts, counts, log_factorial):
+    """Sums over each block of every prompt's mean ``gold`` of the sample that is best by ``reward``, ``(blocks, Ns)``.
+
+    ``reward`` is sorted within a prompt and ``gold`` follows it; ties are broken at random. A U-statistic.
+    """
+    blocks = block_starts.size - 1
+    out = np.zeros((blocks, counts.size))
+    for b in numba.prange(blocks):
+        for i in range(block_starts[b], block_starts[b + 1]):
+            r = reward[starts[members[i]] : starts[members[i] + 1]]
+            g = gold[starts[members[i]] : starts[members[i] + 1]]
+            n = r.size
+            for k in range(counts.size):
+                first = 0
+                while first < n:
+                    last = first + 1
+                    total = g[first]
+                    while last < n and r[last] == r[first]:
+                        total += g[last]
+                        last += 1
+                    out[b, k] += _best_mass(log_factorial, n, first, last, counts[k]) * total / (last - first)
+                    first = last
+    return out
+
+
+@numba.njit(cache=True)
+def _tilted_mean(weights, values, top):
+    """Jackknifed ``sum w v / sum w``; ``top`` is the largest weight."""
+    n = weights.size
+    total = first = rest = rest_first = 0.0
+    for j in range(n):
+        total += weights[j]
+        first += weights[j] * values[j]
+        if j != top:
+            rest += weights[j]
+            rest_first += weights[j] * values[j]
+    plain = first / total
+    if n == 1:
+        return plain
+    without = 0.0
+    for j in range(n):
+        if j != top:  # w_j <= total/2: no cancellation
+            without += (first - weights[j] * values[j]) / (total - weights[j])
+        elif rest > 0.0:
+            without += rest_first / rest
+        else:  # the others have underflowed
+            without += plain
+    return n * plain - (n - 1) * without / n
+
+
+@numba.njit(cache=True, parallel=True)
+def tilted_mean_sums(reward, gold, starts, members, block_starts, lams):
+    """Sums over each block of every prompt's mean ``gold`` under its tilt by ``lam * reward``, ``(blocks, lams, 2)``.
+
+    Jackknifed, and the same from halves of the samples. Layout as in `log_partitions`.
+    """
+    blocks = block_starts.size - 1
+    out = np.zeros((blocks, lams.size, 2))
+    for b in numba.prange(blocks):
+        for i in range(block_starts[b], block_starts[b + 1]):
+            r = reward[starts[members[i]] : starts[members[i] + 1]]
+            g = gold[starts[members[i]] : starts[members[i] + 1]]
+            half = r.size // 2
+            for k in range(lams.size):
+                out[b, k, 0] += _tilted(r, g, lams[k])
+                if half > 0:
+                    out[b, k, 1] += 0.5 * (_tilted(r[:half], g[:half], lams[k]) + _tilted(r[half:], g[half:], lams[k]))
+    return out
+
+
+@numba.njit(cache=True)
+def _tilted(r, g, lam):
+    top = np.argmax(r)
+    return _tilted_mean(np.exp(lam * (r - r[top])), g, top)

@@ -64,10 +64,10 @@ def write_audits(audits: Sequence[Mapping[str, Any]], out: Path) -> Path:
     return out / "audit.html"
 
 
-def write_frontier(found: Mapping[str, Any], source: str, out: Path) -> Path:
-    """Write ``out/frontier.html`` from `klsim.frontier.as_json`, next to ``out/frontier/frontier.svg``."""
+def write_frontier(answers: Sequence[Mapping[str, Any]], about: Mapping[str, Any], out: Path) -> Path:
+    """Write ``out/frontier.html``: answers and ``about`` as `klsim.report.frontier.answers` and ``about`` give them."""
     page = _environment().get_template("frontier.html")
-    text = page.render(f=found, source=source, papers=[], certificate=None, here="frontier")
+    text = page.render(answers=answers, about=about, papers=[], certificate=None, here="frontier")
     write_atomically(out / "frontier.html", text)
     return out / "frontier.html"
 

@@ -21,7 +21,6 @@ __all__ = [
     "show_certificate",
     "show_differences",
     "show_drawn",
-    "show_frontier",
     "show_list",
     "show_objectives",
     "show_training",
@@ -263,47 +262,6 @@ def show_audit(a: dict[str, Any]) -> None:
         )
         console.print(f"{mark} {escape(text)}")
     console.print(f"[bold]{escape(a['verdict'])}[/]")
-
-
-def show_frontier(f: dict[str, Any]) -> None:
-    """A frontier, as `klsim.frontier.as_json` gives it."""
-    console = _console()
-
-    def interval(e: dict[str, float]) -> str:
-        return f"{e['value']:.4g} [dim]\\[{e['low']:.4g}, {e['high']:.4g}][/]"
-
-    fewest, most = f["samples_a_prompt"]
-    each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    console.print(f"{f['samples']:,} samples of {f['prompts']:,} prompts, {each} each; {f['level']:.0%} intervals")
-    table = Table(
-        "KL, nats", "beta", "reward", "of prompts 10/50/90 %", "effective samples", "trusted", title="frontier"
-    )
-    table.title_justify = "left"
-    table.add_row("0", "", interval(f["reference"]), "", "", "")
-    for p in f["points"]:
-        spread = " ".join(f"{x:.3g}" for x in p["reward_of_prompts"])
-        trusted = "[green]✓[/]" if p["trusted"] else f"[yellow]✗ {escape(p['reason'])}[/]"
-        table.add_row(f"{p['budget']:g}", f"{p['beta']:.3g}", interval(p["reward"]), spread, f"{p['ess']:.3g}", trusted)
-    console.print(table)
-    reward = "reward = pass@N" if f["binary"] else "reward"
-    best = Table("N", reward, "KL, nats", "log N - (N-1)/N", "win rate", title="best of N", title_justify="left")
-    shown = [b for b in f["best_of_n"] if b["n"] & (b["n"] - 1) == 0] or f["best_of_n"]
-    for b in shown if shown[-1] is f["best_of_n"][-1] else [*shown, f["best_of_n"][-1]]:
-        cells = (interval(b["reward"]), f"{b['kl']:.3g}", f"{b['kl_bound']:.3g}", interval(b["win_rate"]))
-        best.add_row(str(b["n"]), *cells)
-    console.print(best)
-    if f["policy"] is not None:
-        p = f["policy"]
-        kl = f"KL {interval(p['k1'])} nats (k1), {interval(p['k3'])} (k3)"
-        console.print(f"trained policy: reward {interval(p['reward'])}, {kl}")
-        console.print(
-            f"  the frontier needs {interval(p['needed_kl'])} nats for it: efficiency {interval(p['efficiency'])}; "
-            f"reward left at its KL {interval(p['missed_reward'])}"
-            + ("" if p["trusted"] else f"  [yellow]not to be trusted: {escape(p['reason'])}[/]")
-        )
-    for note in f["notes"]:
-        console.print(f"[yellow]note[/]: {escape(note)}")
-    console.print(f"[bold]{escape(f['recommendation'])}[/]")
 
 
 def show_training(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:

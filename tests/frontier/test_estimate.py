@@ -89,19 +89,28 @@ def test_best_of_n_against_all_subsets():
     r = np.sort(np.array([0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 3.0]))
     counts = np.arange(1, 8)
     log_factorial = np.array([math.lgamma(i + 1) for i in range(8)])
-    sums = best_of_n_sums(r, np.array([0, 7]), np.array([0]), np.array([0, 1]), counts, log_factorial)[0]
-    law = np.full(7, -math.log(7))
+    split = np.concatenate([np.sort(r[::2][:3]), np.sort(r[[1, 3, 5, 6]])])  # two halves, each sorted
+    where = (np.array([0, 7]), np.array([0]), np.array([0, 1]))
+    all_atoms = np.ones(7, dtype=bool)
+    sums = best_of_n_sums(r, split, all_atoms, all_atoms, *where, counts, log_factorial, True)[0]
+
+    def kl(x, n):
+        return best_of_n.kl(np.full(len(x), -math.log(len(x))), x, n)
+
+    def jackknife(x, n):
+        return len(x) * kl(x, n) - (len(x) - 1) * np.mean([kl(np.delete(x, j), n) for j in range(len(x))])
+
     for n in counts.tolist():
         best = np.mean([max(r[list(s)]) for s in combinations(range(7), n)])
         assert sums[n - 1, 0] == pytest.approx(best, rel=1e-12)
-        assert sums[n - 1, 1] == pytest.approx(best_of_n.kl(law, r, n), abs=1e-12)
+        assert sums[n - 1, 1] == pytest.approx(jackknife(r, n), abs=1e-12)
+        assert sums[n - 1, 2] == pytest.approx((jackknife(split[:3], n) + jackknife(split[3:], n)) / 2, abs=1e-12)
         wins = []
         for s in combinations(range(7), n + 1):  # each in turn against the best of the others
             for one in s:
                 other = max(r[j] for j in s if j != one)
                 wins.append(1.0 if other > r[one] else 0.5 if other == r[one] else 0.0)
-        wanted = np.mean(wins) if n < 7 else best_of_n.win_rate(law, r, n)
-        assert sums[n - 1, 2] == pytest.approx(wanted, rel=1e-12)
+        assert sums[n - 1, 3] == pytest.approx(np.mean(wins) if n < 7 else 0.0, rel=1e-12)
 
 
 def many_samples(laws: Population, each: int, seed: int = 0):
@@ -192,8 +201,9 @@ def test_pass_at_k_and_win_rate():
 
     for b in found.best_of_n:
         assert b.reward.value == pytest.approx(pass_at_k(16, r.sum(axis=1).astype(int), b.n).mean(), abs=1e-10)
-        assert b.kl <= b.kl_bound + 1e-12
+        assert b.kl.high <= b.kl_bound + 1e-12
         assert b.reward.low <= b.reward.value <= b.reward.high
+        assert (b.win_rate is None) == (b.n == 16)  # no U-statistic with all samples
     assert found.best_of_n[0].win_rate.value == pytest.approx(0.5)
 
 
@@ -288,7 +298,7 @@ def test_plot_draws_every_series():
         ({"reward": [0.0, 0.0, 1.0, 1.0]}, "constant within every prompt"),
         ({"reward": [[0.0, 1.0], [1.0, 1.0]]}, "one value a row"),
         ({"prompt": [1, 2, 3, 4]}, "every prompt has one sample"),
-        ({"prompt": [1, 1, 1, 2]}, "1 of 2 prompts have only one sample, the first in row 3"),
+        ({"prompt": [1, 1, 1, 2]}, "1 of 2 prompts have at least 2 samples"),
         ({"prompt": [1, 1, 1, 1]}, "at least two prompts"),
         ({"prompt": [1, 1, 2]}, "one prompt a row"),
         ({"prompt": [1.0, 1.0, math.nan, 2.0]}, "NaN in row 2"),
