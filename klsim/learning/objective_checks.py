@@ -14,17 +14,9 @@ import numpy as np
 
 from klsim import _validate
 from klsim.distributions import log_normalize
-from klsim.learning.expected_gradient import (
-    Explanation,
-    LossFunction,
-    PromptTree,
-    TreeProblem,
-    expected_gradient,
-    explain,
-    functional_gradient,
-    functional_value,
-    random_prompts,
-)
+from klsim.learning.expected_gradient import LossFunction, expected_gradient
+from klsim.learning.functionals import Explanation, explain, functional_gradient, functional_value
+from klsim.learning.prompt_trees import PromptTree, TreeProblem, random_prompts
 from klsim.objectives.registry import BETA, LAM, Objective, Setting
 
 __all__ = [

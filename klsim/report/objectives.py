@@ -14,7 +14,7 @@ from klsim import _validate
 from klsim.claims.certificate import write_atomically
 from klsim.claims.parallel import execute
 from klsim.distributions import log_normalize
-from klsim.learning.expected_gradient import PromptTree, TreeProblem, functional_value
+from klsim.learning import PromptTree, TreeProblem, functional_value
 from klsim.learning.objective_checks import EndPoint, GradientCheck, check_gradient, descend, end_point
 from klsim.objectives.registry import OBJECTIVES, Objective
 from klsim.problems import TokenTree
