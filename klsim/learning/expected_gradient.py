@@ -144,14 +144,16 @@ def expected_gradient(
     return _monte_carlo(loss, made, sources, group_size, external, samples, rng)
 
 
-def _flags(problem: TreeProblem, group_size: int, external: int, batch: int | None = None) -> Any:
+def _flags(problem: TreeProblem, group_size: int, external: int) -> Any:
     """Which rows of a batch are external."""
     import torch
 
     if not external:
         return None
-    prompts = int(np.bincount(problem.together).max()) if batch is None else int((problem.together == batch).sum())
-    return torch.tensor(([False] * group_size + [True] * external) * prompts)
+    prompts = np.unique(np.bincount(problem.together))
+    if len(prompts) > 1:
+        raise ValueError(f"together: with external responses all batches need as many prompts, got {prompts.tolist()}")
+    return torch.tensor(([False] * group_size + [True] * external) * int(prompts[0]))
 
 
 def _monte_carlo(

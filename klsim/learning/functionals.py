@@ -405,7 +405,8 @@ def _evaluate(name: str | Functional, problem: TreeProblem, table: torch.Tensor)
 def in_logits(gradient: np.ndarray, problem: TreeProblem, law: str = "policy") -> np.ndarray:
     """From a gradient in the log-probabilities to one in the logits: ``g - pi sum_a g``."""
     pi = np.exp(problem.tables[law])
-    return np.asarray(gradient - pi * gradient.sum(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinite gradients become NaN, which callers refuse
+        return np.asarray(gradient - pi * gradient.sum(axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)
