@@ -2,7 +2,8 @@ r"""The audit: exact expected gradients in a set of worlds, identified, and held
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -42,7 +43,8 @@ class Audit:
         end: reward, KL to the reference, and distances to closed forms after exact training.
         expected: of ``expect``, world by world. fits: off-policy, against the expectation (else against what it
             descends on-policy).
-        idle: parameters that had to act and do not. quick: some worlds were left out.
+        idle: parameters that had to act and do not. left_out: worlds in which the expectation was not held, because
+            the caller named others. quick: effects and traits were left out.
     """
 
     target: str
@@ -62,6 +64,7 @@ class Audit:
     expected: tuple[Met, ...]
     fits: tuple[Fit, ...]
     idle: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     quick: bool = False
     verdict: str = ""
 
@@ -132,6 +135,7 @@ def audit(
     vocab: int | None = None,
     terms: Mapping[str, Functional] | None = None,
     must_act: Sequence[str] = (),
+    worlds: Sequence[str] | None = None,
     quick: bool = False,
 ) -> Audit:
     """Audit a loss in the worlds of `klsim.audit.worlds`.
@@ -148,12 +152,35 @@ def audit(
         rewards: ``"all"`` kinds, or ``"binary"`` ones only.
         vocab: of the trees; None: 2, or more where the expectation or the loss needs it.
         terms: own functionals that ``expect`` names. must_act: parameters without which the audit is not met.
+        worlds: hold ``expect`` only in these; the verdict names those that were left out.
         quick: leave out effects, prompt weights, noise, training, and the worlds beyond those that ``expect`` needs.
 
     Raises:
         ValueError: a bad expectation or option; a loss that depends on the order of responses or whose gradient is not
             finite. TypeError: a loss that does not return a scalar tensor. And what the loss itself raises.
     """
+    with one_thread():
+        return _audit(
+            target, expect, lengths, parameters or {}, scale, off_policy, responses, rewards, vocab, terms, must_act,
+            worlds, quick,
+        )  # fmt: skip
+
+
+def _audit(
+    target: Target | LossFunction,
+    expect: str | None,
+    lengths: str,
+    parameters: Mapping[str, float],
+    scale: Scale,
+    off_policy: str,
+    responses: str,
+    rewards: str,
+    vocab: int | None,
+    terms: Mapping[str, Functional] | None,
+    must_act: Sequence[str],
+    worlds: Sequence[str] | None,
+    quick: bool,
+) -> Audit:
     _validate.one_of("lengths", lengths, ("equal", "variable", "both"))
     _validate.one_of("scale", scale, ("one", "any", "prompt"))
     _validate.one_of("off_policy", off_policy, ("report", "exact"))
@@ -165,7 +192,7 @@ def audit(
         raise ValueError(f"must_act: {made.name} has no numeric parameter {sorted(unknown)[0]!r} (known: {known})")
     expectation = None
     if expect is not None:
-        expectation = parse_expectation(expect, {**made.parameters, **(parameters or {})}, terms)
+        expectation = parse_expectation(expect, {**made.parameters, **parameters}, terms)
     loss = made.loss()
     setting = Setting(equal=lengths == "equal", writer=responses, binary=rewards == "binary")
     gradients = Gradients(loss, _setting(loss, setting, expectation, vocab))
@@ -177,6 +204,10 @@ def audit(
     if expectation is not None:
         holding = _worlds(expectation, gradients.setting, lengths)
         holding += tuple(n for n in OFF_POLICY if n != "sampler") if off_policy == "exact" else ()
+    left_out = tuple(n for n in holding if worlds is not None and n not in worlds)
+    holding = tuple(n for n in holding if n not in left_out)
+    if expectation is not None and not holding:
+        raise ValueError(f"worlds: none of {worlds} is one in which the expectation has to hold ({', '.join(left_out)})")
     mixes = depends.coupling if scale == "prompt" and depends.coupling in (REWARDS, OTHERS) else ""
     against = expectation or (_descended(near) if near.exact else None)
     rest = not (quick or pairs)
@@ -201,9 +232,23 @@ def audit(
         expected=() if expectation is None else hold(gradients, expectation, holding, scale, mixes),
         fits=() if against is None or (quick and off_policy == "report") else fits(gradients, against),
         idle=tuple(e.parameter for e in effects if e.parameter in must_act and not e.acts) if must_act else (),
+        left_out=left_out,
         quick=quick,
     )
     return replace(result, verdict=verdict(result))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Thousands of tiny tensors: threads would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _found(gradients: Gradients, names: Sequence[str]) -> dict[str, Combination]:

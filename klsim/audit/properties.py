@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from klsim.audit.identify import EXACT, ZERO
 from klsim.audit.worlds import WIDTH, Setting, World, world
 from klsim.learning.expected_gradient import LossFunction, check_loss, one_batch
 
-__all__ = ["LONGEST", "OTHERS", "REWARDS", "TOKENS", "Properties", "coupling", "properties", "reason", "unwarned"]
+__all__ = ["LONGEST", "OTHERS", "REWARDS", "TOKENS", "Properties", "coupling", "in_loss", "properties", "reason", "unwarned"]
 
 LONGEST = "depends on the longest response of the batch"
 TOKENS = "depends on the number of tokens of the batch"
@@ -44,12 +46,33 @@ class Properties:
     trimmed: bool = False
 
 
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """Frames outside klsim and the import system, the audited code's own before those of libraries."""
+    inside = (str(Path(__file__).parents[1]), "<frozen", str(Path(importlib.__file__).parent))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(inside)]
+    own = [f for f in frames if "site-packages" not in f.filename]
+    return [f for f in own if not f.filename.startswith(sys.prefix)] or own or frames
+
+
+def in_loss(error: BaseException) -> bool:
+    """Whether the audited code was running when it was raised (imports included)."""
+    inside = str(Path(__file__).parents[1])
+    seen = False  # below the first of klsim's frames, someone else's
+    for frame in traceback.extract_tb(error.__traceback__):
+        klsims = frame.filename.startswith(inside)
+        seen |= klsims
+        if seen and not klsims and not frame.filename.startswith(("<frozen", str(Path(importlib.__file__).parent))):
+            return True
+    return False
+
+
 def reason(error: BaseException) -> str:
     """An error in one line, with the place in the loss's own code where there is one."""
-    inside = str(Path(__file__).parents[1])
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(inside)]
-    own = [f for f in frames if "site-packages" not in f.filename] or frames
-    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    own = _own_frames(error)
+    file, line = (own[-1].filename, own[-1].lineno) if own else ("", 0)
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+    place = f" ({file}:{line})" if file and in_loss(error) or isinstance(error, SyntaxError) else ""
     text = str(error).splitlines()[0] if str(error) else ""
     return f"{type(error).__name__}: {text}{place}" if place or not isinstance(error, ValueError) else text
 

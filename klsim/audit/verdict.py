@@ -132,6 +132,8 @@ def verdict(a: Audit) -> str:
         parts.append("not far from the reference, where something is clamped")
     parts += _off_policy(a) + _expectation(a)
     parts += [f"{name} had to act and does not" for name in a.idle]
+    if a.left_out:
+        parts.append(f"left out: {', '.join(a.left_out)}")
     if a.quick:
-        parts.append("quick: effects, prompt weights, noise and training were left out")
+        parts.append("effects, prompt weights, noise and training were left out")
     return "; ".join(parts) + "."

@@ -17,10 +17,11 @@ from klsim.distributions import log_normalize
 from klsim.learning import PromptTree, TreeProblem, functional_value
 from klsim.learning.objective_checks import EndPoint, GradientCheck, check_gradient, descend, end_point
 from klsim.objectives.registry import OBJECTIVES, Objective
+from klsim.objectives.selection import choose
 from klsim.problems import TokenTree
 from klsim.report.figures import COLOURS, Figures, Run, Table, write_figure
 
-__all__ = ["Row", "as_json", "choose", "draw_curves", "markdown", "measure", "update_docs"]
+__all__ = ["Row", "as_json", "draw_curves", "markdown", "measure", "update_docs"]
 
 STEPS = 200
 CURVE_STEPS, CURVE_GROUP, CURVE_LR = 120, 3, 0.3
@@ -61,24 +62,6 @@ class _Measure:
             off_policy = check_gradient(objective, seeds=self.seeds, off_policy=True) if other else None
             end = end_point(objective, steps=STEPS) if self.end and objective.optimum else None
         return on_policy, off_policy, end
-
-
-def choose(names: Sequence[str]) -> list[str]:
-    """The named objectives (all if none); a name also selects its variants.
-
-    Raises:
-        ValueError: an unknown name, with near ones.
-    """
-    import difflib
-
-    out: list[str] = []
-    for name in names:
-        found = [n for n in OBJECTIVES if n == name or n.startswith((f"{name},", f"{name} "))]
-        if not found:
-            near = difflib.get_close_matches(name, OBJECTIVES, n=3, cutoff=0.4)
-            _validate.fail("name", f"no such objective; near names: {', '.join(near) or 'none'}", name)
-        out += found
-    return [name for name in OBJECTIVES if name in out or not out]
 
 
 def measure(

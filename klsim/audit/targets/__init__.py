@@ -31,7 +31,7 @@ from urllib.parse import parse_qsl
 
 from klsim.audit.target import LossFunction, Target, numeric_options, option_value, strict_value
 
-__all__ = ["GROUP", "SCHEMES", "load_target", "schemes"]
+__all__ = ["GROUP", "SCHEMES", "from_function", "load_function", "load_target", "schemes"]
 
 GROUP = "klsim.audit_targets"
 SCHEMES = ("klsim", "trl", "liger", "verl", "torchrl", "openrlhf", "swift", "torchtune")
@@ -87,6 +87,18 @@ def _options(text: str, query: str) -> dict[str, str]:
             raise ValueError(f"target {text!r}: option {name!r} is given twice")
         out[name] = value
     return out
+
+
+def load_function(text: str) -> Callable[..., Any]:
+    """A function by ``file.py:name`` or ``module:name``.
+
+    Raises:
+        ValueError: there is none. And what importing raises.
+    """
+    place, _, name = text.rpartition(":")
+    if not place or not name:
+        raise ValueError(f"function {text!r}: write file.py:function or module:function")
+    return _import(place, name, text)
 
 
 def _import(place: str, name: str, text: str) -> Callable[..., Any]:
