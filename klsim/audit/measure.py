@@ -89,28 +89,27 @@ class Audit:
         return self.found.get("off-policy")
 
 
-def _setting(loss: LossFunction, setting: Setting, expectation: Expectation | None, vocab: int | None) -> Setting:
-    """The vocabulary that was asked for, that the expectation needs, or that the loss needs to run at all.
+def _gradients(
+    loss: LossFunction, setting: Setting, expectation: Expectation | None, vocab: int | None
+) -> Gradients:
+    """In the vocabulary that was asked for, that the expectation needs, or that the loss needs to run at all.
 
     Raises:
         Exception: the loss's own, if it runs with none.
     """
     if vocab is not None:
-        return replace(setting, vocab=vocab)
+        return Gradients(loss, replace(setting, vocab=vocab))
     if expectation is not None and expectation.top:
-        return replace(setting, vocab=max(5, expectation.top + 1))
-    name = "pairs" if expectation is not None and expectation.about_pairs else "lengths"
-    try:
-        world(name, setting).gradient(loss)
-    except Exception as error:
-        for other, wide in (("pairs", setting), ("lengths", replace(setting, vocab=5))):
-            try:
-                world(other, wide).gradient(loss)
-            except Exception:
-                continue
-            return wide
-        raise error from None
-    return setting
+        return Gradients(loss, replace(setting, vocab=max(5, expectation.top + 1)))
+    first: Exception | None = None
+    names = ("pairs",) if expectation is not None and expectation.about_pairs else ("lengths", "pairs")
+    for name, chosen in [(n, setting) for n in names] + [("lengths", replace(setting, vocab=5))]:
+        try:
+            return Gradients(loss, chosen, {name: world(name, chosen).gradient(loss)})
+        except Exception as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _worlds(expectation: Expectation, setting: Setting, lengths: str) -> tuple[str, ...]:
@@ -195,7 +194,7 @@ def _audit(
         expectation = parse_expectation(expect, {**made.parameters, **parameters}, terms)
     loss = made.loss()
     setting = Setting(equal=lengths == "equal", writer=responses, binary=rewards == "binary")
-    gradients = Gradients(loss, _setting(loss, setting, expectation, vocab))
+    gradients = _gradients(loss, setting, expectation, vocab)
     found = _found(gradients, ("lengths",) if quick else IDENTIFIED)
     near = found.get("equal lengths", found["lengths"])
     pairs = "lengths" in gradients.skipped
