@@ -337,7 +337,9 @@ def audit(
     responses: Annotated[str, typer.Option(help="Who writes them: own (the policy) or teacher.")] = "own",
     rewards: Annotated[str, typer.Option(help="all kinds, or binary ones only.")] = "all",
     vocab: Annotated[int | None, typer.Option(help="Size of the vocabulary (2; more where it is needed).")] = None,
-    term: Annotated[list[str] | None, typer.Option(help="An own functional for --expect, name=file.py:function.")] = None,
+    term: Annotated[
+        list[str] | None, typer.Option(help="An own functional for --expect, name=file.py:function.")
+    ] = None,
     must_act: Annotated[list[str] | None, typer.Option(help="A parameter that has to have an effect.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Only what --expect needs; says what was left out.")] = False,
     page: Annotated[
@@ -365,9 +367,7 @@ def audit(
         "off_policy": off_policy, "responses": responses, "rewards": rewards, "vocab": vocab, "quick": quick,
         "must_act": tuple(must_act or ()),
     }  # fmt: skip
-    code = audit_targets(
-        targets or [], expect=expect, terms=term or [], page=page, as_json=as_json, options=options
-    )
+    code = audit_targets(targets or [], expect=expect, terms=term or [], page=page, as_json=as_json, options=options)
     raise typer.Exit(code)
 
 

@@ -42,8 +42,8 @@ def assert_gradient(
         quick: only in the worlds `QUICK`; a failure names those that were left out.
 
     Raises:
-        AssertionError: it does not; says where, on what it depends, and what it descends instead. ValueError, TypeError:
-            see `klsim.audit.audit`.
+        AssertionError: it does not; says where, on what it depends, and what it descends instead.
+        ValueError, TypeError: see `klsim.audit.audit`.
     """
     __tracebackhide__ = True
     import inspect

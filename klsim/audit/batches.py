@@ -59,7 +59,7 @@ class AuditBatches:
     Args:
         layout: ``"right"``: responses first, junk after; ``"left"``: junk first; ``"holes"``: junk within (as tool
             output is); ``"trimmed"``: right, cut to the longest response of the batch.
-        token_rewards: rewards at tokens: of ``(N, T)``, in the order of the response's own tokens. None: one a response.
+        token_rewards: ``(N, T)``, in the order of the response's own tokens. None: one reward a response.
         drop_cut: responses that the horizon cuts are masked altogether. seed: of the junk and the values.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,10 @@ _VERL = (
     *(f"verl:vanilla?loss_agg_mode=seq-mean-token-sum&rollout_is={kind}" for kind in ("token", "sequence")),
 )  # fmt: skip
 _OTHERS = (
-    *(f"torchrl:{kind}" for kind in ("grpo", "dapo", "cispo", "grpo?aggregation=prompt_mean", "grpo?kl_to_ref_coeff=0.1")),
+    *(
+        f"torchrl:{kind}"
+        for kind in ("grpo", "dapo", "cispo", "grpo?aggregation=prompt_mean", "grpo?kl_to_ref_coeff=0.1")
+    ),
     *(f"openrlhf:policy?estimator={kind}" for kind in ("group_norm", "rloo", "dr_grpo", "reinforce_baseline")),
     "openrlhf:policy?policy_loss_type=gspo",
     "openrlhf:policy?estimator=dr_grpo&token_level_loss=false",
@@ -178,11 +180,11 @@ def _padding(a: Audit) -> str:
 def gallery_markdown(audits: dict[str, Audit | str]) -> str:
     """The page's two tables: one for a minute, one with everything."""
     short = [
-        "| loss | ascends | long responses | easy and hard prompts | off-policy, cosine (far, slight, sampler) | padding |",
+        "| loss | ascends | long responses | easy and hard prompts | off-policy (far, slight, sampler) | padding |",
         "|---|---|---|---|---|---|",
     ]
     full = [
-        "| loss | equal lengths | variable lengths | as the batch grows | off-policy | options, per unit | depends on |",
+        "| loss | equal lengths | variable lengths | as the batch grows | off-policy | options, per unit | depends |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, a in audits.items():
@@ -255,8 +257,8 @@ def _findings(audits: dict[str, Audit | str]) -> str:
     for finding in FINDINGS:
         a = audits.get(finding.target)
         if isinstance(a, Audit) and finding.shown(a):
-            lines.append(f"- {finding.text} `klsim audit '{finding.target}'` ({a.version}): {_short(a.equal)} with equal"
-                         f" lengths, {_short(a.variable)} with variable ones.")  # fmt: skip
+            found = f"{_short(a.equal)} with equal lengths, {_short(a.variable)} with variable ones"
+            lines.append(f"- {finding.text} `klsim audit '{finding.target}'` ({a.version}): {found}.")
     return "\n".join(lines) or "None."
 
 
@@ -280,7 +282,7 @@ their probability says, in one batch, which is the limit of many groups; masked 
 - **easy and hard prompts**: the weight of `grad p` in groups of eight as the success p varies.
 - **off-policy**: cosine of the gradient with what the loss descends on-policy: with logits 1/2 apart ({share} of the
   tokens have a ratio outside [0.8, 1.2], so that this is mostly the clip), 0.03 apart (no ratio is outside: clips are
-  open), and with a sampler that is neither the policy nor the trainer's old policy. "-": on-policy no exact combination.
+  open), and with a sampler that is neither the policy nor the trainer's old policy. "-": no combination on-policy.
 - **padding**: whether masked positions, the padded width, or responses that are masked altogether act.
 
 TRL and OpenRLHF compute advantages while they generate: they are those that they document. "No functional": no
@@ -288,9 +290,9 @@ combination of three in the library explains the gradient; the share left over b
 batch's tokens (bnpo, dapo) are ratios: at a fixed batch they couple its responses and differ with micro-batches.
 Standard deviations: with graded rewards no row that divides by the group's is a multiple of the reward's gradient.
 
-How far to trust this: in 13 correct losses, 137 one-line changes (a dropped mask, detach, mean, sign, index, coefficient
-or baseline) were audited; the 102 that change an exact expected gradient are all not met, the 35 equivalent rewritings
-all are (`tests/audit/test_defects.py`).
+How far to trust this: in 13 correct losses, 137 one-line changes (a dropped mask, detach, mean, sign, index,
+coefficient or baseline) were audited; the 102 that change an exact expected gradient are all not met, the 35 equivalent
+rewritings all are (`tests/audit/test_defects.py`).
 
 ## In a minute
 

@@ -89,9 +89,7 @@ class Audit:
         return self.found.get("off-policy")
 
 
-def _gradients(
-    loss: LossFunction, setting: Setting, expectation: Expectation | None, vocab: int | None
-) -> Gradients:
+def _gradients(loss: LossFunction, setting: Setting, expectation: Expectation | None, vocab: int | None) -> Gradients:
     """In the vocabulary that was asked for, that the expectation needs, or that the loss needs to run at all.
 
     Raises:
@@ -206,7 +204,9 @@ def _audit(
     left_out = tuple(n for n in holding if worlds is not None and n not in worlds)
     holding = tuple(n for n in holding if n not in left_out)
     if expectation is not None and not holding:
-        raise ValueError(f"worlds: none of {worlds} is one in which the expectation has to hold ({', '.join(left_out)})")
+        raise ValueError(
+            f"worlds: none of {worlds} is one in which the expectation has to hold ({', '.join(left_out)})"
+        )
     mixes = depends.coupling if scale == "prompt" and depends.coupling in (REWARDS, OTHERS) else ""
     against = expectation or (_descended(near) if near.exact else None)
     rest = not (quick or pairs)

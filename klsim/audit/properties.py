@@ -18,7 +18,18 @@ from klsim.audit.identify import EXACT, ZERO
 from klsim.audit.worlds import WIDTH, Setting, World, world
 from klsim.learning.expected_gradient import LossFunction, check_loss, one_batch
 
-__all__ = ["LONGEST", "OTHERS", "REWARDS", "TOKENS", "Properties", "coupling", "in_loss", "properties", "reason", "unwarned"]
+__all__ = [
+    "LONGEST",
+    "OTHERS",
+    "REWARDS",
+    "TOKENS",
+    "Properties",
+    "coupling",
+    "in_loss",
+    "properties",
+    "reason",
+    "unwarned",
+]
 
 LONGEST = "depends on the longest response of the batch"
 TOKENS = "depends on the number of tokens of the batch"
@@ -72,7 +83,7 @@ def reason(error: BaseException) -> str:
     file, line = (own[-1].filename, own[-1].lineno) if own else ("", 0)
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno
-    place = f" ({file}:{line})" if file and in_loss(error) or isinstance(error, SyntaxError) else ""
+    place = f" ({file}:{line})" if (file and in_loss(error)) or isinstance(error, SyntaxError) else ""
     text = str(error).splitlines()[0] if str(error) else ""
     return f"{type(error).__name__}: {text}{place}" if place or not isinstance(error, ValueError) else text
 
@@ -88,7 +99,12 @@ def properties(loss: LossFunction, setting: Setting) -> Properties:
     check_loss(loss, world("lengths", setting).batches, setting.group, batches=3)
     how, gap = coupling(loss, setting)
     return Properties(
-        _reads_masked(loss, pair, setting), how, gap, _alone(loss, setting), _cut(loss, setting), _trimmed(loss, setting)
+        _reads_masked(loss, pair, setting),
+        how,
+        gap,
+        _alone(loss, setting),
+        _cut(loss, setting),
+        _trimmed(loss, setting),
     )
 
 

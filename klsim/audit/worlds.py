@@ -263,7 +263,9 @@ def world(name: str, setting: Setting = Setting()) -> World:
         size = 4 if name == "groups of 4" else 1
         return _enumerated(name, [_prompts(setting, 30 + k) for k in range(2)], size)
     if name == "far":
-        return _enumerated(name, [_prompts(setting, 40 + k, near=FAR) for k in range(max(trees // 3, 1))], setting.group)
+        return _enumerated(
+            name, [_prompts(setting, 40 + k, near=FAR) for k in range(max(trees // 3, 1))], setting.group
+        )
     if name in REWARDS or name in LAYOUTS:
         how = (REWARDS | LAYOUTS)[name]
         return _enumerated(name, [_prompts(setting, 50 + k) for k in range(max(trees // 4, 1))], setting.group, **how)

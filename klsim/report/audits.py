@@ -32,7 +32,9 @@ def change_text(effect: Mapping[str, Any]) -> str:
     equal, variable = (_terms(effect[k], " ") for k in ("change", "variable"))
     if equal == variable == "0":
         return "no effect on-policy, some elsewhere"
-    marks = ["" if effect[k]["exact"] else f" ({share_text(effect[k]['residual'])} left)" for k in ("change", "variable")]
+    marks = [
+        "" if effect[k]["exact"] else f" ({share_text(effect[k]['residual'])} left)" for k in ("change", "variable")
+    ]
     if equal == variable:
         return equal + marks[0]
     return f"{equal}{marks[0]} with equal lengths, {variable}{marks[1]} with variable lengths"
@@ -63,6 +65,7 @@ def show_audit(a: Mapping[str, Any], console: Console | None = None) -> None:
     for m in a["expected"]:
         mark = "[green]✓[/]" if m["met"] else "[red]✗[/]"
         why = f" ({m['why']})" if m["why"] else ""
-        text = f"expected {a['expectation']['text']}, {m['world']}: scale {m['scale']:.4g}, residual {m['residual']:.1e}{why}"
+        text = f"expected {a['expectation']['text']}, {m['world']}: scale {m['scale']:.4g}, residual {m['residual']:.1e}"
+        text += why
         console.print(f"{mark} {escape(text)}")
     console.print(f"[bold]{escape(a['verdict'])}[/]")

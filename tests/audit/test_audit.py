@@ -238,7 +238,10 @@ def test_a_flat_loss_meets_nothing():
         ("reward - reward", {"reward": 0}),
         ("(1 - 1/G)*reward", {"reward": 0.5}),
         ("reward/4 - jsd(teacher, frozen, weight=beta)", {"reward": 0.25, "jsd(teacher, frozen, weight=0.1)": -1}),
-        ("token_mean(reward - beta*reverse_kl(frozen))", {"token_mean(reward)": 1, "token_mean(reverse_kl(frozen))": -0.1}),
+        (
+            "token_mean(reward - beta*reverse_kl(frozen))",
+            {"token_mean(reward)": 1, "token_mean(reverse_kl(frozen))": -0.1},
+        ),
         ("reward - dpo(beta=beta)", {"reward": 1, "dpo(beta=0.1)": -1}),
         ("reward - (beta*reverse_kl - 2*-1*length)", {"reward": 1, "reverse_kl": -0.1, "length": -2}),
     ],
@@ -333,7 +336,9 @@ def test_worlds_tell_the_library_apart(name):
     for k in range(matrix.shape[1]):
         others = triples[(triples != k).all(axis=1)]
         right = gram[others, k]
-        explained = np.sum(right * np.linalg.solve(gram[others[:, :, None], others[:, None, :]], right[..., None])[..., 0], 1)
+        explained = np.sum(
+            right * np.linalg.solve(gram[others[:, :, None], others[:, None, :]], right[..., None])[..., 0], 1
+        )
         best = others[np.argmax(explained)]
         solved = np.linalg.lstsq(matrix[:, best], matrix[:, k], rcond=None)[0]
         assert np.linalg.norm(matrix[:, k] - matrix[:, best] @ solved) > 10 * EXACT, list(columns)[k]
@@ -355,7 +360,9 @@ def test_own_functionals():
         return (weight * steps.sum(1).exp()).sum()
 
     def loss(batch, c=0.2):
-        return -((leave_one_out(batch) - c * batch.weights.sum(1) ** 2) * (batch.log_probs * batch.weights).sum(1)).mean()
+        return -(
+            (leave_one_out(batch) - c * batch.weights.sum(1) ** 2) * (batch.log_probs * batch.weights).sum(1)
+        ).mean()
 
     assert_gradient(loss, expect="reward - c*squared", terms={"squared": length_squared}, c=0.2, quick=True)
     with pytest.raises(AssertionError, match="left out"):

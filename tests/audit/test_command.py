@@ -7,9 +7,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("torch")
-
 from klsim.cli import app
+
+pytest.importorskip("torch")
 
 GOOD = """
 from helper import sums
@@ -46,7 +46,9 @@ def test_met_and_not(run, tmp_path):
     assert fine.exit_code == 0, fine.output
     assert "kl_coef has no effect" in " ".join(fine.output.split())
     assert "no effect" in (tmp_path / "pages" / "audit.html").read_text()
-    missed = run("code/mine.py:loss", "code/mine.py:loss", "--expect", "reward - kl_coef*reverse_kl", "--json", "--quick")
+    missed = run(
+        "code/mine.py:loss", "code/mine.py:loss", "--expect", "reward - kl_coef*reverse_kl", "--json", "--quick"
+    )
     assert missed.exit_code == 1
     assert [a["met"] for a in json.loads(missed.stdout)["audits"]] == [False, False]
     assert missed.stderr.count("audited code/mine.py:loss in") == 2  # progress, off a terminal too
@@ -63,8 +65,16 @@ def test_an_error_in_the_audited_code_is_one_line_and_code_3(run):
 
 
 def test_own_terms(run):
-    assert run("code/mine.py:loss", "--expect", "reward - 0*size", "--term", "size=code/mine.py:length", "--quick").exit_code == 0
-    assert run("code/mine.py:loss", "--expect", "reward - size", "--term", "size=code/mine.py:length", "--quick").exit_code == 1
+    assert (
+        run(
+            "code/mine.py:loss", "--expect", "reward - 0*size", "--term", "size=code/mine.py:length", "--quick"
+        ).exit_code
+        == 0
+    )
+    assert (
+        run("code/mine.py:loss", "--expect", "reward - size", "--term", "size=code/mine.py:length", "--quick").exit_code
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

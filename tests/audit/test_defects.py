@@ -13,8 +13,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
 from klsim.audit import audit
 from klsim.audit.batches import AuditBatches
 from klsim.audit.identify import ZERO
@@ -23,6 +21,8 @@ from klsim.audit.target import Target
 from klsim.audit.worlds import Setting, World, world
 from klsim.learning import TreeProblem, random_prompts
 from klsim.learning.expected_gradient import enumerate_batches
+
+torch = pytest.importorskip("torch")
 
 DEFAULT = 5
 """Changes of every loss in the default suite; the others are marked slow."""
@@ -390,7 +390,9 @@ def differs(name, change):
     one, two = made(correct.source), made(changed(correct.source, change))
     options = dict(correct.options)
     kind = "limit" if "token_mean" in correct.expect else "pairs" if "dpo" in correct.expect else ""
-    kind = kind or str(options.get("off_policy") or options.get("responses") or ("top" if "top=" in correct.expect else ""))
+    kind = kind or str(
+        options.get("off_policy") or options.get("responses") or ("top" if "top=" in correct.expect else "")
+    )
     worlds = own_worlds(kind)
     if kind == "pairs":
         worlds = (world("pairs", Setting()),)

@@ -104,8 +104,8 @@ def test_bad_options(target, says):
 
 
 def test_pages_escape_names(tmp_path):
-    from klsim.audit.measure import as_json
     from klsim.audit import Target
+    from klsim.audit.measure import as_json
     from klsim.report.html import write_audits
 
     target = Target(

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from klsim.audit.target import LossFunction, Target, numeric_options, option_value, strict_value
+from klsim.audit.target import LossFunction, Target, strict_value
 
 __all__ = ["GROUP", "SCHEMES", "from_function", "load_function", "load_target", "schemes"]
 

@@ -47,7 +47,11 @@ def _grpo(cls: Any, options: Mapping[str, Any], batch: TokenBatch) -> Any:
 
     rewards = batch.total_rewards()
     mean, deviation, _ = grouped(rewards, batch.group)
-    size = {"max_completion_length": getattr(batch, "max_length", 0) or batch.log_probs.shape[1]} if options.get("loss_type") == "dr_grpo" else {}
+    size = (
+        {"max_completion_length": getattr(batch, "max_length", 0) or batch.log_probs.shape[1]}
+        if options.get("loss_type") == "dr_grpo"
+        else {}
+    )
     returned = cls(**{**size, **options})(
         batch.vocab_log_probs,
         torch.eye(batch.vocab_log_probs.shape[-1], dtype=torch.float64),

@@ -1,4 +1,4 @@
-"""What the adapters of trainers share: a causal LM that returns a batch's log-probabilities, and what surrounds a loss."""
+"""What the adapters of trainers share: a causal LM that returns a batch's log-probabilities, rewards, one process."""
 
 from __future__ import annotations
 

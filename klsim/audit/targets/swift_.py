@@ -1,4 +1,4 @@
-"""ms-swift's ``jsd_loss`` of generalised distillation, from its file: ``swift:jsd?beta=0.5``, a mean over valid tokens."""
+"""ms-swift's ``jsd_loss`` of distillation, from its file: ``swift:jsd?beta=0.5``, a mean over valid tokens."""
 
 from __future__ import annotations
 

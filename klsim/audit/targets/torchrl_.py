@@ -1,4 +1,4 @@
-"""torchrl's LLM losses: ``torchrl:grpo?kl_to_ref_coeff=0.1&aggregation=token_mean``, ``torchrl:cispo``, ``torchrl:dapo``.
+"""torchrl's LLM losses: ``torchrl:grpo?kl_to_ref_coeff=0.1&aggregation=token_mean``, ``torchrl:cispo``, ``:dapo``.
 
 Advantages are the group-normalised ones that its ``MCAdvantage`` documents; the actor is a stub that returns the tree's
 log-probabilities and the response mask.

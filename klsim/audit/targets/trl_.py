@@ -201,7 +201,10 @@ def _grpo(text: str, given: Mapping[str, str]) -> Target:
             inputs = _inputs(batch) | {"advantages": advantages}
             if corrected:
                 sampler = batch.rollout_log_probs  # type: ignore[attr-defined,unused-ignore]
-                inputs |= {"importance_sampling_ratio": _sampler_ratio(config, batch), "sampling_per_token_logps": sampler}
+                inputs |= {
+                    "importance_sampling_ratio": _sampler_ratio(config, batch),
+                    "sampling_per_token_logps": sampler,
+                }
             return _run(trainer, batch, inputs)
 
         return loss
