@@ -279,7 +279,8 @@ their probability says, in one batch, which is the limit of many groups; masked 
   group is `1/sqrt 2` (hence .707), a group mean without leave-one-out keeps half (hence .5), and a constant maximal
   length of three divides by three. "Token by token": over visited prefixes with their visits held fixed.
 - **long responses**: how a response's length changes its weight.
-- **easy and hard prompts**: the weight of `grad p` in groups of eight as the success p varies.
+- **easy and hard prompts**: the weight of `grad p` beside a prompt with p = 1/2 in one batch,
+  groups of four.
 - **off-policy**: cosine of the gradient with what the loss descends on-policy: with logits 1/2 apart ({share} of the
   tokens have a ratio outside [0.8, 1.2], so that this is mostly the clip), 0.03 apart (no ratio is outside: clips are
   open), and with a sampler that is neither the policy nor the trainer's old policy. "-": no combination on-policy.

@@ -36,7 +36,8 @@ class Audit:
             too; false for clamps.
         properties: what it depends on.
         effects: of the numeric parameters.
-        prompt_weights: weight of ``grad p`` at success probabilities `SUCCESSES`, groups of 8, relative to p = 1/2.
+        prompt_weights: weight of ``grad p`` at success probabilities `SUCCESSES`, groups of 4, relative to a prompt
+            with p = 1/2 in the same batch.
         std_normalised: these are the weights of group normalisation, `klsim.objectives.std_weight`.
         variance: variance of a single-batch gradient relative to the best unbiased estimator with a constant baseline;
             None unless the gradient is that of the reward alone.

@@ -19,15 +19,18 @@ from klsim.problems import TokenTree
 __all__ = ["SUCCESSES", "end", "prompt_weights", "variance"]
 
 SUCCESSES = (0.1, 0.3, 0.5, 0.7, 0.9)
-PROMPT_GROUP = 8
+PROMPT_GROUP = 4
 
 
 def prompt_weights(loss: LossFunction) -> tuple[tuple[float, ...], bool]:
-    """One token, right with some probability; reference and teacher equal the policy, so KL gradients vanish."""
-    levels = [(np.log([[p, 1 - p]]),) for p in SUCCESSES]
+    """Weights of ``grad p`` relative to a prompt with p = 1/2 in the same batch, groups of `PROMPT_GROUP`.
+
+    One token, right with some probability; reference and teacher equal the policy, so KL gradients vanish.
+    """
+    levels = [(np.log([[p, 1 - p]]),) for other in SUCCESSES for p in (other, 0.5)]
     prompts = [PromptTree(TokenTree(2, 1, [1.0, 0.0]), level, level, level) for level in levels]
-    problem = TreeProblem(prompts, range(len(prompts)))
-    here = World("one token", AuditBatches(problem), tuple(enumerate_batches(problem, PROMPT_GROUP)))
+    problem = TreeProblem(prompts, np.arange(len(prompts)) // 2)
+    here = World("one token", AuditBatches(problem), tuple(enumerate_batches(problem, PROMPT_GROUP)), PROMPT_GROUP)
     try:
         with unwarned():
             gradient = here.batches.logits(here.gradient(loss))
@@ -35,12 +38,10 @@ def prompt_weights(loss: LossFunction) -> tuple[tuple[float, ...], bool]:
         return tuple(0.0 for _ in SUCCESSES), False
     reward = functional_gradient("reward", problem)
     weights = np.sum(gradient * reward, axis=1) / np.sum(reward**2, axis=1)
-    middle = weights[SUCCESSES.index(0.5)]
-    if abs(middle) < ZERO:
-        return tuple(0.0 for _ in weights), False
-    relative = weights / middle
-    normalised = std_weight(np.array(SUCCESSES), PROMPT_GROUP)
-    normalised = normalised / normalised[SUCCESSES.index(0.5)]
+    if np.abs(weights[1::2]).min() < ZERO:
+        return tuple(0.0 for _ in SUCCESSES), False
+    relative = weights[::2] / weights[1::2]
+    normalised = std_weight(np.array(SUCCESSES), PROMPT_GROUP) / std_weight(0.5, PROMPT_GROUP)
     # trainers add up to 1e-4 to the standard deviation
     return tuple(float(w) for w in relative), bool(np.abs(relative - normalised).max() < 2e-3)
 

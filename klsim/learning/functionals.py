@@ -9,6 +9,7 @@ a batch; E is over responses, ``d(s)`` the visits of prefix s by whoever draws t
 ``reward_over_length``         ``E_pi[r/|y|]``
 ``length``, ``inverse_length`` ``E_pi|y|``, ``E_pi[1/|y|]``
 ``max_at_k(k=4)``              ``E`` of the largest reward of k responses; of binary rewards pass@k
+``win_rate``                   ``E_pi[P(r > r') + P(r = r')/2]`` against a response of the law that draws, held fixed
 ``entropy``                    of sequences; ``entropy(frozen)``: ``sum_s d(s) H(pi(.|s))``
 ``reverse_kl``, ``forward_kl`` ``KL(pi‖ref)``, ``KL(ref‖pi)`` of sequences
 ``js``, ``chi2``, …            any of `klsim.divergences.GENERATORS`, ``D_f(pi‖ref)`` of sequences
@@ -65,7 +66,9 @@ __all__ = [
 Functional = Callable[[TreeProblem, Any], Any]
 """An own functional: of a problem and the policy's table of log-probabilities (torch), a torch scalar."""
 
-RESPONSES = ("reward", "reward_per_token", "reward_over_length", "length", "inverse_length", "max_at_k", "pass_at_k")
+RESPONSES = (
+    "reward", "reward_per_token", "reward_over_length", "length", "inverse_length", "max_at_k", "pass_at_k", "win_rate",
+)  # fmt: skip
 PAIRS = ("dpo", "ipo")
 DIVERGENCES = ("reverse_kl", *GENERATORS, "jsd", "skew_forward_kl", "skew_reverse_kl", "k2", "k2_ref")
 BASES = (*RESPONSES, *PAIRS, "entropy", "log_prob", *DIVERGENCES)
@@ -168,8 +171,8 @@ def _check(term: Term) -> None:
         fail("tail, renormalised and of= need top=")
     if term.base not in DIVERGENCES and term.base != "entropy" and local:
         fail("frozen is for entropies and divergences")
-    if term.mean == "sequence_mean" and not (local or "sampled" in flags or term.base == "reward"):
-        fail("sequence_mean is for reward, frozen and sampled terms")
+    if term.mean == "sequence_mean" and not (local or "sampled" in flags or term.base in ("reward", "win_rate")):
+        fail("sequence_mean is for reward, win_rate, frozen and sampled terms")
     if term.mean and term.about_pairs:
         fail("pairs have no mean over tokens")
 
@@ -246,6 +249,7 @@ def _of_responses(term: Term, problem: TreeProblem, table: torch.Tensor, weights
         "reward": lambda: reward - _baseline(problem) if term.mean or "ended" in term.flags else reward,
         "reward_per_token": lambda: (reward - problem.success()[problem.prompt]) / length,
         "reward_over_length": lambda: reward / length,
+        "win_rate": lambda: _wins(problem),
         "length": lambda: length,
         "inverse_length": lambda: 1.0 / length,
     }
@@ -256,6 +260,13 @@ def _of_responses(term: Term, problem: TreeProblem, table: torch.Tensor, weights
         return -(each * torch.exp(log_p) * log_p).sum()
     log_q = torch.as_tensor(problem.log_prob(term.other))
     return (each * _divergence(xp, term, log_p, log_q)).sum()
+
+
+def _wins(problem: TreeProblem) -> np.ndarray:
+    """The chance to beat a response of the law that draws, less 1/2 (a tie counts half)."""
+    p, r = np.exp(problem.log_prob("behaviour")), problem.reward
+    same = problem.prompt[:, None] == problem.prompt[None]
+    return np.asarray((same * np.sign(r[:, None] - r[None])) @ p / 2)
 
 
 def _max_at_k(problem: TreeProblem, p: torch.Tensor, k: int, weights: np.ndarray) -> torch.Tensor:
