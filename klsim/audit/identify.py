@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from klsim.audit.worlds import Setting, World, world
+from klsim.learning.identification import Combination, distinct_columns, smallest_combination
 
 __all__ = [
     "EXACT",
@@ -46,15 +43,6 @@ _OF_A_BATCH = ("reward", "reverse_kl(frozen)", "forward_kl(frozen)", "entropy(fr
                "forward_kl(teacher, frozen)", "js(teacher, frozen)", "reward(ended)", "length")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Combination:
-    """A gradient as ``sum c_k grad F_k``; ``residual``: the share left over; ``exact``: it is rounding."""
-
-    coefficients: Mapping[str, float]
-    residual: float
-    exact: bool
-
-
 @cache
 def library(name: str, setting: Setting) -> dict[str, np.ndarray]:
     """Gradients of the library in a world; of collinear ones the first."""
@@ -66,56 +54,13 @@ def library(name: str, setting: Setting) -> dict[str, np.ndarray]:
         terms += ["reward(ended)"]
     if name.startswith("large batch"):
         terms = [*(f"token_mean({t})" for t in _OF_A_BATCH), *terms]
-    kept: dict[str, np.ndarray] = {}
-    directions: list[np.ndarray] = []
-    for term in terms:
-        column = here.column(term)
-        size = float(np.linalg.norm(column))
-        if size <= 1e-12 * here.unit:
-            continue
-        unit = column / size
-        if all(min(np.linalg.norm(unit - d), np.linalg.norm(unit + d)) > 1e-9 for d in directions):
-            kept[term] = column
-            directions.append(unit)
-    return kept
+    columns = {term: here.column(term) for term in terms}
+    return distinct_columns(columns, smallest=1e-12 * here.unit)
 
 
 def identify(gradient: np.ndarray, name: str, setting: Setting) -> Combination:
     """The smallest combination of at most three functionals that explains a world's gradient, else the best three."""
-    columns = library(name, setting)
-    size = float(np.linalg.norm(gradient))
-    if size <= ZERO * max(float(np.linalg.norm(c)) for c in columns.values()):
-        return Combination({}, 0.0, True)
-    names = list(columns)
-    matrix = np.stack([columns[n] / np.linalg.norm(columns[n]) for n in names], axis=1)
-    best: tuple[float, tuple[int, ...]] = (math.inf, ())
-    for count in (1, 2, 3):
-        found = min((_left(matrix[:, list(p)], gradient) / size, p) for p in _candidates(matrix, gradient, count))
-        if found[0] < 0.999 * best[0]:  # a term has to earn its place
-            best = found
-        if best[0] < EXACT:
-            break
-    chosen = list(best[1])
-    solved = np.linalg.lstsq(matrix[:, chosen], gradient, rcond=None)[0]
-    residual = _left(matrix[:, chosen], gradient) / size
-    coefficients = {names[i]: float(c / np.linalg.norm(columns[names[i]])) for i, c in zip(chosen, solved)}
-    return Combination(coefficients, residual, residual < EXACT)
-
-
-def _left(matrix: np.ndarray, gradient: np.ndarray) -> float:
-    solved = np.linalg.lstsq(matrix, gradient, rcond=None)[0]
-    return float(np.linalg.norm(gradient - matrix @ solved))
-
-
-def _candidates(matrix: np.ndarray, gradient: np.ndarray, count: int, keep: int = 12) -> Sequence[tuple[int, ...]]:
-    """The most promising subsets of columns, from their Gram matrices."""
-    subsets = np.array(list(itertools.combinations(range(matrix.shape[1]), count)))
-    gram, b = matrix.T @ matrix, matrix.T @ gradient
-    grams = gram[subsets[:, :, None], subsets[:, None, :]] + 1e-13 * np.eye(count)
-    rights = b[subsets]
-    explained = np.sum(rights * np.linalg.solve(grams, rights[..., None])[..., 0], axis=1)
-    order = np.argsort(-explained, kind="stable")[:keep]
-    return [tuple(int(i) for i in subsets[k]) for k in order]
+    return smallest_combination(library(name, setting), gradient, exact=EXACT, zero=ZERO)
 
 
 def is_combination(gradient: np.ndarray, combination: Combination, here: World) -> bool:

@@ -65,7 +65,9 @@ def show_audit(a: Mapping[str, Any], console: Console | None = None) -> None:
     for m in a["expected"]:
         mark = "[green]✓[/]" if m["met"] else "[red]✗[/]"
         why = f" ({m['why']})" if m["why"] else ""
-        text = f"expected {a['expectation']['text']}, {m['world']}: scale {m['scale']:.4g}, residual {m['residual']:.1e}"
+        text = (
+            f"expected {a['expectation']['text']}, {m['world']}: scale {m['scale']:.4g}, residual {m['residual']:.1e}"
+        )
         text += why
         console.print(f"{mark} {escape(text)}")
     console.print(f"[bold]{escape(a['verdict'])}[/]")
