@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -95,6 +96,21 @@ def test_own_terms(run):
 )
 def test_wrong_usage_is_code_2(run, words):
     assert run(*words).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "expect", "code"),
+    [
+        ("reinforce", "reward - beta*forward_kl(frozen)", 0),
+        ("forgotten_mask", "reward - beta*forward_kl(frozen)", 1),
+        ("token_mean", "token_mean(reward)", 0),
+        ("reinforce", "reward - beta*size", 0),
+    ],
+)
+def test_the_example(run, name, expect, code):
+    file = Path(__file__).parents[2] / "examples" / "audit" / "losses.py"
+    found = run(f"{file}:{name}", "--expect", expect, "--term", f"size={file}:sampled_forward_kl", "--quick")
+    assert found.exit_code == code, found.output
 
 
 def test_the_list_of_objectives_measures_nothing():

@@ -32,7 +32,7 @@ def load(text: str, name: str, options: Mapping[str, str]) -> Target:
 
     given = {k: option_value(v) for k, v in options.items()}
     advantage = str(given.pop("adv_estimator", "grpo"))
-    correction = {k: given.pop(k) for k in ("rollout_is", "rollout_is_threshold") if k in given}
+    correction: dict[str, Any] = {k: given.pop(k) for k in ("rollout_is", "rollout_is_threshold") if k in given}
     by_std = {"norm_adv_by_std_in_grpo": bool(given.pop("norm_adv_by_std_in_grpo", True))}
     try:
         policy_loss = core_algos.get_policy_loss_fn(name)
