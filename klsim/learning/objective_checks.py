@@ -40,7 +40,8 @@ __all__ = [
 LIBRARY = (
     "reward", "reward_per_token", "length", "inverse_length", "win_rate", "sequence_mean(win_rate)",
     "reverse_kl", "reverse_kl(frozen)", "forward_kl", "forward_kl(frozen)", "js(frozen)", "k2(frozen)",
-    "k2_ref(frozen)", "entropy", "entropy(frozen)", "reverse_kl(teacher)", "reverse_kl(teacher, frozen)", "forward_kl(teacher, frozen)",
+    "k2_ref(frozen)", "entropy", "entropy(frozen)", "reverse_kl(teacher)", "reverse_kl(teacher, frozen)",
+    "forward_kl(teacher, frozen)",
     "js(teacher, frozen)", "forward_kl(teacher, frozen, mode)", "sequence_mean(reverse_kl(sampled))",
     "sequence_mean(forward_kl(sampled))", "sequence_mean(reverse_kl(teacher, sampled))",
     "sequence_mean(reverse_kl(frozen))", "sequence_mean(reverse_kl(teacher, frozen))",
