@@ -49,8 +49,6 @@ def assert_gradient(
     import inspect
 
     from klsim.audit import Target, audit
-    from klsim.audit.identify import combination_text
-    from klsim.audit.verdict import effect_text, met_text
 
     accepted = inspect.signature(loss).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
@@ -67,11 +65,16 @@ def assert_gradient(
     }  # fmt: skip
     if audit(target, expect=expect, quick=True, **options).met:
         return
-    found = audit(target, expect=expect, **options)
-    lines = [f"{found.target} does not descend -({found.expectation.text if found.expectation else expect}):"]
+    raise AssertionError(_message(audit(target, expect=expect, **options)))
+
+
+def _message(found: Any) -> str:
+    """Where it fails, and what it descends instead."""
+    from klsim.audit.identify import combination_text
+    from klsim.audit.verdict import effect_text, met_text
+
+    lines = [f"{found.target} does not descend -({found.expectation.text}):"]
     lines += [f"  {m.world}: {met_text(m)}" for m in found.expected if not m.met]
-    for name, combination in found.found.items():
-        lines.append(f"  it descends {combination_text(combination)} ({name})")
+    lines += [f"  it descends {combination_text(combination)} ({name})" for name, combination in found.found.items()]
     lines += [f"  {e.parameter} = {e.value:g}, per unit: {effect_text(e)}" for e in found.effects]
-    lines.append(f"  {found.verdict}")
-    raise AssertionError("\n".join(lines))
+    return "\n".join([*lines, f"  {found.verdict}"])

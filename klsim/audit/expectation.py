@@ -79,7 +79,8 @@ def parse_expectation(
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError):
         raise ValueError(
-            f"expectation {text!r}: write a sum of terms such as reward - beta*reverse_kl(frozen)"
+            f"expectation {text!r}: write a sum of terms such as reward - beta*reverse_kl(frozen);"
+            " options with = come last"
         ) from None
     out: dict[str, float] = {}
     for factor, name in _terms(tree.body, text, {"G": 2.0, **parameters}):

@@ -157,85 +157,100 @@ def audit(
         ValueError: a bad expectation or option; a loss that depends on the order of responses or whose gradient is not
             finite. TypeError: a loss that does not return a scalar tensor. And what the loss itself raises.
     """
-    with one_thread():
-        return _audit(
-            target, expect, lengths, parameters or {}, scale, off_policy, responses, rewards, vocab, terms, must_act,
-            worlds, quick,
-        )  # fmt: skip
-
-
-def _audit(
-    target: Target | LossFunction,
-    expect: str | None,
-    lengths: str,
-    parameters: Mapping[str, float],
-    scale: Scale,
-    off_policy: str,
-    responses: str,
-    rewards: str,
-    vocab: int | None,
-    terms: Mapping[str, Functional] | None,
-    must_act: Sequence[str],
-    worlds: Sequence[str] | None,
-    quick: bool,
-) -> Audit:
-    _validate.one_of("lengths", lengths, ("equal", "variable", "both"))
-    _validate.one_of("scale", scale, ("one", "any", "prompt"))
-    _validate.one_of("off_policy", off_policy, ("report", "exact"))
-    _validate.one_of("rewards", rewards, ("all", "binary"))
+    asked = _Asked(
+        expect, lengths, parameters or {}, scale, off_policy, responses, rewards, vocab, terms, tuple(must_act),
+        None if worlds is None else tuple(worlds), quick,
+    )  # fmt: skip
     made = target if isinstance(target, Target) else Target(getattr(target, "__name__", "loss"), lambda: target)
-    unknown = set(must_act) - set(made.parameters)
-    if unknown:
-        known = ", ".join(made.parameters) or "none"
-        raise ValueError(f"must_act: {made.name} has no numeric parameter {sorted(unknown)[0]!r} (known: {known})")
-    expectation = None
-    if expect is not None:
-        expectation = parse_expectation(expect, {**made.parameters, **parameters}, terms)
-    loss = made.loss()
-    setting = Setting(equal=lengths == "equal", writer=responses, binary=rewards == "binary")
-    gradients = _gradients(loss, setting, expectation, vocab)
-    found = _found(gradients, ("lengths",) if quick else IDENTIFIED)
+    with one_thread():
+        result = _audit(made, asked)
+    return replace(result, verdict=verdict(result))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of `audit`."""
+
+    expect: str | None
+    lengths: str
+    parameters: Mapping[str, float]
+    scale: Scale
+    off_policy: str
+    responses: str
+    rewards: str
+    vocab: int | None
+    terms: Mapping[str, Functional] | None
+    must_act: tuple[str, ...]
+    worlds: tuple[str, ...] | None
+    quick: bool
+
+    def __post_init__(self) -> None:
+        _validate.one_of("lengths", self.lengths, ("equal", "variable", "both"))
+        _validate.one_of("scale", self.scale, ("one", "any", "prompt"))
+        _validate.one_of("off_policy", self.off_policy, ("report", "exact"))
+        _validate.one_of("rewards", self.rewards, ("all", "binary"))
+
+    def expectation(self, target: Target) -> Expectation | None:
+        """The parsed expectation; the target's own parameters are known to it."""
+        unknown = set(self.must_act) - set(target.parameters)
+        if unknown:
+            known = ", ".join(target.parameters) or "none"
+            raise ValueError(
+                f"must_act: {target.name} has no numeric parameter {sorted(unknown)[0]!r} (known: {known})"
+            )
+        if self.expect is None:
+            return None
+        return parse_expectation(self.expect, {**target.parameters, **self.parameters}, self.terms)
+
+    def worlds_for(self, expectation: Expectation | None, setting: Setting) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The worlds in which the expectation is held, and those in which the caller does not want it."""
+        if expectation is None:
+            return (), ()
+        every = _worlds(expectation, setting, self.lengths)
+        every += tuple(n for n in OFF_POLICY if n != "sampler") if self.off_policy == "exact" else ()
+        left_out = tuple(n for n in every if self.worlds is not None and n not in self.worlds)
+        if len(left_out) == len(every):
+            raise ValueError(f"worlds: none of {self.worlds} is one in which {self.expect!r} has to hold ({every})")
+        return tuple(n for n in every if n not in left_out), left_out
+
+
+def _audit(target: Target, asked: _Asked) -> Audit:
+    expectation = asked.expectation(target)
+    loss = target.loss()
+    setting = Setting(asked.lengths == "equal", writer=asked.responses, binary=asked.rewards == "binary")
+    gradients = _gradients(loss, setting, expectation, asked.vocab)
+    found = _found(gradients, ("lengths",) if asked.quick else IDENTIFIED)
     near = found.get("equal lengths", found["lengths"])
     pairs = "lengths" in gradients.skipped
     depends = Properties() if pairs else properties(loss, gradients.setting)
-    holding: tuple[str, ...] = ()
-    if expectation is not None:
-        holding = _worlds(expectation, gradients.setting, lengths)
-        holding += tuple(n for n in OFF_POLICY if n != "sampler") if off_policy == "exact" else ()
-    left_out = tuple(n for n in holding if worlds is not None and n not in worlds)
-    holding = tuple(n for n in holding if n not in left_out)
-    if expectation is not None and not holding:
-        raise ValueError(
-            f"worlds: none of {worlds} is one in which the expectation has to hold ({', '.join(left_out)})"
-        )
-    mixes = depends.coupling if scale == "prompt" and depends.coupling in (REWARDS, OTHERS) else ""
+    holding, left_out = asked.worlds_for(expectation, gradients.setting)
+    mixes = depends.coupling if asked.scale == "prompt" and depends.coupling in (REWARDS, OTHERS) else ""
     against = expectation or (_descended(near) if near.exact else None)
-    rest = not (quick or pairs)
-    if must_act or rest:
-        effects = effect.effects(made, gradients)
-    weights, normalised = traits.prompt_weights(loss) if rest else ((), False)
-    result = Audit(
-        target=made.name,
-        version=made.version,
+    whole = not (asked.quick or pairs)
+    varied = effect.effects(target, gradients) if whole or asked.must_act else ()
+    weights, normalised = traits.prompt_weights(loss) if whole else ((), False)
+    fitted = against is not None and (not asked.quick or asked.off_policy == "exact")
+    return Audit(
+        target=target.name,
+        version=target.version,
         setting=gradients.setting,
         found=found,
         skipped=gradients.skipped,
         off_policy_as_on=_as(gradients, "off-policy", near),
         far_as_near=_as(gradients, "far", found["lengths"] if found["lengths"].exact else near),
         properties=depends,
-        effects=effects if must_act or rest else (),
+        effects=varied,
         prompt_weights=weights,
         std_normalised=normalised,
-        variance=traits.variance(loss, found["equal lengths"]) if rest and "equal lengths" in found else None,
-        end=traits.end(found["lengths"]) if rest else {},
+        variance=traits.variance(loss, found["equal lengths"]) if whole and "equal lengths" in found else None,
+        end=traits.end(found["lengths"]) if whole else {},
         expectation=expectation,
-        expected=() if expectation is None else hold(gradients, expectation, holding, scale, mixes),
-        fits=() if against is None or (quick and off_policy == "report") else fits(gradients, against),
-        idle=tuple(e.parameter for e in effects if e.parameter in must_act and not e.acts) if must_act else (),
+        expected=() if expectation is None else hold(gradients, expectation, holding, asked.scale, mixes),
+        fits=fits(gradients, against) if fitted and against is not None else (),
+        idle=tuple(e.parameter for e in varied if e.parameter in asked.must_act and not e.acts),
         left_out=left_out,
-        quick=quick,
+        quick=asked.quick,
     )
-    return replace(result, verdict=verdict(result))
 
 
 @contextlib.contextmanager

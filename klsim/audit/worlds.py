@@ -12,7 +12,7 @@ equal lengths         horizon 3, no end of sequence: nothing is padded
 two prompts           two prompts a batch, of different success
 groups of 4           one prompt a batch
 groups of one         nothing to compare a reward with (reported only)
-far                   logits of size 1 on both sides
+far                   logits 2 apart: clamps and clips of the KL act
 left padding, holes   junk before, or within, the responses (prompts of several lengths; tool output)
 trimmed               batches cut to their longest response (reported only)
 graded rewards        N(0, 1)
@@ -55,7 +55,7 @@ from klsim.learning.functionals import Functional
 
 __all__ = ["PREFERENCE", "TOKEN_MEAN", "Setting", "World", "required_worlds", "world"]
 
-NEAR, FAR, SLIGHT = 0.5, None, 0.03
+NEAR, FAR, SLIGHT = 0.5, 2.0, 0.03
 WIDTH = 3
 """Columns of every batch."""
 

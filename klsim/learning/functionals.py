@@ -245,7 +245,7 @@ def _of_responses(term: Term, problem: TreeProblem, table: torch.Tensor, weights
     reward, length = problem.reward, problem.length
     if term.base in ("max_at_k", "pass_at_k"):
         return _max_at_k(problem, torch.exp(log_p), int(term.numbers["k"]), weights)
-    simple = {
+    simple: dict[str, Callable[[], Any]] = {
         "reward": lambda: reward - _baseline(problem) if term.mean or "ended" in term.flags else reward,
         "reward_per_token": lambda: (reward - problem.success()[problem.prompt]) / length,
         "reward_over_length": lambda: reward / length,

@@ -154,7 +154,7 @@ def test_klsim_grpo_rescales_prompts_by_the_groups_standard_deviation():
     found = audit(load_target("klsim:grpo"))
     assert found.std_normalised
     assert min(found.prompt_weights) == pytest.approx(1)  # at p = 1/2
-    assert found.prompt_weights[0] > 1.1
+    assert found.prompt_weights[0] > 1.04  # groups of 4
     assert "standard deviation" in found.verdict
     assert not audit(load_target("klsim:rloo")).std_normalised
 
@@ -261,7 +261,8 @@ def test_expectations(text, coefficients):
         ("reward + 1", "'1' is not a functional"),
         ("reward/0", "division by 0"),
         ("jsd", "needs weight"),
-        ("jsd(weight=2, frozen)", "weight must lie in"),
+        ("jsd(frozen, weight=2)", "weight must lie in"),
+        ("jsd(weight=0.5, frozen)", "options with = come last"),
         ("reverse_kl(top=2)", "need frozen"),
         ("reverse_kl(frozen, top=1.5)", "whole number"),
         ("sequence_mean(reverse_kl)", "sequence_mean is for"),
