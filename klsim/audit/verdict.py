@@ -68,6 +68,8 @@ def _descends(a: Audit) -> list[str]:
     where = "equal lengths" if "equal lengths" in found else "in its worlds"
     parts = [f"descends {combination_text(near)} ({where})"]
     parts += [words for name, words in _KL_WORDS.items() if near.exact and name in near.coefficients]
+    entropy = [c for name, c in near.coefficients.items() if "entropy" in name] if near.exact else []
+    parts += ["raises the entropy (a bonus)" if c < 0 else "lowers the entropy" for c in entropy[:1]]
     variable = found["lengths"]
     if "equal lengths" in found and combination_text(variable) != combination_text(near):
         parts.append(f"with variable lengths {combination_text(variable)}")
