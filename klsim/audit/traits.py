@@ -29,7 +29,7 @@ def prompt_weights(loss: LossFunction) -> tuple[tuple[float, ...], bool]:
     """
     levels = [(np.log([[p, 1 - p]]),) for other in SUCCESSES for p in (other, 0.5)]
     prompts = [PromptTree(TokenTree(2, 1, [1.0, 0.0]), level, level, level) for level in levels]
-    problem = TreeProblem(prompts, np.arange(len(prompts)) // 2)
+    problem = TreeProblem(prompts, [k // 2 for k in range(len(prompts))])
     here = World("one token", AuditBatches(problem), tuple(enumerate_batches(problem, PROMPT_GROUP)), PROMPT_GROUP)
     try:
         with unwarned():

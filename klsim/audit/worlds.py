@@ -314,11 +314,12 @@ def _large(
     if setting.writer == "teacher":
         prompts = [replace(p, log_behaviour=p.log_policy, log_teacher=p.log_policy, log_policy=p.log_teacher)  # type: ignore[arg-type]
                    for p in prompts]  # fmt: skip
-    problem = TreeProblem(prompts, np.arange(14) // 2)
+    problem = TreeProblem(prompts, [k // 2 for k in range(14)])
     if reward is not None and not setting.binary:
         problem = problem.with_rewards(reward(problem))
     copies = np.rint(6 * np.exp(problem.log_prob("behaviour"))).astype(int)
-    draws, rows = [], []
+    draws: list[tuple[tuple[int, ...], float]] = []
+    rows: list[int] = []
     for batch in range(7):
         rows = []
         for prompt in np.flatnonzero(problem.together == batch):
@@ -348,7 +349,7 @@ def _pairs(setting: Setting) -> World:
 
 def required_worlds(setting: Setting) -> tuple[str, ...]:
     """The worlds in which an expectation has to hold (preference pairs and token means have their own)."""
-    shapes = ("lengths", "two prompts", "far", "left padding", "holes")
+    shapes: tuple[str, ...] = ("lengths", "two prompts", "far", "left padding", "holes")
     if setting.equal:
         shapes = ("lengths", "two prompts", "far")
     if setting.writer == "teacher" or setting.vocab > 2:

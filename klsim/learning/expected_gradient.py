@@ -179,7 +179,9 @@ def _monte_carlo(
 class Batches(Protocol):
     """What makes batches of a problem's responses, and gradients in its parameters: `TreeBatches`, or another."""
 
-    problem: TreeProblem
+    @property
+    def problem(self) -> TreeProblem:
+        """The responses."""
 
     def batch(self, rows: Any, external: Any = None) -> TokenBatch:
         """A batch of some rows of the problem."""

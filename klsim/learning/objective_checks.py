@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,8 @@ def with_open_clip(objective: Objective) -> Objective | None:
     default = inspect.signature(inner).parameters.get("clip")
     if default is None or default.default == (math.inf, math.inf):
         return None
-    return replace(objective, loss=partial(loss, clip=(math.inf, math.inf)), name=f"{objective.name}, clip open")
+    opened: Callable[..., Any] = loss
+    return replace(objective, loss=partial(opened, clip=(math.inf, math.inf)), name=f"{objective.name}, clip open")
 
 
 def with_default_mean(objective: Objective) -> Objective | None:

@@ -257,7 +257,7 @@ a batch's standard deviation leaves them alike.
 
 def weights_table() -> str:
     """``w(.1)/w(.5)`` of the estimators that normalise over a batch, in groups of 4 and 8."""
-    estimators = {
+    estimators: dict[str, Callable[[Any, Any], Any]] = {
         "reinforce_pp": partial(advantages, baseline=batch_mean, scale=batch_std),
         "reinforce_pp, group baseline": lambda r, g: advantages(
             advantages(r, g, baseline=group_mean), g, baseline=batch_mean, scale=batch_std
