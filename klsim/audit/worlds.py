@@ -20,7 +20,7 @@ nearly equal rewards  1 + 0.05 N(0, 1)
 constant rewards      1
 rewards at tokens     one for every token, their sum is the return
 cut responses masked  responses without an end are masked altogether (reported; junk and NaN are failures)
-vocabulary            5 tokens
+vocabulary            5 tokens to choose from, one drawn
 large batch           the limit of many groups of 2 of two prompts, exact: probabilities are multiples of 1/6, and every
                       group stands in one batch as often as its probability says
 large batch, …        the same far from the reference, with graded rewards, with holes
@@ -255,7 +255,7 @@ def world(name: str, setting: Setting = Setting()) -> World:
         writes = replace(setting, writer="teacher")
         return _enumerated(name, [_prompts(writes, k) for k in range(trees)], setting.group)
     if name == "equal lengths":
-        prompts = [random_prompts(1, 740 + k, vocab=2, horizon=3, eos=None, near=NEAR)[0] for k in range(5)]
+        prompts = [random_prompts(1, 740 + k, vocab=2, horizon=3, eos=None, near=NEAR)[0] for k in range(4)]
         return _enumerated(name, prompts, 2)
     if name == "two prompts":
         return _enumerated(name, [_prompts(setting, 20 + k) for k in range(2)], setting.group, together=[0, 0])
@@ -270,9 +270,8 @@ def world(name: str, setting: Setting = Setting()) -> World:
         how = (REWARDS | LAYOUTS)[name]
         return _enumerated(name, [_prompts(setting, 50 + k) for k in range(max(trees // 4, 1))], setting.group, **how)
     if name == "vocabulary":
-        (prompt,) = random_prompts(1, 770, vocab=5, horizon=2, eos=None if setting.equal else 0, near=NEAR)
-        writer = prompt.log_teacher if setting.writer == "teacher" else None
-        return _enumerated(name, [replace(prompt, log_behaviour=writer)], 2)
+        prompts = [random_prompts(1, 770 + k, vocab=5, horizon=1, eos=None, near=NEAR)[0] for k in range(4)]
+        return _enumerated(name, prompts, 2)
     if name in OFF_POLICY:
         count = max(trees // 3, 1) if name == "sampler" else trees
         return _enumerated(name, [_off_policy(name, setting, 60 + k) for k in range(count)], setting.group)
