@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from klsim.audit.batches import AuditBatches
@@ -31,9 +33,11 @@ def prompt_weights(loss: LossFunction) -> tuple[tuple[float, ...], bool]:
     prompts = [PromptTree(TokenTree(2, 1, [1.0, 0.0]), level, level, level) for level in levels]
     problem = TreeProblem(prompts, [k // 2 for k in range(len(prompts))])
     here = World("one token", AuditBatches(problem), tuple(enumerate_batches(problem, PROMPT_GROUP)), PROMPT_GROUP)
+    zero = AuditBatches(problem.with_rewards(np.zeros(len(problem.reward))))
+    nothing = replace(here, batches=zero)  # what does not depend on rewards, an entropy bonus say
     try:
         with unwarned():
-            gradient = here.batches.logits(here.gradient(loss))
+            gradient = here.batches.logits(here.gradient(loss) - nothing.gradient(loss))
     except Exception:
         return tuple(0.0 for _ in SUCCESSES), False
     reward = functional_gradient("reward", problem)

@@ -112,14 +112,14 @@ class World:
         Raises:
             ValueError, TypeError: as `klsim.learning.expected_gradient`; and what the loss raises.
         """
-        if self.group is None:
-            return sum_batches(loss, self.batches, self.draws)[0]
         import torch
 
-        numbers = torch.tensor(self.group)
-        made = self.batches
-        grouped = _Grouped(made, numbers)
-        return sum_batches(loss, grouped, self.draws)[0]
+        before = torch.get_rng_state()
+        made = self.batches if self.group is None else _Grouped(self.batches, torch.tensor(self.group))
+        found = sum_batches(loss, made, self.draws)[0]
+        if not torch.equal(before, torch.get_rng_state()):
+            raise ValueError("loss: is random (it draws random numbers)")
+        return found
 
     def column(self, term: str | Functional) -> np.ndarray:
         """Gradient of a functional, as flat; cached by name."""

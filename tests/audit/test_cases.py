@@ -436,3 +436,17 @@ def test_the_opposite_sign_is_said():
     found = run(wrong_way, "reward")
     assert not found.met
     assert "the sign is flipped" in found.verdict
+
+
+def drops_tokens(batch):
+    """Random in one of the worlds only."""
+    x = batch.log_probs * batch.weights
+    if batch.vocab_log_probs.shape[-1] > 2:
+        x = x * (torch.rand(x.shape) > 0.5)
+    return -(leave_one_out(batch) * x.sum(1)).mean()
+
+
+def test_random_numbers_are_noticed_wherever_they_are_drawn():
+    found = run(drops_tokens, "reward")
+    assert not found.met
+    assert "is random" in found.verdict

@@ -84,6 +84,7 @@ def _extras(batch: Any, config: Any) -> dict[str, Any]:
     out["reward_baselines"] = getattr(batch, "greedy_rewards", None)
     out["config"] = _Discounts()
     out["old_log_probs"] = batch.old_log_probs
+    out["sum_pi_squared"] = (2 * batch.old_vocab_log_probs).exp().sum(-1)
     return out
 
 
