@@ -24,7 +24,7 @@ from klsim.learning.expected_gradient import enumerate_batches
 
 torch = pytest.importorskip("torch")
 
-DEFAULT = 2
+DEFAULT = 1
 """Changes of every loss in the default suite; the others are marked slow."""
 BASELINE = """
 r = b.total_rewards()

@@ -44,7 +44,7 @@ def test_trl_rloo_with_its_kl_in_the_reward_is_the_reverse_kl_of_sequences():
     assert not found.std_normalised
 
 
-@pytest.mark.parametrize("length", [2, 3, 4])
+@pytest.mark.parametrize("length", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_trl_bias_correction_by_sequence_becomes_the_forward_kl_again(length):
     """The sequence's ratio weights every token's k3: 1/T of the sequence's score, not the token's own."""
 
@@ -61,6 +61,7 @@ def test_trl_bias_correction_by_sequence_becomes_the_forward_kl_again(length):
     assert found.coefficients == pytest.approx({"reverse_kl": length**-2, FORWARD: (length - 1) / length**2}, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_trl_grpo_rescales_prompts_and_weights_tokens_by_length():
     found = audit(load_target("trl:grpo?loss_type=grpo"))
     assert found.std_normalised
@@ -68,6 +69,7 @@ def test_trl_grpo_rescales_prompts_and_weights_tokens_by_length():
     assert "1/length" in found.verdict
 
 
+@pytest.mark.slow
 def test_trl_distillation_at_its_ends():
     forward = audit(load_target("trl:distillation?beta=0")).equal
     reverse = audit(load_target("trl:distillation?beta=1")).equal
