@@ -195,7 +195,8 @@ def gallery_markdown(audits: dict[str, Audit | str]) -> str:
         effects = "; ".join(f"{e.parameter}: {effect_text(e)}" for e in a.effects)
         off = a.found.get("off-policy")
         cells = (_short(a.equal), _short(a.variable), _short(a.found.get("large batch")), _short(off), effects)
-        full.append(_row(f"`{name}`", *cells, "; ".join(dependencies(a))))
+        depends = re.sub(r" \(/[^)]*\)", "", "; ".join(dependencies(a)))  # without the places in installed files
+        full.append(_row(f"`{name}`", *cells, depends))
     return "\n".join(short) + "\n\n## Everything\n\n" + "\n".join(full) + "\n"
 
 

@@ -54,6 +54,8 @@ def library(name: str, setting: Setting) -> dict[str, np.ndarray]:
         terms += ["reward(ended)"]
     if name.startswith("large batch"):
         terms = [*(f"token_mean({t})" for t in _OF_A_BATCH), *terms]
+    if not here.problem.ended.any():
+        terms = [term for term in terms if "ended" not in term]
     columns = {term: here.column(term) for term in terms}
     return distinct_columns(columns, smallest=1e-12 * here.unit)
 

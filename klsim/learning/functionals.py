@@ -198,7 +198,10 @@ def _value(term: Term, problem: TreeProblem, table: torch.Tensor) -> torch.Tenso
     if term.mean == "token_mean":
         drawn = problem.share[problem.prompt] * kept * np.exp(problem.log_prob("behaviour")) * problem.length
         batch = problem.together[problem.prompt]
-        weights = weights / np.bincount(batch, drawn)[batch]
+        tokens = np.bincount(batch, drawn)[batch]
+        if not tokens.all():
+            raise ValueError(f"functional {term.name!r}: no response that counts is ever drawn")
+        weights = weights / tokens
     if term.about_pairs:
         return _pairs(term, problem, table, share)
     if {"frozen", "ref visits"} & term.flags:
