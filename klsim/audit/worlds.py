@@ -20,7 +20,7 @@ nearly equal rewards  1 + 0.05 N(0, 1)
 constant rewards      1
 rewards at tokens     one for every token, their sum is the return
 cut responses masked  responses without an end are masked altogether (reported; junk and NaN are failures)
-vocabulary            5 tokens to choose from, one drawn
+vocabulary            5 tokens to choose from, one drawn (two in equal lengths)
 large batch           the limit of many groups of 2 of two prompts, exact: probabilities are multiples of 1/6, and every
                       group stands in one batch as often as its probability says
 large batch, …        the same far from the reference, with graded rewards, with holes
@@ -270,7 +270,8 @@ def world(name: str, setting: Setting = Setting()) -> World:
         how = (REWARDS | LAYOUTS)[name]
         return _enumerated(name, [_prompts(setting, 50 + k) for k in range(max(trees // 4, 1))], setting.group, **how)
     if name == "vocabulary":
-        prompts = [random_prompts(1, 770 + k, vocab=5, horizon=1, eos=None, near=NEAR)[0] for k in range(4)]
+        horizon, count = (2, 1) if setting.equal else (1, 4)  # as long as in the other worlds of equal lengths
+        prompts = [random_prompts(1, 770 + k, vocab=5, horizon=horizon, eos=None, near=NEAR)[0] for k in range(count)]
         return _enumerated(name, prompts, 2)
     if name in OFF_POLICY:
         count = max(trees // 3, 1) if name == "sampler" else trees
