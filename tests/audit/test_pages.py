@@ -191,10 +191,10 @@ def test_weights_of_estimators_that_normalise_over_the_batch():
 
 def test_k3_is_not_the_forward_kl_of_sequences():
     loss = OBJECTIVES["k3 in the loss"].loss
-    for problem in trees(near=None):
+    for problem in trees(near=None, vocab=3, horizon=2):
         found, column = expected_gradient(loss, problem).gradient, functional_gradient("forward_kl", problem)
         best = np.sum(found * column) / np.sum(column**2)
-        assert np.linalg.norm(found - best * column) / np.linalg.norm(found) > 0.1
+        assert np.linalg.norm(found - best * column) / np.linalg.norm(found) > 0.3
         assert left_over(loss, problem, {"forward_kl(frozen)": 1}) < 1e-12
 
 

@@ -124,3 +124,30 @@ def test_what_cannot_be_audited_is_said(tmp_path):
     assert "not audited: verl is not installed" in text
     write_gallery(tmp_path / "gallery.md", found)
     assert "klsim" in (tmp_path / "gallery.md").read_text().splitlines()[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "exact"),
+    [("loss_type=dr_grpo", True), ("loss_type=luspo", True), ("loss_type=grpo", False), ("loss_type=dapo", False)],
+)
+def test_trl_beta_is_a_multiple_of_the_frozen_reverse_kl_where_tokens_are_summed(options, exact):
+    (effect,) = audit(load_target(f"trl:grpo?{options}&beta=0.1")).effects
+    assert set(effect.change.coefficients) == {FROZEN_REVERSE}  # with equal lengths always
+    assert (effect.variable.exact and set(effect.variable.coefficients) == {FROZEN_REVERSE}) == exact
+
+
+@pytest.mark.slow
+def test_trl_statements_of_the_gallery():
+    cispo, five = (audit(load_target(f"trl:grpo?loss_type=cispo{o}"), quick=True) for o in ("", "&epsilon_high=5"))
+    small, large = (a.found["lengths"].coefficients["reward"] for a in (cispo, five))
+    assert small / large == pytest.approx(0.2, rel=1e-6)  # the ratio itself is clamped at epsilon_high
+    batch = audit(load_target("trl:grpo?loss_type=dapo&scale_rewards=batch"))
+    assert not batch.std_normalised
+    assert 0.9 < min(batch.prompt_weights) < max(batch.prompt_weights) < 1.01
+    assert batch.properties.micro_batches > 0.05
+    graded = audit(load_target("trl:grpo?loss_type=dr_grpo"), expect="reward", scale="any", quick=True)
+    left = {m.world: m.residual for m in graded.expected}
+    assert left["lengths"] < 1e-4 < 0.05 < left["graded rewards"]
+    opened = audit(load_target("trl:rloo?beta=0&epsilon=1e6"), expect="reward", off_policy="exact", quick=True)
+    assert opened.met
