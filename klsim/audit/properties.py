@@ -59,7 +59,7 @@ class Properties:
 
 def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Frames outside klsim and the import system, the audited code's own before those of libraries."""
-    inside = (str(Path(__file__).parents[1]), "<frozen", str(Path(importlib.__file__).parent))
+    inside = (str(Path(__file__).parents[1]), "<", str(Path(importlib.__file__).parent))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(inside)]
     own = [f for f in frames if "site-packages" not in f.filename]
     return [f for f in own if not f.filename.startswith(sys.prefix)] or own or frames
@@ -72,7 +72,7 @@ def in_loss(error: BaseException) -> bool:
     for frame in traceback.extract_tb(error.__traceback__):
         klsims = frame.filename.startswith(inside)
         seen |= klsims
-        if seen and not klsims and not frame.filename.startswith(("<frozen", str(Path(importlib.__file__).parent))):
+        if seen and not klsims and not frame.filename.startswith(("<", str(Path(importlib.__file__).parent))):
             return True
     return False
 
