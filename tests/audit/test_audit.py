@@ -141,6 +141,7 @@ def test_a_wrong_sign_is_not_what_was_expected():
     assert all(m.residual > 0.05 for m in found.expected)
 
 
+@pytest.mark.slow
 def test_off_policy_correctness_is_measured():
     def corrected(batch):
         ratio = ((batch.log_probs - batch.old_log_probs) * batch.weights).sum(1).exp()
@@ -150,6 +151,7 @@ def test_off_policy_correctness_is_measured():
     assert not audit(kl_in_reward).off_policy_as_on
 
 
+@pytest.mark.slow
 def test_klsim_grpo_rescales_prompts_by_the_groups_standard_deviation():
     found = audit(load_target("klsim:grpo"))
     assert found.std_normalised
@@ -159,6 +161,7 @@ def test_klsim_grpo_rescales_prompts_by_the_groups_standard_deviation():
     assert not audit(load_target("klsim:rloo")).std_normalised
 
 
+@pytest.mark.slow
 def test_the_variance_of_reinforce_is_above_the_best_baselines():
     with_baseline = audit(load_target("klsim:rloo")).variance
     assert with_baseline is not None
@@ -171,11 +174,13 @@ def test_the_variance_of_reinforce_is_above_the_best_baselines():
     assert audit(kl_in_reward).variance is None
 
 
+@pytest.mark.slow
 def test_training_ends_at_the_closed_form():
     found = audit(loss_target(kl_in_reward))
     assert found.end["sequence tilt"] < 1e-2 < found.end["token tilt"]
 
 
+@pytest.mark.slow
 def test_float32_losses_are_still_identified():
     def single(batch):
         total = (batch.log_probs.float() * batch.weights.float()).sum(1)
