@@ -359,39 +359,30 @@ def objectives(
     write: Annotated[
         bool, typer.Option("--write", help="Write docs/objectives.md and figures/objectives/ (implies --end-points).")
     ] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Only the names, without measuring anything.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
 ) -> None:
     """What every objective is the gradient of, measured on token trees. Exit code 1 if a claim is not met."""
-    from klsim.report import objectives as page
-    from klsim.report import terminal
+    from klsim.commands.objectives import list_objectives, measure_objectives
 
-    if write and names:
-        raise ValueError("--write covers all objectives; give no names")
-    chosen = page.choose(names or [])
-    workers = _jobs(jobs, len(chosen))
-    with terminal.progress("objectives", len(chosen)) as advance:
-        rows = page.measure(
-            chosen, seeds=seeds, end_points=end_points or write, jobs=workers, scheduler=scheduler, on_done=advance
+    if listed:
+        list_objectives(names or [], as_json)
+        return
+    raise typer.Exit(
+        measure_objectives(
+            names or [], seeds=seeds, end_points=end_points, write=write, as_json=as_json,
+            jobs=lambda tasks: _jobs(jobs, tasks), scheduler=scheduler,
         )
-    if as_json:
-        typer.echo(json.dumps(page.as_json(rows), indent=1, ensure_ascii=False))
-    else:
-        terminal.show_objectives(rows)
-    if write:
-        with terminal.progress("curves", sum(map(len, page.CURVES.values()))) as advance:
-            files = page.draw_curves(Path("figures"), jobs=workers, scheduler=scheduler, on_done=advance)
-        page.update_docs(Path("docs") / "objectives.md", rows, seeds)
-        typer.echo(f"written: docs/objectives.md, figures/{files[0]}", err=as_json)
-    raise typer.Exit(0 if all(row.as_claimed for row in rows) else 1)
+    )  # fmt: skip
 
 
 @app.command()
 @_one_line_errors
 def audit(
-    target: Annotated[
-        str | None,
+    targets: Annotated[
+        list[str] | None,
         typer.Argument(help="file.py:function, module:function, 'trl:grpo?loss_type=dapo&beta=0.1', klsim:grpo, …"),
     ] = None,
     expect: Annotated[
@@ -400,6 +391,19 @@ def audit(
     lengths: Annotated[
         str, typer.Option(help="Responses for which --expect must hold: equal, variable or both.")
     ] = "both",
+    any_scale: Annotated[bool, typer.Option("--any-scale", help="--expect up to a positive factor.")] = False,
+    any_prompt_weight: Annotated[
+        bool, typer.Option("--any-prompt-weight", help="--expect up to a positive factor of every prompt.")
+    ] = False,
+    off_policy: Annotated[str, typer.Option(help="Off-policy, report the distance or hold --expect exact.")] = "report",
+    responses: Annotated[str, typer.Option(help="Who writes them: own (the policy) or teacher.")] = "own",
+    rewards: Annotated[str, typer.Option(help="all kinds, or binary ones only.")] = "all",
+    vocab: Annotated[int | None, typer.Option(help="Size of the vocabulary (2; more where it is needed).")] = None,
+    term: Annotated[
+        list[str] | None, typer.Option(help="An own functional for --expect, name=file.py:function.")
+    ] = None,
+    must_act: Annotated[list[str] | None, typer.Option(help="A parameter that has to have an effect.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Only what --expect needs; says what was left out.")] = False,
     page: Annotated[
         Path | None, typer.Option("--report", metavar="FOLDER", help="Also write FOLDER/audit.html.")
     ] = None,
@@ -409,49 +413,24 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     jobs: Jobs = None,
 ) -> None:
-    """What a loss implementation really optimises. Exit code 1 if --expect is not met."""
-    from klsim.report import terminal
+    """What loss implementations really optimise. Exit code 1 if --expect is not met, 3 if the audited code fails."""
+    from klsim.commands.audit import audit_gallery, audit_targets
 
-    if gallery == (target is not None):
-        raise ValueError("give one TARGET, or --gallery")
-    if gallery and expect is not None:
-        raise ValueError("--expect needs a TARGET")
-    if importlib.util.find_spec("torch") is None:
-        raise ModuleNotFoundError("the audit needs torch: pip install 'klsim[lm]'")
-    from klsim.audit import gallery as galleries
-    from klsim.audit import load_target, measure
-
-    not_audited: dict[str, str] = {}
-    if target is not None:
-        with terminal.progress(f"audit {target}", 1) as advance:
-            try:
-                audits = [measure.audit(load_target(target), expect=expect, lengths=lengths)]
-            except TypeError as error:
-                if str(error).startswith("loss: "):  # what it returned is wrong; its own errors keep their traceback
-                    raise ValueError(str(error)) from None
-                raise
-            advance(target)
-    else:
-        with terminal.progress("gallery", len(galleries.GALLERY)) as advance:
-            found = galleries.gallery(jobs=_jobs(jobs, len(galleries.GALLERY)), on_done=advance)
-        audits = [a for a in found.values() if isinstance(a, measure.Audit)]
-        not_audited = {name: a for name, a in found.items() if isinstance(a, str)}
-        galleries.write_gallery(Path("docs") / "audit-gallery.md", found)
-    rows = [measure.as_json(a) for a in audits]
-    if as_json:
-        typer.echo(json.dumps({"audits": rows, "not_audited": not_audited}, indent=1, ensure_ascii=False))
-    else:
-        for row in rows:
-            terminal.show_audit(row)
-        for name, reason in not_audited.items():
-            typer.echo(f"{name}: not audited: {reason}")
+    if gallery == bool(targets):
+        raise ValueError("give TARGETs, or --gallery")
+    if any_scale and any_prompt_weight:
+        raise ValueError("--any-scale and --any-prompt-weight: give one of them")
+    if gallery and (expect is not None or must_act):
+        raise ValueError("--expect and --must-act need a TARGET")
     if gallery:
-        typer.echo("written: docs/audit-gallery.md", err=as_json)
-    if page is not None:
-        from klsim.report.html import write_audits
-
-        typer.echo(f"report: {write_audits(rows, page).resolve()}", err=as_json)
-    raise typer.Exit(0 if all(a.met for a in audits) else 1)
+        raise typer.Exit(audit_gallery(page, as_json, _jobs(jobs, 99)))
+    options = {
+        "lengths": lengths, "scale": "any" if any_scale else "prompt" if any_prompt_weight else "one",
+        "off_policy": off_policy, "responses": responses, "rewards": rewards, "vocab": vocab, "quick": quick,
+        "must_act": tuple(must_act or ()),
+    }  # fmt: skip
+    code = audit_targets(targets or [], expect=expect, terms=term or [], page=page, as_json=as_json, options=options)
+    raise typer.Exit(code)
 
 
 app.command()(_one_line_errors(frontier))

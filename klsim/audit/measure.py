@@ -1,95 +1,28 @@
-r"""The audit: exact expected gradients on token trees, identified, and what follows from them.
-
-Worlds of token trees (binary rewards, vocabulary 3, up to two tokens, one prompt a batch, groups of two, so that group
-normalisation is one constant for all prompts): responses of equal length; of variable length; of equal length, but
-drawn by another policy; of equal length with policies far from the reference. A gradient is identified if one
-combination of at most three functionals gives it on all trees of a world up to rounding.
-"""
+r"""The audit: exact expected gradients in a set of worlds, identified, and held against an expectation."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from typing import Any
 
-import numpy as np
-
 from klsim import _validate
+from klsim.audit import effects as effect
+from klsim.audit import traits
 from klsim.audit.expectation import Expectation, parse_expectation
-from klsim.audit.targets import GROUP, LossFunction, Target
-from klsim.learning import (
-    PromptTree,
-    TreeProblem,
-    expected_gradient,
-    functional_gradient,
-    functional_value,
-    random_prompts,
-)
-from klsim.learning.objective_checks import closed_forms, descend, sequence_kl
-from klsim.objectives.advantages import std_weight
-from klsim.problems import TokenTree
+from klsim.audit.expected import Fit, Met, Scale, fits, hold
+from klsim.audit.gradients import Gradients
+from klsim.audit.identify import Combination, identify, is_combination
+from klsim.audit.properties import OTHERS, REWARDS, Properties, properties
+from klsim.audit.target import LossFunction, Target
+from klsim.audit.verdict import verdict
+from klsim.audit.worlds import OFF_POLICY, PREFERENCE, TOKEN_MEAN, Setting, required_worlds, world
+from klsim.learning.functionals import Functional
 
-__all__ = ["Audit", "Combination", "Effect", "Met", "audit", "combination_text", "effect_text"]
+__all__ = ["Audit", "as_json", "audit"]
 
-EXACT = 2e-5
-"""A residual below this is rounding: some trainers compute in float32 (2^-24 = 6e-8 a term, and advantages cancel), and
-add up to 1e-8 to denominators. Functionals of the library are apart by far more."""
-ZERO = 1e-7
-"""A gradient this small beside those of the library is float32 rounding of zero."""
-NEAR = 0.5
-"""Policies differ from the reference by logits of this size, as they do in training; "far": of size 1 on both sides."""
-TREES = 5
-LIBRARY = (
-    "reward",
-    "reward_per_token",
-    "reward_over_length",
-    "reverse_kl",
-    "reverse_kl(frozen)",
-    "forward_kl(frozen)",
-    "js(frozen)",
-    "chi2(frozen)",
-    "entropy(frozen)",
-    "reverse_kl(teacher, frozen)",
-    "forward_kl(teacher, frozen)",
-    "js(teacher, frozen)",
-)
-SUCCESSES = (0.1, 0.3, 0.5, 0.7, 0.9)
-PROMPT_GROUP = 8
-
-
-@dataclass(frozen=True)
-class Combination:
-    """A gradient as ``sum c_k grad F_k``; ``residual``: the share left over; ``exact``: it is rounding."""
-
-    coefficients: Mapping[str, float]
-    residual: float
-    exact: bool
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What one more unit of a parameter adds to the on-policy gradient (equal lengths).
-
-    ``acts`` is False if the parameter changes no gradient at all, off-policy either (a clip range acts there).
-    """
-
-    parameter: str
-    value: float
-    change: Combination
-    acts: bool
-
-
-@dataclass(frozen=True)
-class Met:
-    """Whether the loss descends ``-scale`` times the expected objective, in one world."""
-
-    world: str
-    scale: float
-    residual: float
-    met: bool
+IDENTIFIED = ("equal lengths", "lengths", "large batch", "off-policy", "slightly off-policy", "teacher's responses")
 
 
 @dataclass(frozen=True)
@@ -97,205 +30,94 @@ class Audit:
     """What a loss implementation does.
 
     Attributes:
-        target, version: what was audited. verdict: one sentence.
-        equal, variable, off_policy: the gradient with equal lengths, with variable lengths, and (equal lengths) with
-            responses of another policy.
-        off_policy_as_on: the off-policy gradient is the on-policy combination.
-        far_as_near: far from the reference too; false for clamps.
+        target, version: what was audited. verdict: in words. setting: of the worlds.
+        found: the gradient in the worlds `IDENTIFIED`. skipped: worlds in which the loss could not be evaluated, why.
+        off_policy_as_on: the off-policy gradient is the on-policy combination. far_as_near: far from the reference
+            too; false for clamps.
+        properties: what it depends on.
         effects: of the numeric parameters.
-        prompt_weights: weight of ``grad p`` at success probabilities `SUCCESSES`, groups of 8, relative to p = 1/2.
+        prompt_weights: weight of ``grad p`` at success probabilities `SUCCESSES`, groups of 4, relative to a prompt
+            with p = 1/2 in the same batch.
         std_normalised: these are the weights of group normalisation, `klsim.objectives.std_weight`.
         variance: variance of a single-batch gradient relative to the best unbiased estimator with a constant baseline;
             None unless the gradient is that of the reward alone.
         end: reward, KL to the reference, and distances to closed forms after exact training.
-        expected: of ``expect``, world by world.
+        expected: of ``expect``, world by world. fits: off-policy, against the expectation (else against what it
+            descends on-policy).
+        idle: parameters that had to act and do not. left_out: worlds in which the expectation was not held, because
+            the caller named others. quick: effects and traits were left out.
     """
 
     target: str
     version: str
-    verdict: str
-    equal: Combination
-    variable: Combination
-    off_policy: Combination
+    setting: Setting
+    found: Mapping[str, Combination]
+    skipped: Mapping[str, str]
     off_policy_as_on: bool
     far_as_near: bool
-    effects: tuple[Effect, ...]
+    properties: Properties
+    effects: tuple[effect.Effect, ...]
     prompt_weights: tuple[float, ...]
     std_normalised: bool
     variance: float | None
     end: Mapping[str, float]
     expectation: Expectation | None
     expected: tuple[Met, ...]
+    fits: tuple[Fit, ...]
+    idle: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    quick: bool = False
+    verdict: str = ""
 
     @property
     def met(self) -> bool:
-        """The expectation holds in every world (true if there is none)."""
-        return all(m.met for m in self.expected)
+        """The expectation holds in every required world (true if there is none), and what had to act does."""
+        return all(m.met for m in self.expected) and not self.idle
+
+    @property
+    def equal(self) -> Combination:
+        """The gradient with equal lengths (with all lengths where only those were audited)."""
+        return self.found.get("equal lengths", self.found["lengths"])
+
+    @property
+    def variable(self) -> Combination:
+        """The gradient with variable lengths."""
+        return self.found["lengths"]
+
+    @property
+    def off_policy(self) -> Combination | None:
+        """The gradient with responses of another policy."""
+        return self.found.get("off-policy")
 
 
-@cache
-def _world(kind: str) -> tuple[TreeProblem, ...]:
-    eos = 0 if kind == "variable lengths" else None
-    near = None if kind == "far" else NEAR
-    made = (random_prompts(1, 710 + seed, eos=eos, off_policy=kind == "off-policy", near=near) for seed in range(TREES))
-    return tuple(map(TreeProblem, made))
+def _gradients(loss: LossFunction, setting: Setting, expectation: Expectation | None, vocab: int | None) -> Gradients:
+    """In the vocabulary that was asked for, that the expectation needs, or that the loss needs to run at all.
 
-
-@cache
-def _columns(kind: str) -> Mapping[str, np.ndarray]:
-    """Gradients of the library on all trees of a world; lengths matter only where they vary."""
-    names = [n for n in LIBRARY if kind == "variable lengths" or n not in ("reward_per_token", "reward_over_length")]
-    return {n: np.concatenate([functional_gradient(n, p).ravel() for p in _world(kind)]) for n in names}
-
-
-def _gradients(loss: LossFunction, kind: str) -> np.ndarray:
-    return np.concatenate([expected_gradient(loss, p, group_size=GROUP).gradient.ravel() for p in _world(kind)])
-
-
-def identify(gradient: np.ndarray, kind: str) -> Combination:
-    """The smallest combination of at most three functionals that explains a world's gradient, else the best three."""
-    columns = _columns(kind)
-    size = float(np.linalg.norm(gradient))
-    if size <= ZERO * max(float(np.linalg.norm(c)) for c in columns.values()):
-        return Combination({}, 0.0, True)
-    best: tuple[float, tuple[str, ...], np.ndarray] = (math.inf, (), np.zeros(0))
-    for count in (1, 2, 3):
-        for names in itertools.combinations(columns, count):
-            matrix = np.stack([columns[n] for n in names], axis=1)
-            found, *_ = np.linalg.lstsq(matrix, gradient, rcond=None)
-            residual = float(np.linalg.norm(gradient - matrix @ found)) / size
-            if residual < 0.999 * best[0]:
-                best = (residual, names, found)
-        if best[0] < EXACT:
-            break
-    return Combination({n: float(c) for n, c in zip(best[1], best[2])}, best[0], best[0] < EXACT)
-
-
-def _same(gradient: np.ndarray, combination: Combination, kind: str) -> bool:
-    """Whether an exact combination also gives the gradient of another world."""
-    columns = _columns(kind)
-    if not combination.exact or any(n not in columns for n in combination.coefficients):
-        return False
-    wanted = sum((c * columns[n] for n, c in combination.coefficients.items()), np.zeros_like(gradient))
-    scale = max(float(np.linalg.norm(gradient)), float(np.linalg.norm(wanted)))
-    return scale == 0 or float(np.linalg.norm(gradient - wanted)) < EXACT * scale
-
-
-def _effects(target: Target, at: np.ndarray, off_policy: np.ndarray) -> tuple[Effect, ...]:
-    out = []
-    for name, value in target.parameters.items():
-        step = abs(value) if value else 0.1
+    Raises:
+        Exception: the loss's own, if it runs with none.
+    """
+    if vocab is not None:
+        return Gradients(loss, replace(setting, vocab=vocab))
+    if expectation is not None and expectation.top:
+        return Gradients(loss, replace(setting, vocab=max(5, expectation.top + 1)))
+    first: Exception | None = None
+    names = ("pairs",) if expectation is not None and expectation.about_pairs else ("lengths", "pairs")
+    for name, chosen in [(n, setting) for n in names] + [("lengths", replace(setting, vocab=5))]:
         try:
-            moved = target.loss(**{name: value + step})
-            change = identify((_gradients(moved, "equal lengths") - at) / step, "equal lengths")
-            acts = bool(change.coefficients)
-            if not acts:
-                elsewhere = float(np.linalg.norm(_gradients(moved, "off-policy") - off_policy))
-                acts = elsewhere > ZERO * float(np.linalg.norm(off_policy))
-        except (ValueError, TypeError):
-            continue  # out of range for the trainer
-        out.append(Effect(name, float(value), change, acts))
-    return tuple(out)
+            return Gradients(loss, chosen, {name: world(name, chosen).gradient(loss)})
+        except Exception as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
-def _bandit(success: float) -> TreeProblem:
-    """One token, right with probability ``success``; reference and teacher equal the policy, so KL gradients vanish."""
-    level = (np.log([[success, 1 - success]]),)
-    return TreeProblem([PromptTree(TokenTree(2, 1, [1.0, 0.0]), level, level, level)])
-
-
-def _prompt_weights(loss: LossFunction) -> tuple[tuple[float, ...], bool]:
-    weights = []
-    for success in SUCCESSES:
-        problem = _bandit(success)
-        gradient = expected_gradient(loss, problem, group_size=PROMPT_GROUP).gradient
-        reward = functional_gradient("reward", problem)
-        weights.append(float(np.sum(gradient * reward) / np.sum(reward**2)))
-    middle = weights[SUCCESSES.index(0.5)]
-    if not middle:
-        return tuple(0.0 for _ in weights), False
-    relative = np.array(weights) / middle
-    normalised = std_weight(np.array(SUCCESSES), PROMPT_GROUP)
-    normalised = normalised / normalised[SUCCESSES.index(0.5)]
-    # trainers add up to 1e-4 to the standard deviation
-    return tuple(float(w) for w in relative), bool(np.abs(relative - normalised).max() < 2e-3)
-
-
-def _variance(loss: LossFunction, combination: Combination) -> float | None:
-    """Noise of one batch against REINFORCE with the best constant baseline, both scaled to the same mean."""
-    if not combination.exact or set(combination.coefficients) != {"reward"}:
-        return None
-    problem = _world("equal lengths")[0]
-    scale = combination.coefficients["reward"]
-    p = np.exp(problem.log_prob("policy"))
-    pi = np.exp(problem.tables["policy"])
-    scores = np.zeros((len(p), *pi.shape))
-    for i, t in zip(*np.nonzero(problem.mask)):
-        scores[i, problem.nodes[i, t]] -= pi[problem.nodes[i, t]]
-        scores[i, problem.nodes[i, t], problem.tokens[i, t]] += 1
-    squared = np.sum(scores**2, axis=(1, 2))
-    baseline = float(p @ (squared * problem.reward) / (p @ squared))
-    mean = functional_gradient("reward", problem)
-    best = float(p @ (squared * (problem.reward - baseline) ** 2) - np.sum(mean**2)) / GROUP
-    moments = _second_moment(loss, problem) / scale**2 - float(np.sum(mean**2))
-    return moments / best
-
-
-def _second_moment(loss: LossFunction, problem: TreeProblem) -> float:
-    """``E |g|^2`` of a single batch, over all ordered pairs of responses."""
-    import torch
-
-    from klsim.learning.expected_gradient import _Batches, _in_logits, _scalar
-
-    made = _Batches(problem)
-    p = np.exp(problem.log_prob("behaviour"))
-    total = 0.0
-    for i, j in itertools.combinations_with_replacement(range(len(p)), 2):
-        value = _scalar(loss(made.batch(torch.tensor([i, j]))))
-        if value.requires_grad:
-            (gradient,) = torch.autograd.grad(value, made.table)
-            weight = p[i] * p[j] * (1 if i == j else 2)
-            total += weight * float(np.sum(_in_logits(gradient.numpy(), problem, "policy") ** 2))
-    return total
-
-
-def _end(loss: LossFunction, combination: Combination) -> dict[str, float]:
-    """Exact training on one tree, and how far it ends from the closed forms that the combination suggests."""
-    problem = _world("variable lengths")[0]
-    size = max((abs(c) for c in combination.coefficients.values()), default=0.0)
-    if size == 0:
-        return {}
-    # natural steps of comparable size, whatever the loss's own scale
-    end = problem.with_policy(descend(loss, problem, steps=120, lr=0.3 / max(size, 1e-3), group_size=GROUP)[-1])
-    out = {"reward": float(end.success()[0]), "reverse_kl": max(functional_value("reverse_kl", end), 0.0)}
-    c = combination.coefficients
-    kl = c.get("reverse_kl", 0.0) + c.get("reverse_kl(frozen)", 0.0) + c.get("forward_kl(frozen)", 0.0)
-    if c.get("reward", 0.0) < 0 < kl:
-        forms = closed_forms(problem, beta=-kl / c["reward"])
-        out |= {name: max(sequence_kl(end, forms[name]), 0.0) for name in ("sequence tilt", "token tilt")}
-    elif kl > 0 or any("teacher" in name for name in c):
-        forms = closed_forms(problem)
-        out |= {name: max(sequence_kl(end, forms[name]), 0.0) for name in ("reference", "teacher")}
-    return out
-
-
-def _expected(loss: LossFunction, expectation: Expectation, worlds: Sequence[str]) -> tuple[Met, ...]:
-    out = []
-    for world in worlds:
-        gradient = _gradients(loss, world)
-        wanted = sum(
-            (
-                c * np.concatenate([functional_gradient(n, p).ravel() for p in _world(world)])
-                for n, c in expectation.coefficients.items()
-            ),
-            np.zeros_like(gradient),
-        )
-        size = float(wanted @ wanted)
-        scale = -float(gradient @ wanted) / size if size else 0.0
-        left = float(np.linalg.norm(gradient + scale * wanted))
-        residual = left / max(float(np.linalg.norm(gradient)), 1e-300)
-        out.append(Met(world, scale, residual, scale > 0 and residual < EXACT))
-    return tuple(out)
+def _worlds(expectation: Expectation, setting: Setting, lengths: str) -> tuple[str, ...]:
+    if expectation.about_pairs:
+        return PREFERENCE
+    if expectation.of_a_batch:
+        return TOKEN_MEAN
+    names = required_worlds(setting)
+    return tuple(n for n in names if lengths != "variable" or n != "equal lengths")
 
 
 def audit(
@@ -304,96 +126,170 @@ def audit(
     expect: str | None = None,
     lengths: str = "both",
     parameters: Mapping[str, float] | None = None,
+    scale: Scale = "one",
+    off_policy: str = "report",
+    responses: str = "own",
+    rewards: str = "all",
+    vocab: int | None = None,
+    terms: Mapping[str, Functional] | None = None,
+    must_act: Sequence[str] = (),
+    worlds: Sequence[str] | None = None,
+    quick: bool = False,
 ) -> Audit:
-    """Audit a loss.
+    """Audit a loss in the worlds of `klsim.audit.worlds`.
 
     Args:
         target: a `Target`, or a function of a `TokenBatch` of torch tensors that returns the loss (or it and a dict).
-        expect: the objective to ascend, e.g. ``"reward - beta*reverse_kl(frozen)"``, up to a positive factor.
+        expect: the objective to ascend, e.g. ``"reward - beta*reverse_kl(frozen)"``, see `parse_expectation`.
         lengths: of the responses for which ``expect`` must hold: ``"equal"``, ``"variable"`` or ``"both"``.
         parameters: values of names in ``expect``; the target's own parameters are known.
+        scale: ``"one"``: the gradient is exactly that of minus the expectation; ``"any"``: up to a positive factor in
+            every world; ``"prompt"``: up to a positive factor of every prompt.
+        off_policy: ``"report"`` cosine and residual, or hold ``"exact"``.
+        responses: who writes them, ``"own"`` (the policy) or ``"teacher"``.
+        rewards: ``"all"`` kinds, or ``"binary"`` ones only.
+        vocab: of the trees; None: 2, or more where the expectation or the loss needs it.
+        terms: own functionals that ``expect`` names. must_act: parameters without which the audit is not met.
+        worlds: hold ``expect`` only in these; the verdict names those that were left out.
+        quick: leave out effects, prompt weights, noise, training, and the worlds beyond those that ``expect`` needs.
 
     Raises:
-        ValueError: a bad expectation; a loss that depends on the order of responses or whose gradient is not finite.
-        TypeError: a loss that does not return a scalar tensor.
+        ValueError: a bad expectation or option; a loss that depends on the order of responses or whose gradient is not
+            finite. TypeError: a loss that does not return a scalar tensor. And what the loss itself raises.
     """
-    _validate.one_of("lengths", lengths, ("equal", "variable", "both"))
+    asked = _Asked(
+        expect, lengths, parameters or {}, scale, off_policy, responses, rewards, vocab, terms, tuple(must_act),
+        None if worlds is None else tuple(worlds), quick,
+    )  # fmt: skip
     made = target if isinstance(target, Target) else Target(getattr(target, "__name__", "loss"), lambda: target)
-    expectation = None if expect is None else parse_expectation(expect, {**made.parameters, **(parameters or {})})
-    loss = made.loss()
-    at = _gradients(loss, "equal lengths")
-    equal = identify(at, "equal lengths")
-    varied = _gradients(loss, "variable lengths")
-    variable = identify(varied, "variable lengths")
-    other = _gradients(loss, "off-policy")
-    off_policy = identify(other, "off-policy")
-    weights, normalised = _prompt_weights(loss)
-    worlds = [f"{name} lengths" for name in ("equal", "variable") if lengths in (name, "both")]
-    result = Audit(
-        made.name,
-        made.version,
-        "",
-        equal,
-        variable,
-        off_policy,
-        _same(other, equal, "off-policy"),
-        _same(_gradients(loss, "far"), equal, "far"),
-        _effects(made, at, other),
-        weights,
-        normalised,
-        _variance(loss, equal),
-        _end(loss, equal),
-        expectation,
-        () if expectation is None else _expected(loss, expectation, worlds),
+    with one_thread():
+        result = _audit(made, asked)
+    return replace(result, verdict=verdict(result))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of `audit`."""
+
+    expect: str | None
+    lengths: str
+    parameters: Mapping[str, float]
+    scale: Scale
+    off_policy: str
+    responses: str
+    rewards: str
+    vocab: int | None
+    terms: Mapping[str, Functional] | None
+    must_act: tuple[str, ...]
+    worlds: tuple[str, ...] | None
+    quick: bool
+
+    def __post_init__(self) -> None:
+        _validate.one_of("lengths", self.lengths, ("equal", "variable", "both"))
+        _validate.one_of("scale", self.scale, ("one", "any", "prompt"))
+        _validate.one_of("off_policy", self.off_policy, ("report", "exact"))
+        _validate.one_of("rewards", self.rewards, ("all", "binary"))
+
+    def expectation(self, target: Target) -> Expectation | None:
+        """The parsed expectation; the target's own parameters are known to it."""
+        unknown = set(self.must_act) - set(target.parameters)
+        if unknown:
+            known = ", ".join(target.parameters) or "none"
+            raise ValueError(
+                f"must_act: {target.name} has no numeric parameter {sorted(unknown)[0]!r} (known: {known})"
+            )
+        if self.expect is None:
+            return None
+        return parse_expectation(self.expect, {**target.parameters, **self.parameters}, self.terms)
+
+    def worlds_for(self, expectation: Expectation | None, setting: Setting) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The worlds in which the expectation is held, and those in which the caller does not want it."""
+        if expectation is None:
+            return (), ()
+        every = _worlds(expectation, setting, self.lengths)
+        every += tuple(n for n in OFF_POLICY if n != "sampler") if self.off_policy == "exact" else ()
+        left_out = tuple(n for n in every if self.worlds is not None and n not in self.worlds)
+        if len(left_out) == len(every):
+            raise ValueError(f"worlds: none of {self.worlds} is one in which {self.expect!r} has to hold ({every})")
+        return tuple(n for n in every if n not in left_out), left_out
+
+
+def _audit(target: Target, asked: _Asked) -> Audit:
+    expectation = asked.expectation(target)
+    loss = target.loss()
+    setting = Setting(asked.lengths == "equal", writer=asked.responses, binary=asked.rewards == "binary")
+    gradients = _gradients(loss, setting, expectation, asked.vocab)
+    found = _found(gradients, ("lengths",) if asked.quick else IDENTIFIED)
+    near = found.get("equal lengths", found["lengths"])
+    pairs = "lengths" in gradients.skipped
+    depends = Properties() if pairs else properties(loss, gradients.setting)
+    holding, left_out = asked.worlds_for(expectation, gradients.setting)
+    mixes = depends.coupling if asked.scale == "prompt" and depends.coupling in (REWARDS, OTHERS) else ""
+    against = expectation or (_descended(near) if near.exact else None)
+    whole = not (asked.quick or pairs)
+    varied = effect.effects(target, gradients) if whole or asked.must_act else ()
+    weights, normalised = traits.prompt_weights(loss) if whole else ((), False)
+    fitted = against is not None and (not asked.quick or asked.off_policy == "exact")
+    return Audit(
+        target=target.name,
+        version=target.version,
+        setting=gradients.setting,
+        found=found,
+        skipped=gradients.skipped,
+        off_policy_as_on=_as(gradients, "off-policy", near),
+        far_as_near=_as(gradients, "far", found["lengths"] if found["lengths"].exact else near),
+        properties=depends,
+        effects=varied,
+        prompt_weights=weights,
+        std_normalised=normalised,
+        variance=traits.variance(loss, found["equal lengths"]) if whole and "equal lengths" in found else None,
+        end=traits.end(found["lengths"]) if whole else {},
+        expectation=expectation,
+        expected=() if expectation is None else hold(gradients, expectation, holding, asked.scale, mixes),
+        fits=fits(gradients, against) if fitted and against is not None else (),
+        idle=tuple(e.parameter for e in varied if e.parameter in asked.must_act and not e.acts),
+        left_out=left_out,
+        quick=asked.quick,
     )
-    return replace(result, verdict=_verdict(result))
 
 
-def combination_text(combination: Combination) -> str:
-    """``-0.707 reward + 0.05 forward_kl(frozen)``; what is left if it is not exact."""
-    if not combination.coefficients:
-        return "0"
-    parts = [f"{c:+.3g} {n}" for n, c in combination.coefficients.items()]
-    text = " ".join(parts).removeprefix("+")
-    return text if combination.exact else f"no combination; nearest {text}, {combination.residual:.0%} left"
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Thousands of tiny tensors: threads would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def effect_text(effect: Effect) -> str:
-    """What one more unit does, in words."""
-    if effect.change.coefficients:
-        return combination_text(effect.change)
-    return "no effect on-policy, some off-policy" if effect.acts else "no effect"
+def _found(gradients: Gradients, names: Sequence[str]) -> dict[str, Combination]:
+    """The gradient in some worlds as combinations; of preference pairs where the loss takes nothing else."""
+    setting = gradients.setting
+    if setting.equal or setting.vocab > 2:
+        names = [n for n in names if n != "equal lengths" and not (setting.vocab > 2 and n == "large batch")]
+    found = {n: identify(g, n, setting) for n in names if (g := gradients(n)) is not None}
+    if "lengths" not in found:
+        found["lengths"] = identify(gradients.need("pairs"), "pairs", setting)
+    return found
 
 
-_KL_WORDS = {
-    "forward_kl(frozen)": "its KL term is the gradient of the forward KL(ref‖pi) over visited prefixes",
-    "reverse_kl(frozen)": "its KL term is the per-token reverse KL with frozen visits",
-    "reverse_kl": "its KL term is the reverse KL of sequences",
-}
+def _as(gradients: Gradients, name: str, combination: Combination) -> bool:
+    """Whether a combination is also the gradient in another world."""
+    gradient = gradients(name)
+    return gradient is not None and is_combination(gradient, combination, world(name, gradients.setting))
 
 
-def _verdict(a: Audit) -> str:
-    """One sentence."""
-    parts = [f"descends {combination_text(a.equal)} (equal lengths)"]
-    parts += [words for name, words in _KL_WORDS.items() if a.equal.exact and name in a.equal.coefficients]
-    if a.equal.exact and a.equal.coefficients and not a.variable.exact:
-        parts.append(f"no functional with variable lengths ({a.variable.residual:.0%} left)")
-    elif a.variable.exact and {"reward_per_token", "reward_over_length"} & set(a.variable.coefficients):
-        parts.append("weights responses by 1/length")
-    for effect in a.effects:
-        if not effect.change.coefficients:
-            parts.append(f"{effect.parameter} has no effect{' on-policy' if effect.acts else ''}")
-    if a.std_normalised:
-        parts.append("rescales prompts by the group's standard deviation, 1/sqrt(p(1-p)) for large groups")
-    if a.equal.exact and a.equal.coefficients and not a.far_as_near:
-        parts.append("not far from the reference, where something is clamped")
-    if a.equal.coefficients and not a.off_policy_as_on:
-        parts.append("biased off-policy")
-    if a.expectation is not None:
-        parts.append(f"{'meets' if a.met else 'does NOT meet'} {a.expectation.text!r}")
-    return "; ".join(parts) + "."
+def _descended(found: Combination) -> Expectation:
+    """What a loss descends on-policy, as an expectation."""
+    return Expectation("what it descends on-policy", {n: -c for n, c in found.coefficients.items()})
 
 
 def as_json(a: Audit) -> dict[str, Any]:
     """The audit as JSON values."""
-    return {**asdict(a), "met": a.met}
+    plain = {k: v for k, v in asdict(replace(a, expectation=None)).items() if k != "expectation"}
+    text = None if a.expectation is None else {"text": a.expectation.text, "coefficients": a.expectation.coefficients}
+    return {**plain, "expectation": text, "met": a.met}

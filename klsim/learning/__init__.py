@@ -5,17 +5,9 @@ A step is an *estimator* of a gradient (population, sampled set, draw counts, sc
 epsilon). Published claims flip on these choices, so each is a visible argument.
 """
 
-from klsim.learning.expected_gradient import (
-    ExpectedGradient,
-    Explanation,
-    PromptTree,
-    TreeProblem,
-    expected_gradient,
-    explain,
-    functional_gradient,
-    functional_value,
-    random_prompts,
-)
+from klsim.learning.expected_gradient import ExpectedGradient, expected_gradient
+from klsim.learning.functionals import Explanation, explain, functional_gradient, functional_value
+from klsim.learning.prompt_trees import PromptTree, TreeProblem, random_prompts
 from klsim.learning.prompts import PromptRun, train_prompts
 from klsim.learning.softmax_step import (
     SGD,

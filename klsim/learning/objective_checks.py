@@ -5,26 +5,22 @@ Everything here is computed from `klsim.objectives.registry.OBJECTIVES` on rando
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from klsim import _validate
 from klsim.distributions import log_normalize
-from klsim.learning.expected_gradient import (
-    Explanation,
-    LossFunction,
-    PromptTree,
-    TreeProblem,
-    expected_gradient,
-    explain,
-    functional_gradient,
-    functional_value,
-    random_prompts,
-)
+from klsim.learning.expected_gradient import LossFunction, expected_gradient
+from klsim.learning.functionals import functional_gradient, functional_value
+from klsim.learning.identification import Combination, distinct_columns, smallest_combination
+from klsim.learning.prompt_trees import PromptTree, TreeProblem, random_prompts
+from klsim.objectives.aggregate import sequence_sum
 from klsim.objectives.registry import BETA, LAM, Objective, Setting
 
 __all__ = [
@@ -32,27 +28,36 @@ __all__ = [
     "GradientCheck",
     "check_gradient",
     "closed_forms",
+    "deepened",
     "descend",
     "end_point",
     "problem_for",
     "prompts_for",
     "sequence_kl",
+    "with_default_mean",
+    "with_open_clip",
 ]
 
 LIBRARY = (
-    "reward",
-    "reward_per_token",
-    "reverse_kl(frozen)",
-    "forward_kl(frozen)",
-    "reverse_kl(teacher, frozen)",
+    "reward", "reward_per_token", "length", "inverse_length", "win_rate", "sequence_mean(win_rate)",
+    "reverse_kl", "reverse_kl(frozen)", "forward_kl", "forward_kl(frozen)", "js(frozen)", "k2(frozen)",
+    "k2_ref(frozen)", "entropy", "entropy(frozen)", "reverse_kl(teacher)", "reverse_kl(teacher, frozen)",
     "forward_kl(teacher, frozen)",
-    "entropy(frozen)",
-)
-"""What a gradient without a claim is regressed on."""
+    "js(teacher, frozen)", "forward_kl(teacher, frozen, mode)", "sequence_mean(reverse_kl(sampled))",
+    "sequence_mean(forward_kl(sampled))", "sequence_mean(reverse_kl(teacher, sampled))",
+    "sequence_mean(reverse_kl(frozen))", "sequence_mean(reverse_kl(teacher, frozen))",
+    "sequence_mean(forward_kl(teacher, frozen))",
+)  # fmt: skip
+"""What a gradient without a claim is searched in."""
+OFF_POLICY = ("reverse_kl(sampled)", "forward_kl(sampled)", "reverse_kl(teacher, sampled)", "forward_kl(old)")
+"""The same, where another policy drew the responses."""
+DEEP_VOCAB, DEEP_HORIZON, DEEP_GROUP = 2, 3, 4
 
 
-def prompts_for(objective: Objective, seed: int, *, off_policy: bool = False) -> list[PromptTree]:
-    """Random prompts of the kind that an objective's claim is about."""
+def prompts_for(
+    objective: Objective, seed: int, *, off_policy: bool = False, deep: bool = False, near: float | None = None
+) -> list[PromptTree]:
+    """Random prompts of the kind that an objective's claim is about; ``deep``: vocabulary 2, horizon 3."""
     _validate.instance("objective", objective, Objective)
     seed, off_policy = _validate.integer("seed", seed, low=0), _validate.flag("off_policy", off_policy)
     one_token = objective.where == "one token"
@@ -60,23 +65,55 @@ def prompts_for(objective: Objective, seed: int, *, off_policy: bool = False) ->
     prompts = random_prompts(
         objective.prompts,
         seed,
-        vocab=2 if objective.prompts > 1 else 3,
-        horizon=1 if one_token else 2,
+        vocab=DEEP_VOCAB if deep or objective.prompts > 1 else 3,
+        horizon=1 if one_token else DEEP_HORIZON if deep else 2,
         eos=None if equal_lengths else 0,
         binary=objective.where.startswith("binary"),
         off_policy=off_policy,
         external=objective.external > 0,
+        near=near,
     )
     if objective.draws == "ref":
         prompts = [replace(p, log_behaviour=p.log_ref) for p in prompts]
     return [replace(p, prefix=objective.prefix) for p in prompts]
 
 
-def problem_for(objective: Objective, seed: int, *, off_policy: bool = False) -> tuple[TreeProblem, TreeProblem]:
+def problem_for(
+    objective: Objective, seed: int, *, off_policy: bool = False, deep: bool = False, near: float | None = None
+) -> tuple[TreeProblem, TreeProblem]:
     """``(what the loss sees, what the claim is about)``: the same, unless the objective makes its own reference."""
-    prompts = prompts_for(objective, seed, off_policy=off_policy)
+    prompts = prompts_for(objective, seed, off_policy=off_policy, deep=deep, near=near)
     seen = TreeProblem(prompts)
     return seen, seen if objective.seen_as is None else TreeProblem([objective.seen_as(p) for p in prompts])
+
+
+def deepened(objective: Objective) -> Objective:
+    """The same with groups of 4, where one prompt makes a batch."""
+    return objective if objective.prompts > 1 else replace(objective, group_size=DEEP_GROUP)
+
+
+def with_open_clip(objective: Objective) -> Objective | None:
+    """The same without a clip of its ratio; None if it has none that an argument opens."""
+    loss = objective.loss
+    inner = loss.func if isinstance(loss, partial) else loss
+    default = inspect.signature(inner).parameters.get("clip")
+    if default is None or default.default == (math.inf, math.inf):
+        return None
+    opened: Callable[..., Any] = loss
+    return replace(objective, loss=partial(opened, clip=(math.inf, math.inf)), name=f"{objective.name}, clip open")
+
+
+def with_default_mean(objective: Objective) -> Objective | None:
+    """The same with its function's own aggregation, where the claim is about summed tokens; without a claim."""
+    loss = objective.loss
+    if not isinstance(loss, partial) or loss.keywords.get("aggregate") is not sequence_sum:
+        return None
+    kept = {k: v for k, v in loss.keywords.items() if k != "aggregate"}
+    own = inspect.signature(loss.func).parameters["aggregate"].default
+    name = f"{objective.name}, {getattr(own, '__name__', 'default').replace('_', ' ')}"
+    return replace(
+        objective, name=name, loss=partial(loss.func, *loss.args, **kept), population=None, off_policy=None, optimum=""
+    )
 
 
 @dataclass(frozen=True)
@@ -88,17 +125,20 @@ class GradientCheck:
         claimed: the combination of functionals that it claims on the first problem; None if it claims none.
         error: largest ``|g - claimed| / max_k |c_k g_k|`` over the problems (against 1 if the claim is 0); NaN
             without a claim.
-        explanation: the one combination of `LIBRARY` that fits all problems best; without a claim only.
+        found: the smallest combination of `LIBRARY` that is the gradient on all problems, else the best of three;
+            without a claim only.
         problems, batches: how many were used, and how many batches one expectation enumerates.
+        conditions: of the measurement, in words.
     """
 
     name: str
     off_policy: bool
     claimed: dict[str, float] | None
     error: float
-    explanation: Explanation | None
+    found: Combination | None
     problems: int
     batches: int
+    conditions: str = ""
 
     @property
     def holds(self) -> bool:
@@ -106,8 +146,18 @@ class GradientCheck:
         return self.claimed is None or self.error <= 1e-10
 
 
-def check_gradient(objective: Objective, *, seeds: Sequence[int], off_policy: bool = False) -> GradientCheck:
-    """The expected gradient on one random problem a seed, against the claim or regressed on `LIBRARY`.
+def check_gradient(
+    objective: Objective,
+    *,
+    seeds: Sequence[int],
+    off_policy: bool = False,
+    deep: bool = False,
+    near: float | None = None,
+) -> GradientCheck:
+    """The expected gradient on one random problem a seed, against the claim or searched in `LIBRARY`.
+
+    Args:
+        deep: at horizon 3 with groups of 4. near: size of the logits' distances; None: N(0, 1) logits everywhere.
 
     Raises:
         ValueError: no seed, or off-policy for an objective whose responses come from the reference.
@@ -119,6 +169,7 @@ def check_gradient(objective: Objective, *, seeds: Sequence[int], off_policy: bo
         _validate.fail("seeds", "needs at least one")
     if off_policy and objective.draws != "policy":
         _validate.fail("off_policy", f"the responses of {objective.name!r} come from the reference")
+    objective = deepened(objective) if deep else objective
     claim = objective.population
     if off_policy:
         claim = objective.population if objective.off_policy == "same" else objective.off_policy
@@ -126,7 +177,7 @@ def check_gradient(objective: Objective, *, seeds: Sequence[int], off_policy: bo
     errors, batches = [], 0
     unexplained: list[tuple[np.ndarray, TreeProblem]] = []
     for seed in seeds:
-        seen, about = problem_for(objective, seed, off_policy=off_policy)
+        seen, about = problem_for(objective, seed, off_policy=off_policy, deep=deep, near=near)
         found = expected_gradient(objective.loss, seen, group_size=objective.group_size, external=objective.external)
         batches = found.batches
         if claim is None:
@@ -143,10 +194,28 @@ def check_gradient(objective: Objective, *, seeds: Sequence[int], off_policy: bo
         off_policy,
         claimed[0] if claim is not None else None,
         max(errors) if errors else math.nan,
-        explain([g for g, _ in unexplained], [p for _, p in unexplained], LIBRARY) if unexplained else None,
+        _searched(unexplained, off_policy) if unexplained else None,
         len(seeds),
         batches,
+        _conditions(objective, problem_for(objective, seeds[0], off_policy=off_policy, deep=deep, near=near)[0]),
     )
+
+
+def _searched(found: Sequence[tuple[np.ndarray, TreeProblem]], off_policy: bool) -> Combination:
+    names = (*LIBRARY, *(OFF_POLICY if off_policy else ()))
+    columns = {n: np.concatenate([functional_gradient(n, problem).ravel() for _, problem in found]) for n in names}
+    size = max(float(np.linalg.norm(c)) for c in columns.values())
+    gradient = np.concatenate([g.ravel() for g, _ in found])
+    return smallest_combination(distinct_columns(columns, smallest=1e-12 * size), gradient, exact=1e-9, zero=1e-12)
+
+
+def _conditions(objective: Objective, problem: TreeProblem) -> str:
+    """Rewards, lengths, groups, prompts and distance of a measurement."""
+    rewards = "binary rewards" if objective.where.startswith("binary") else "N(0, 1) rewards"
+    lengths = f"{problem.horizon} tokens" if len(set(problem.length)) == 1 else f"up to {problem.horizon} tokens"
+    external = f" and {objective.external} external" if objective.external else ""
+    group = f"groups of {objective.group_size}{external}" if objective.group_size else f"{objective.external} external"
+    return f"{rewards}, {lengths}, {group}" + (f", {objective.prompts} prompts" if objective.prompts > 1 else "")
 
 
 def descend(

@@ -23,7 +23,8 @@ import torch
 
 from klsim import _validate
 from klsim.learning import TreeProblem, expected_gradient, functional_gradient
-from klsim.learning.expected_gradient import LossFunction, _Batches, _scalar
+from klsim.learning.expected_gradient import LossFunction
+from klsim.learning.tree_batches import TreeBatches, scalar_loss
 from klsim.lm.table import tree_log_probs
 from klsim.objectives import TokenBatch
 
@@ -124,7 +125,7 @@ def draw(problem: TreeProblem, size: int, rng: np.random.Generator | int, *, law
 
 def tree_batch(table: torch.Tensor, problem: TreeProblem, rows: np.ndarray) -> TokenBatch:
     """The `TokenBatch` of some responses of the tree; gradients flow into ``table`` (`policy_table`)."""
-    made = _Batches(problem)
+    made = TreeBatches(problem)
     made.table = table.cpu()
     return made.batch(torch.as_tensor(rows))
 
@@ -141,7 +142,7 @@ def sampled_step(
     rng = _validate.generator(rng)
 
     def step(table: torch.Tensor, problem: TreeProblem) -> torch.Tensor:
-        return scale * _scalar(loss(tree_batch(table, problem, draw(problem, size, rng, law=law))))
+        return scale * scalar_loss(loss(tree_batch(table, problem, draw(problem, size, rng, law=law))))
 
     return step
 

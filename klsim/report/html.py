@@ -59,7 +59,10 @@ def write_report(certificate: Mapping[str, Any], *, figures: Path, out: Path) ->
 
 def write_audits(audits: Sequence[Mapping[str, Any]], out: Path) -> Path:
     """Write ``out/audit.html``: audits as `klsim.audit.measure.as_json` gives them. Returns its path."""
-    text = _environment().get_template("audit.html").render(audits=audits, papers=[], certificate=None, here="audit")
+    from klsim.report.audits import change_text
+
+    page = _environment().get_template("audit.html")
+    text = page.render(audits=audits, papers=[], certificate=None, here="audit", change_text=change_text)
     write_atomically(out / "audit.html", text)
     return out / "audit.html"
 

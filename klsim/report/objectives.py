@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,27 @@ import numpy as np
 from klsim import _validate
 from klsim.distributions import log_normalize
 from klsim.files import write_atomically
-from klsim.learning.expected_gradient import PromptTree, TreeProblem, functional_value
-from klsim.learning.objective_checks import EndPoint, GradientCheck, check_gradient, descend, end_point
+from klsim.learning import PromptTree, TreeProblem, functional_value
+from klsim.learning.objective_checks import (
+    EndPoint,
+    GradientCheck,
+    check_gradient,
+    descend,
+    end_point,
+    with_default_mean,
+    with_open_clip,
+)
+from klsim.objectives.advantages import advantages, batch_mean, batch_std, group_mean, group_std, prompt_weights
 from klsim.objectives.registry import OBJECTIVES, Objective
+from klsim.objectives.selection import choose
 from klsim.parallel import execute
 from klsim.problems import TokenTree
 from klsim.report.figures import COLOURS, Figures, Run, Table, write_figure
 
-__all__ = ["Row", "as_json", "choose", "draw_curves", "markdown", "measure", "update_docs"]
+__all__ = ["Row", "as_json", "draw_curves", "markdown", "measure", "update_docs"]
 
 STEPS = 200
+DEEP_SEEDS = 5
 CURVE_STEPS, CURVE_GROUP, CURVE_LR = 120, 3, 0.3
 MARKS = (*range(24), *range(24, CURVE_STEPS, 4))
 PASS = 8
@@ -30,17 +43,26 @@ PASS = 8
 
 @dataclass(frozen=True)
 class Row:
-    """One objective: what was measured. ``off_policy`` is None where the reference writes the responses."""
+    """One objective: what was measured.
+
+    Attributes:
+        on_policy, deep: the gradient, and again at horizon 3 with groups of 4. off_policy, open_clip: with responses of
+            another policy, and without its clip; None where the reference writes them, or there is no clip.
+        end: where training ends. mean: with its function's own mean over tokens, where the claim is about sums.
+    """
 
     objective: Objective
     on_policy: GradientCheck
     off_policy: GradientCheck | None
     end: EndPoint | None
+    deep: GradientCheck | None = None
+    open_clip: GradientCheck | None = None
+    mean: GradientCheck | None = None
 
     @property
     def as_claimed(self) -> bool:
-        """Both gradient claims hold."""
-        return self.on_policy.holds and (self.off_policy is None or self.off_policy.holds)
+        """All gradient claims hold."""
+        return all(c.holds for c in (self.on_policy, self.off_policy, self.deep) if c is not None)
 
 
 @dataclass(frozen=True)
@@ -51,34 +73,21 @@ class _Measure:
     seeds: tuple[int, ...]
     end: bool
 
-    def run(self) -> tuple[GradientCheck, GradientCheck | None, EndPoint | None]:
+    def run(self) -> tuple[Any, ...]:
         from threadpoolctl import threadpool_limits
 
         objective = OBJECTIVES[self.name]
+        opened, mean = with_open_clip(objective), with_default_mean(objective)
         with threadpool_limits(1):
             on_policy = check_gradient(objective, seeds=self.seeds)
             other = objective.draws == "policy"
             off_policy = check_gradient(objective, seeds=self.seeds, off_policy=True) if other else None
             end = end_point(objective, steps=STEPS) if self.end and objective.optimum else None
-        return on_policy, off_policy, end
-
-
-def choose(names: Sequence[str]) -> list[str]:
-    """The named objectives (all if none); a name also selects its variants.
-
-    Raises:
-        ValueError: an unknown name, with near ones.
-    """
-    import difflib
-
-    out: list[str] = []
-    for name in names:
-        found = [n for n in OBJECTIVES if n == name or n.startswith((f"{name},", f"{name} "))]
-        if not found:
-            near = difflib.get_close_matches(name, OBJECTIVES, n=3, cutoff=0.4)
-            _validate.fail("name", f"no such objective; near names: {', '.join(near) or 'none'}", name)
-        out += found
-    return [name for name in OBJECTIVES if name in out or not out]
+            deep = check_gradient(objective, seeds=self.seeds[:DEEP_SEEDS], deep=True)
+            free = opened is not None and other and objective.off_policy is None
+            unclipped = check_gradient(opened, seeds=self.seeds, off_policy=True) if free and opened else None
+            meant = check_gradient(mean, seeds=self.seeds) if mean is not None else None
+        return on_policy, off_policy, end, deep, unclipped, meant
 
 
 def measure(
@@ -95,8 +104,8 @@ def measure(
     count = _validate.integer("seeds", seeds, low=1)
     tasks = [_Measure(name, tuple(range(count)), end_points) for name in chosen]
     rows: list[Any] = [None] * len(tasks)
-    for index, (on_policy, off_policy, end) in execute(tasks, jobs=jobs, scheduler=scheduler):
-        rows[index] = Row(OBJECTIVES[chosen[index]], on_policy, off_policy, end)
+    for index, found in execute(tasks, jobs=jobs, scheduler=scheduler):
+        rows[index] = Row(OBJECTIVES[chosen[index]], *found)
         on_done(chosen[index])
     return rows
 
@@ -114,9 +123,14 @@ def gradient_cell(check: GradientCheck | None) -> str:
     if check.claimed is not None:
         verdict = "" if check.holds else " **NOT AS CLAIMED**"
         return f"{combination(check.claimed)}{verdict} (error {check.error:.0e})"
-    assert check.explanation is not None
-    large = sorted(check.explanation.coefficients.items(), key=lambda item: -abs(item[1]))[:2]
-    return f"no named functional; nearest {combination(dict(large))} …, {check.explanation.residual:.0%} unexplained"
+    found = check.found
+    assert found is not None
+    text = combination(dict(found.coefficients))
+    if found.exact:
+        return f"{text} (found, {found.residual:.0e} left)"
+    percent = 100 * found.residual
+    left = f"{percent:.0f}%" if percent >= 1 else f"{percent:.1g}%"
+    return f"no named functional; nearest {text}, {left} unexplained"
 
 
 def end_cell(end: EndPoint | None) -> str:
@@ -148,6 +162,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "on_policy": plain(asdict(row.on_policy)),
             "off_policy": plain(asdict(row.off_policy)) if row.off_policy else None,
             "end": plain(asdict(row.end)) if row.end else None,
+            **{k: plain(asdict(c)) if (c := getattr(row, k)) else None for k in ("deep", "open_clip", "mean")},
         }
         for row in rows
     ]
@@ -156,24 +171,46 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def markdown(rows: Sequence[Row]) -> str:
     """The table of the documentation."""
     lines = [
-        "| objective | loss gradient, on-policy (measured) | where | off-policy | bias | exact updates end at |",
-        "|---|---|---|---|---|---|",
+        "| objective | loss gradient, on-policy (measured) | conditions | horizon 3, groups of 4 | off-policy "
+        "| off-policy, clip open | bias | exact updates end at |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     family = ""
     for row in rows:
         if row.objective.family != family:
             family = row.objective.family
-            lines.append(f"| **{family}** | | | | | |")
+            lines.append(f"| **{family}** | | | | | | | |")
         cells = (
-            f"{row.objective.name} ({row.objective.source})",
+            f"{row.objective.name} ({row.objective.source}){options_text(row.objective)}",
             gradient_cell(row.on_policy),
-            {"any": "any rewards"}.get(row.objective.where, row.objective.where),
+            row.on_policy.conditions,
+            gradient_cell(row.deep),
             gradient_cell(row.off_policy),
+            gradient_cell(row.open_clip) if row.open_clip else "no clip" if row.off_policy else "n/a",
             row.objective.bias or "none",
             end_cell(row.end),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        if row.mean is not None:
+            note = "with the function's own aggregation, which is its default"
+            short = (row.mean.name, gradient_cell(row.mean), row.mean.conditions, "", "", "", note, "")
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in short) + " |")
     return "\n".join(lines) + "\n"
+
+
+def options_text(objective: Objective) -> str:
+    """The arguments that differ from the function's defaults, and the defaults of the others."""
+    loss = objective.loss
+    inner = loss.func if isinstance(loss, partial) else loss
+    given = loss.keywords if isinstance(loss, partial) else {}
+    shown = []
+    for name, parameter in list(inspect.signature(inner).parameters.items())[1:]:
+        if parameter.default is parameter.empty and name not in given:
+            continue
+        value = given.get(name, parameter.default)
+        text = getattr(value, "__name__", None) or (f"{value:g}" if isinstance(value, float) else str(value))
+        shown.append(f"{name}={text}" if name in given else f"{name}: {text}")
+    return f"; {', '.join(shown)}" if shown else ""
 
 
 def update_docs(path: Path, rows: Sequence[Row], seeds: int) -> None:
@@ -186,20 +223,53 @@ expected gradient of the loss, over all batches with their exact probabilities, 
 the policy (sums over all sequences). Largest error among the claims: {error:.0e}. Signs are those of a loss:
 `-1 reward` ascends `E[r]`.
 
-- `reward`: `E[r]`; `reward@q`: of prompt q; `reward_per_token`: `E[(r - p)/|y|]` with `p = E[r]` held fixed.
-- `reverse_kl`: `KL(pi‖ref)` of sequences; `forward_kl`: `KL(ref‖pi)`; `teacher` in parentheses: to the teacher.
+- `reward`: `E[r]`; `reward@q`: of prompt q; `reward_per_token`: `E[(r - p)/|y|]` with `p = E[r]` held fixed;
+  `win_rate`: against a frozen copy; `inverse_length`: `E[1/|y|]`.
+- `reverse_kl`: `KL(pi‖ref)` of sequences; `forward_kl`: `KL(ref‖pi)`; `teacher`, `old` in parentheses: to the teacher,
+  to whoever drew the responses. `mode`: to the most probable token alone.
 - `frozen`: the same summed over prefixes, with the visits of whoever drew the responses held fixed; `ref visits`: of
-  the reference.
-- Where no combination is claimed, one combination of reward, entropy and the four KLs was fitted to all trees: its two
-  largest terms are shown, and the share of the gradient that it leaves unexplained.
+  the reference. So `forward_kl(frozen)` is the forward KL of every token on the policy's own prefixes, which is not the
+  forward KL of sequences. `sampled`: the token's own estimate, of the responses that were drawn.
+- `sequence_mean(F)`: every response's sum is divided by its length. `k2(frozen)`: `E_pi[log^2(pi/ref)]/2`,
+  differentiated through; `k2_ref`: the same under the reference.
+- Options: `name=value` differs from the function's default, `name: value` is the default. A row whose claim is about
+  summed tokens is followed by one with the function's own mean over tokens.
+- Where no combination is claimed, the smallest one of at most three functionals is searched; "found" ones are the
+  gradient on all trees, of the others the share that is left unexplained is shown. Of collinear functionals (with
+  equal lengths `reward_per_token` is `reward/T`) the first is named.
+- Logits are N(0, 1), also of the policy that draws the responses off-policy: four tokens of five then have a ratio
+  outside [0.8, 1.2], so that this column is mostly the clip; the next one is without it.
 - Coefficients that depend on the problem (group size, success) are those of the first tree. `n/a`: the reference
   writes the responses.
+- `fixed_length` divides by the maximal length of a response; where batches are cut to their longest response instead,
+  the loss depends on it (`klsim audit` says "depends on the width to which a batch is padded").
 - Last column: exact natural updates at every prefix, {STEPS} steps; distance to the closed form over sequences.
   `token tilt`: the KL's credit stops at its own token; `token mixture`, `sequence mixture`: `ref^(1-lam) T^lam`,
   normalised at every prefix or over sequences.
 
-{markdown(rows)}"""
+{markdown(rows)}
+Weights of a prompt that succeeds one time in ten beside one that succeeds every second time, binary rewards: how nearly
+a batch's standard deviation leaves them alike.
+
+{weights_table()}"""
     write_atomically(path, text)
+
+
+def weights_table() -> str:
+    """``w(.1)/w(.5)`` of the estimators that normalise over a batch, in groups of 4 and 8."""
+    estimators: dict[str, Callable[[Any, Any], Any]] = {
+        "reinforce_pp": partial(advantages, baseline=batch_mean, scale=batch_std),
+        "reinforce_pp, group baseline": lambda r, g: advantages(
+            advantages(r, g, baseline=group_mean), g, baseline=batch_mean, scale=batch_std
+        ),
+        "lite_ppo": partial(advantages, baseline=group_mean, scale=batch_std),
+        "grpo": partial(advantages, baseline=group_mean, scale=group_std),
+    }
+    lines = ["| estimator | groups of 4 | groups of 8 |", "|---|---|---|"]
+    for name, estimator in estimators.items():
+        ratios = [np.divide(*prompt_weights(estimator, (0.1, 0.5), size)) for size in (4, 8)]
+        lines.append(f"| {name} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 figures = Figures()

@@ -17,7 +17,6 @@ from klsim.report.figures import Drawn
 __all__ = [
     "Advance",
     "progress",
-    "show_audit",
     "show_certificate",
     "show_differences",
     "show_drawn",
@@ -226,42 +225,6 @@ def show_objectives(rows: Sequence[Any]) -> None:
     claims = sum(row.on_policy.claimed is not None for row in rows)
     end = f"not as claimed: {', '.join(missed)}" if missed else "all as claimed"
     _console().print(f"{len(rows)} objectives, {claims} on-policy claims: {escape(end)}")
-
-
-def show_audit(a: dict[str, Any]) -> None:
-    """One audit, as `klsim.audit.measure.as_json` gives it."""
-    title = f"{a['target']}" + (f"  [{a['version']}]" if a["version"] else "")
-    table = Table("responses", "gradient of the loss", "left over", title=escape(title), title_justify="left")
-    for label, key in (
-        ("equal lengths", "equal"),
-        ("variable lengths", "variable"),
-        ("of another policy", "off_policy"),
-    ):
-        found = a[key]
-        terms = "\n".join(f"{c:+.4g} {name}" for name, c in found["coefficients"].items()) or "0"
-        table.add_row(label, escape(terms), f"{found['residual']:.1e}" + ("" if found["exact"] else " ✗"))
-    console = _console()
-    console.print(table)
-    if a["equal"]["exact"] and a["equal"]["coefficients"] and not a["far_as_near"]:
-        console.print("far from the reference: [yellow]differs[/] (something is clamped)")
-    for effect in a["effects"]:
-        change = effect["change"]
-        text = " ".join(f"{c:+.4g} {name}" for name, c in change["coefficients"].items())
-        text = text or ("no effect on-policy, some off-policy" if effect["acts"] else "no effect")
-        console.print(escape(f"{effect['parameter']} = {effect['value']:g}, per unit: {text}"))
-    if any(a["prompt_weights"]):
-        console.print("prompt weights at p = .1 .3 .5 .7 .9: " + " ".join(f"{w:.2f}" for w in a["prompt_weights"]))
-    if a["variance"] is not None:
-        console.print(f"variance of one batch: {a['variance']:.3g} x the best unbiased estimator's")
-    if a["end"]:
-        console.print("trained to: " + ", ".join(f"{name} {value:.3g}" for name, value in a["end"].items()))
-    for m in a["expected"]:
-        mark = "[green]✓[/]" if m["met"] else "[red]✗[/]"
-        text = (
-            f"expected {a['expectation']['text']}, {m['world']}: scale {m['scale']:.4g}, residual {m['residual']:.1e}"
-        )
-        console.print(f"{mark} {escape(text)}")
-    console.print(f"[bold]{escape(a['verdict'])}[/]")
 
 
 def show_training(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:

@@ -80,9 +80,9 @@ def test_eos_leaves_seven_responses_and_three_prefixes():
 def tuples_by_brute_force(loss, problem, size):
     """All ordered tuples, one gradient each."""
     table = torch.tensor(problem.tables["policy"], requires_grad=True)
-    from klsim.learning.expected_gradient import _Batches
+    from klsim.learning.tree_batches import TreeBatches
 
-    made = _Batches(problem)
+    made = TreeBatches(problem)
     made.table = table
     p = np.exp(problem.log_prob("behaviour"))
     total = np.zeros(table.shape)

@@ -39,7 +39,12 @@ def test_a_stated_bias_is_there(name):
     assert objective.bias
     # the gate of lp_reg opens on few trees only
     check = check_gradient(objective, seeds=MANY if name == "lp_reg" else range(3))
-    assert check.explanation.residual > 0.005, check
+    named_since = {
+        "k2(frozen)",
+        "k2_ref(frozen)",
+        "forward_kl(teacher, frozen, mode)",
+    }  # exact, and not what it estimates
+    assert check.found.residual > 0.005 or set(check.found.coefficients) <= named_since, check
 
 
 @pytest.mark.slow
@@ -53,7 +58,9 @@ def test_claims_on_twenty_trees(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BIASED)
 def test_biases_on_twenty_trees(name):
-    assert check_gradient(OBJECTIVES[name], seeds=MANY).explanation.residual > 0.005
+    found = check_gradient(OBJECTIVES[name], seeds=MANY).found
+    named_since = {"k2(frozen)", "k2_ref(frozen)", "forward_kl(teacher, frozen, mode)"}
+    assert found.residual > 0.005 or set(found.coefficients) <= named_since
 
 
 NOT_OFF_POLICY = (
