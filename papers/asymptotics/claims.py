@@ -525,6 +525,7 @@ C10 = paper.claim("C10", r"""
     $bon(y)=p(y)\frac{F(y)^N-F^-(y)^N}{F(y)-F^-(y)}$ when ties are broken uniformly among the draws that attain the maximum.
 
     where: 2401.01879 without ties; ties derived
+    origin: derived
     """)  # fmt: skip
 C10_SPACE = Space(log_ref=Policies(zero_support=True), reward=Rewards(), n=Integers(1, 4), A=Sizes(1, 6))
 
@@ -658,6 +659,7 @@ C13 = paper.claim("C13", r"""
     at $N=2$, 0.0064 at 3 and 0.0040 at 4.
 
     where: 'essentially optimal' claim of 2406.00832 (numbers computed here)
+    origin: derived
     """)  # fmt: skip
 
 
