@@ -37,6 +37,7 @@ _KEEP_COUNTEREXAMPLE = 20_000
 _CLIMB, _SHRINK = 800, 300  # evaluations at the standard strength
 _STARTS = 2
 _PATIENCE = 60  # violations that turned out to be rounding, before no more are looked at
+_LEFT = 0.01  # share of the first violation that a smaller instance has to keep
 _LEAST = 8  # instances of a control before it may stop: enough to see that its sides are not constants
 
 
@@ -295,9 +296,8 @@ class _Search:
     def _climb(self) -> None:
         test = self.trial.test
         assert test.space is not None
-        budget = round(_CLIMB * self.trial.strength.bulk)
-        if not test.batched:
-            budget = min(budget, round(2 * test.instances * self.trial.strength.bulk))
+        # an instance may be dear: no more of them than twice what the check asks for
+        budget = round(min(_CLIMB, 2 * test.instances) * self.trial.strength.bulk)
 
         def height(drawn: Mapping[str, Any]) -> float:
             self._count("climb")
@@ -317,6 +317,7 @@ class _Search:
         space, drawn = self.trial.test.space, self.broken[1].drawn
         if space is None or drawn is None:
             return
+        least = max(self.kind.tolerance, _LEFT * self.broken[0].measured["worst_error"])
         budget = _SHRINK if self.trial.test.batched else min(_SHRINK, 10 + 2 * self.trial.test.instances)
 
         def still_broken(candidate: Mapping[str, Any]) -> bool:
@@ -325,7 +326,7 @@ class _Search:
                 measured = self._measure(arguments)
             except Exception:
                 return False
-            return measured is not None and measured.excess[0] > self.kind.tolerance and self._confirmed(arguments)
+            return measured is not None and measured.excess[0] > least and self._confirmed(arguments)
 
         smallest = self._view(shrink(space, drawn, still_broken, budget))
         measured = self._measure(smallest.arguments)

@@ -29,6 +29,7 @@ __all__ = ["ORIGINS", "Statement", "parse"]
 ORIGINS = {
     "printed": "printed in the paper",
     "as commonly read": "as the paper is commonly read",
+    "released code": "in the released code",
     "folklore": "folklore",
     "derived": "derived here",
 }

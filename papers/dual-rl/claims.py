@@ -333,7 +333,7 @@ C4_released = paper.claim("C4-released", r"""
     instead: It is positive again for $z<-4$. Clip the argument, not the value: $z_++z_+^2/4$. For $x\in\{0,10\}$ with
     probabilities $.9,.1$ the released form stays at 4.00 at every $\lambda$, the right one is at 10 from $\lambda=.99$ on.
     by: C4
-    origin: as commonly read
+    origin: released code
     """)  # fmt: skip
 
 

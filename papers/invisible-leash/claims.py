@@ -234,7 +234,8 @@ def least_forward(log_q, reward, rho):
     return forward_kl_regularized(log_q, reward, math.exp(brentq(excess, -30.0, 30.0))).log_policy
 
 
-@C3.check(Optimality(1e-6, scale=1), Space(log_q=Policies(6, spread=6.0), reward=Rewards(6, ties=False), share=Floats(0.1, 0.9)),
+@C3.check(Optimality(1e-6, scale=1), Space(log_q=Policies(6, spread=6.0), reward=Rewards(6, ties=False), share=Floats(0.1, 0.9),
+          where=lambda reward: np.diff(np.sort(reward, axis=-1), axis=-1).min(axis=-1) > 0.02),
           batched=False, instances=15, false={"the law of least KL(q‖pi) has it": {"forward": True}})  # fmt: skip
 def tilt_has_the_least_kl(log_q, reward, share, *, forward=False):
     """Against SLSQP on the simplex and the dual bound ``max_b b rho - log E_q e^{br}``."""
@@ -326,8 +327,8 @@ def tilt_lowers_entropy(log_ref, correct, b, *, uniform=False):
 C5 = paper.claim("C5", r"""
     An exact tilt never shrinks: every correct answer gains, pass@k rises at every k
 
-    For $b\ge0$ and binary $r$: $\pi_b(y)/q(y)=e^b/Z\ge1$ for every correct $y$, so pass@$k(\pi_b)\ge$ pass@$k(q)$ for every $k$ and
-    prompt, with equal limits.
+    For $b\ge0$ and binary $r$: $\pi_b(y)/q(y)=e^b/Z\ge1$ for every correct $y$, so pass@$k(\pi_b)=1-(\frac{1-Q}Z)^k\ge$ pass@$k(q)$
+    for every $k$ and prompt, with equal limits.
 
     where: derived; corrects Theorem C.6(b)
     """)  # fmt: skip
@@ -345,6 +346,14 @@ def correct_answers_gain(log_ref, correct, b, k, *, of_all=False, sign=1):
         "each answer": (0 * lowest, lowest, 1 + np.max(np.abs(log_ref), axis=-1)),
         "pass@k": (passed[0], passed[1], 1.0),
     }
+
+
+@C5.check(Identity(1e-9), Space(log_ref=Policies(), correct=Masks(), b=Floats(0.0, 10.0), k=Integers(1, 64), A=Sizes(2, 14)),
+          false={"with k + 1": {"more": 1}, "without Z": {"normalised": 0}})  # fmt: skip
+def pass_at_k_of_the_tilt(log_ref, correct, b, k, *, more=0, normalised=1):
+    pi, wrong = tilt(log_ref, b[..., None] * correct, 1.0), success(log_ref, ~correct)
+    z = wrong + success(log_ref, correct) * np.exp(b)
+    return pass_at_k_exact(success(pi, correct), k), 1 - (wrong / z**normalised) ** (k + more), 1.0
 
 
 C5_printed = paper.claim("C5-printed", r"""
