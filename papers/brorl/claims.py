@@ -362,7 +362,7 @@ C5_monotone = paper.claim("C5-monotone", r"""
 
     $P(dQ_+<0)$ is non-increasing in $N$.
 
-    where: Sec. 2 (reading of "a larger N makes the step safe")
+    where: Sec. 2 (the reading that a larger N makes the step safe)
     instead: It tends to 0, not monotonically: with draws on the small heavy-token policy it is exactly .30 at $N=1$ and .33 at $N=2$.
     by: C5/batches_that_lose_die_out, C5/risk_by_enumeration
     origin: as commonly read
