@@ -1,21 +1,20 @@
 r"""Claims of "Boundary-Guided Policy Optimization for Memory-efficient RL of Diffusion Large Language Models".
 
-Tabular masked-diffusion models: ``theta`` are logits ``((V+1)**L, L, V)``. ``ell_j`` is the weighted masked log-likelihood on mask j,
-``d_j = ell_j(theta) - ell_j(theta_old)`` on the same mask, ``A`` the advantage, ``R_elbo = A exp(mean d)`` and ``R_lb`` its lower bound.
+Tabular masked-diffusion models. ``ell_j`` is the weighted masked log-likelihood on mask j, ``d_j = ell_j(theta) - ell_j(theta_old)``
+on the same mask, ``A`` the advantage, ``R_elbo = A exp(mean d)`` and ``R_lb`` its lower bound.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.integrate import quad
+from scipy.stats import binom
 
-from klsim.claims import Effect, Identity, Inequality, Limit, Paper
-from klsim.distributions import log_normalize
-from klsim.objectives import bgpo, elbo_ratio
+from klsim.claims import Effect, Identity, Inequality, Limit, Paper, Variant
 from klsim.problems.masked_diffusion import (
     MaskedDiffusionLM,
     count_scheme,
@@ -23,10 +22,25 @@ from klsim.problems.masked_diffusion import (
     elbo_by_orders,
     elbo_samples,
     from_joint,
-    masked_sets,
     output_law,
+    time_scheme,
 )
-from klsim.spaces import Choice, Floats, Integers, Seeds, Space
+from klsim.spaces import Choice, Drawn, Floats, Integers, MaskedDiffusionLMs, Normals, Sizes, Space
+
+from .setting import (
+    WEIGHTS,
+    Denoiser,
+    Masked,
+    every_mask,
+    gradient_moments,
+    mean_gradient,
+    model_of,
+    random_theta,
+    ratio_and_bound,
+    ratio_gradient,
+    sample_gradients,
+    train,
+)
 
 paper = Paper(
     "bgpo",
@@ -36,738 +50,444 @@ paper = Paper(
     arxiv="2510.11683",
 )
 
+SIGNED = Choice(1.0, -1.0)
+MASKED = Drawn(Masked.draw)
 
-def model_of(theta):
-    return MaskedDiffusionLM(log_normalize(theta))
+C1 = paper.claim("C1", r"""
+    The bound is below the ratio objective everywhere
 
+    $\frac1{n_t}\sum_jA(1+d_j)$ for $A\ge0$ and $\frac1{n_t}\sum_jAe^{d_j}$ for $A<0$ are at most $Ae^{\bar d}$.
 
-def random_theta(rng, length=3, vocab=3, scale=1.0):
-    return scale * rng.standard_normal(((vocab + 1) ** length, length, vocab))
-
-
-def samples(theta, answer, masks, weights):
-    """``ell_j`` of every mask."""
-    return elbo_samples(model_of(theta), answer, masks, weights)
-
-
-def sample_gradients(theta, answer, masks, weights):
-    """``grad ell_j`` in the logits, ``(masks, states, L, V)``: only the row of the masked sequence moves."""
-    length, vocab = theta.shape[1:]
-    p = np.exp(log_normalize(theta))
-    out = np.zeros((len(masks), *theta.shape))
-    digits = np.where(masks, vocab, np.array(answer))
-    states = digits @ (vocab + 1) ** np.arange(length)[::-1]
-    for j, state in enumerate(states):
-        for i in np.flatnonzero(masks[j]):
-            out[j, state, i] = -weights[j] * p[state, i]
-            out[j, state, i, answer[i]] += weights[j]
-    return out
+    where: Eq. 7, 9, 12-14; Lemmas 1, 2
+    """)  # fmt: skip
+LOG_RATIOS = {"d": Normals("n"), "n": Sizes(1, 32), "spread": Choice(0.01, 0.1, 1.0, 3.0), "a": Floats(-4.0, 4.0)}
 
 
-def ratio_value(d, a):
-    """``R_elbo`` and ``R_lb`` of log-ratios ``(n,)``, through the losses of klsim."""
-    zero = np.zeros((1, len(d)))
-    return -float(elbo_ratio(d[None], zero, [a])[0]), -float(bgpo(d[None], zero, [a])[0])
-
-
-def bound_weights(d, a):
-    """``dR/d ell_j`` of R_elbo and R_lb."""
-    n = len(d)
-    return a * math.exp(d.mean()) / n * np.ones(n), (a * np.ones(n) if a >= 0 else a * np.exp(d)) / n
-
-
-# C1 ------------------------------------------------------------------------------------------------
-C1 = paper.claim(
-    "C1",
-    "The bound is below the ratio objective everywhere",
-    statement=r"$\frac1{n_t}\sum_jA(1+d_j)$ for $A\ge0$ and $\frac1{n_t}\sum_jAe^{d_j}$ for $A<0$ are at most $Ae^{\bar d}$.",
-    where="Eq. 7, 9, 12-14; Lemmas 1, 2",
+@C1.check(
+    Inequality(1e-12),
+    Space(**LOG_RATIOS),
+    batched=False,
+    instances=1000,
+    false={"with the two lemmas swapped": {"sign": -1}},
 )
-C1_SPACE = Space(seed=Seeds(), n=Integers(1, 32), scale=Choice(0.01, 0.1, 1.0, 3.0))
+def lower_bound(d, spread, a, *, sign=1):
+    d = spread * d
+    return sign * ratio_and_bound(d, sign * a)[1], ratio_and_bound(d, a)[0], abs(a) * math.exp(np.abs(d).max())
 
 
-def _draw(seed, n, scale):
-    rng = np.random.default_rng(seed)
-    return scale * rng.standard_normal(n), 2 * rng.standard_normal()
+C2 = paper.claim("C2", r"""
+    On-policy the bound equals the ratio objective in value and gradient
+
+    At $\theta=\theta_{old}$ with the same masks in both terms $R_{lb}=R_{elbo}=A$ and
+    $\nabla R_{lb}=\nabla R_{elbo}=\frac A{n_t}\sum_j\nabla\ell_j$. Elsewhere the weights of $\nabla\ell_j$ are $\frac A{n_t}e^{\bar d}$
+    in $\nabla R_{elbo}$, and in $\nabla R_{lb}$ $\frac A{n_t}$ for $A\ge0$, $\frac A{n_t}e^{d_j}$ for $A<0$.
+
+    where: Sec. 3.2, Eq. 15-17
+    """)  # fmt: skip
 
 
-@C1.check(Inequality(1e-12), C1_SPACE, batched=False, instances=2000)
-def lower_bound(seed, n, scale):
-    d, a = _draw(seed, n, scale)
-    ratio, bound = ratio_value(d, a)
-    return bound, ratio, abs(a) * math.exp(np.abs(d).max())
+# central differences with h = 1e-6
+@C2.check(Identity(1e-7, scale=1), Space(masked=MASKED, a=Floats(-2.0, 2.0)), instances=100, false={
+    "off-policy": {"drift": 0.5}, "with other masks for the old policy": {"shared": False}})  # fmt: skip
+def on_policy(masked, a, *, drift=0.0, shared=True, h=1e-6):
+    up, down = (ratio_and_bound(masked.log_ratios(drift + s, shared=shared), a) for s in (h, -h))
+    here = ratio_and_bound(masked.log_ratios(drift, shared=shared), a)
+    slope = a * np.sum(masked.mean_gradient(drift) * masked.noise)
+    names = ("R_elbo", "R_lb")
+    return {f"value of {name}": (value, a) for name, value in zip(names, here)} | {
+        f"slope of {name}": ((u - v) / (2 * h), slope) for name, u, v in zip(names, up, down)
+    }
 
 
-@lower_bound.control("with the two lemmas swapped")
-def swapped(seed, n, scale):
-    d, a = _draw(seed, n, scale)
-    other = np.mean(a * (1 + d)) if a < 0 else np.mean(a * np.exp(d))
-    return other, ratio_value(d, a)[0], abs(a) * math.exp(np.abs(d).max())
+# central differences with h = 1e-5, relative to the largest weight
+@C2.check(Identity(1e-7), Space(d=Normals("n"), n=Sizes(1, 6), a=Floats(-2.0, 2.0)), batched=False, instances=100,
+          false={"of the bound without Lemma 2": {"rule": "tangent"}, "of the bound without Lemma 1": {"rule": "Jensen"}})  # fmt: skip
+def gradient_weights(d, a, *, rule="bgpo", h=1e-5):
+    steps = h * np.eye(len(d))
+    slopes = np.array([np.subtract(ratio_and_bound(d + e, a), ratio_and_bound(d - e, a)) for e in steps]) / (2 * h)
+    scale = 1 + abs(a) * math.exp(np.abs(d).max())
+    return {
+        "ratio": (len(d) * slopes[:, 0], WEIGHTS["elbo"](d, a), scale),
+        "bound": (len(d) * slopes[:, 1], WEIGHTS[rule](d, a), scale),
+    }
 
 
-# C2 ------------------------------------------------------------------------------------------------
-C2 = paper.claim(
-    "C2",
-    "On-policy the bound equals the ratio objective in value and gradient",
-    statement=r"At $\theta=\theta_{old}$ with the same masks in both terms $R_{lb}=R_{elbo}=A$ and"
-    r" $\nabla R_{lb}=\nabla R_{elbo}=\frac A{n_t}\sum_j\nabla\ell_j$.",
-    where="Sec. 3.2, Eq. 15-17",
+C3 = paper.claim("C3", r"""
+    Linearity: the bound's gradient accumulates in constant memory
+
+    Back-propagating $g_j/n_t$ one mask at a time gives exactly $\nabla R_{lb}$, and the peak of stored activations does not depend
+    on $n_t$; single-pass autodiff, of $R_{elbo}$ as of $R_{lb}$, stores $n_t$ graphs. The same sum for the exponential objective is not
+    its gradient off-policy.
+
+    where: Algorithm 1, Fig. 1 left
+    """, requires=("torch",))  # fmt: skip
+C3b = paper.claim("C3b", r"""
+    Constant memory is a property of the algorithm: two passes give the exact ratio gradient
+
+    $\nabla R_{elbo}=w\cdot\frac1{n_t}\sum_j\nabla\ell_j$ with the scalar $w=Ae^{\bar d}$: computed without gradients first, then
+    accumulated mask by mask.
+
+    where: derived; corrects the contrast of Fig. 1
+    """, requires=("torch",))  # fmt: skip
+DENOISERS = Space(net=Drawn(Denoiser.draw), a=Choice(1.5, -1.5))
+
+
+def accumulated(net, a, method, whole):
+    """Gradients of ``method``, mask by mask, and of ``whole`` in one pass; peaks of ``method`` for 1 and 16 masks."""
+    gradient, peak = net.gradient(method, 16, a)
+    return {"gradient": (gradient, net.gradient(whole, 16, a)[0]), "peak": (peak, net.gradient(method, 1, a)[1])}
+
+
+@C3.check(Identity(1e-12, scale=1), DENOISERS, instances=6, false={
+    "for the ratio objective": {"method": "elbo, naive", "whole": "elbo"}, "in one pass": {"method": "bgpo, one pass"}})  # fmt: skip
+def accumulation(net, a, *, method="bgpo", whole="bgpo, one pass"):
+    return accumulated(net, a, method, whole)
+
+
+@C3.check(Inequality(1e-12), Space(**DENOISERS.fields, masks=Choice(1, 2, 4)), instances=6,
+          false={"mask by mask": {"methods": ("bgpo",)}})  # fmt: skip
+def a_single_pass_stores_every_graph(net, a, masks, *, methods=("elbo", "bgpo, one pass")):
+    """16 times the masks take at least 15 times the bytes (16 but for constants)."""
+    return {m: tuple(k * net.gradient(m, int(n * masks), a)[1] for k, n in ((15, 1), (1, 16))) for m in methods}
+
+
+@C3b.check(
+    Identity(1e-12, scale=1),
+    DENOISERS,
+    instances=6,
+    false={"by the bound": {"method": "bgpo"}, "in one pass": {"method": "elbo"}},
 )
+def two_passes(net, a, *, method="elbo, two passes"):
+    return accumulated(net, a, method, "elbo")
 
 
-def _instance(seed, n=6):
-    rng = np.random.default_rng(seed)
-    theta, answer = random_theta(rng), tuple(rng.integers(0, 3, 3))
-    return rng, theta, answer, rng.standard_normal(), count_scheme(3, n, rng)
+C4 = paper.claim("C4", r"""
+    The bound is tight to second order
+
+    Along $\theta_{old}+\epsilon u$ the gap is $\frac A2\bar d^2+O(\epsilon^3)$ for $A\ge0$ and
+    $\frac{|A|}2\mathrm{Var}_j(d_j)+O(\epsilon^3)$ for $A<0$.
+
+    where: derived; not stated in the paper
+    """)  # fmt: skip
+EPSILONS = np.array([0.08, 0.04, 0.02, 0.01, 0.005])
 
 
-def _numeric_gradient(function, theta, rows, h=1e-6):
-    """Central differences in the given rows of the logits."""
-    out = np.zeros_like(theta)
-    for index in itertools.product(rows, range(theta.shape[1]), range(theta.shape[2])):
-        step = np.zeros_like(theta)
-        step[index] = h
-        out[index] = (function(theta + step) - function(theta - step)) / (2 * h)
-    return out
+def gaps(rng, a, *, shared=True):
+    """Gap and leading term for every epsilon, means over 20 models."""
+    instances = [Masked.draw(rng) for _ in range(20)]
+    found = np.zeros((2, len(EPSILONS)))
+    for k, epsilon in enumerate(EPSILONS):
+        for masked in instances:
+            d = masked.log_ratios(epsilon, shared=shared)
+            ratio, bound = ratio_and_bound(d, a)
+            found[:, k] += ratio - bound, abs(a) * (d.mean() ** 2 if a > 0 else d.var()) / 2
+    return found / len(instances)
 
 
-# central differences with h = 1e-6: 1e-7
-@C2.check(Identity(1e-7), Space(seed=Seeds()), batched=False, instances=20)
-def on_policy(seed):
-    _, theta, answer, a, (masks, weights) = _instance(seed)
-    old = samples(theta, answer, masks, weights)
-    mean = np.mean(sample_gradients(theta, answer, masks, weights), axis=0)
-    rows = np.flatnonzero(np.abs(mean).sum(axis=(1, 2)) > 0)[:3]
-    parts = {}
-    for index, name in enumerate(("R_elbo", "R_lb")):
-        numeric = _numeric_gradient(
-            lambda t, i=index: ratio_value(samples(t, answer, masks, weights) - old, a)[i], theta, rows
-        )
-        parts[f"gradient of {name}"] = (numeric[rows], a * mean[rows], 1.0)
-        parts[f"value of {name}"] = (ratio_value(np.zeros(len(old)), a)[index], a, 1.0)
+@C4.check(Limit(rate=2.0, rate_tol=0.15), false={"with other masks for the old policy": {"shared": False}})
+def gap_is_of_second_order(rng, *, shared=True):
+    return {f"A = {a:+g}": (EPSILONS, gaps(rng, a, shared=shared)[0]) for a in (1.0, -1.0)}
+
+
+@C4.check(Limit(tol=0.02), false={"half of it": {"half": 2}})
+def leading_term(rng, *, half=1):
+    """The gap over its leading term, minus 1."""
+    return {f"A = {a:+g}": (EPSILONS, half * np.divide(*gaps(rng, a)) - 1) for a in (1.0, -1.0)}
+
+
+C5 = paper.claim("C5", r"""
+    What n_t does: variance, not bias
+
+    $E\nabla R_{lb}$ over mask draws does not depend on $n_t$; on-policy it is $A\nabla B$, the ELBO gradient, already at $n_t=1$; its
+    variance is $\mathrm{Var}_1/n_t$. Only the exponential objective has a bias (against the ratio of the exact ELBO) that falls with
+    $n_t$ off-policy, like $1/n_t$ for large $n_t$.
+
+    where: derived; contrast with Sec. 3.2, 4.3, Fig. 3
+    assumes: Count scheme (finite second moments).
+    """)  # fmt: skip
+SMALL = Drawn(Masked.draw_small)
+
+
+@C5.check(Identity(1e-11, scale=1), Space(masked=SMALL, a=SIGNED, drift=Choice(0.7, 0.0)), instances=8,
+          false={"of the ratio objective as well": {"rule": "elbo"}, "the variance falls like 1/n_t^2": {"power": 2}})  # fmt: skip
+def mean_and_variance(masked, a, drift, *, rule="bgpo", power=1):
+    """By enumeration of all draws of 1 to 4 of the 7 masks."""
+    moments = {n: gradient_moments(masked, a, drift, n, rule) for n in (1, 2, 3, 4)}
+    parts = {f"mean, n = {n}": (moments[n][0], moments[1][0]) for n in (2, 3, 4)}
+    parts |= {f"variance, n = {n}": (moments[n][1] * n**power, moments[1][1]) for n in (2, 3, 4)}
+    if drift == 0:
+        parts["unbiased on-policy"] = (moments[1][0], ratio_gradient(masked, a, 0.0))
     return parts
 
 
-@on_policy.control("with independent masks for the old policy")
-def independent_masks(seed):
-    rng, theta, answer, a, (masks, weights) = _instance(seed)
-    other = count_scheme(3, len(masks), rng)
-    d = samples(theta, answer, masks, weights) - samples(theta, answer, *other)
-    return {"value": (ratio_value(d, a)[0], ratio_value(d, a)[1], 1.0)}
+@C5.check(Identity(1e-11, scale=1), Space(masked=SMALL, a=SIGNED, drift=Floats(0.0, 0.7), n=Choice(1, 2, 3)), instances=20,
+          false={"of the mean for one mask more": {"more": 1}})  # fmt: skip
+def mean_for_any_number_of_masks(masked, a, drift, n, *, more=0):
+    """The mean for independent masks, by enumeration and in the closed form that the next checks use."""
+    enumerated, _ = gradient_moments(masked, a, drift, n, "elbo")
+    return enumerated, mean_gradient(masked, a, drift, int(n) + more, "elbo")
 
 
-@on_policy.control("off-policy")
-def off_policy(seed):
-    rng, theta, answer, a, (masks, weights) = _instance(seed)
-    moved = theta + 0.5 * rng.standard_normal(theta.shape)
-    d = samples(moved, answer, masks, weights) - samples(theta, answer, masks, weights)
-    gradients = sample_gradients(moved, answer, masks, weights)
-    first, second = (np.einsum("j,j...->...", w, gradients) for w in bound_weights(d, a))
-    return {"gradient": (first, second, 1.0)}
+@C5.check(Limit(rate=-1.0, rate_tol=0.1), false={"of the bound": {"rule": "bgpo"}})
+def bias_of_the_ratio(rng, *, rule="elbo"):
+    """At drift 0.7; the distance of the mean gradient to that of the exact ratio, mean over 10 models."""
+    n, instances = np.array([16, 64, 256, 1024, 4096]), [Masked.draw_small(rng) for _ in range(10)]
+
+    def bias(masked, a, k):
+        return np.linalg.norm(mean_gradient(masked, a, 0.7, k, rule) - ratio_gradient(masked, a, 0.7))
+
+    return {f"A = {a:+g}": (n, [np.mean([bias(m, a, k) for m in instances]) for k in n]) for a in (1.0, -1.0)}
 
 
-# C3 ------------------------------------------------------------------------------------------------
-C3 = paper.claim(
-    "C3",
-    "Linearity: the bound's gradient accumulates in constant memory",
-    statement=r"Back-propagating $g_j/n_t$ one mask at a time gives exactly $\nabla R_{lb}$, and the peak of stored activations does not depend"
-    r" on $n_t$; single-pass autodiff of $R_{elbo}$ stores $n_t$ graphs. The same sum for the exponential objective is not its gradient"
-    r" off-policy.",
-    where="Algorithm 1, Fig. 1 left",
-    requires=("torch",),
+C5_printed = paper.claim("C5-printed", r"""
+    A larger n_t reduces the bias of the gradient
+
+    The distance of BGPO's mean gradient to that of the ratio of the exact ELBO falls with $n_t$, on-policy and off-policy.
+
+    where: Sec. 3.2, 4.3, Fig. 3 (bias against an n_t = 256 gradient)
+    instead: On-policy the gradient is unbiased for every $n_t$, off-policy its bias does not depend on $n_t$. The distance to one
+    $n_t=256$ gradient falls because of variance.
+    by: C5/mean_and_variance
+    """)  # fmt: skip
+
+
+@C5_printed.check(
+    Inequality(1e-12), Space(masked=SMALL, a=SIGNED), instances=20, true={"its standard deviation": {"deviation": True}}
 )
-C3b = paper.claim(
-    "C3b",
-    "Constant memory is a property of the algorithm: two passes give the exact ratio gradient",
-    statement=r"$\nabla R_{elbo}=w\cdot\frac1{n_t}\sum_j\nabla\ell_j$ with the scalar $w=Ae^{\bar d}$: computed without gradients first, then"
-    r" accumulated mask by mask.",
-    where="derived; corrects the contrast of Fig. 1",
-    origin="derived",
-    requires=("torch",),
-)
-SIZES = (1, 4, 16, 64)
+def bias_falls_on_policy(masked, a, *, deviation=False):
+    """From n_t = 1 to 4, by more than a thousandth of the gradient."""
+    exact = ratio_gradient(masked, a, 0.0)
+    moments = [gradient_moments(masked, a, 0.0, n, "bgpo") for n in (1, 4)]
+    one, four = (math.sqrt(v) if deviation else np.linalg.norm(mean - exact) for mean, v in moments)
+    return 1e-3 * np.linalg.norm(exact), one - four
 
 
-class Denoiser:
-    """An MLP denoiser in torch (one-hot 8 x 6 -> 32 tanh -> 8 x 5), its old copy, and masks for one answer."""
+@C5_printed.check(Inequality(1e-12), Space(masked=SMALL, a=SIGNED, drift=Floats(0.2, 0.7)), instances=60,
+                  true={"of the ratio objective": {"rule": "elbo"}})  # fmt: skip
+def bias_falls_off_policy(masked, a, drift, *, rule="bgpo"):
+    """From n_t = 1 to 1024, by a tenth."""
+    exact = ratio_gradient(masked, a, drift)
+    one, many = (np.linalg.norm(mean_gradient(masked, a, drift, n, rule) - exact) for n in (1, 1024))
+    return many, 0.9 * one
 
-    def __init__(self, seed, n, drift):
-        import torch
 
-        self.torch = torch
-        rng = np.random.default_rng(seed)
-        self.length, self.vocab = 8, 5
-        shapes = (
-            (self.length * (self.vocab + 1), 32),
-            (32,),
-            (32, self.length * self.vocab),
-            (self.length * self.vocab,),
+C6 = paper.claim("C6", r"""
+    The count scheme is unbiased and bounded; the 1/t estimator has infinite second and exponential moments
+
+    With $t\sim U[\epsilon,1]$ and weight $\frac1t$: $E\ell^2=L\log\frac1\epsilon+(L^2-L)(1-\epsilon)$ for $\log p=-1$. The count scheme
+    ($l\sim U\{1..L\}$, weight $\frac Ll$) has the same mean $\sum_SB(|S|,L-|S|+1)\sum_{i\in S}\log p(y_i|y_{-S})$, and
+    $d\le L\Delta$ where $\Delta$ is the largest log-ratio of a token.
+
+    where: derived; on Eq. 3-5
+    """)  # fmt: skip
+
+
+@C6.check(Identity(1e-8), Space(length=Integers(1, 8), epsilon=Floats(1e-5, 0.5, log=True)), batched=False, instances=60,
+          false={"with L^2 for L^2 - L": {"less": 0}})  # fmt: skip
+def second_moment(length, epsilon, *, less=1):
+    """Quadrature in log t of ``E[k^2]/t^2``, k masked tokens."""
+    k = np.arange(length + 1)
+    value = quad(
+        lambda s: binom.pmf(k, length, math.exp(s)) @ k**2 / math.exp(s), math.log(epsilon), 0.0, epsrel=1e-11
+    )[0]
+    return value, length * math.log(1 / epsilon) + (length**2 - less * length) * (1 - epsilon)
+
+
+# 50,000 masks a seed: deviation below .02
+@C6.check(Effect(seeds=20, alternative="within", null=1.0, margin=0.05), false={"with L^2 for L^2 - L": {"less": 0}})
+def sampled_second_moment(rng, *, less=1):
+    """Of the library's 1/t scheme with floor 0.05 on a uniform model, over the formula for t ~ U[0.05, 1]."""
+    masks, weights = time_scheme(4, 50_000, rng, floor=0.05)
+    ell = elbo_samples(model_of(np.zeros((81, 4, 2))), (0, 0, 0, 0), masks, weights) / math.log(2)
+    return np.mean(ell**2) / ((4 * math.log(20) + (16 - 4 * less) * 0.95) / 0.95)
+
+
+class Answered(NamedTuple):
+    """A model, its old copy, and an answer."""
+
+    model: MaskedDiffusionLM
+    old: MaskedDiffusionLM
+    answer: tuple
+
+    @classmethod
+    def draw(cls, rng):
+        theta = random_theta(rng, int(rng.integers(2, 5)), 2)
+        answer = tuple(int(v) for v in rng.integers(0, 2, theta.shape[1]))
+        return cls(model_of(theta), model_of(theta + 0.3 * rng.standard_normal(theta.shape)), answer)
+
+    def log_ratios(self, masks, weights):
+        """``d`` on every mask."""
+        return elbo_samples(self.model, self.answer, masks, weights) - elbo_samples(
+            self.old, self.answer, masks, weights
         )
-        self.old = [torch.tensor(rng.standard_normal(s) / math.sqrt(s[0])) for s in shapes]
-        self.parameters = [(w + drift * torch.tensor(rng.standard_normal(w.shape))).requires_grad_() for w in self.old]
-        self.answer = torch.tensor(rng.integers(0, self.vocab, self.length))
-        masks, weights = count_scheme(self.length, n, rng)
-        self.masks, self.weights = torch.tensor(masks), torch.tensor(weights)
 
-    def ell(self, j, parameters):
-        """Weighted masked log-likelihood on mask j."""
-        torch = self.torch
-        shown = torch.where(self.masks[j], torch.full_like(self.answer, self.vocab), self.answer)
-        one_hot = torch.nn.functional.one_hot(shown, self.vocab + 1).double().reshape(-1)
-        w1, b1, w2, b2 = parameters
-        logits = (torch.tanh(one_hot @ w1 + b1) @ w2 + b2).reshape(self.length, self.vocab)
-        logp = torch.log_softmax(logits, dim=-1).gather(1, self.answer[:, None])[:, 0]
-        return self.weights[j] * (logp * self.masks[j]).sum()
-
-    def old_ells(self):
-        with self.torch.no_grad():
-            return self.torch.stack([self.ell(j, self.old) for j in range(len(self.masks))])
-
-    def gradient(self, losses):
-        """Flat gradient accumulated over an iterable of scalar losses; the peak of saved bytes beside it."""
-        torch = self.torch
-        sizes = {}
-        now = peak = 0
-
-        def pack(tensor):
-            nonlocal now, peak
-            holder = _Saved(tensor)
-            sizes[id(holder)] = tensor.numel() * tensor.element_size()
-            now += sizes[id(holder)]
-            peak = max(peak, now)
-            holder.on_delete = partial(release, id(holder))
-            return holder
-
-        def release(key):
-            nonlocal now
-            now -= sizes.pop(key)
-
-        total = [torch.zeros_like(p) for p in self.parameters]
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda holder: holder.tensor):
-            for loss in losses:
-                for t, g in zip(total, torch.autograd.grad(loss(), self.parameters)):
-                    t += g
-        return np.concatenate([t.numpy().ravel() for t in total]), peak
-
-    def methods(self, a):
-        """Loss closures of every way to get a gradient: accumulated bgpo, single-pass ratio, two-pass ratio, naive."""
-        torch, n, old = self.torch, len(self.masks), self.old_ells()
-
-        def d(j):
-            return self.ell(j, self.parameters) - old[j]
-
-        def piece(j):
-            return -a * (1 + d(j)) / n if a >= 0 else -a * torch.exp(d(j)) / n
-
-        with torch.no_grad():
-            weight = a * torch.exp(torch.stack([d(j) for j in range(n)]).mean())
-        return {
-            "bgpo": [lambda j=j: piece(j) for j in range(n)],
-            "bgpo, one pass": [lambda: sum(piece(j) for j in range(n))],
-            "elbo": [lambda: -a * torch.exp(torch.stack([d(j) for j in range(n)]).mean())],
-            "elbo, two passes": [lambda j=j: -weight * self.ell(j, self.parameters) / n for j in range(n)],
-            "elbo, naive": [lambda j=j: -a * torch.exp(d(j)) / n for j in range(n)],
-        }
+    def largest(self):
+        """The largest log-ratio of the answer's token at a masked position."""
+        masks, _, _ = every_mask(len(self.answer))
+        states = [self.model.state(np.where(m, self.model.vocab, self.answer)) for m in masks]
+        ratio = (self.model.log_prob - self.old.log_prob)[states][:, np.arange(len(self.answer)), self.answer]
+        return max(0.0, float(ratio[masks].max()))
 
 
-class _Saved:
-    """Keeps a saved tensor and reports its deletion."""
-
-    def __init__(self, tensor):
-        self.tensor = tensor
-        self.on_delete = None
-
-    def __del__(self):
-        if self.on_delete is not None:
-            self.on_delete()
+ANSWERED = Drawn(Answered.draw)
 
 
-def memory_and_gradients(seed, n, a, drift=0.03):
-    """``{method: (gradient, peak bytes)}``."""
-    net = Denoiser(seed, n, drift)
-    return {name: net.gradient(losses) for name, losses in net.methods(a).items()}
-
-
-@C3.check(Identity(1e-12), Space(seed=Integers(0, 1000), a=Choice(1.5, -1.5)), batched=False, instances=6)
-def accumulation(seed, a):
-    results = {n: memory_and_gradients(seed, n, a) for n in (1, 4, 16)}
-    many, one = results[16], results[1]
+@C6.check(Identity(1e-12, scale=1), Space(case=ANSWERED), instances=40, false={"without the weights": {"weighted": 0}})
+def four_forms_of_the_mean(case, *, weighted=1):
+    model, answer, length = case.model, case.answer, len(case.answer)
+    masks, weights, chance = every_mask(length)
+    exact, plain = float(elbo(model, answer)), elbo_samples(model, answer, masks, np.ones(len(masks)))
+    nodes, rule = np.polynomial.legendre.leggauss(20)
+    t, size = (nodes + 1) / 2, masks.sum(axis=1)[:, None]
+    over_t = np.sum(t ** (size - weighted) * (1 - t) ** (length - size) * rule / 2, axis=1)  # E[P(S | t) / t]
     return {
-        "gradient": (many["bgpo"][0], many["bgpo, one pass"][0], 1.0),
-        "bgpo memory is flat": (float(many["bgpo"][1]), float(one["bgpo"][1])),
-        "a single graph already": (one["bgpo"][0], one["elbo"][0] if a < 0 else one["bgpo"][0], 1.0),
+        "count scheme": (chance @ elbo_samples(model, answer, masks, weights**weighted), exact),
+        "1/t scheme": (over_t @ plain, exact),
+        "orders": (elbo_by_orders(model, answer).mean(), exact),
     }
 
 
-@accumulation.control("the naive sum is the gradient of the ratio objective")
-def naive_sum(seed, a):
-    found = memory_and_gradients(seed, 16, a)
-    return {"gradient": (found["elbo, naive"][0], found["elbo"][0], 1.0)}
-
-
-@C3.check(Inequality(1e-12), examples=[{"seed": 0, "a": 1.5}, {"seed": 1, "a": -1.5}])
-def memory_of_a_single_pass(seed, a):
-    """Single-pass autodiff of 64 masks stores at least 15 times what 4 masks store (16 but for constants)."""
-    few, many = (memory_and_gradients(seed, n, a) for n in (4, 64))
-    return {
-        "elbo": (15.0 * few["elbo"][1], float(many["elbo"][1])),
-        "bgpo in one pass is no better": (15.0 * few["bgpo, one pass"][1], float(many["bgpo, one pass"][1])),
-    }
-
-
-@memory_of_a_single_pass.control("accumulated bgpo grows too")
-def accumulated_grows(seed, a):
-    few, many = (memory_and_gradients(seed, n, a) for n in (4, 64))
-    return {"bgpo": (15.0 * few["bgpo"][1], float(many["bgpo"][1]))}
-
-
-@C3b.check(Identity(1e-12), Space(seed=Integers(0, 1000), a=Choice(1.5, -1.5)), batched=False, instances=6)
-def two_passes(seed, a):
-    few, many = (memory_and_gradients(seed, n, a) for n in (4, 16))
-    return {
-        "gradient": (many["elbo, two passes"][0], many["elbo"][0], 1.0),
-        "memory is flat": (float(many["elbo, two passes"][1]), float(few["elbo, two passes"][1])),
-    }
-
-
-@two_passes.control("bgpo's gradient is the ratio's off-policy")
-def bound_gradient(seed, a):
-    found = memory_and_gradients(seed, 16, a)
-    return {"gradient": (found["bgpo"][0], found["elbo"][0], 1.0)}
-
-
-# C4 ------------------------------------------------------------------------------------------------
-C4 = paper.claim(
-    "C4",
-    "The bound is tight to second order",
-    statement=r"Along $\theta_{old}+\epsilon u$ the gap is $\frac A2\bar d^2+O(\epsilon^3)$ for $A\ge0$ and"
-    r" $\frac{|A|}2\mathrm{Var}_j(d_j)+O(\epsilon^3)$ for $A<0$.",
-    where="not stated in the paper",
-    origin="derived",
-)
-EPSILONS = np.array([0.04, 0.02, 0.01, 0.005])
-
-
-def gaps(seed, a, *, shared=True):
-    rng, theta, answer, _, (masks, weights) = _instance(seed)
-    old_masks = (masks, weights) if shared else count_scheme(3, len(masks), rng)
-    g = sample_gradients(theta, answer, masks, weights).mean(axis=0)
-    noise = rng.standard_normal(theta.shape)
-    u = g / np.linalg.norm(g) + 0.5 * noise / np.linalg.norm(noise)
-    old = samples(theta, answer, *old_masks)
-    found, leading = [], []
-    for eps in EPSILONS:
-        d = samples(theta + eps * u / np.linalg.norm(u), answer, masks, weights) - old
-        ratio, bound = ratio_value(d, a)
-        found.append(ratio - bound)
-        leading.append(abs(a) * (d.mean() ** 2 if a > 0 else d.var()) / 2)
-    return np.array(found), np.array(leading)
-
-
-@C4.check(Limit(rate=-2.0, rate_tol=0.15))
-def second_order():
-    return {f"A = {a:+g}": (1 / EPSILONS, gaps(0, a)[0]) for a in (1.0, -1.0)}
-
-
-@second_order.control("with independent masks")
-def mismatched_masks():
-    return {"A = -1": (1 / EPSILONS, gaps(0, -1.0, shared=False)[0])}
-
-
-@C4.check(Limit(rate=-1.0, rate_tol=0.4, tol=0.05))
-def leading_term():
-    """gap / leading term - 1, at first order in eps."""
-    return {f"A = {a:+g}": (1 / EPSILONS, np.divide(*gaps(0, a)) - 1) for a in (1.0, -1.0)}
-
-
-@leading_term.control("half of it")
-def half_the_term():
-    return {f"A = {a:+g}": (1 / EPSILONS, 2 * np.divide(*gaps(0, a)) - 1) for a in (1.0, -1.0)}
-
-
-# C5 ------------------------------------------------------------------------------------------------
-C5 = paper.claim(
-    "C5",
-    "What n_t does: variance, not bias",
-    statement=r"$E\nabla R_{lb}$ over mask draws does not depend on $n_t$; on-policy it is $A\nabla B$, the ELBO gradient, already at $n_t=1$; its"
-    r" variance is $\mathrm{Var}_1/n_t$. Only the exponential objective has a bias that falls with $n_t$ off-policy, like $1/n_t$.",
-    where="contrast with Sec. 3.2, 4.3, Fig. 3",
-    origin="derived",
-    assumptions="Count scheme (finite second moments).",
-)
-NS = np.array([1, 2, 3, 4])
-
-
-def enumerated(seed, a, drift=0.7):
-    """Exact mean gradients of R_elbo and R_lb and variance of R_lb for n = 1 … 4, and the exact ratio gradient."""
-    rng = np.random.default_rng(seed)
-    length, vocab = 3, 2
-    theta_old = random_theta(rng, length, vocab)
-    theta = theta_old + drift * rng.standard_normal(theta_old.shape)
-    answer = tuple(rng.integers(0, vocab, length))
-    sets = list(masked_sets(length))
-    masks = np.array([[i in s for i in range(length)] for s in sets])
-    weights = length / masks.sum(axis=1)
-    chance = np.array([1 / (length * math.comb(length, len(s))) for s in sets])
-    d = samples(theta, answer, masks, weights) - samples(theta_old, answer, masks, weights)
-    gradients = sample_gradients(theta, answer, masks, weights).reshape(len(sets), -1)
-    used = np.abs(gradients).sum(axis=0) > 0
-    gradients = gradients[:, used]
-    out = {"elbo": [], "lb": [], "variance": []}
-    for n in NS:
-        picks = np.array(list(itertools.product(range(len(sets)), repeat=int(n))))
-        p = np.prod(chance[picks], axis=1)
-        dn = d[picks]
-        mean_gradient = gradients[picks].mean(axis=1)
-        out["elbo"].append((p * a * np.exp(dn.mean(axis=1))) @ mean_gradient)
-        factor = np.full(dn.shape, a) if a >= 0 else a * np.exp(dn)
-        lb = np.einsum("tn,tnk->tk", factor, gradients[picks]) / n
-        mean = p @ lb
-        out["lb"].append(mean)
-        out["variance"].append(float(p @ np.sum((lb - mean) ** 2, axis=1)))
-    exact_gradient = chance @ gradients
-    exact = a * math.exp(chance @ d) * exact_gradient
-    return {k: np.array(v) for k, v in out.items()} | {"exact": exact, "elbo gradient": a * exact_gradient}
-
-
-@C5.check(Identity(1e-11), Space(seed=Integers(0, 10**6), a=Choice(1.0, -1.0)), batched=False, instances=10)
-def mean_and_variance(seed, a):
-    found, on_policy_found = enumerated(seed, a), enumerated(seed, a, drift=0.0)
-    return {
-        "mean independent of n_t": (found["lb"], np.broadcast_to(found["lb"][0], found["lb"].shape), 1.0),
-        "variance": (found["variance"] * NS, np.full(4, found["variance"][0]), 1.0),
-        "on-policy unbiased": (on_policy_found["lb"][0], on_policy_found["elbo gradient"], 1.0),
-    }
-
-
-@mean_and_variance.control("n_t removes the off-policy bias of the bound")
-def bias_removed(seed, a):
-    found = enumerated(seed, a)
-    return {"bias": (found["lb"][-1], found["exact"], 1.0)}
-
-
-@C5.check(Limit(rate=-1.0, rate_tol=0.25))
-def bias_of_the_ratio():
-    found = enumerated(0, 1.0, drift=0.2)
-    return NS.astype(float), np.linalg.norm(found["elbo"] - found["exact"], axis=1)
-
-
-@bias_of_the_ratio.control("the bound's falls too")
-def bias_of_the_bound():
-    found = enumerated(0, 1.0, drift=0.2)
-    return NS.astype(float), np.linalg.norm(found["lb"] - found["exact"], axis=1)
-
-
-C5_printed = paper.claim(
-    "C5-printed",
-    "A larger n_t reduces the bias of the gradient",
-    statement=r"The bias of BGPO's on-policy gradient falls from $n_t=1$ to $n_t=4$, by at least $10^{-3}$ of the gradient.",
-    where="Sec. 3.2, 4.3, Fig. 3 (bias against an n_t = 256 gradient)",
-    expect="refuted",
-    correction=r"On-policy it is unbiased for every $n_t$. The distance to one $n_t=256$ gradient falls because of *variance*.",
-)
-
-
-@C5_printed.check(Inequality(1e-12), Space(seed=Integers(0, 10**6)), batched=False, instances=10)
-def bias_falls(seed):
-    found = enumerated(seed, 1.0, drift=0.0)
-    bias = np.linalg.norm(found["lb"] - found["elbo gradient"], axis=1)
-    return 1e-3 * np.linalg.norm(found["elbo gradient"]), bias[0] - bias[3]
-
-
-@bias_falls.control("its standard deviation does")
-def deviation_falls(seed):
-    found = enumerated(seed, 1.0, drift=0.0)
-    deviation = np.sqrt(found["variance"])
-    return 1e-3 * np.linalg.norm(found["elbo gradient"]), deviation[0] - deviation[3]
-
-
-# C6 ------------------------------------------------------------------------------------------------
-C6 = paper.claim(
-    "C6",
-    "The count scheme is unbiased and bounded; the 1/t estimator has infinite second and exponential moments",
-    statement=r"With $t\sim U[\epsilon,1]$ and weight $\frac1t$: $E\ell^2=L\log\frac1\epsilon+(L^2-L)(1-\epsilon)$ for $\log p=-1$. The count scheme"
-    r" ($l\sim U\{1..L\}$, weight $\frac Ll$) has the same mean $\sum_SB(|S|,L-|S|+1)\sum_{i\in S}\log p(y_i|y_{-S})$ and $Ee^d\le e^{L\Delta}$.",
-    where="Eq. 3-5 (moments derived)",
-    origin="derived",
-)
+# 20,000 masks a seed: deviation .02; 20 seeds stay inside with probability 1 - 1e-6
+@C6.check(Effect(seeds=20, alternative="within", margin=0.03), false={"without the weights": {"weighted": 0}})
+def sampled_masks_are_unbiased(rng, *, weighted=1):
+    case = Answered.draw(rng)
+    masks, weights = count_scheme(len(case.answer), 20_000, rng)
+    return elbo_samples(case.model, case.answer, masks, weights**weighted).mean() - float(elbo(case.model, case.answer))
 
 
 @C6.check(
-    Identity(1e-8), Space(length=Integers(1, 8), epsilon=Floats(1e-5, 0.5, log=True)), batched=False, instances=60
+    Inequality(1e-12, scale=1), Space(case=ANSWERED), instances=60, false={"with the weight of t = 0.1": {"t": 0.1}}
 )
-def second_moment(length, epsilon):
-    """Quadrature in log t of E[ell^2 | t]."""
-
-    def inside(s):
-        t = math.exp(s)
-        return (length * t * (1 - t) + (length * t) ** 2) / t
-
-    value = quad(inside, math.log(epsilon), 0.0, epsabs=1e-12, epsrel=1e-12)[0]
-    return value, length * math.log(1 / epsilon) + (length**2 - length) * (1 - epsilon), 1.0
+def count_scheme_is_bounded(case, *, t=None):
+    masks, weights, _ = every_mask(len(case.answer))
+    d = case.log_ratios(masks, weights if t is None else np.full(len(masks), 1 / t))
+    return d.max(), len(case.answer) * case.largest()
 
 
-@second_moment.control("bounded by L squared")
-def bounded_moment(length, epsilon):
-    return length * math.log(1 / epsilon) + (length**2 - length) * (1 - epsilon), float(length**2), 1.0
+C6_moments = paper.claim("C6-moments", r"""
+    With t ~ U[0, 1] and weight 1/t the estimator and its exponential ratio have finite moments
+
+    $Ee^d\le e^{L\Delta}$ for $t\sim U[\epsilon,1]$, whatever the floor $\epsilon>0$.
+
+    where: Eq. 3-5 (used without a word on moments; the bound is that of the count scheme)
+    instead: The second moment diverges like $L\log\frac1\epsilon$, and $Ee^d$ like $e^{\Delta/\epsilon}$ and faster where a log-ratio is
+    positive. Use the count scheme, or a floor that scales with the log-ratios and a clamp on $d$.
+    by: C6/second_moment, C6/count_scheme_is_bounded
+    origin: as commonly read
+    """)  # fmt: skip
 
 
-def time_scheme_mean(theta, answer):
-    """The 1/t scheme's mean by Gauss quadrature over t and all masked sets."""
-    length = len(answer)
-    sets = list(masked_sets(length))
-    masks = np.array([[i in s for i in range(length)] for s in sets])
-    plain = samples(theta, answer, masks, np.ones(len(sets)))
-    nodes, weights = np.polynomial.legendre.leggauss(20)
-    t = (nodes + 1) / 2
-    size = masks.sum(axis=1)[:, None]
-    chance = t ** (size - 1) * (1 - t) ** (length - size)  # P(S | t) / t
-    return float(np.sum(plain[:, None] * chance * weights / 2))
+@C6_moments.check(Inequality(1e-9), Space(case=ANSWERED, floor=Floats(0.01, 0.1, log=True)), instances=40,
+                  true={"the count scheme": {"scheme": "count"}})  # fmt: skip
+def exponential_moment_is_bounded(case, floor, *, scheme="time"):
+    length = len(case.answer)
+    masks, weights, chance = every_mask(length)
+    bound = math.exp(length * case.largest())
+    if scheme == "count":
+        return chance @ np.exp(case.log_ratios(masks, weights)), bound
+    nodes, rule = np.polynomial.legendre.leggauss(200)
+    s = math.log(floor) * (1 - nodes) / 2  # from log floor to 0
+    t, size = np.exp(s), masks.sum(axis=1)[:, None]
+    inside = t**size * (1 - t) ** (length - size) * np.exp(case.log_ratios(masks, np.ones(len(masks)))[:, None] / t)
+    empty = (1 - t) ** length
+    return -math.log(floor) / 2 * (rule * t) @ (inside.sum(axis=0) + empty) / (1 - floor), bound
 
 
-@C6.check(Identity(1e-12), Space(seed=Seeds(), length=Choice(2, 3, 4)), batched=False, instances=30)
-def four_forms_of_the_mean(seed, length):
-    rng = np.random.default_rng(seed)
-    theta, answer = random_theta(rng, length, 2), tuple(rng.integers(0, 2, length))
-    sets = list(masked_sets(length))
-    masks = np.array([[i in s for i in range(length)] for s in sets])
-    chance = np.array([1 / (length * math.comb(length, len(s))) for s in sets])
-    count = chance @ samples(theta, answer, masks, length / masks.sum(axis=1))
-    model = model_of(theta)
-    exact = float(elbo(model, answer))
-    return {
-        "count scheme": (count, exact),
-        "orders": (elbo_by_orders(model, answer).mean(), exact),
-        "1/t scheme": (time_scheme_mean(theta, answer), exact),
-    }
+C7 = paper.claim("C7", r"""
+    The ELBO gap is not an effect of n_t: it vanishes iff the orders agree
+
+    $B(y)=\frac1{L!}\sum_\sigma\log p_\sigma(y)\le\log\frac1{L!}\sum_\sigma p_\sigma(y)$, the log-likelihood of random-order sampling;
+    equality iff all orders agree, and then $\sum_y\pi(y)A(y)\nabla B(y)=\nabla E_\pi r$.
+
+    where: derived; the exact condition for Sec. 2.2
+    """)  # fmt: skip
+MODELS = Space(model=MaskedDiffusionLMs(scale=1.5), V=Sizes(2, 3), L=Sizes(2, 3))
 
 
-@four_forms_of_the_mean.control("the unweighted masked log-likelihood")
-def unweighted(seed, length):
-    rng = np.random.default_rng(seed)
-    theta, answer = random_theta(rng, length, 2), tuple(rng.integers(0, 2, length))
-    sets = list(masked_sets(length))
-    masks = np.array([[i in s for i in range(length)] for s in sets])
-    chance = np.array([1 / (length * math.comb(length, len(s))) for s in sets])
-    return {
-        "count scheme": (
-            chance @ samples(theta, answer, masks, np.ones(len(sets))),
-            float(elbo(model_of(theta), answer)),
-        )
-    }
+def elbos(model):
+    return np.array([float(elbo(model, y)) for y in itertools.product(range(model.vocab), repeat=model.length)])
 
 
-C6_printed = paper.claim(
-    "C6-printed",
-    "Eq. 3-5: with t ~ U[0, 1] and weight 1/t the estimator and its exponential ratio have finite moments",
-    statement=r"For four tokens with log-ratio $\Delta=.02$ each, $E e^{d}\le2$ with $t\sim U[\epsilon,1]$ for every floor $\epsilon>0$.",
-    where="Eq. 3-5",
-    expect="refuted",
-    correction=r"The second moment diverges like $L\log\frac1\epsilon$ and $Ee^d$ like $e^{L\Delta/\epsilon}$: 1.08 at $\epsilon=10^{-2}$, $7\cdot10^{17}$ at"
-    r" $10^{-3}$. Use the count scheme, or a floor that scales with the log-ratios *and* a clamp on $d$.",
+@C7.check(
+    Inequality(1e-12, scale=1),
+    MODELS,
+    instances=30,
+    false={"below the likelihood left to right": {"rule": "left_to_right"}},
 )
+def below_the_likelihood(model, *, rule="random"):
+    return elbos(model), output_law(model, rule)
 
 
-def exponential_moment(epsilon, delta=0.02, length=4):
-    """``E e^d`` of the 1/t scheme with all log-ratios ``delta``, by quadrature in log t."""
-
-    def inside(s):
-        t = math.exp(s)
-        return (1 - t + t * math.exp(delta / t)) ** length * t
-
-    points = np.linspace(math.log(epsilon), 0.0, 41)
-    return sum(quad(inside, a, b, epsabs=0, epsrel=1e-10)[0] for a, b in itertools.pairwise(points))
+@C7.check(Identity(1e-12, scale=1), MODELS, instances=30, false={"the mean of their logarithms": {"geometric": True}})
+def likelihood_is_the_mean_over_orders(model, *, geometric=False):
+    orders = np.array([elbo_by_orders(model, y) for y in itertools.product(range(model.vocab), repeat=model.length)])
+    mean = orders.mean(axis=1) if geometric else np.log(np.exp(orders).mean(axis=1))
+    return mean, output_law(model)
 
 
-@C6_printed.check(Inequality(1e-12), examples=[{"epsilon": 1e-2}, {"epsilon": 3e-3}, {"epsilon": 1e-3}])
-def bounded_ratio(epsilon):
-    return exponential_moment(epsilon), 2.0
+class World(NamedTuple):
+    """A model of three positions and three tokens, rewards of its 27 words, and a direction in its logits."""
+
+    model: MaskedDiffusionLM
+    reward: np.ndarray
+    direction: np.ndarray
+
+    @classmethod
+    def consistent(cls, rng):
+        """Conditionals of one joint law."""
+        return cls(from_joint(np.log(rng.dirichlet(np.ones(27))), 3, 3), rng.random(27), random_theta(rng))
+
+    @classmethod
+    def inconsistent(cls, rng):
+        return cls(model_of(random_theta(rng, scale=1.5)), rng.random(27), random_theta(rng))
 
 
-@bounded_ratio.control("the count scheme", examples=[{"epsilon": 0.0}])
-def count_scheme_ratio(epsilon):
-    # every weight is L/l and l tokens are masked: d = L delta for every mask
-    return math.exp(4 * 0.02), 2.0
+CONSISTENT, INCONSISTENT = (Space(world=Drawn(make)) for make in (World.consistent, World.inconsistent))
+OTHERWISE = {"for inconsistent conditionals": Variant(space=INCONSISTENT)}
 
 
-# C7 ------------------------------------------------------------------------------------------------
-C7 = paper.claim(
-    "C7",
-    "The ELBO gap is not an effect of n_t: it vanishes iff the orders agree",
-    statement=r"$B(y)=\frac1{L!}\sum_\sigma\log p_\sigma(y)\le\log\frac1{L!}\sum_\sigma p_\sigma(y)$, the log-likelihood of random-order sampling; equality iff all"
-    r" orders agree, and then $\sum_y\pi(y)A(y)\nabla B(y)=\nabla E_\pi r$.",
-    where="Sec. 2.2 (exact condition derived)",
-    origin="derived",
-)
-WORDS = list(itertools.product(range(3), repeat=3))
+@C7.check(Identity(1e-12, scale=1), CONSISTENT, instances=10, false=OTHERWISE)
+def gap_vanishes(world):
+    return elbos(world.model), output_law(world.model)
 
 
-@C7.check(Inequality(1e-12), Space(seed=Seeds()), batched=False, instances=20)
-def below_the_likelihood(seed):
-    model = model_of(random_theta(np.random.default_rng(seed), scale=1.5))
-    law = output_law(model)
-    orders = np.array([elbo_by_orders(model, y) for y in WORDS])
-    return {
-        "ELBO below the likelihood": (np.array([float(elbo(model, y)) for y in WORDS]), law, 1.0),
-        "likelihood is the mean over orders": (np.abs(np.log(np.exp(orders).mean(axis=1)) - law), 1e-12, 1.0),
-    }
-
-
-@below_the_likelihood.control("the likelihood is below the ELBO")
-def above_the_likelihood(seed):
-    model = model_of(random_theta(np.random.default_rng(seed), scale=1.5))
-    return {"gap": (output_law(model), np.array([float(elbo(model, y)) for y in WORDS]), 1.0)}
-
-
-def _policy_gradients(theta, reward):
-    """``(grad E_pi r, sum_y pi A grad B)``, the first by differences of the exact law."""
-    law = output_law(model_of(theta))
-    pi = np.exp(law)
-    advantage = reward - pi @ reward
-    sets = list(masked_sets(3))
-    masks = np.array([[i in s for i in range(3)] for s in sets])
-    weights = 3 / masks.sum(axis=1)
-    chance = np.array([1 / (3 * math.comb(3, len(s))) for s in sets])
-    elbo_gradient = sum(
-        pi[n] * advantage[n] * np.einsum("j,j...->...", chance, sample_gradients(theta, y, masks, weights))
-        for n, y in enumerate(WORDS)
+# a central difference with h = 1e-5
+@C7.check(Identity(1e-8, scale=1), CONSISTENT, instances=10, false=OTHERWISE)
+def elbo_gradient_is_the_policy_gradient(world):
+    theta = np.asarray(world.model.log_prob)
+    pi = np.exp(output_law(world.model))
+    weight = pi * (world.reward - pi @ world.reward)
+    masks, weights, chance = every_mask(3)
+    words = itertools.product(range(3), repeat=3)
+    gradient = sum(
+        w * np.tensordot(chance, sample_gradients(theta, y, masks, weights), 1) for w, y in zip(weight, words)
     )
-    rng = np.random.default_rng(0)
-    directions = rng.standard_normal((6, *theta.shape))
-    h = 1e-5
-    true = [
-        (np.exp(output_law(model_of(theta + h * u))) - np.exp(output_law(model_of(theta - h * u)))) @ reward / (2 * h)
-        for u in directions
-    ]
-    return np.array(true), np.array([np.sum(elbo_gradient * u) for u in directions])
+    up, down = (np.exp(output_law(model_of(theta + h * world.direction))) @ world.reward for h in (1e-5, -1e-5))
+    return np.sum(gradient * world.direction), (up - down) / 2e-5
 
 
-# directional central differences with h = 1e-5
-@C7.check(Identity(1e-8), Space(seed=Integers(0, 10**6)), batched=False, instances=6)
-def consistent_models(seed):
-    rng = np.random.default_rng(seed)
-    model = from_joint(np.log(rng.dirichlet(np.ones(27))), 3, 3)
-    true, elbo_based = _policy_gradients(np.asarray(model.log_prob), rng.random(27))
-    gap = [float(elbo(model, y)) for y in WORDS] - output_law(model)
-    return {"gap": (gap, np.zeros(27), 1.0), "policy gradient": (true, elbo_based, 1.0)}
+C8 = paper.claim("C8", r"""
+    A larger n_t learns faster; the bound does not overflow where the ratio does
+
+    At fixed rollouts, steps (30) and learning rate the final reward is higher with $n_t=16$ than with 1. With four epochs a batch at a
+    large step the exponential objective overflows in some of 30 runs, the bound in none.
+
+    where: Table 2, Table 3 (effects re-stated on a tabular model)
+    """)  # fmt: skip
 
 
-@consistent_models.control("for inconsistent conditionals")
-def inconsistent_models(seed):
-    rng = np.random.default_rng(seed)
-    true, elbo_based = _policy_gradients(random_theta(rng, scale=1.5), rng.random(27))
-    return {"policy gradient": (true, elbo_based, 1.0)}
-
-
-# C8 ------------------------------------------------------------------------------------------------
-LENGTH, VOCAB, GROUP, LR = 4, 3, 8, 4.0
-REWARD = np.array(
-    [
-        np.mean([(b - a) % VOCAB == 1 for a, b in itertools.pairwise(y)])
-        for y in itertools.product(range(VOCAB), repeat=LENGTH)
-    ]
-)
-PLACE = (VOCAB + 1) ** np.arange(LENGTH)[::-1]
-
-
-def rollouts(rng, p):
-    """GROUP random-order samples: tokens ``(G, L)``."""
-    tokens = np.full((GROUP, LENGTH), VOCAB)
-    orders = np.argsort(rng.random((GROUP, LENGTH)), axis=1)
-    for step in range(LENGTH):
-        at = orders[:, step]
-        rows = p[tokens @ PLACE, at]
-        tokens[np.arange(GROUP), at] = np.minimum(
-            (rng.random((GROUP, 1)) > np.cumsum(rows, axis=1)).sum(axis=1), VOCAB - 1
-        )
-    return tokens
-
-
-def masks_for(rng, n):
-    """Count-scheme masks ``(G, n, L)`` with weights ``(G, n)``."""
-    masks, weights = count_scheme(LENGTH, GROUP * n, rng)
-    return masks.reshape(GROUP, n, LENGTH), weights.reshape(GROUP, n)
-
-
-def ells(log_p, tokens, masks, weights):
-    """``ell_ij`` and the states they touch."""
-    states = np.where(masks, VOCAB, tokens[:, None]) @ PLACE
-    rows = np.take_along_axis(log_p[states], tokens[:, None, :, None], axis=-1)[..., 0]
-    return weights * np.sum(rows * masks, axis=-1), states
-
-
-def ascend(theta, log_p, tokens, masks, weights, states, factor):
-    """``theta + LR mean_i mean_j factor_ij grad ell_ij``."""
-    pull = (factor * weights)[..., None] * masks / factor.size
-    step = np.zeros_like(theta)
-    position = np.broadcast_to(np.arange(LENGTH), masks.shape)
-    where = np.broadcast_to(states[..., None], masks.shape)
-    chosen = np.broadcast_to(tokens[:, None], masks.shape)
-    np.add.at(step, (where, position, chosen), pull)
-    np.add.at(step, (where, position), -pull[..., None] * np.exp(log_p)[where, position])
-    return theta + LR * step
-
-
-RULES = {
-    "bgpo": lambda d, a: np.where(a >= 0, a, a * np.exp(d)),
-    "tangent": lambda d, a: np.broadcast_to(a, d.shape),
-    "Jensen": lambda d, a: a * np.exp(d),
-    "elbo": lambda d, a: np.broadcast_to(a * np.exp(d.mean(axis=1, keepdims=True)), d.shape),
-}
-
-
-def train(seed, n, *, steps=60, epochs=1, rule="bgpo", lr_scale=1.0):
-    """Final exact reward of tabular training; NaN if it overflowed."""
-    rng = np.random.default_rng(seed)
-    theta = 0.3 * rng.standard_normal(((VOCAB + 1) ** LENGTH, LENGTH, VOCAB))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(steps):
-            log_p = theta - np.logaddexp.reduce(theta, axis=-1, keepdims=True)
-            tokens = rollouts(rng, np.exp(log_p))
-            reward = REWARD[tokens @ VOCAB ** np.arange(LENGTH)[::-1]]
-            masks, weights = masks_for(rng, n)
-            if reward.std() < 1e-12:
-                continue
-            a = ((reward - reward.mean()) / reward.std())[:, None]
-            old, _ = ells(log_p, tokens, masks, weights)
-            for _ in range(epochs):
-                log_p = theta - np.logaddexp.reduce(theta, axis=-1, keepdims=True)
-                now, states = ells(log_p, tokens, masks, weights)
-                factor = lr_scale * RULES[rule](now - old, a)
-                theta = ascend(theta, log_p, tokens, masks, weights, states, factor)
-            if not np.all(np.isfinite(theta)):
-                return math.nan
-    return float(np.exp(output_law(model_of(theta))) @ REWARD)
-
-
-C8 = paper.claim(
-    "C8",
-    "A larger n_t learns faster; the bound does not overflow where the ratio does",
-    statement=r"At fixed rollouts, steps and learning rate the final reward is higher with $n_t=16$ than with 1. With four epochs a batch at a"
-    r" large step the exponential objective overflows in some runs, the bound in none.",
-    where="Table 2, Table 3 (effects re-stated on a tabular model)",
-)
-
-
-@C8.check(Effect(seeds=30), batched=False)
-def more_masks(rng):
+# mean .063, deviation .096 a seed: a risk of 1e-4 needs 77 seeds
+@C8.check(Effect(seeds=100), false={"with step size 0": Variant({"lr": 0.0}, kind=Effect(seeds=5)),
+                                    "the other way round": Variant({"masks": (1, 16)}, kind=Effect(seeds=20))})  # fmt: skip
+def more_masks(rng, *, masks=(16, 1), lr=4.0):
     seed = int(rng.integers(2**31))
-    return train(seed, 16) - train(seed, 1)
+    many, few = (train(seed, n, lr=lr, steps=30) for n in masks)
+    return many - few
 
 
-@more_masks.control("with step size 0")
-def no_step(rng):
-    seed = int(rng.integers(2**31))
-    return train(seed, 16, lr_scale=0.0, steps=2) - train(seed, 1, lr_scale=0.0, steps=2)
-
-
-@C8.check(Effect(seeds=30), batched=False)
-def overflow(rng):
-    seed = int(rng.integers(2**31))
-    lost = {rule: float(math.isnan(train(seed, 4, epochs=4, rule=rule))) for rule in ("bgpo", "elbo")}
-    return {"the ratio overflows in some runs": lost["elbo"], "the bound in none": 0.5 - lost["bgpo"]}
-
-
-@overflow.control("the bound overflows too")
-def bound_overflows(rng):
-    return {"the bound overflows": float(math.isnan(train(int(rng.integers(2**31)), 4, epochs=4, rule="bgpo")))}
+# the ratio overflows in a third of the runs: in none of 30 with probability 1e-5
+@C8.check(Inequality(scale=1), false={"by Jensen's inequality alone, without Lemma 1": {"bound": "Jensen"}})
+def overflow(rng, *, bound="bgpo"):
+    seeds = [int(s) for s in rng.integers(2**31, size=30)]
+    lost = {rule: sum(math.isnan(train(s, 4, epochs=4, rule=rule)) for s in seeds) for rule in (bound, "elbo")}
+    return {"the ratio in some": (1.0, lost["elbo"]), "the bound in none": (lost[bound], 0.0)}
