@@ -98,15 +98,6 @@ def american_put(run):
     caption="K = 1000 transitions, all factors together. The regularised TV and KL duals are evaluated once a factor; the constrained TV dual"
     " is a Nelder-Mead search for every factor, chi² a scan over the data and a grid (C7).",
     size=(5.8, 3.6),
-    draw=Lines(
-        "d",
-        "evaluations",
-        by="dual",
-        xscale="log",
-        yscale="log",
-        xlabel="latent factors d",
-        ylabel="evaluations a backup",
-    ),
 )
 def evaluation_counts(run):
     dims = (30, 60, 120)
@@ -114,3 +105,14 @@ def evaluation_counts(run):
     for name, label in (("tv", "regularised TV, KL"), ("chi2", "regularised chi²")):
         yield {"d": dims, "dual": label, "evaluations": [regularised_evaluations(b, name) for b in backups]}
     yield {"d": dims, "dual": "constrained TV", "evaluations": [constrained_evaluations(b) for b in backups]}
+
+
+@evaluation_counts.draw
+def _(table, figure):
+    axes = figure.subplots()
+    Lines("d", "evaluations", by="dual", xscale="log", yscale="log").on(axes, table)
+    dims = table.distinct("d")
+    axes.set_xticks(dims, [f"{d:g}" for d in dims])
+    axes.minorticks_off()
+    axes.set(xlabel="latent factors d", ylabel="evaluations a backup")
+    axes.legend(loc="center right", bbox_to_anchor=(1.0, 0.72))
