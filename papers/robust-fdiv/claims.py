@@ -154,7 +154,7 @@ C1_released = paper.claim("C1-released", r"""
     instead: It is the supremum. By unimodality the infimum is $\min(\min V,E V-\frac{\mathrm{Var}V}{4\lambda})$; in the experiments the
     slip looks like extra robustness.
     by: C1/dual_of_chi2
-    origin: as commonly read
+    origin: released code
     """)  # fmt: skip
 
 
