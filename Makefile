@@ -1,5 +1,5 @@
 # make reproduce   verify every claim, draw every figure, write the report
-# make test        lint, types, import layers, all tests, and klsim verify
+# make test        lint, types, import layers, tests, and klsim verify (make test-slow: the tests that take longer)
 # make bridge      language models: the three experiments of examples/bridge, short (make bridge-full: as committed)
 # PYTHON=python3.12 make …   selects the interpreter (3.11 or newer)
 
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test lm bridge bridge-full full bench findings lint format report clean
+.PHONY: reproduce test test-slow lm bridge bridge-full full bench findings lint format report clean
 .DELETE_ON_ERROR:
 
 reproduce: $(VENV)/.core
@@ -19,8 +19,12 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadfile --durations 25
+	$(BIN)/pytest -n 2 --dist loadfile --durations 25 -m "not slow"
 	$(BIN)/klsim verify --examples 25 --certificate $(VENV)/certificate.json
+
+# The tests that take longer: every defect of the audit, 200,000 fuzzed calls, clusters, killed runs
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest -n 2 --dist loadfile --durations 25 -m slow
 
 # The papers' own sizes: make full SLUG=brorl
 full: $(VENV)/.core
