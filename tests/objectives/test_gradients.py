@@ -18,6 +18,8 @@ SEEDS, MANY = range(2), range(20)
 """As many as in the documentation are slow; two random trees already tell an identity at 1e-10 from a near one."""
 CLAIMED = [name for name, objective in OBJECTIVES.items() if objective.population is not None]
 OFF_POLICY = [name for name, objective in OBJECTIVES.items() if objective.off_policy is not None]
+ESTIMATED = {"reward", "reverse_kl", "forward_kl", "reverse_kl(frozen)", "forward_kl(frozen)", "entropy(frozen)",
+             "reverse_kl(teacher)", "forward_kl(teacher)", "reverse_kl(teacher, frozen)", "forward_kl(teacher, frozen)"}  # fmt: skip
 BIASED = [name for name, objective in OBJECTIVES.items() if objective.population is None]
 
 
@@ -39,12 +41,8 @@ def test_a_stated_bias_is_there(name):
     assert objective.bias
     # the gate of lp_reg opens on few trees only
     check = check_gradient(objective, seeds=MANY if name == "lp_reg" else range(3))
-    named_since = {
-        "k2(frozen)",
-        "k2_ref(frozen)",
-        "forward_kl(teacher, frozen, mode)",
-    }  # exact, and not what it estimates
-    assert check.found.residual > 0.005 or set(check.found.coefficients) <= named_since, check
+    # it may be exactly another functional (a mean over each response's tokens …), never the one that it estimates
+    assert check.found.residual > 0.005 or not set(check.found.coefficients) <= ESTIMATED, check
 
 
 @pytest.mark.slow
@@ -59,8 +57,7 @@ def test_claims_on_twenty_trees(name):
 @pytest.mark.parametrize("name", BIASED)
 def test_biases_on_twenty_trees(name):
     found = check_gradient(OBJECTIVES[name], seeds=MANY).found
-    named_since = {"k2(frozen)", "k2_ref(frozen)", "forward_kl(teacher, frozen, mode)"}
-    assert found.residual > 0.005 or set(found.coefficients) <= named_since
+    assert found.residual > 0.005 or not set(found.coefficients) <= ESTIMATED
 
 
 NOT_OFF_POLICY = (
