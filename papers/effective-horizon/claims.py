@@ -137,8 +137,8 @@ C1_monotone = paper.claim("C1-monotone", r"""
     If an MDP is $k$-QVI-solvable it is $(k+1)$-QVI-solvable.
 
     where: read into the definition
-    instead: False for 5 % of random sparse MDPs of four steps and 12 % of five (patterns such as yes, no, no, yes). The smallest solvable $k$ must be
-    searched, and $\bar H$ is a minimum over $k$, not the value at the smallest one.
+    instead: False for 5 % of random sparse MDPs of four steps and 12 % of five (patterns such as yes, no, no, yes over $k=1..4$). The
+    smallest solvable $k$ must be searched, and $\bar H$ is a minimum over $k$, not the value at the smallest one.
     by: C1/share_that_is_not_monotone
     origin: as commonly read
     """)  # fmt: skip
