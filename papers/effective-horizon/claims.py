@@ -147,7 +147,7 @@ C1_monotone = paper.claim("C1-monotone", r"""
 @C1_monotone.check(
     Inequality(1e-12),
     Space(problem=Drawn(random_mdp)),
-    instances=400,
+    instances=250,
     true={"k-solvable implies T-solvable": {"later": -1}},
 )
 def monotone(problem, *, later=None):
