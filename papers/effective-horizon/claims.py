@@ -18,7 +18,7 @@ from klsim.learning import gorp, open_loop_return, policy_returns, sqirl
 from klsim.planning import effective_horizon, occupancy, qvi_iterates
 from klsim.planning.effective_horizon import greedy_actions, reachable
 from klsim.problems import TabularMDP
-from klsim.spaces import Choice, Drawn, Floats, Integers, Normals, Seeds, Sizes, Space
+from klsim.spaces import Choice, Drawn, Integers, Normals, Seeds, Sizes, Space
 
 from .setting import (
     Fork,
@@ -80,7 +80,7 @@ def visits(problem, policy):
 
 @C1.check(
     Identity(1e-12), Space(problem=Drawn(tiny), k=Choice(1, 2, 3)), instances=300,
-    false={"at every state, reached or not": {"reached": False}},
+    false={"at every state, reached or not": Variant({"reached": False}, instances=4000)},
 )  # fmt: skip
 def by_enumeration(problem, k, *, reached=True):
     iterates = qvi_iterates(problem, 3)
@@ -137,8 +137,8 @@ C1_monotone = paper.claim("C1-monotone", r"""
     If an MDP is $k$-QVI-solvable it is $(k+1)$-QVI-solvable.
 
     where: read into the definition
-    instead: False for 5 % of random sparse MDPs of four steps and 12 % of five (patterns such as yes, no, no, yes). The smallest solvable $k$ must be
-    searched, and $\bar H$ is a minimum over $k$, not the value at the smallest one.
+    instead: False for 5 % of random sparse MDPs of four steps and 12 % of five (patterns such as yes, no, no, yes over $k=1..4$). The
+    smallest solvable $k$ must be searched, and $\bar H$ is a minimum over $k$, not the value at the smallest one.
     by: C1/share_that_is_not_monotone
     origin: as commonly read
     """)  # fmt: skip
@@ -147,7 +147,7 @@ C1_monotone = paper.claim("C1-monotone", r"""
 @C1_monotone.check(
     Inequality(1e-12),
     Space(problem=Drawn(random_mdp)),
-    instances=400,
+    instances=250,
     true={"k-solvable implies T-solvable": {"later": -1}},
 )
 def monotone(problem, *, later=None):
@@ -207,7 +207,7 @@ def learned(drawn, run, k=None):
 
 
 @C2.check(
-    Identity(1e-12), Space(drawn=Drawn(Clear.draw), run=Seeds()), instances=10,
+    Identity(1e-12), Space(drawn=Drawn(Clear.draw), run=Seeds()), instances=8,
     false={"optimal although not solvable": Variant(
         {"greedy_is": optimum}, space=Space(drawn=Drawn(Clear.unsolvable), run=Seeds()), instances=4)},
 )  # fmt: skip
@@ -378,7 +378,9 @@ def need_of_the_chain(horizon, *, growth=math.log):
 
 
 # slopes of log2 m* in T over T = 2..8 (points scatter by a factor of 2): 1.09 ± .09 on the lock, .41 ± .09 on the chain
-@C5.check(Effect(seeds=30), false={"the chain doubles with every step too": {"mild": lock}})
+@C5.check(
+    Effect(seeds=30), false={"the chain doubles with every step too": Variant({"mild": lock}, kind=Effect(seeds=6))}
+)
 def simulated_growth(rng, *, mild=chain):
     steps = np.arange(2, 9)
 
@@ -401,7 +403,7 @@ C6 = paper.claim("C6", r"""
 
 # means of 2000 episodes (1000 an action for SQIRL) differ by .1 at least: six standard errors
 @C6.check(
-    Identity(1e-12), Space(fork=Drawn(Fork.draw), run=Seeds()), instances=20,
+    Identity(1e-12), Space(fork=Drawn(Fork.draw), run=Seeds()), instances=10,
     false={"GORP(2) is optimal": {"optimal": "GORP(2)"}, "SQIRL(1) is optimal": {"optimal": "SQIRL(1)"}},
 )  # fmt: skip
 def exact_returns(fork, run, *, optimal=None):
@@ -461,7 +463,7 @@ def gorp_success(problem, m, rng, runs=100):
 
 
 @C7.check(
-    Inequality(1e-12), Space(drawn=Drawn(Deterministic.draw), c=Floats(4.0, 6.0), run=Seeds()), instances=10,
+    Inequality(1e-12), Space(drawn=Drawn(Deterministic.draw), c=Choice(4.0, 5.0, 6.0), run=Seeds()), instances=8,
     false={"with one episode": {"one": True}, "with the gap instead of its square": {"power": 1}},
 )  # fmt: skip
 def success_is_likely(drawn, c, run, *, power=2, one=False):

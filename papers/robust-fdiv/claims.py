@@ -405,20 +405,20 @@ def widths_of(rows, reg):
 def is_the_printed_algorithm(offline, lam, name, *, lowest=1.0, cap="steps left", norm=1, centred=False):
     """Each step recomputed from the next values of the run, with the KL regression as printed (uncentred)."""
     problem, data = offline
-    run = pessimistic_values(problem, data, lam, name, beta=0.1, reg=1.0, centred=centred)
+    run = pessimistic_values(problem, data, lam, name, beta=0.1, reg=REG, centred=centred)
     horizon, phi = problem.horizon, problem.features
     expected = np.empty(problem.shape)
     for h in range(horizon):
         rows, following = phi[data.state[h], data.action[h]], run.value[h + 1]
         seen = following[data.next_state[h]]
         if name == "kl":
-            mean = ridge(rows, np.exp(-seen / lam), 1.0)
+            mean = ridge(rows, np.exp(-seen / lam), REG)
             weights = -lam * np.log(np.maximum(mean, floor_of(horizon, lam)))
         else:
             top = lowest * following.min() + lam if name == "tv" else np.inf
-            weights = ridge(rows, np.minimum(seen, top), 1.0)
+            weights = ridge(rows, np.minimum(seen, top), REG)
         weights = weights if h < horizon - 1 else 0.0
-        bonus = 0.1 * np.sum((phi * widths_of(rows, 1.0)) ** norm, axis=-1) ** (1 / norm)
+        bonus = 0.1 * np.sum((phi * widths_of(rows, REG)) ** norm, axis=-1) ** (1 / norm)
         most = horizon - h if cap == "steps left" else horizon
         expected[h] = np.clip(phi @ (problem.theta[h] + weights) - bonus, 0.0, most)
     return run.q_value, expected

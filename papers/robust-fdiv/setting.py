@@ -135,9 +135,9 @@ class Offline(NamedTuple):
 
     @classmethod
     def generous(cls, rng):
-        """Rewards up to 2, so that the cap at the remaining steps binds; few data, so that the clip at 0 does."""
+        """Rewards up to 2, so that the cap at the remaining steps binds; few data, so that the clip at 0 and the KL floor do."""
         problem = random_linear(rng, 4, 3, 3, 3, largest=2.0)
-        return cls(problem, data_of(problem, 20, rng))
+        return cls(problem, data_of(problem, rng.integers(3, 21), rng))
 
 
 def on_policy(table, policy):
