@@ -109,12 +109,12 @@ def cyclic(rng):
 
 
 def winning(successors, chosen, combine):
-    """1 if state 0 wins along the ``chosen`` successors (a mask), the best or the worst of them (``combine``)."""
+    """How many states win along the ``chosen`` successors (a mask), the best or the worst of them (``combine``)."""
     won = (np.arange(len(successors)) == len(successors) - 2).astype(float)
     end = won.copy()
     for _ in successors:
         won = np.maximum(end, [combine(won[row[mask]]) for row, mask in zip(successors, chosen)])
-    return won[0]
+    return won.sum()
 
 
 TRAP = np.array([[1, 2], [0, 2], [3, 4], [3, 3], [4, 4]])  # s1 -> {s2, e}, s2 -> {s1, e}, e -> {win, lose}
