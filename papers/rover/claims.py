@@ -104,17 +104,17 @@ def cyclic(rng):
     while True:
         successors = rng.integers(0, 8, (8, 3))
         successors[6], successors[7] = 6, 7
-        if winning(successors, np.ones((8, 3), dtype=bool), np.max) == 1:
+        if winning(successors, np.ones((8, 3), dtype=bool), np.max)[0] == 1:
             return successors
 
 
 def winning(successors, chosen, combine):
-    """How many states win along the ``chosen`` successors (a mask), the best or the worst of them (``combine``)."""
+    """1 for states that win along the ``chosen`` successors (a mask), the best or the worst of them (``combine``)."""
     won = (np.arange(len(successors)) == len(successors) - 2).astype(float)
     end = won.copy()
     for _ in successors:
         won = np.maximum(end, [combine(won[row[mask]]) for row, mask in zip(successors, chosen)])
-    return won.sum()
+    return won
 
 
 TRAP = np.array([[1, 2], [0, 2], [3, 4], [3, 3], [4, 4]])  # s1 -> {s2, e}, s2 -> {s1, e}, e -> {win, lose}
@@ -133,7 +133,7 @@ def greedy_on_graphs_with_cycles(successors, *, discount=0.9):
         q = np.linalg.matrix_power(np.eye(count)[successors].mean(axis=1), 4096)[:, count - 2][successors]
     q = np.maximum(q, 0.0)  # rounding of the linear solver
     greedy = q >= q.max(axis=1, keepdims=True) * (1 - TIED)
-    return winning(successors, greedy, np.min), winning(successors, np.ones_like(greedy), np.max)
+    return winning(successors, greedy, np.min).sum(), winning(successors, np.ones_like(greedy), np.max).sum()
 
 
 # C3 ------------------------------------------------------------------------------------------------
