@@ -161,7 +161,7 @@ class MemorylessSource:
             right *= 2
         if not unit.mean(left) <= target <= unit.mean(right):  # rounding at the very ends
             return math.copysign(math.inf, target - 0.5)
-        found = float(brentq(lambda a: unit.mean(a) - target, left, right, xtol=1e-300, rtol=8.9e-16))
+        found = float(brentq(lambda a: unit.mean(a) - target, left, right, xtol=1e-300, rtol=8.9e-16, maxiter=1000))
         if abs(found) > 1e300 * self.span:
             _validate.fail("x", "its tilt overflows: the rewards span too little", x)
         return found / self.span
@@ -451,7 +451,7 @@ class MarkovSource:
         low = high
         while self._kl_rate(low / span) > delta and low > 1e-160:
             low /= 2
-        root = brentq(lambda a: self._kl_rate(a / span) - delta, low, high, xtol=1e-300, rtol=8.9e-16)
+        root = brentq(lambda a: self._kl_rate(a / span) - delta, low, high, xtol=1e-300, rtol=8.9e-16, maxiter=1000)
         return float(root) / span
 
     def lattice_law(self, m: int) -> RewardLaw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_nothing_is_left_out_in_silence():
 def test_a_call_is_a_function_of_its_number():
     call = fuzzing.targets()["optima.kl_regularized"]
     for seed in range(20):
-        shown = [fuzzing.shown_call("optima.kl_regularized", call, seed) for _ in range(2)]
+        shown = [re.sub("0x[0-9a-f]+", "", fuzzing.shown_call("optima.kl_regularized", call, seed)) for _ in range(2)]
         assert shown[0] == shown[1]
 
 

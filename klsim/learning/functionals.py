@@ -413,6 +413,8 @@ def functional_gradient(name: str | Functional, problem: TreeProblem | Sequence[
 def _evaluate(name: str | Functional, problem: TreeProblem, table: torch.Tensor) -> torch.Tensor:
     if isinstance(name, str):
         return _value(parse_term(name), problem, table)
+    if not callable(name):
+        raise TypeError(f"name: must be the name of a functional or a function, got {type(name).__name__}")
     value = name(problem, table)
     if getattr(value, "ndim", None) != 0:
         raise TypeError(f"functional {getattr(name, '__name__', name)!r}: must return a torch scalar")

@@ -15,7 +15,7 @@ from klsim import _validate
 from klsim.distributions import entropy
 from klsim.objectives.aggregate import Aggregate, token_mean
 from klsim.objectives.baselines import whitened
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
 from klsim.objectives.policy_gradient import Clip, surrogate
 
 __all__ = ["AdaptiveEntropy", "entropy_bonus", "gae", "ppo", "value_loss"]
@@ -28,6 +28,7 @@ def _old_values(batch: TokenBatch) -> Array:
     return detach(values if batch.old_values is None else batch.old_values)
 
 
+@takes_batch
 def gae(batch: TokenBatch, *, discount: float = 1.0, lam: float = 0.95) -> Array:
     r"""Generalised advantages ``A_t`` of the batch's rewards and old values, ``[B, T]``, 0 outside the mask.
 
@@ -50,6 +51,7 @@ def gae(batch: TokenBatch, *, discount: float = 1.0, lam: float = 0.95) -> Array
     return xp.stack(out[::-1], axis=1)
 
 
+@takes_batch
 def value_loss(batch: TokenBatch, returns: Array, *, clip: float = 0.2, aggregate: Aggregate = token_mean) -> Loss:
     r"""``1/2 aggregate[ max((V - R)^2, (clip(V, V_old ± clip) - R)^2) ]``: no gain from moving V further than ``clip``.
 
@@ -68,6 +70,7 @@ def value_loss(batch: TokenBatch, returns: Array, *, clip: float = 0.2, aggregat
     return loss, {"value_clip_fraction": token_mean(active, batch.mask)}
 
 
+@takes_batch
 def entropy_bonus(batch: TokenBatch, *, coefficient: float = 0.01, aggregate: Aggregate = token_mean) -> Loss:
     r"""``-coefficient aggregate[ H(pi(.|s_t)) ]`` over the vocabulary: descending it raises the entropy.
 
@@ -118,6 +121,7 @@ class AdaptiveEntropy:
         return replace(self, coefficient=min(max(moved, self.low), self.high), entropy=entropy)
 
 
+@takes_batch
 def ppo(
     batch: TokenBatch,
     *,

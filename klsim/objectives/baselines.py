@@ -13,7 +13,7 @@ from typing import Any, Literal
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_sizes
 from klsim.objectives.aggregate import Aggregate, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
 from klsim.objectives.distillation import returns
 from klsim.objectives.kl import log_ratio
 from klsim.objectives.policy_gradient import Clip, surrogate
@@ -53,6 +53,7 @@ def gpg_factor(rewards: Array, group: Array, *, count: Literal["contrast", "nonz
     return xp.where(share > 0, 1 / xp.where(share > 0, share, xp.ones_like(share)), xp.ones_like(share))
 
 
+@takes_batch
 def gpg(
     batch: TokenBatch, *, count: Literal["contrast", "nonzero"] = "contrast", aggregate: Aggregate = token_mean
 ) -> Loss:
@@ -79,6 +80,7 @@ def opo_baseline(rewards: Array, lengths: Array, group: Array) -> Array:
     return xp.matmul(same, lengths * rewards) / xp.matmul(same, lengths)
 
 
+@takes_batch
 def opo(batch: TokenBatch, *, aggregate: Aggregate = sequence_sum) -> Loss:
     r"""``-aggregate[ (r - b) log pi ]`` with `opo_baseline`, strictly on-policy: no ratio, no clip (OPO).
 
@@ -96,6 +98,7 @@ def opo(batch: TokenBatch, *, aggregate: Aggregate = sequence_sum) -> Loss:
     return surrogate(batch.replace(old_log_probs=None), advantage, aggregate=aggregate)
 
 
+@takes_batch
 def remax(batch: TokenBatch, *, aggregate: Aggregate = sequence_sum) -> Loss:
     r"""REINFORCE with the greedy response's reward as baseline: reward to go less ``greedy_rewards``, no ratio.
 
@@ -113,6 +116,7 @@ def _to_front(batch: TokenBatch, values: Array, order: Array) -> Array:
     return batch.xp.take_along_axis(values, order, axis=-1)
 
 
+@takes_batch
 def optimal_token_advantages(batch: TokenBatch, *, leave_one_out: bool = False) -> Array:
     r"""``G_it - B_t``, ``[B, T]``, with the optimal token baseline ``B_t = sum_i W_it G_it / sum_i W_it``.
 
@@ -144,6 +148,7 @@ def optimal_token_advantages(batch: TokenBatch, *, leave_one_out: bool = False) 
     return _to_front(batch, (gain - baseline) * alive, xp.argsort(order, axis=-1))
 
 
+@takes_batch
 def optimal_token_baseline(
     batch: TokenBatch,
     *,
@@ -184,6 +189,7 @@ def whitened(values: Array, batch: TokenBatch, *, std: Literal["population", "sa
     return xp.where(flat, xp.zeros_like(centred), centred / xp.where(flat, xp.ones_like(spread), spread))
 
 
+@takes_batch
 def reinforce_pp_token_advantages(
     batch: TokenBatch, *, beta: float = 0.0, discount: float = 1.0, std: Literal["population", "sample"] = "sample"
 ) -> Array:
@@ -200,6 +206,7 @@ def reinforce_pp_token_advantages(
     return whitened(returns(reward, batch, discount), batch, std=std)
 
 
+@takes_batch
 def reinforce_pp_token(
     batch: TokenBatch,
     *,

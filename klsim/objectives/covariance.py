@@ -17,7 +17,7 @@ import numpy as np
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
 from klsim.objectives.policy_gradient import Clip, clip_bounds, estimated, per_token, token_ratio
 
 __all__ = ["clip_cov", "covariance", "kl_cov"]
@@ -25,6 +25,7 @@ __all__ = ["clip_cov", "covariance", "kl_cov"]
 Array = Any
 
 
+@takes_batch
 def covariance(batch: TokenBatch, advantage: Array) -> Array:
     """``(A - mean A)(log pi - mean log pi)`` of every token, means over the tokens of the batch, ``[B, T]``."""
     xp = batch.xp
@@ -57,6 +58,7 @@ def _fraction(fraction: float) -> float:
     return _validate.real("fraction", fraction, low=0.0, high=1.0, open_low=True)
 
 
+@takes_batch
 def clip_cov(
     batch: TokenBatch,
     *,
@@ -89,6 +91,7 @@ def clip_cov(
     return loss, {"clip_fraction": token_mean(xp.astype(out | held, rho.dtype), batch.mask)}
 
 
+@takes_batch
 def kl_cov(
     batch: TokenBatch,
     *,

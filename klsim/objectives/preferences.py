@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from klsim import _validate
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
 
 __all__ = ["cpo", "dpo", "ipo", "kto", "log_sigmoid", "online_dpo", "orpo", "pair_rows", "simpo"]
 
@@ -59,6 +59,7 @@ def _partners(batch: TokenBatch) -> tuple[Array, Array]:
     return first, xp.take(other, first)
 
 
+@takes_batch
 def pair_rows(batch: TokenBatch) -> tuple[Array, Array]:
     """Rows of the preferred and of the other response of every pair, ``([P], [P])``.
 
@@ -109,6 +110,7 @@ def _metrics(xp: Any, margin: Array) -> dict[str, Array]:
     return {"margin": xp.mean(margin), "accuracy": xp.mean(xp.astype(margin > 0, margin.dtype))}
 
 
+@takes_batch
 def dpo(batch: TokenBatch, *, beta: float = 0.1, label_smoothing: float = 0.0) -> Loss:
     r"""``-(1-e) log sigma(beta Delta) - e log sigma(-beta Delta)``, ``Delta = h(y+) - h(y-)``; mean over pairs.
 
@@ -123,6 +125,7 @@ def dpo(batch: TokenBatch, *, beta: float = 0.1, label_smoothing: float = 0.0) -
     return loss, _metrics(batch.xp, margin)
 
 
+@takes_batch
 def ipo(batch: TokenBatch, *, beta: float = 0.1, length_normalized: bool = False) -> Loss:
     r"""``(Delta - 1/(2 beta))^2``; mean over pairs. ``beta`` is the paper's tau.
 
@@ -137,6 +140,7 @@ def ipo(batch: TokenBatch, *, beta: float = 0.1, length_normalized: bool = False
     return batch.xp.mean((margin - 1 / (2 * beta)) ** 2), _metrics(batch.xp, margin)
 
 
+@takes_batch
 def kto(
     batch: TokenBatch,
     *,
@@ -175,6 +179,7 @@ def _preferred_nll(batch: TokenBatch, aggregate: Aggregate) -> Array:
     return -aggregate(xp.take(batch.log_probs, better, axis=0), xp.take(batch.mask, better, axis=0))
 
 
+@takes_batch
 def orpo(batch: TokenBatch, *, beta: float = 0.1, aggregate: Aggregate = sequence_mean) -> Loss:
     r"""``nll(y+) - beta log sigma(odds(y+) - odds(y-))``, mean over pairs; ``odds = log P/(1-P)``, ``P = e^{m(y)}``.
 
@@ -192,6 +197,7 @@ def orpo(batch: TokenBatch, *, beta: float = 0.1, aggregate: Aggregate = sequenc
     return nll - beta * xp.mean(log_sigmoid(margin)), _metrics(xp, margin) | {"nll": detach(nll)}
 
 
+@takes_batch
 def cpo(
     batch: TokenBatch,
     *,
@@ -216,6 +222,7 @@ def cpo(
     return loss + alpha * nll, _metrics(xp, margin) | {"nll": detach(nll)}
 
 
+@takes_batch
 def simpo(batch: TokenBatch, *, beta: float = 2.0, gamma: float = 0.5, label_smoothing: float = 0.0) -> Loss:
     r"""``-log sigma(beta (m(y+) - m(y-)) - gamma)``, m the mean log-probability of a token; mean over pairs.
 
@@ -230,6 +237,7 @@ def simpo(batch: TokenBatch, *, beta: float = 2.0, gamma: float = 0.5, label_smo
     return loss, _metrics(batch.xp, margin)
 
 
+@takes_batch
 def online_dpo(
     batch: TokenBatch,
     *,

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_std, leave_one_out_mean, no_baseline, no_scale
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
 from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate, token_ratio
 
 __all__ = [
@@ -45,6 +45,7 @@ Level = Literal["token", "sequence", "geometric"]
 _LEVELS = ("token", "sequence", "geometric")
 
 
+@takes_batch
 def rollout_weights(
     batch: TokenBatch,
     *,
@@ -89,6 +90,7 @@ def _corrected(batch: TokenBatch, weight: Array, clip: Clip, aggregate: Aggregat
     return loss, metrics | {"rollout_weight": token_mean(weight, batch.mask), "kept": token_mean(kept, batch.mask)}
 
 
+@takes_batch
 def tis(
     batch: TokenBatch,
     *,
@@ -112,6 +114,7 @@ def tis(
     return _corrected(batch, weight, clip, aggregate, std, epsilon)
 
 
+@takes_batch
 def mis(
     batch: TokenBatch,
     *,
@@ -133,6 +136,7 @@ def mis(
     return _corrected(batch, weight, clip, aggregate, std, epsilon)
 
 
+@takes_batch
 def icepop(
     batch: TokenBatch,
     *,
@@ -150,6 +154,7 @@ def icepop(
     return mis(batch, level="token", low=low, high=high, clip=clip, aggregate=aggregate, std=std, epsilon=epsilon)
 
 
+@takes_batch
 def decoupled_ppo(
     batch: TokenBatch,
     *,
@@ -170,6 +175,7 @@ def decoupled_ppo(
     return _corrected(batch, weight, clip, aggregate, std, epsilon)
 
 
+@takes_batch
 def off_policy_mask(batch: TokenBatch, advantage: Array, *, threshold: float = 0.5) -> Array:
     r"""1 where a response stays, else 0; ``[B]`` or ``[B, T]`` as ``advantage``, a constant.
 
@@ -186,6 +192,7 @@ def off_policy_mask(batch: TokenBatch, advantage: Array, *, threshold: float = 0
     return xp.astype(~out, batch.log_probs.dtype)
 
 
+@takes_batch
 def off_policy_masked(
     batch: TokenBatch,
     *,
@@ -204,6 +211,7 @@ def off_policy_masked(
     return loss, metrics | {"kept": token_mean(per_token(batch, kept), batch.mask)}
 
 
+@takes_batch
 def topr(
     batch: TokenBatch,
     *,
@@ -243,6 +251,7 @@ def topr(
     return loss, {"mean_weight": token_mean(weight, batch.mask)}
 
 
+@takes_batch
 def dro(
     batch: TokenBatch,
     *,

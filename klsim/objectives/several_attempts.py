@@ -22,7 +22,7 @@ from array_api_compat import array_namespace
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_sizes
 from klsim.objectives.aggregate import sequence_mean
-from klsim.objectives.batch import Loss, TokenBatch
+from klsim.objectives.batch import Loss, TokenBatch, takes_batch
 from klsim.objectives.policy_gradient import Clip, sequence_ratio, surrogate
 
 __all__ = [
@@ -145,6 +145,7 @@ def max_at_k_advantages(rewards: Array, group: Array, *, k: int = 2, baseline: M
     return k * best
 
 
+@takes_batch
 def max_at_k(
     batch: TokenBatch, *, k: int = 2, baseline: MaxBaseline = "without_it", clip: Clip = (math.inf, math.inf)
 ) -> Loss:
@@ -185,6 +186,7 @@ def pass_at_k_advantages(rewards: Array, group: Array, *, k: int = 4) -> Array:
     return xp.where(flat, xp.zeros_like(rate), centred / xp.sqrt(xp.where(flat, xp.ones_like(spread), spread)))
 
 
+@takes_batch
 def pass_at_k(batch: TokenBatch, *, k: int = 4, clip: Clip = (0.2, 0.2)) -> Loss:
     r"""`pass_at_k_advantages` in the clipped token surrogate, mean over each response's tokens (pass@k training).
 
@@ -213,6 +215,7 @@ def maxrl_advantages(rewards: Array, group: Array, *, centred: bool = True) -> A
     return xp.where(found, top / xp.where(found, mean, xp.ones_like(mean)), xp.zeros_like(mean))
 
 
+@takes_batch
 def maxrl(batch: TokenBatch, *, centred: bool = True, clip: Clip = (math.inf, math.inf)) -> Loss:
     r"""Maximum-likelihood RL: the mean score of the *successful* responses, a truncated ``log p``.
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from klsim import _validate
 from klsim.divergences import GENERATORS, divergence_of
 from klsim.objectives.aggregate import Aggregate, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
 from klsim.objectives.distillation import returns
 
 __all__ = ["iw_opd", "iw_opd_weights", "minillm", "skew_kl", "top_k_opd", "top_k_tokens"]
@@ -58,6 +58,7 @@ def _log_mass(xp: Any, kept: Array, log_p: Array) -> Array:
     return top + xp.log(xp.sum(xp.where(kept, xp.exp(inside - top), xp.zeros_like(log_p)), axis=-1, keepdims=True))
 
 
+@takes_batch
 def top_k_opd(
     batch: TokenBatch,
     *,
@@ -103,6 +104,7 @@ def _rest_kl(xp: Any, mass_p: Array, mass_q: Array) -> Array:
     return xp.exp(log_p) * (log_p - log_q)
 
 
+@takes_batch
 def skew_kl(
     batch: TokenBatch,
     *,
@@ -133,6 +135,7 @@ def skew_kl(
     return loss, {"skew_kl": detach(loss)}
 
 
+@takes_batch
 def minillm(
     batch: TokenBatch,
     *,
@@ -168,6 +171,7 @@ def minillm(
     return loss, {"kl": detach(token_mean(-gap, batch.mask))}
 
 
+@takes_batch
 def iw_opd_weights(batch: TokenBatch, *, gamma: float = 0.5) -> Array:
     r"""``1 + gamma (1 - sum_{u < t} |A_u| / sum_u |A_u|)``, ``A = log T/mu`` of sampled tokens; ``[B, T]``.
 
@@ -183,6 +187,7 @@ def iw_opd_weights(batch: TokenBatch, *, gamma: float = 0.5) -> Array:
     return 1 + gamma * (1 - share)
 
 
+@takes_batch
 def iw_opd(batch: TokenBatch, *, gamma: float = 0.5, aggregate: Aggregate = token_mean) -> Loss:
     r"""``-aggregate[ sg(w A) log pi ]``, ``A = log T/mu`` and `iw_opd_weights`: OPD that trusts early tokens more.
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
 from klsim.objectives.policy_gradient import (
     Clip,
     clip_bounds,
@@ -52,6 +52,7 @@ def _log_probability(batch: TokenBatch, weight: Array, advantage: Array, aggrega
     return -aggregate(detach(per_token(batch, weight) * advantage) * batch.log_probs, batch.mask)
 
 
+@takes_batch
 def dual_clip(
     batch: TokenBatch,
     *,
@@ -84,6 +85,7 @@ def dual_clip(
     return loss, {"dual_clip_fraction": token_mean(xp.astype(cut, rho.dtype), batch.mask)}
 
 
+@takes_batch
 def binary_divergence(batch: TokenBatch, divergence: Literal["tv", "kl"]) -> Array:
     r"""Divergence of the sampled token's two-point laws, ``[B, T]``, a constant: a lower bound of the vocabulary's.
 
@@ -102,6 +104,7 @@ def binary_divergence(batch: TokenBatch, divergence: Literal["tv", "kl"]) -> Arr
     return q * (old - now) + xp.where(infinite, xp.full_like(rest, math.inf), rest)
 
 
+@takes_batch
 def dppo(
     batch: TokenBatch,
     *,
@@ -140,6 +143,7 @@ def soft_gate(ratio: Array, temperature: Array) -> Array:
     return 4 / temperature * xp.exp(-xp.logaddexp(xp.zeros_like(x), -x))
 
 
+@takes_batch
 def sapo(
     batch: TokenBatch,
     *,
@@ -165,6 +169,7 @@ def sapo(
     return loss, {"mean_ratio": detach(token_mean(rho, batch.mask))}
 
 
+@takes_batch
 def luspo(batch: TokenBatch, *, clip: Clip = (3e-4, 4e-4), epsilon: float = 0.0) -> Loss:
     r"""`klsim.objectives.gspo` with every response's term multiplied by its length.
 
@@ -184,6 +189,7 @@ def gamma_weight(log_weight: Array, power: Array, decay: Array) -> Array:
     return xp.exp(power * log_weight + decay * (1 - w))
 
 
+@takes_batch
 def vespo(
     batch: TokenBatch,
     *,
@@ -216,6 +222,7 @@ def vespo(
     return loss, {"mean_weight": token_mean(weight, batch.mask)}
 
 
+@takes_batch
 def gmpo(batch: TokenBatch, *, clip: Clip = (0.4, 0.4), epsilon: float = 0.0) -> Loss:
     r"""``-mean_i A_i exp(mean_t c(log rho_it))``: geometric mean of clipped token ratios (GMPO, verl's ``geo_mean``).
 
@@ -244,6 +251,7 @@ def gmpo(batch: TokenBatch, *, clip: Clip = (0.4, 0.4), epsilon: float = 0.0) ->
     return -xp.mean(ratio * advantage), {"clip_fraction": token_mean(cut, batch.mask)}
 
 
+@takes_batch
 def bnpo(batch: TokenBatch, *, clip: Clip = (0.2, 0.2), epsilon: float = 0.0) -> Loss:
     r"""`grpo` with the mean over the tokens of this batch: TRL's ``loss_type="bnpo"``.
 

@@ -41,7 +41,7 @@ def _add(**stage):
         (_set("model", "path", value="x"), "model: heads and path exclude each other"),
         (_add(objective={"name": "gopd"}), r"stage\[1\].objective: objective 'gopd': no such objective; near: g_opd"),
         (_add(objective={"lam": 1}), r"stage\[1\].objective: name is missing"),
-        (_add(objective={"name": "g_opd", "lam": "a"}), "lam = 'a': must be a real number"),
+        (_add(objective={"name": "g_opd", "lam": "a"}), "lam = 'a': must be a number"),
         (_add(teachers={"add": "base"}), "stage 'student': teachers has none for task 'mul'"),
         (_add(teachers="student"), "stage 'student': teachers = 'student' is no earlier stage"),
         (_add(name="base"), "stage 'base': there are two"),
