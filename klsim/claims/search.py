@@ -159,6 +159,12 @@ class _Search:
         self.adversary = int(adversarial.generate_state(1)[0])
         self.tight = Tightness(self.kind.tolerance, _STARTS, flipped=self.kind.relation == ">=")
 
+    @property
+    def scale(self) -> float:
+        """Of the numbers of instances. A control stops at its first violation, so it is never looked for less hard."""
+        bulk = self.trial.strength.bulk
+        return max(1.0, bulk) if self.trial.is_control else bulk
+
     def run(self) -> Outcome:
         test = self.trial.test
         for example in test.examples or ([{}] if test.space is None else []):
@@ -231,7 +237,7 @@ class _Search:
     def _bulk(self) -> None:
         test = self.trial.test
         assert test.space is not None
-        total = max(1, round(test.instances * self.trial.strength.bulk))
+        total = max(1, round(test.instances * self.scale))
         for batch in test.space.batches(total, self.bulk_rng, batch_size=1000 if test.batched else 8):
             if test.batched:
                 self._batch(batch)
@@ -280,9 +286,9 @@ class _Search:
     def _hypothesis(self) -> None:
         test = self.trial.test
         assert test.space is not None
-        examples = self.trial.strength.examples
+        examples = max(1, round(100 * self.scale))
         if not test.batched:  # an instance may be dear: no more of them than the check asks for
-            examples = min(examples, max(1, round(test.instances * self.trial.strength.bulk)))
+            examples = min(examples, max(1, round(test.instances * self.scale)))
 
         def attempt(drawn: Mapping[str, Any]) -> float | None:
             self._count("hypothesis")
@@ -297,7 +303,7 @@ class _Search:
         test = self.trial.test
         assert test.space is not None
         # an instance may be dear: no more of them than twice what the check asks for
-        budget = round(min(_CLIMB, 2 * test.instances) * self.trial.strength.bulk)
+        budget = round(min(_CLIMB, 2 * test.instances) * self.scale)
 
         def height(drawn: Mapping[str, Any]) -> float:
             self._count("climb")
