@@ -112,7 +112,7 @@ def _minimise(
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         y = offset + matrix @ x
         ratio = np.maximum(generator.inverse_derivative(y), lower)
-        value = float(linear @ x + weights @ generator.conjugate(y, lower) - tilt @ y)
+        value = float(linear @ x + weights @ (ratio * y - generator.value(ratio)) - tilt @ y)
         if not np.isfinite(value):
             return np.inf, np.zeros(matrix.shape[1])
         return value, linear + matrix.T @ (weights * ratio - tilt)
@@ -121,6 +121,8 @@ def _minimise(
         # constants shift y down by -(row sum) of the flow matrix: a start at which every conjugate is finite
         start = x = np.full(matrix.shape[1], float(np.max(offset)) / float(-matrix[0].sum()))
         for _ in range(100):
+            if np.abs(objective(x)[1]).max() < 1e-15:  # rounding of sums of weights
+                break
             moved = _newton_step(objective, x, matrix, offset, weights, generator, lower)
             if moved is None:
                 break
