@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test test-slow lm bridge bridge-full full bench findings lint format report clean
+.PHONY: reproduce test test-slow mutants lm bridge bridge-full full bench findings lint format report clean
 .DELETE_ON_ERROR:
 
 reproduce: $(VENV)/.core
@@ -51,6 +51,11 @@ findings: $(VENV)/.core
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
+# How many one-operator changes of the library the claims and tests notice: a seeded sample in about 20 minutes, which
+# goes on where it was stopped; FULL=1 for every change
+mutants: $(VENV)/.mutants
+	$(BIN)/python -m tests.mutation $(if $(FULL),--full)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,6 +90,11 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing klsim with its development tools"
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.core $(VENV)/.lm
+
+$(VENV)/.mutants: $(VENV)/.dev
+	@echo "installing the mutation tool"
+	$(PIP) --editable '.[dev,mutants]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) report runs .klsim counterexamples certificate.json

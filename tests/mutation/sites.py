@@ -1,0 +1,141 @@
+"""Where the library can be changed, and how: one operator of cosmic-ray at one place of one module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = (
+    "distributions", "divergences", "optima", "best_of_n", "memoryless", "mass_balance", "estimators", "planning",
+    "learning", "problems", "objectives",
+)  # fmt: skip
+OPERATORS = tuple(
+    f"core/{name}"
+    for name in (
+        "ReplaceBinaryOperator_Add_Sub", "ReplaceBinaryOperator_Sub_Add", "ReplaceBinaryOperator_Mul_Div",
+        "ReplaceBinaryOperator_Div_Mul", "ReplaceBinaryOperator_Add_Mul", "ReplaceBinaryOperator_Mul_Add",
+        "ReplaceBinaryOperator_Pow_Mul", "ReplaceBinaryOperator_BitAnd_BitOr", "ReplaceBinaryOperator_BitOr_BitAnd",
+        "ReplaceBinaryOperator_FloorDiv_Mul", "ReplaceBinaryOperator_Mod_Mul",
+        "ReplaceComparisonOperator_Eq_NotEq", "ReplaceComparisonOperator_NotEq_Eq",
+        "ReplaceComparisonOperator_Lt_GtE", "ReplaceComparisonOperator_LtE_Gt", "ReplaceComparisonOperator_Gt_LtE",
+        "ReplaceComparisonOperator_GtE_Lt", "ReplaceComparisonOperator_Lt_LtE", "ReplaceComparisonOperator_LtE_Lt",
+        "ReplaceComparisonOperator_Gt_GtE", "ReplaceComparisonOperator_GtE_Gt",
+        "ReplaceUnaryOperator_Delete_USub", "ReplaceUnaryOperator_Delete_Invert", "ReplaceUnaryOperator_Delete_Not",
+        "AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd",
+        "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "NumberReplacer", "ZeroIterationForLoop",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, order=True)
+class Mutant:
+    """One change. ``line`` and ``column`` say where, ``function`` in which function or class (qualified name)."""
+
+    path: str
+    line: int
+    column: int
+    function: str
+    operator: str
+    occurrence: int
+
+    @property
+    def module(self) -> str:
+        """``klsim.planning.chains``"""
+        return self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    @property
+    def room(self) -> str:
+        """The module or package of the first level: ``planning``."""
+        return self.module.split(".")[1]
+
+    def source(self) -> str:
+        """The module with the change."""
+        changed = mutate_code(_read(self.path), get_operator(self.operator)(), self.occurrence)
+        assert changed is not None
+        return changed
+
+    def lines(self) -> tuple[str, str]:
+        """The first line that differs, before and after."""
+        before, after = _read(self.path).splitlines(), self.source().splitlines()
+        for old, new in zip(before, after, strict=False):
+            if old != new:
+                return old.strip(), new.strip()
+        return "", ""
+
+
+@cache
+def _read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def files(rooms: tuple[str, ...] = MODULES) -> list[str]:
+    """Source files of the rooms, relative to the root."""
+    found: list[Path] = []
+    for room in rooms:
+        base = ROOT / "klsim" / room
+        found += sorted(base.rglob("*.py")) if base.is_dir() else [base.with_suffix(".py")]
+    return [str(f.relative_to(ROOT)) for f in found]
+
+
+@cache
+def mutants(path: str) -> tuple[Mutant, ...]:
+    """Every change of one file that could matter: none in annotations, messages of errors, or module constants like
+    ``__all__``."""
+    source = _read(path)
+    inside, skipped = _places(ast.parse(source))
+    nodes = list(ast_nodes(get_ast(source)))
+    found = []
+    for name in OPERATORS:
+        operator, occurrence = get_operator(name)(), 0
+        for node in nodes:
+            for start, _ in operator.mutation_positions(node):
+                line, column = start
+                if line in inside and not any(a <= (line, column) < b for a, b in skipped):
+                    found.append(Mutant(path, line, column, inside[line], name, occurrence))
+                occurrence += 1
+    return tuple(sorted(found))
+
+
+def _places(tree: ast.Module) -> tuple[dict[int, str], list[tuple[tuple[int, int], tuple[int, int]]]]:
+    """The function of every line inside one, and the spans that do not run or are only read."""
+    inside: dict[int, str] = {}
+    skipped = []
+
+    def span(node: ast.AST) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+
+    def visit(node: ast.AST, name: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            inner = name
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                inner = f"{name}.{child.name}" if name else child.name
+                for line in range(child.lineno, child.end_lineno + 1):
+                    inside[line] = inner
+            skipped.extend(span(s) for s in _only_read(child))
+            visit(child, inner)
+
+    visit(tree, "")
+    return inside, skipped
+
+
+def _only_read(node: ast.AST) -> Iterator[ast.AST]:
+    """Annotations, docstrings, decorators, and what goes into the text of an error."""
+    if isinstance(node, ast.FunctionDef):
+        yield from (n for n in (node.returns,) if n is not None)
+        yield from node.decorator_list
+    elif isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+        yield node.annotation
+    elif isinstance(node, ast.ClassDef):
+        yield from node.decorator_list
+    elif isinstance(node, ast.Raise) and node.exc is not None:
+        yield node.exc
+    elif isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fail"):
+        yield node
