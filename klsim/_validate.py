@@ -100,6 +100,8 @@ def arrays(**named: Any) -> tuple[Any, ...]:
         TypeError: not numeric, complex, masked, or arrays of two libraries mixed.
         ValueError: ragged rows, an integer that no float holds.
     """
+    if all(type(v) is float or (type(v) in _PLAIN and v.dtype is _FLOAT64) for v in named.values()):  # the usual case
+        return (_NUMPY, *map(np.asarray, named.values()))
     converted = {name: _as_array(name, value) for name, value in named.items()}
     foreign = [a for a in converted.values() if not isinstance(a, np.ndarray | np.generic)]
     if foreign:
@@ -132,6 +134,9 @@ def arrays(**named: Any) -> tuple[Any, ...]:
     return (xp, *(np.asarray(a, dtype=dtype) for a in converted.values()))
 
 
+_NUMPY, _FLOAT64, _PLAIN = array_namespace(np.empty(0)), np.dtype(np.float64), (np.ndarray, np.float64)
+
+
 def numpy_arrays(**named: Any) -> tuple[np.ndarray, ...]:
     """Each argument as a floating NumPy array, for functions that have no other kind.
 
@@ -151,7 +156,8 @@ def _numpy_only(name: str, value: Any) -> None:
 
 
 def _is_half(value: Any) -> bool:
-    return str(getattr(value, "dtype", "")).rpartition(".")[2] in ("float16", "bfloat16")
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and dtype is not _FLOAT64 and str(dtype).rpartition(".")[2] in ("float16", "bfloat16")
 
 
 def widened(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -211,7 +217,7 @@ def _reject_non_real(name: str, value: Array) -> None:
 
 def first_true(xp: Any, bad: Array) -> tuple[int, ...] | None:
     """Index of the first True of ``bad``, or None. () for a true scalar."""
-    if not bool(xp.any(bad)):
+    if not bool(bad.any() if isinstance(bad, np.ndarray | np.generic) else xp.any(bad)):
         return None
     flat = xp.reshape(xp.astype(bad, xp.int8), (-1,))
     return tuple(int(i) for i in np.unravel_index(int(xp.argmax(flat)), tuple(bad.shape)))

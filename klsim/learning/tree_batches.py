@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from klsim.objectives.batch import TokenBatch
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TreeBatches", "scalar_loss"]
+__all__ = ["TreeBatches", "scalar_loss", "with_metrics"]
 
 
 class TreeBatches:
@@ -61,13 +62,20 @@ class TreeBatches:
         )
 
 
-def scalar_loss(returned: Any) -> torch.Tensor:
-    """The scalar that a loss returned, alone or with a dict.
+def with_metrics(returned: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
+    """What a loss returned, alone or with a dict of metrics, as ``(scalar, metrics)``.
 
     Raises:
-        TypeError: it is none.
+        TypeError: no scalar tensor, or something else beside it.
     """
-    loss: torch.Tensor = returned[0] if isinstance(returned, tuple) else returned
+    loss, metrics = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
     if getattr(loss, "ndim", None) != 0 or not hasattr(loss, "backward"):
         raise TypeError(f"loss: must return a scalar torch tensor (or one and a dict), got {type(loss).__name__}")
-    return loss
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"loss: returns a dict of metrics beside the scalar, got {type(metrics).__name__}")
+    return loss, metrics
+
+
+def scalar_loss(returned: Any) -> torch.Tensor:
+    """The scalar alone, see `with_metrics`."""
+    return with_metrics(returned)[0]

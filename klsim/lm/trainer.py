@@ -34,6 +34,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
+from klsim.learning.tree_batches import with_metrics
 from klsim.lm.chunked import chunked, token_weights
 from klsim.lm.log_probs import backbone, has_plain_head
 from klsim.lm.objectives import LossFunction, needs
@@ -152,7 +153,8 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
     Args:
         model: a causal LM, or its path. args: a `trl.GRPOConfig`; its loss options (``loss_type``, ``beta``,
             ``scale_rewards``, ``epsilon`` …) are not used, they belong to the objective. Everything else is TRL's.
-        objective: ``TokenBatch -> (loss, metrics)``, such as `klsim.lm.objectives.named` gives.
+        objective: ``TokenBatch -> loss`` or ``(loss, metrics)``: your own function, or what `klsim.lm.objectives.named`
+            gives..
         ref_model: the reference; needed by objectives that ask for it. It and the teachers are frozen in place.
         teachers: one a domain: the data set's column ``domain`` says which teacher a prompt has. With one teacher no
             column is needed.
@@ -363,7 +365,7 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             group=inputs["group"],
             **laws,
         )
-        loss, metrics = self.objective(batch)
+        loss, metrics = with_metrics(self.objective(batch))
         return self._logged(loss, metrics | _divergences(laws, entropy, batch.weights))
 
     def _compute_chunked(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:

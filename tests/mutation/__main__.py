@@ -22,6 +22,7 @@ from .report import markdown
 from .sites import MODULES, ROOT, Mutant, files, mutants
 
 console = Console(soft_wrap=True)
+ROOMS = tuple(f"klsim.{room}" for room in MODULES)
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,8 @@ def named_by(slug: str) -> set[tuple[str, str]]:
         path = ROOT / "papers" / slug / file
         tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "klsim":
-                if node.module.split(".")[1:2] and node.module.split(".")[1] in MODULES:
-                    found |= {(node.module, alias.name) for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(ROOMS):
+                found |= {(node.module, alias.name) for alias in node.names}
     return {place for module, name in found for place in _defined(module, name)}
 
 

@@ -137,5 +137,7 @@ def _only_read(node: ast.AST) -> Iterator[ast.AST]:
         yield from node.decorator_list
     elif isinstance(node, ast.Raise) and node.exc is not None:
         yield node.exc
-    elif isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fail"):
+    elif isinstance(node, ast.JoinedStr) or (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fail"
+    ):
         yield node

@@ -22,6 +22,7 @@ Every loss also takes ``kl``: ``{"place": "reward" | "loss", "beta": …}`` and 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import types
@@ -162,6 +163,8 @@ _TRIALS = (2, 64)
 def fields_needed(loss: LossFunction, convert: Callable[[np.ndarray], Any] = lambda x: x) -> frozenset[str]:
     """Which optional fields of a batch a loss asks for: it is tried on one that has all.
 
+    A field that it reads without `TokenBatch.need` counts if the loss fails without it.
+
     Args:
         convert: from NumPy to the arrays that the loss takes.
 
@@ -169,20 +172,32 @@ def fields_needed(loss: LossFunction, convert: Callable[[np.ndarray], Any] = lam
         ValueError, TypeError: what the loss raises, for instance about its parameters.
     """
     asked: set[str] = set()
+    read: set[str] = set()
 
     class Asked(TokenBatch):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
         def need(self, *names: str) -> tuple[Any, ...]:
             asked.update(names)
             return super().need(*names)
 
     for size in _TRIALS:
+        fields = {name: convert(value) for name, value in _trial(size).items()}
         try:
-            loss(Asked(**{name: convert(value) for name, value in _trial(size).items()}))
+            loss(Asked(**fields))
         except ValueError as error:
             if size == _TRIALS[-1] or "group" not in str(error):
                 raise
             continue
         break
+    optional = {f.name for f in dataclasses.fields(TokenBatch) if f.default is None}
+    for name in (read & optional & set(fields)) - asked:
+        try:
+            loss(TokenBatch(**fields | {name: None}))
+        except (ValueError, TypeError, AttributeError):
+            asked.add(name)
     return frozenset(asked)
 
 
@@ -193,7 +208,7 @@ def _trial(size: int) -> dict[str, np.ndarray]:
     vocabs = {f"{law}vocab_log_probs": vocab for law in ("", "old_", "ref_", "teacher_")}
     return laws | vocabs | {
         "log_probs": pair, "rewards": odd.astype(float), "tokens": np.tile([0, 1], (size, 1)), "values": 0 * pair,
-        "preferred": odd == 1, "external": odd == 1, "greedy_rewards": np.zeros(size),
+        "preferred": odd == 1, "external": odd == 1, "greedy_rewards": np.zeros(size), "group": np.zeros(size, dtype=int),
     }  # fmt: skip
 
 
