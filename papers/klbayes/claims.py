@@ -178,7 +178,7 @@ def score_function_forms(table, reward, beta, *, penalty=1):
     step = exact_tree_ascent(start, REF, reward=reward, beta=penalty * beta, steps=1).final
     moved = np.concatenate([b - log_normalize(a) for a, b in zip(start, step)])  # the gradient, up to a constant a row
     return {
-        "-beta grad KL(pi‖pi*)": (-beta * gradient(lambda x: float(kl(law_of(x), posterior)), table), direct),
+        "-beta grad KL(pi‖pi*)": (-beta * gradient(lambda x: kl(law_of(x), posterior), table), direct),
         "sequence form": ((np.exp(law) * (reward - ratios.sum(axis=1))) @ scores.sum(axis=1), direct),
         "token form": (np.einsum("y,yt,ytf->f", np.exp(law), to_go, scores), direct),
         "the learner's expected step": ((moved - moved.mean(axis=1, keepdims=True)).ravel(), direct),
@@ -189,15 +189,15 @@ def loss_gradient(k, table, per_token=False):
     """``sum_y pi(y) grad k(log pi/ref)`` with the sampling weights frozen; of sequences, or summed over their tokens."""
     weights, estimator = np.exp(law_of(table)), getattr(estimators, k)
     if per_token:
-        return gradient(lambda x: weights @ estimator(token_log_ratios(x)).sum(axis=1), table)
-    return gradient(lambda x: weights @ estimator(law_of(x) - LOG_PRIOR), table)
+        return gradient(lambda x: estimator(token_log_ratios(x)).sum(axis=-1) @ weights, table)
+    return gradient(lambda x: estimator(law_of(x) - LOG_PRIOR) @ weights, table)
 
 
 @C3.check(Identity(1e-7), Space(**TABLES), batched=False, instances=6, examples=[{"table": THETA}],
           false={"summed over tokens instead of sequences": {"per_token": True}})  # fmt: skip
 def what_the_losses_descend(table, *, per_token=False):
-    reverse = gradient(lambda x: float(kl(law_of(x), LOG_PRIOR)), table)
-    forward = gradient(lambda x: float(kl(LOG_PRIOR, law_of(x))), table)
+    reverse = gradient(lambda x: kl(law_of(x), LOG_PRIOR), table)
+    forward = gradient(lambda x: kl(LOG_PRIOR, law_of(x)), table)
     scale = 1 + np.max((law_of(table) - LOG_PRIOR) ** 2)  # of what is differenced
     wanted = {"k1": 0.0 * reverse, "k2": reverse, "k3": forward}
     return {k: (loss_gradient(k, table, per_token), value, scale) for k, value in wanted.items()}
@@ -220,7 +220,7 @@ C3_loss = paper.claim("C3-folklore", r"""
 @C3_loss.check(Identity(1e-7, scale=1), Space(**TABLES), batched=False, instances=5, examples=[{"table": THETA}],
                true={"k2 does": {"estimators": ("k2",)}})  # fmt: skip
 def sampled_kl_as_loss(table, *, estimators=("k1", "k3")):
-    reverse = gradient(lambda x: float(kl(law_of(x), LOG_PRIOR)), table)
+    reverse = gradient(lambda x: kl(law_of(x), LOG_PRIOR), table)
     return {k: (loss_gradient(k, table), reverse, np.max((law_of(table) - LOG_PRIOR) ** 2)) for k in estimators}
 
 
@@ -438,9 +438,9 @@ C7 = paper.claim("C7", r"""
           instances=6, false={"it is the gradient of E_pi[pi*/pi], which is 0": {"reward": True}})  # fmt: skip
 def three_forms(table, log_q, beta, *, reward=False):
     law, posterior, scores = law_of(table), tilt(LOG_PRIOR, REWARD, beta), token_scores(table).sum(axis=1)
-    direct = gradient(lambda x: float(kl(posterior, law_of(x))), table)
+    direct = gradient(lambda x: kl(posterior, law_of(x)), table)
     if reward:  # of the reward pi*/pi_theta with its own dependence on theta
-        direct = gradient(lambda x: -np.exp(law_of(x)) @ np.exp(posterior - law_of(x)), table)
+        direct = gradient(lambda x: -np.sum(np.exp(law_of(x)) * np.exp(posterior - law_of(x)), axis=-1), table)
     ratio, q = np.exp(posterior - law), np.exp(log_q)
     weight = np.exp(LOG_PRIOR + REWARD / beta) / q
     return {

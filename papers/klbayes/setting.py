@@ -24,9 +24,14 @@ _S, _V = np.arange(13)[:, None], np.arange(3)[None, :]
 THETA = np.sin(1 + 3 * _S + _V)
 
 
+def rows_of(table):
+    """A ``(13, 3)`` table from one or from a flat vector; several vectors ``(..., 39)`` keep their leading axes."""
+    return np.reshape(table, (13, 3) if np.shape(table)[-1] == 3 else (*np.shape(table)[:-1], 13, 3))
+
+
 def levels_of(table):
-    """Rows of a ``(13, 3)`` table (or flat vector) as the levels of a tree."""
-    return tuple(np.split(np.reshape(table, (13, 3)), (1, 4)))
+    """Rows of a table, see `rows_of`, as the levels of a tree."""
+    return tuple(np.split(rows_of(table), (1, 4), axis=-2))
 
 
 THETA_REF = levels_of(0.5 * np.cos(2 + 5 * _S + 2 * _V))
@@ -50,15 +55,14 @@ def token_scores(table):
 
 
 def token_log_ratios(table):
-    """``log pi/pi_ref`` of every token of every sequence, ``(27, 3)``."""
-    now, ref = log_normalize(np.reshape(table, (13, 3))), np.concatenate(REF)
-    return (now - ref)[NODES, TOKENS]
+    """``log pi/pi_ref`` of every token of every sequence, ``(..., 27, 3)``."""
+    return (log_normalize(rows_of(table)) - np.concatenate(REF))[..., NODES, TOKENS]
 
 
 def gradient(f, table, h=1e-5):
-    """Central differences over the logits: truncation h², rounding eps / h."""
-    at = np.ravel(table)
-    return np.array([f(at + e) - f(at - e) for e in h * np.eye(at.size)]) / (2 * h)
+    """Central differences over the logits, of an ``f`` that takes many tables: truncation h², rounding eps / h."""
+    steps = h * np.eye(np.size(table))
+    return (f(np.ravel(table) + steps) - f(np.ravel(table) - steps)) / (2 * h)
 
 
 def reinforce(rng, beta, reward=REWARD, **options):
