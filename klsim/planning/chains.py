@@ -227,7 +227,7 @@ class Chain:
             left, out = out, left
             spreads.append(high - low)
             doubt = unit * sum(spreads[:-1]) * (len(spreads) + self.terms + 4)
-        total = x * scale + scale * shift / (1.0 - self.discount)
+        total = np.asarray(x, np.float64) * scale + scale * shift / (1.0 - self.discount)
         return total, left * np.float64(scale), scale * doubt
 
     def _step(self, kind: np.dtype[Any]) -> Callable[..., tuple[float, float]]:
