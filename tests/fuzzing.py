@@ -402,7 +402,7 @@ def violation(name: str, call: Callable[..., Any], seed: int) -> str | None:
             if isinstance(result, Iterator):
                 result = list(itertools.islice(result, 100))
     except (ValueError, TypeError) as error:
-        if not names_an_argument(str(error), [*inspect.signature(call).parameters, *_fields(call)]):
+        if not names_an_argument(str(error), [*inspect.signature(call).parameters, *_fields(call, arguments)]):
             found = f"names no argument: {type(error).__name__}: {str(error)[:200]}"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -419,13 +419,14 @@ def violation(name: str, call: Callable[..., Any], seed: int) -> str | None:
 
 
 def names_an_argument(message: str, names: Sequence[str]) -> bool:
-    """Whether a name stands in the message as a word that something is said of: ``n: …``, ``n = 3``, ``n[0]``."""
-    return any(re.search(rf"(?<![\w.]){re.escape(name)}(?=:| = |\[)", message) for name in names)
+    """Whether a name stands in the message as a word that something is said of: ``n: …``, ``n (log_n): …``, ``n = 3``, ``n[0]``."""
+    return any(re.search(rf"(?<![\w.]){re.escape(name)}(?=:| = | \(|\[)", message) for name in names)
 
 
-def _fields(call: Callable[..., Any]) -> list[str]:
-    owner = getattr(call, "__self__", None)
-    return [f.name for f in dataclasses.fields(owner)] if dataclasses.is_dataclass(owner) else []
+def _fields(call: Callable[..., Any], arguments: dict[str, Any]) -> list[str]:
+    """Of the record that a method belongs to, and of those among the arguments."""
+    records = [getattr(call, "__self__", None), *arguments.values()]
+    return [field.name for x in records if dataclasses.is_dataclass(x) for field in dataclasses.fields(x)]
 
 
 def _shown(arguments: dict[str, Any]) -> str:
