@@ -52,7 +52,7 @@ _LONG = 1 << 16  # outcomes from which a row is sorted and summed in pieces, on 
 def _log_count(n: Any, log_n: Any) -> tuple[Any, Array]:
     """``log N`` from exactly one of ``n > 0`` and finite ``log_n``."""
     if (n is None) == (log_n is None):
-        raise TypeError("give exactly one of n and log_n")
+        raise TypeError("n: give exactly one of n and log_n")
     if n is None:
         xp, log_n = _validate.arrays(log_n=log_n)
         return xp, _validate.finite("log_n", xp, log_n)

@@ -79,13 +79,13 @@ class Generator(ABC):
     curvature: float
 
     def value(self, t: Array) -> Array:
-        """``f(t)`` for ``t >= 0``."""
-        xp, t = _validate.arrays(t=t)
-        _validate.budgets("t", xp, t)
+        """``f(t)`` for ``t >= 0``; at ``inf`` its limit."""
+        xp, t = _ratios(t)
         with np.errstate(all="ignore"):
-            positive = xp.where(t > 0, t, xp.ones_like(t))
-            inside = self.term(xp, xp.log(positive), xp.zeros_like(t))
-            return xp.where(t > 0, inside, xp.full_like(t, self.at_zero))
+            middle, far = (t > 0) & (t < math.inf), math.inf if self.recession > 0 else 0.0
+            inside = self.term(xp, xp.log(xp.where(middle, t, xp.ones_like(t))), xp.zeros_like(t))
+            ends = xp.where(t > 0, xp.full_like(t, far), xp.full_like(t, self.at_zero))
+            return xp.where(middle, inside, ends)
 
     @abstractmethod
     def derivative(self, t: Array) -> Array:
@@ -492,8 +492,7 @@ def _renyi_of(xp: Any, log_p: Array, log_q: Array, gone: Array, alpha: float) ->
     """By log-sum-exp, for policies that are not near each other; huge orders are measured from ``max log p/q``."""
     lowest = xp.full_like(log_p, -math.inf)
     if alpha <= 16:
-        exponent = alpha * log_p + (1 - alpha) * log_q
-        return _log_sum_exp(xp, xp.where(gone, lowest, exponent)) / (alpha - 1.0)
+        return _log_sum_exp(xp, xp.where(gone, lowest, alpha * log_p + (1 - alpha) * log_q)) / (alpha - 1.0)
     ratio = log_p - log_q
     top = xp.max(xp.where(gone, lowest, ratio), axis=-1, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))

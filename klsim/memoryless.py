@@ -264,7 +264,8 @@ def law_kl(law: RewardLaw, log_other: np.ndarray) -> float:
     _validate.log_probs("log_other", np, log_other, normalised=False)
     if log_other.shape != law.log_prob.shape:
         _validate.fail("log_other", f"must have the shape of the law {law.log_prob.shape}, got {log_other.shape}")
-    return float(kl(_normalised(law.log_prob), _normalised(log_other)))
+    other = _validate.log_probs("log_other", np, _normalised(log_other))
+    return float(kl(_normalised(law.log_prob), other))
 
 
 def _lattice(reward: np.ndarray) -> tuple[np.ndarray, float]:

@@ -3,6 +3,9 @@
 ``e^x = scale·(1 + part)`` with ``scale`` a power of two and ``|part| < 0.42``: ``e^x`` is ``scale·part + scale``, and
 ``e^x - 1`` is ``scale·part + (scale - 1)``, which does not cancel. Errors are below 2 units in the last place (tested
 against mpmath); what would be below 1e-307 is 0, and arguments above 709 count as 709.
+
+The logarithm of ``y = 1 + d`` is ``k log 2 + log(1 + f)`` with ``|f| < 0.42`` (FreeBSD's ``log1p``, below a unit in the
+last place, tested likewise).
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["exp", "exp_and_excess", "exp_and_expm1", "expm1"]
+__all__ = ["exp", "exp_and_excess", "exp_and_expm1", "expm1", "log_of_excess"]
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # the high part times 1024 is exact
 _ROUND = 6755399441055744.0  # 1.5·2^52: adding it leaves the nearest integer in the low bits
 _LOWEST, _HIGHEST = -707.0, 709.0
+
+_SQRT_HALF_BITS = 0x3FE6A09E00000000  # of the square root of a half, its upper 32 bits
+_ONE_BITS = 0x3FF0000000000000
 
 # numba's ``fastmath`` of these functions: a product and a sum may be one instruction, nothing is reordered
 _FUSED = {"contract"}
@@ -98,3 +104,29 @@ def exp_and_excess(x):
     whole, less = part + scale, part + (scale - 1.0)
     # near 0 with e^x - 1 - x from its own series; else nothing cancels more than a factor of 6
     return whole, x * less - tail if scale == 1.0 else x * whole - less
+
+
+@numba.njit(cache=True, fastmath=_FUSED)
+def _log_remainder(z):
+    """``log((1 + s)/(1 - s)) = 2 s + s R(s^2)``: the minimax polynomial ``R`` of FreeBSD's ``log1p``."""
+    w = z * z
+    odd = 2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01)
+    even = 3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01)
+    return z * (6.666666666666735130e-01 + w * odd) + w * even
+
+
+@numba.njit(cache=True, error_model="numpy")  # a division that may raise is a branch
+def log_of_excess(excess, whole):
+    """``log(1 + excess)`` where that is more accurate (above -1/2), else ``log whole``; ``whole`` is normal, > 0."""
+    near = excess > -0.5
+    y = 1.0 + excess if near else whole
+    lost = (1.0 - (y - excess) if y >= 2.0 else excess - (y - 1.0)) / y
+    k = (_bits(y) + (_ONE_BITS - _SQRT_HALF_BITS)) >> 52  # type: ignore[call-arg]
+    k = k - 1023
+    f = _from_bits(_bits(y) - (k << 52)) - 1.0
+    f = excess if near & (k == 0) else f
+    lost = lost if near & (k != 0) else 0.0
+    half = 0.5 * f * f
+    s = f / (2.0 + f)
+    tail = s * (half + _log_remainder(s * s)) + (k * _LN2_LOW + lost)
+    return k * _LN2_HIGH - ((half - tail) - f)

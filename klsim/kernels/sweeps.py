@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 __all__ = [
+    "copy_rows",
     "dense_advantages",
     "dense_advantages_extended",
     "dense_greedy",
@@ -24,6 +25,8 @@ __all__ = [
     "sparse_advantages_extended",
     "sparse_greedy",
     "sparse_product",
+    "sparse_step",
+    "two_sums",
     "weighted_rows",
 ]
 
@@ -60,6 +63,15 @@ def dense_advantages(transition, reward, discount, shift, v):
     return out
 
 
+@numba.njit(cache=True)
+def _sparse_dot(indptr, indices, data, row, v):
+    """A row of a CSR matrix times ``v``; unsigned indices spare the test for negative ones."""
+    total = data.dtype.type(0)
+    for k in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
+        total += data[k] * v[np.uint64(indices[k])]
+    return total
+
+
 @numba.njit(cache=True, parallel=True)
 def sparse_advantages(indptr, indices, data, reward, discount, shift, v):
     """``(S, A)`` from CSR arrays of the ``(S A, S)`` transition."""
@@ -67,19 +79,17 @@ def sparse_advantages(indptr, indices, data, reward, discount, shift, v):
     out = np.empty((states, actions))
     for s in numba.prange(states):
         for a in range(actions):
-            row = s * actions + a
-            total = 0.0
-            for k in range(indptr[row], indptr[row + 1]):
-                total += data[k] * v[indices[k]]
+            total = _sparse_dot(indptr, indices, data, s * actions + a, v)
             out[s, a] = discount * total - v[s] + (reward[s, a] - shift)
     return out
 
 
 @numba.njit(cache=True, parallel=True)
-def dense_greedy(transition, reward, discount, shift, v, log_ref, current, slack, keys, clock):
+def dense_greedy(transition, reward, discount, shift, v, current, slack, keys, clock):
     """`klsim.kernels.backups.greedy_rows` of the advantages, without the pairs that cannot be the best.
 
-    ``keys + clock`` bounds ``r - shift + gamma P v``; the keys of the pairs that are computed are renewed.
+    ``keys + clock`` bounds ``r - shift + gamma P v``; the keys of the pairs that are computed are renewed. Keys of
+    illegal actions are ``-inf``.
     """
     states, actions = reward.shape
     best, own = np.empty(states), np.empty(states)
@@ -91,7 +101,7 @@ def dense_greedy(transition, reward, discount, shift, v, log_ref, current, slack
         keys[s, at] = kept - clock
         top = kept
         for a in range(actions):
-            if a != current[s] and log_ref[s, a] > -np.inf and keys[s, a] + clock >= top:
+            if a != current[s] and keys[s, a] + clock >= top:
                 q = discount * _dot(transition[s, a], v) + (reward[s, a] - shift)
                 keys[s, a] = q - clock
                 if q > top:
@@ -103,16 +113,8 @@ def dense_greedy(transition, reward, discount, shift, v, log_ref, current, slack
     return best, action, own, change
 
 
-@numba.njit(cache=True)
-def _sparse_dot(indptr, indices, data, row, v):
-    total = 0.0
-    for k in range(indptr[row], indptr[row + 1]):
-        total += data[k] * v[indices[k]]
-    return total
-
-
 @numba.njit(cache=True, parallel=True)
-def sparse_greedy(indptr, indices, data, reward, discount, shift, v, log_ref, current, slack, keys, clock):
+def sparse_greedy(indptr, indices, data, reward, discount, shift, v, current, slack, keys, clock):
     """As `dense_greedy`, from CSR arrays."""
     states, actions = reward.shape
     best, own = np.empty(states), np.empty(states)
@@ -124,7 +126,7 @@ def sparse_greedy(indptr, indices, data, reward, discount, shift, v, log_ref, cu
         keys[s, at] = kept - clock
         top = kept
         for a in range(actions):
-            if a != current[s] and log_ref[s, a] > -np.inf and keys[s, a] + clock >= top:
+            if a != current[s] and keys[s, a] + clock >= top:
                 q = discount * _sparse_dot(indptr, indices, data, s * actions + a, v) + (reward[s, a] - shift)
                 keys[s, a] = q - clock
                 if q > top:
@@ -226,12 +228,71 @@ def weighted_rows(indptr, data, weights):
 
 
 @numba.njit(cache=True, parallel=True)
+def copy_rows(indptr, indices, data, action, before, starts, columns, entries, single):
+    """Rows ``s A + action(s)`` to ``columns, entries, single`` from ``starts[s]`` on, where the action is a new one.
+
+    Places up to ``starts[s + 1]`` that are left get the weight 0.
+    """
+    actions = (indptr.size - 1) // action.size
+    for s in numba.prange(action.size):
+        if action[s] != before[s]:
+            row, at = s * actions + action[s], starts[s]
+            for k in range(indptr[row], indptr[row + 1]):
+                columns[at], entries[at], single[at] = indices[k], data[k], data[k]
+                at += 1
+            for k in range(at, starts[s + 1]):
+                columns[k], entries[k], single[k] = s, 0.0, 0.0
+
+
+@numba.njit(cache=True, parallel=True)
+def two_sums(high, low, step):
+    """``(total, low, middle)``: ``high + step``, ``low`` with what was rounded, the middle of ``total``.
+
+    A ``step`` of one entry is that of all.
+    """
+    total, rest = np.empty(high.size), np.empty(high.size)
+    least, most = np.inf, -np.inf
+    for s in numba.prange(high.size):
+        moved, part = _two_sum(high[s], step[s] if step.size > 1 else step[0])
+        total[s], rest[s] = moved, low[s] + part
+        least, most = min(least, moved), max(most, moved)
+    return total, rest, 0.5 * (most + least)
+
+
+@numba.njit(cache=True, parallel=True)
 def sparse_product(indptr, indices, data, v):
     """A CSR matrix times a vector."""
     out = np.empty(indptr.size - 1)
     for row in numba.prange(out.size):
-        total = 0.0
-        for k in range(indptr[row], indptr[row + 1]):
-            total += data[k] * v[indices[k]]
-        out[row] = total
+        out[row] = _sparse_dot(indptr, indices, data, row, v)
     return out
+
+
+_ROWS = 4096  # of a chunk
+
+
+@numba.njit(cache=True, fastmath={"nnan", "nsz"})
+def _sparse_steps(indptr, indices, data, discount, left, middle, x, out, first, end):
+    """Rows ``first .. end - 1`` of `sparse_step`."""
+    low, high = out.dtype.type(np.inf), out.dtype.type(-np.inf)
+    for row in range(first, end):
+        total = discount * (_sparse_dot(indptr, indices, data, row, left) - middle)
+        out[row] = total
+        x[row] += left[row] - middle
+        low = total if total < low else low
+        high = total if total > high else high
+    return low, high
+
+
+@numba.njit(cache=True, parallel=True)
+def sparse_step(indptr, indices, data, discount, left, middle, x, out):
+    """One term of the Neumann series: ``x += left - middle``, ``out = discount (P left - middle)`` and its range.
+
+    In the precision of ``data``, which ``discount, left, middle, x`` and ``out`` share.
+    """
+    chunks = (out.size + _ROWS - 1) // _ROWS
+    lows, highs = np.empty(chunks, out.dtype), np.empty(chunks, out.dtype)
+    for c in numba.prange(chunks):
+        end = min((c + 1) * _ROWS, out.size)
+        lows[c], highs[c] = _sparse_steps(indptr, indices, data, discount, left, middle, x, out, c * _ROWS, end)
+    return lows.min(), highs.max()

@@ -455,6 +455,9 @@ def explain(
     """
     problems, gradients = _validate.sequence("problems", problems), _validate.sequence("gradients", gradients)
     terms = _validate.sequence("terms", terms)
+    for i, term in enumerate(terms):
+        if not isinstance(term, str) and not callable(term):
+            raise TypeError(f"terms[{i}]: must be the name of a functional or a function, got {type(term).__name__}")
     if not problems or len(gradients) != len(problems) or not terms:
         raise ValueError(f"gradients: needs one for each problem, got {len(gradients)} for {len(problems)}; and a term")
     made = [as_problem(p, "problems") for p in problems]

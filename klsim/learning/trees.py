@@ -69,6 +69,27 @@ def _law(name: str, log_law: Any) -> np.ndarray:
     return np.asarray(_validate.log_probs(name, np, value), dtype=np.float64)
 
 
+def _sampled_tree(
+    logits: Any, log_ref: Any, token_reward: Any, reward: Any, log_target: Any
+) -> tuple[int, int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """``(vocab, horizon, logits, log_ref, token_reward, reward, log_target)``: checked, flat; what is None is 0."""
+    vocab, start = _one_tree("logits", logits)
+    _, ref = _one_tree("log_ref", log_ref)
+    horizon = len(start)
+    leaves = vocab**horizon
+    flat = _flat(start)
+    extra = np.zeros_like(flat) if token_reward is None else _flat(_one_tree("token_reward", token_reward)[1])
+    leaf = np.zeros(leaves) if reward is None else _validate.numpy_arrays(reward=reward)[0].astype(np.float64)
+    target = np.zeros(leaves) if log_target is None else _law("log_target", log_target)
+    for name, value, wanted in (("log_ref", _flat(ref), flat.shape), ("token_reward", extra, flat.shape),
+                                ("reward", leaf, (leaves,)), ("log_target", target, (leaves,))):  # fmt: skip
+        if value.shape != wanted:
+            _validate.fail(name, f"does not fit a tree of vocabulary {vocab} and horizon {horizon}")
+    if np.abs(_validate.finite("reward", np, leaf)).max() > 1e100:
+        _validate.fail("reward", "must be at most 1e100 in size")
+    return vocab, horizon, flat, _flat(ref), extra, leaf, target
+
+
 def train_tree(
     logits: Sequence[np.ndarray],
     log_ref: Sequence[np.ndarray],
@@ -97,27 +118,14 @@ def train_tree(
         record: numbers of steps after which the policy is kept (the end always is).
 
     Raises:
-        ValueError: shapes, infinite logits, a batch of one with leave-one-out, unknown names.
+        ValueError: shapes, infinite logits, numbers above 1e100, a batch of one with leave-one-out, unknown names.
     """
     from klsim.kernels.tree_learning import train_tree as kernel
 
-    vocab, start = _one_tree("logits", logits)
-    _, ref = _one_tree("log_ref", log_ref)
-    horizon = len(start)
-    leaves = vocab**horizon
-    flat = _flat(start)
-    extra = np.zeros_like(flat) if token_reward is None else _flat(_one_tree("token_reward", token_reward)[1])
-    leaf = np.zeros(leaves) if reward is None else _validate.numpy_arrays(reward=reward)[0].astype(np.float64)
-    target = np.zeros(leaves) if log_target is None else _law("log_target", log_target)
+    vocab, horizon, flat, ref, extra, leaf, target = _sampled_tree(logits, log_ref, token_reward, reward, log_target)
     steps = _validate.integer("steps", steps, low=0)
     beta, lr = _validate.real("beta", beta, low=-1e100, high=1e100), _validate.real("lr", lr, low=-1e100, high=1e100)
     lr_decay = _validate.real("lr_decay", lr_decay, low=0.0, open_low=True)
-    for name, value, wanted in (("log_ref", _flat(ref), flat.shape), ("token_reward", extra, flat.shape),
-                                ("reward", leaf, (leaves,)), ("log_target", target, (leaves,))):  # fmt: skip
-        if value.shape != wanted:
-            _validate.fail(name, f"does not fit a tree of vocabulary {vocab} and horizon {horizon}")
-    if np.abs(_validate.finite("reward", np, leaf)).max() > 1e100:
-        _validate.fail("reward", "must be at most 1e100 in size")
     _validate.one_of("credit", credit, tuple(_CREDIT))
     _validate.one_of("baseline", baseline, tuple(_BASELINE))
     if credit == "target" and log_target is None:
@@ -132,7 +140,7 @@ def train_tree(
         # the decayed rate of step now + k is lr' / (1 + k / decay')
         factor = 1.0 + now / lr_decay
         kernel(
-            flat, _flat(ref), extra, leaf, target, float(beta), _CREDIT[credit], _BASELINE[baseline], batch, horizon,
+            flat, ref, extra, leaf, target, float(beta), _CREDIT[credit], _BASELINE[baseline], batch, horizon,
             mark - now, lr / factor, lr_decay * factor, generator,
         )  # fmt: skip
         kept.append(_unflat(flat.copy(), vocab, horizon))

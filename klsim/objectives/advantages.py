@@ -183,7 +183,8 @@ def group_sample_std(rewards: Array, group: Array) -> Array:
     Raises:
         ValueError: a group of one.
     """
-    xp, sizes = array_namespace(rewards), _at_least_two(rewards, group)
+    xp, rewards, group = checked(rewards, group)
+    sizes = _at_least_two(rewards, group)
     return group_std(rewards, group) * xp.sqrt(sizes / (sizes - 1))
 
 
@@ -193,10 +194,11 @@ def batch_sample_std(rewards: Array, group: Array) -> Array:
     Raises:
         ValueError: a batch of one.
     """
+    xp, rewards, _ = checked(rewards, group)
     if rewards.shape[0] < 2:
         _validate.fail("rewards", "a sample standard deviation needs two responses, got 1")
-    xp = array_namespace(rewards)
-    return xp.zeros_like(rewards) + xp.std(rewards, correction=1)
+    size = _size(xp, rewards)
+    return xp.zeros_like(rewards) + xp.std(rewards / size, correction=1) * size
 
 
 def beta_scale(alpha: float, beta: float) -> Scale:

@@ -11,9 +11,9 @@ import math
 from typing import Any, Literal
 
 from klsim import _validate
-from klsim.objectives.advantages import group_mean, group_sizes
+from klsim.objectives.advantages import checked, group_mean, group_sizes
 from klsim.objectives.aggregate import Aggregate, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
 from klsim.objectives.distillation import returns
 from klsim.objectives.kl import log_ratio
 from klsim.objectives.policy_gradient import Clip, surrogate
@@ -45,7 +45,7 @@ def gpg_factor(rewards: Array, group: Array, *, count: Literal["contrast", "nonz
     with a reward other than 0, whatever their group. 1 where none is kept.
     """
     _validate.one_of("count", count, ("contrast", "nonzero"))
-    xp, rewards = _validate.arrays(rewards=rewards)
+    xp, rewards, group = checked(rewards, group)
     same = _members(group)
     differs = same & (rewards[:, None] != rewards[None, :])
     kept = xp.any(differs, axis=-1) if count == "contrast" else rewards != 0
@@ -75,9 +75,16 @@ def gpg(
 
 def opo_baseline(rewards: Array, lengths: Array, group: Array) -> Array:
     r"""``sum_j |y_j| r_j / sum_j |y_j|`` over the group, ``[B]``: optimal if score norms grow like the length (OPO)."""
-    xp, rewards, lengths = _validate.arrays(rewards=rewards, lengths=lengths)
+    xp, rewards, group = checked(rewards, group)
+    _, lengths, _ = _validate.arrays(lengths=lengths, rewards=rewards)
+    if tuple(lengths.shape) != tuple(rewards.shape):
+        _validate.fail("lengths", f"must have shape {list(rewards.shape)}, got {list(lengths.shape)}")
+    _validate.positive("lengths", xp, lengths)
     same = xp.astype(_members(group), rewards.dtype)
-    return xp.matmul(same, lengths * rewards) / xp.matmul(same, lengths)
+    totals = xp.matmul(same, lengths)
+    _validate.representable("lengths", xp, totals)
+    share = same * lengths[None, :] / totals[:, None]
+    return xp.sum(share * rewards[None, :], axis=-1)
 
 
 @takes_batch
@@ -169,6 +176,7 @@ def optimal_token_baseline(
     return surrogate(batch, advantage, clip=clip, aggregate=aggregate)
 
 
+@takes_batch
 def whitened(values: Array, batch: TokenBatch, *, std: Literal["population", "sample"] = "sample") -> Array:
     """``(v - mean)/std`` over the tokens of the batch, ``[B, T]``; 0 if the spread is rounding, and outside the mask.
 
@@ -178,7 +186,10 @@ def whitened(values: Array, batch: TokenBatch, *, std: Literal["population", "sa
         ValueError: a sample std of one token.
     """
     _validate.one_of("std", std, ("population", "sample"))
-    xp = batch.xp
+    xp, values = batch.xp, of_batch("values", values, batch)
+    _validate.finite("values", xp, values)
+    if values.ndim == 1:
+        values = values[:, None]
     count = xp.sum(batch.weights)
     if std == "sample" and count < 2:
         _validate.fail("mask", "a sample standard deviation needs two tokens, the batch has 1")

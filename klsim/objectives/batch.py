@@ -55,6 +55,14 @@ def takes_batch(function: Function) -> Function:
     return wrapper  # type: ignore[return-value]
 
 
+def two_numbers(name: str, pair: Any) -> list[Any]:
+    """The two entries of an option that is a pair."""
+    entries = _validate.sequence(name, pair)
+    if len(entries) != 2:
+        _validate.fail(name, f"must be a pair of numbers, got {len(entries)} entries")
+    return entries
+
+
 def of_batch(name: str, value: Array, batch: TokenBatch) -> Array:
     """``value`` as real numbers of the kind of the batch: ``[B]``, ``[B, 1]`` or ``[B, T]``."""
     _, like, x = _validate.arrays(log_probs=batch.log_probs, **{name: value})

@@ -17,7 +17,7 @@ import numpy as np
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch, two_numbers
 from klsim.objectives.policy_gradient import Clip, clip_bounds, estimated, per_token, token_ratio
 
 __all__ = ["clip_cov", "covariance", "kl_cov"]
@@ -29,6 +29,7 @@ Array = Any
 def covariance(batch: TokenBatch, advantage: Array) -> Array:
     """``(A - mean A)(log pi - mean log pi)`` of every token, means over the tokens of the batch, ``[B, T]``."""
     xp = batch.xp
+    advantage = _validate.finite("advantage", xp, of_batch("advantage", advantage, batch))
     advantage, log_probs = per_token(batch, detach(advantage)), detach(batch.log_probs)
     return (
         (advantage - token_mean(advantage, batch.mask))
@@ -76,7 +77,9 @@ def clip_cov(
     generator or seed they are drawn uniformly, as in the paper and verl. On-policy biased wherever a token leaves.
     """
     fraction = _fraction(fraction)
-    lowest, highest = _validate.real("band[0]", band[0]), _validate.real("band[1]", band[1], low=band[0])
+    low, high = two_numbers("band", band)
+    lowest = _validate.real("band[0]", low)
+    highest = _validate.real("band[1]", high, low=lowest)
     low, high = clip_bounds(clip)
     xp = batch.xp
     advantage = per_token(batch, detach(estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)))

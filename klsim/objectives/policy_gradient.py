@@ -127,6 +127,7 @@ def surrogate(
     return -aggregate(value, batch.mask), metrics
 
 
+@takes_batch
 def estimated(batch: TokenBatch, **options: Any) -> Array:
     """The batch's advantages, or those that the estimator makes of its rewards."""
     if batch.advantages is not None:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_std, leave_one_out_mean, no_baseline, no_scale
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch, two_numbers
 from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate, token_ratio
 
 __all__ = [
@@ -171,10 +171,12 @@ def decoupled_ppo(
 
     Source: Hilton et al. (2022), "Batch size-invariance for policy optimization"; AReaL (2025).
     """
+    cap = _validate.real("cap", cap, low=0.0)
     weight = rollout_weights(batch, level="token", beyond="truncate", high=cap)
     return _corrected(batch, weight, clip, aggregate, std, epsilon)
 
 
+@takes_batch
 @takes_batch
 def off_policy_mask(batch: TokenBatch, advantage: Array, *, threshold: float = 0.5) -> Array:
     r"""1 where a response stays, else 0; ``[B]`` or ``[B, T]`` as ``advantage``, a constant.
@@ -185,7 +187,7 @@ def off_policy_mask(batch: TokenBatch, advantage: Array, *, threshold: float = 0
     Source: DeepSeek-V3.2 (2025), arXiv:2512.02556, eq. 9; TRL ``off_policy_mask_threshold``.
     """
     threshold = _validate.real("threshold", threshold)
-    xp = batch.xp
+    xp, advantage = batch.xp, of_batch("advantage", advantage, batch)
     drift = detach(batch.rollout - batch.log_probs) * batch.weights
     far = xp.sum(drift, axis=-1) / xp.sum(batch.weights, axis=-1) > threshold
     out = (advantage < 0) & (far if advantage.ndim == 1 else far[:, None])
@@ -232,7 +234,8 @@ def topr(
     Source: Le Roux et al. (2025), arXiv:2503.14286.
     """
     bounds = {"positive": positive, "negative": negative}
-    for name, (a, b) in bounds.items():
+    for name, interval in bounds.items():
+        a, b = two_numbers(name, interval)
         _validate.real(f"{name}[1]", b, low=_validate.real(f"{name}[0]", a, low=0.0))
     baseline = _validate.real("baseline", baseline)
     xp = batch.xp

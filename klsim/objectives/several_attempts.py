@@ -20,7 +20,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from klsim import _validate
-from klsim.objectives.advantages import group_mean, group_sizes
+from klsim.objectives.advantages import checked, group_mean, group_sizes
 from klsim.objectives.aggregate import sequence_mean
 from klsim.objectives.batch import Loss, TokenBatch, takes_batch
 from klsim.objectives.policy_gradient import Clip, sequence_ratio, surrogate
@@ -134,6 +134,7 @@ def max_at_k_advantages(rewards: Array, group: Array, *, k: int = 2, baseline: M
     _validate.one_of("baseline", baseline, _BASELINES)
     if baseline == "without_it" and k == 1:
         _validate.fail("baseline", "'without_it' needs k > 1; at k = 1 use 'leave_one_out'")
+    _, rewards, group = checked(rewards, group)
     _smallest_group(rewards, group, k + 1 if baseline == "leave_one_out" else k, f"k = {k} with baseline {baseline!r}")
     best = _by_group(rewards, group, lambda n: _weights_with(n, k - 1))
     if baseline == "leave_one_out":
@@ -175,7 +176,7 @@ def pass_at_k_advantages(rewards: Array, group: Array, *, k: int = 4) -> Array:
     Source: Chen et al. (2025), analytical derivation.
     """
     k = _validate.integer("k", k, low=1)
-    xp = array_namespace(rewards)
+    xp, rewards, group = checked(rewards, group)
     index = _validate.first_true(xp, (rewards != 0) & (rewards != 1))
     if index is not None:
         _validate.fail("rewards", "must be 0 or 1", float(rewards[index]), index)
@@ -207,7 +208,7 @@ def maxrl_advantages(rewards: Array, group: Array, *, centred: bool = True) -> A
     Raises:
         ValueError: negative rewards (their mean is no success rate).
     """
-    xp = array_namespace(rewards)
+    xp, rewards, group = checked(rewards, group)
     _validate.budgets("rewards", xp, rewards)
     mean = group_mean(rewards, group)
     found = mean > 0

@@ -38,6 +38,7 @@ def top_k_tokens(vocab_log_probs: Array, k: int) -> Array:
         ValueError: ``k`` outside ``1..V``.
     """
     xp, log_p = _validate.arrays(vocab_log_probs=detach(vocab_log_probs))
+    _validate.log_probs("vocab_log_probs", xp, log_p, normalised=False)
     k = _validate.integer("k", k, low=1, high=int(log_p.shape[-1]))
     return xp.argsort(xp.argsort(-log_p, axis=-1), axis=-1) < k
 

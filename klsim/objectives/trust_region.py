@@ -17,7 +17,7 @@ from typing import Any, Literal
 from klsim import _validate
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch, two_numbers
 from klsim.objectives.policy_gradient import (
     Clip,
     clip_bounds,
@@ -122,7 +122,8 @@ def dppo(
 
     Source: arXiv:2602.04879 (2026), binary TV and binary KL (verl: ``dppo_tv``, ``dppo_kl``).
     """
-    down, up = (_validate.real(f"threshold[{i}]", threshold[i], low=0.0) for i in (0, 1))
+    ends = two_numbers("threshold", threshold)
+    down, up = (_validate.real(f"threshold[{i}]", end, low=0.0) for i, end in enumerate(ends))
     cap = _validate.real("cap", cap, low=1.0)
     xp = batch.xp
     advantage = per_token(batch, detach(estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)))
@@ -139,6 +140,9 @@ def dppo(
 def soft_gate(ratio: Array, temperature: Array) -> Array:
     """``4/tau sigmoid(tau (rho - 1))``: slope 1 at ``rho = 1``, flat far from it (SAPO)."""
     xp, ratio, temperature = _validate.arrays(ratio=ratio, temperature=temperature)
+    _validate.broadcast(ratio=ratio, temperature=temperature)
+    _validate.budgets("ratio", xp, ratio)
+    _validate.positive("temperature", xp, temperature)
     x = temperature * (ratio - 1)
     return 4 / temperature * xp.exp(-xp.logaddexp(xp.zeros_like(x), -x))
 
@@ -185,8 +189,16 @@ def luspo(batch: TokenBatch, *, clip: Clip = (3e-4, 4e-4), epsilon: float = 0.0)
 def gamma_weight(log_weight: Array, power: Array, decay: Array) -> Array:
     r"""``phi(w) = w^k e^{lambda (1 - w)}``, ``phi(1) = 1``; of ``log w`` (VESPO). Its mode is ``w = k/lambda``."""
     xp, log_weight, power, decay = _validate.arrays(log_weight=log_weight, power=power, decay=decay)
+    _validate.broadcast(log_weight=log_weight, power=power, decay=decay)
+    lost = xp.isinf(log_weight) & (log_weight < 0)
+    _validate.finite("log_weight", xp, xp.where(lost, xp.zeros_like(log_weight), log_weight))
+    _validate.positive("decay", xp, decay)
+    _validate.finite("power", xp, _validate.budgets("power", xp, power))
     w = xp.exp(xp.minimum(log_weight, xp.full_like(log_weight, _EXPONENT)))
-    return xp.exp(power * log_weight + decay * (1 - w))
+    grown = xp.where(power == 0, xp.zeros_like(power * w), power * log_weight)
+    out = xp.exp(grown + decay * (1 - w))
+    _validate.representable("power", xp, out)
+    return out
 
 
 @takes_batch
@@ -207,7 +219,8 @@ def vespo(
     here, where phi is computed from log w.
     """
     pairs = {"positive": positive, "negative": negative}
-    for name, (k, decay) in pairs.items():
+    for name, pair in pairs.items():
+        k, decay = two_numbers(name, pair)
         _validate.real(f"{name}[0]", k, low=0.0)
         _validate.real(f"{name}[1]", decay, low=0.0, open_low=True)
     xp = batch.xp
@@ -235,7 +248,7 @@ def gmpo(batch: TokenBatch, *, clip: Clip = (0.4, 0.4), epsilon: float = 0.0) ->
 
     Source: Zhao et al. (2025), arXiv:2507.20673.
     """
-    low, high = (_validate.real(f"clip[{i}]", clip[i], low=0.0) for i in (0, 1))
+    low, high = (_validate.real(f"clip[{i}]", end, low=0.0) for i, end in enumerate(two_numbers("clip", clip)))
     xp = batch.xp
     advantage = detach(estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon))
     if advantage.ndim != 1:

@@ -8,6 +8,8 @@ The diagonal is set to ``(1 - gamma)`` plus the other entries of its row, so tha
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,12 +38,35 @@ def action_chain(
     """The chain of a deterministic policy ``(S,)``; takes over the matrix of an ``old`` one of actions ``before``."""
     states = len(action)
     if sparse.issparse(transition):
-        return Chain(transition[np.arange(states) * (transition.shape[0] // states) + action], discount)
+        return _sparse_action_chain(transition, action, discount, old, before)
     if old is None or before is None:
         return Chain(transition[np.arange(states), action], discount)
     new = np.flatnonzero(action != before)
     old.matrix[new] = transition[new, action[new]]
     return Chain(old.matrix, discount)
+
+
+def _sparse_action_chain(
+    transition: Any, action: np.ndarray, discount: float, old: Chain | None, before: np.ndarray | None
+) -> Chain:
+    """As `action_chain`; where it is little more, rows have room for the longest of their state, to stay in place."""
+    from klsim.kernels.sweeps import copy_rows
+
+    states = len(action)
+    rows = (transition.indptr, transition.indices, transition.data)
+    if old is not None and old.roomy and before is not None:
+        copy_rows(*rows, action, before, old.matrix.indptr, old.matrix.indices, old.matrix.data, old.single)
+        matrix = sparse.csr_array((old.matrix.data, old.matrix.indices, old.matrix.indptr), old.matrix.shape)
+        return Chain(matrix, discount, single=old.single, roomy=True)
+    lengths = np.diff(transition.indptr).reshape(states, -1)
+    own, most = lengths[np.arange(states), action], lengths.max(axis=1)
+    roomy = bool(most.sum() <= 1.25 * own.sum())
+    starts = np.zeros(states + 1, transition.indptr.dtype)
+    np.cumsum(most if roomy else own, out=starts[1:])
+    columns, entries = np.empty(starts[-1], transition.indices.dtype), np.empty(starts[-1])
+    single = np.empty(starts[-1], np.float32)
+    copy_rows(*rows, action, np.full(states, -1), starts, columns, entries, single)
+    return Chain(sparse.csr_array((entries, columns, starts), (states, states)), discount, single=single, roomy=roomy)
 
 
 def expected_next(transition: Any, value: np.ndarray) -> np.ndarray:
@@ -62,14 +87,25 @@ def _spread(x: np.ndarray) -> float:
     return float(x.max() - x.min())
 
 
-class Chain:
-    """A transition matrix ``(S, S)``, dense or CSR, and ``I - discount P`` with its factors."""
+def _slow(spreads: list[float], target: float, limit: int) -> bool:
+    """Whether spreads that fall like the last five will not be at ``target`` within ``limit`` products."""
+    rate = (spreads[-1] / spreads[-6]) ** 0.2 if spreads[-6] > 0 else 0.0
+    return rate >= 1 or len(spreads) + math.log(max(target, 1e-300) / spreads[-1]) / math.log(max(rate, 1e-300)) > limit
 
-    def __init__(self, matrix: Any, discount: float) -> None:
+
+class Chain:
+    """A transition matrix ``(S, S)``, dense or CSR, and ``I - discount P`` with its factors.
+
+    ``single``: the CSR data in single precision. ``roomy``: whether rows may be replaced in place.
+    """
+
+    def __init__(self, matrix: Any, discount: float, *, single: np.ndarray | None = None, roomy: bool = False) -> None:
         self.matrix, self.discount = matrix, discount
+        self.single, self.roomy = single, roomy
         self._factors: Any = None
         self.states = matrix.shape[0]
         self.sparse = bool(sparse.issparse(matrix))
+        self.terms = int(np.diff(matrix.indptr).max(initial=0)) if self.sparse else self.states
 
     def product(self, x: np.ndarray) -> np.ndarray:
         """``P x``."""
@@ -139,33 +175,84 @@ class Chain:
 
         What is left is never negative: a policy's value is approached from below, and policy iteration keeps rising.
         """
-        x, left = self._iterate(rhs, target, 0 if exact and self._factors is not None else self._patience())
+        limit = 0 if exact and self._factors is not None else self._patience()
+        x, left, doubt = self._iterate(rhs, target, limit)
         if _spread(left) > target:
             x = x + (self._solve(left) if self._factorise() else self._krylov(left, target))
-            left = rhs - (x - self.discount * self.product(x))
-        return np.asarray(x + left.min() / (1.0 - self.discount))
+            left, doubt = rhs - (x - self.discount * self.product(x)), 0.0
+        return np.asarray(x + (left.min() - doubt) / (1.0 - self.discount))
 
     def _patience(self) -> int:
         """Iterations worth the factors: those of a dense chain cost about S / 15 products."""
         return 500 if self.sparse else 8 + self.states // 15
 
-    def _iterate(self, rhs: np.ndarray, target: float, limit: int) -> tuple[np.ndarray, np.ndarray]:
-        x, left, shift = np.zeros(self.states), rhs, 0.0
-        spreads = [_spread(left)]
+    def _iterate(self, rhs: np.ndarray, target: float, limit: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """``(x, left, doubt)``: what is left is ``left`` within ``doubt``, above ``target`` where that is slow.
+
+        Sparse products wait for memory: single precision, half the bytes, is used as far as its rounding allows.
+        """
+        x, left = np.zeros(self.states), rhs
+        if self.sparse and target >= 1e-4 * _spread(rhs):
+            x, left, doubt = self._series(rhs, target, limit, np.dtype(np.float32))
+            if doubt <= 0.1 * target:
+                return x, left, doubt
+            left = rhs - (x - self.discount * self.product(x))
+        more, left, _ = self._series(left, target, limit, np.dtype(np.float64))
+        return x + more, left, 0.0
+
+    def _series(
+        self, rhs: np.ndarray, target: float, limit: int, kind: np.dtype[Any]
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """The Neumann series of ``rhs`` in the precision ``kind``.
+
+        With S the sum of the half spreads of its terms, the sum errs by ``u S`` an addition, and what is left by
+        ``(K + 4) u`` of the half spread a product of K terms: ``doubt`` is ``2 u S`` (number of terms + K + 4).
+        """
+        low, high = float(rhs.min()), float(rhs.max())
+        if not limit or high - low <= target:
+            return np.zeros(self.states), rhs, 0.0
+        single = kind == np.float32
+        scale = math.ldexp(1.0, math.frexp(high - low)[1] - 1) if single else 1.0
+        middle, unit = 0.5 * (low + high), 2.0**-24 if single else 0.0
+        left, x = np.asarray((rhs - middle) / scale, kind), np.zeros(self.states, kind)
+        out = np.empty_like(left)
+        low, high, shift = (low - middle) / scale, (high - middle) / scale, middle / scale
+        target, doubt, spreads, step = target / scale, 0.0, [high - low], self._step(kind)
         for i in range(limit):
-            if spreads[-1] <= target:
+            if spreads[-1] <= target or doubt > 0.1 * target or (i >= 8 and _slow(spreads, target, limit)):
                 break
-            if i >= 8 and spreads[-1] > target:
-                rate = (spreads[-1] / spreads[-6]) ** 0.2 if spreads[-6] > 0 else 0.0
-                if rate >= 1 or i + np.log(max(target, 1e-300) / spreads[-1]) / np.log(max(rate, 1e-300)) > limit:
-                    break
-            middle = 0.5 * float(left.max() + left.min())
-            shift += middle / (1.0 - self.discount)
-            left = left - middle
-            x += left
-            left = self.discount * self.product(left)
-            spreads.append(_spread(left))
-        return x + shift, left
+            middle = 0.5 * (low + high)
+            shift += middle
+            low, high = step(left, middle, x, out)
+            left, out = out, left
+            spreads.append(high - low)
+            doubt = unit * sum(spreads[:-1]) * (len(spreads) + self.terms + 4)
+        total = np.asarray(x, np.float64) * scale + scale * shift / (1.0 - self.discount)
+        return total, left * np.float64(scale), scale * doubt
+
+    def _step(self, kind: np.dtype[Any]) -> Callable[..., tuple[float, float]]:
+        """``(left, middle, x, out) -> range``: ``x += left - middle``, ``out = discount P (left - middle)``."""
+        if not self.sparse:
+            return self._dense_step
+        from klsim.kernels.sweeps import sparse_step
+
+        data = self.matrix.data
+        if kind == np.float32:
+            self.single = data = data.astype(kind) if self.single is None else self.single
+        own = (self.matrix.indptr, self.matrix.indices, data, kind.type(self.discount))
+
+        def step(left: np.ndarray, middle: float, x: np.ndarray, out: np.ndarray) -> tuple[float, float]:
+            low, high = sparse_step(*own, left, kind.type(middle), x, out)
+            return float(low), float(high)
+
+        return step
+
+    def _dense_step(self, left: np.ndarray, middle: float, x: np.ndarray, out: np.ndarray) -> tuple[float, float]:
+        left -= middle
+        x += left
+        np.matmul(self.matrix, left, out=out)
+        out *= self.discount
+        return float(out.min()), float(out.max())
 
     def _factorise(self) -> bool:
         """Whether there are factors."""

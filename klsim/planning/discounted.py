@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,22 +51,19 @@ class Value:
 
     def plus(self, step: np.ndarray, constant: float = 0.0) -> Value:
         """Moved, with the error of the sum kept; the middle of the step goes to the constant."""
-        total = self.high + step
-        part = total - self.high
-        low = self.low + ((self.high - (total - part)) + (step - part))
-        grown = self.constant + 0.5 * float(total.max() + total.min())
+        total, low, middle = sweeps.two_sums(self.high, self.low, step)
+        grown = self.constant + middle
         middle = grown - self.constant
         if self.constant + middle == grown and grown - middle == self.constant:  # nothing of the constant is rounded
-            moved = total - middle
-            part = moved - total
-            low = low + ((total - (moved - part)) + (-middle - part))
-            return Value(grown + constant, moved, low)
+            total, low, _ = sweeps.two_sums(total, low, np.full(1, -middle))
+            return Value(grown + constant, total, low)
         return Value(self.constant + constant, total, low)
 
     def rounded(self) -> np.ndarray:
         """As one array."""
         return np.asarray(self.high + (self.low + self.constant))
 
+    @cached_property
     def size(self) -> float:
         """Largest absolute value."""
         return float(max(abs(self.high.max() + self.constant), abs(self.high.min() + self.constant)))
@@ -171,7 +169,7 @@ class _Iteration:
         self.action = np.full(bellman.states, -1)
         self.log_policy: np.ndarray | None = None
         self.greedy: list[Any] = []  # the policy of the last sweep
-        self.changed = 0  # states where its action is new
+        self.changed = self.changed_before = 0  # states where its action is new, and was in the sweep before
         self.keys: np.ndarray | None = None
         self.clock, self.seen = 0.0, Value(0.0, np.zeros(0), np.zeros(0))
         self.chain: Chain | None = None
@@ -188,6 +186,7 @@ class _Iteration:
     def sweep(self, value: Value) -> _Sweep:
         """The residual at ``value``."""
         bellman = self.bellman
+        self.changed_before = self.changed
         advantage = None if self.keys is not None else bellman.advantages(value, self.extended)
         log_policy = None
         if self.keys is not None:
@@ -200,13 +199,14 @@ class _Iteration:
             residual, log_policy = own, *self.greedy = soft_backup(advantage, bellman.ref, bellman.beta)
         self.noise = bellman.rounding(value, advantage, residual, log_policy, self.extended)
         bounds = float(residual.min()), float(residual.max())
-        error = (0.5 * (bounds[1] - bounds[0]) + self.noise) / self.rest + 4 * UNIT * value.size()
+        error = (0.5 * (bounds[1] - bounds[0]) + self.noise) / self.rest + 4 * UNIT * value.size
         return _Sweep(value, advantage, residual, own, bounds, self.noise, error)
 
     def remember(self, at: _Sweep) -> None:
         """From here on only pairs that may be the best are computed: the keys of `lazily` are those of this sweep."""
         assert at.advantage is not None
         self.keys = at.advantage + (at.value.high + at.value.low)[:, None]
+        self.keys[np.isneginf(self.bellman.ref)] = -np.inf
         self.clock, self.seen = 0.0, at.value
 
     def lazily(self, value: Value) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -218,7 +218,7 @@ class _Iteration:
         self.seen = value
         kernel: Any = sweeps.sparse_greedy if bellman.csr else sweeps.dense_greedy
         v, shift = value.high + value.low, (1 - bellman.discount) * value.constant
-        own = (bellman.reward, bellman.discount, shift, v, bellman.ref)
+        own = (bellman.reward, bellman.discount, shift, v)
         return kernel(*bellman.arrays, *own, self.action, 2 * self.noise, self.keys, self.clock)
 
     def left_over(self, at: _Sweep) -> np.ndarray | None:
@@ -240,7 +240,7 @@ class _Iteration:
 
     def goal(self, at: _Sweep) -> float:
         """The error asked for. Values that are all zero are certified to that share of the rewards' rounding."""
-        return self.tolerance * max(at.value.size(), 2 * UNIT * self.bellman.largest)
+        return self.tolerance * max(at.value.size, 2 * UNIT * self.bellman.largest)
 
     def step(self, at: _Sweep, previous: float, exact: bool) -> Value:
         """The value of the current policy, from below, as far as is worth it."""
@@ -252,12 +252,20 @@ class _Iteration:
         self.asked = float(np.abs(rhs).max())
         wanted = 0.3 * self.goal(at) * self.rest
         if not settled:
-            share = (3e-1 if self.chain.sparse else 1e-2) if bellman.beta == 0 else 1e-4
-            wanted = max(wanted, share * at.width) if bellman.states > 100 else 0.0
+            wanted = max(wanted, self.share() * at.width) if bellman.states > 100 else 0.0
         delta = self.chain.correction(rhs, max(wanted, 0.1 * at.noise if not self.extended else 0.0), exact=exact)
         if not np.isfinite(delta).all():
             return self.backup(at)
         return at.value.plus(delta)
+
+    def share(self) -> float:
+        """The part of the residual that an evaluation may leave: what the next change of the policy is likely to."""
+        if self.bellman.beta > 0:
+            return 1e-4
+        if self.chain is None or not self.chain.sparse:
+            return 1e-2
+        many = self.changed > self.bellman.states // 100
+        return 0.3 if many else 0.3 * min(1.0, self.changed / max(self.changed_before, 1))
 
     def improve(self, at: _Sweep, previous: float, exact: bool) -> tuple[bool, np.ndarray]:
         """The policy of the sweep becomes the current one: whether it is the last one, and its residual."""
@@ -270,7 +278,8 @@ class _Iteration:
             self.action, self.fresh = action, True
             if self.keys is None and not self.extended:
                 self.remember(at)
-            return self.changed <= bellman.states // 100, rhs
+            few = 0 if self.chain.sparse else bellman.states // 100
+            return self.changed <= few, rhs
         # while a step takes off a factor of a thousand, the chain of an earlier policy does as well
         self.fresh = self.chain is None or at.width > 1e-3 * previous or exact
         if self.fresh:
@@ -342,7 +351,7 @@ def _solution(
     """``TV``, ``Q`` and the policy of the best sweep, in the problem's own units."""
     rest = 1.0 - bellman.discount
     far = bellman.discount * 0.5 * (best.bounds[0] + best.bounds[1]) / rest
-    slack = 2 * UNIT * rest * best.value.size()
+    slack = 2 * UNIT * rest * best.value.size
     advantage = bellman.advantages(best.value, False) if best.advantage is None else best.advantage
     backed, log_policy = soft_backup(advantage, bellman.ref, bellman.beta, slack)
     value = best.value.high + (best.value.low + backed + (best.value.constant + far))

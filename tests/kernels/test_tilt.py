@@ -56,6 +56,32 @@ def test_exponentials_at_the_ends():
     assert elementary.exp(np.inf) == elementary.exp(709.0) < np.inf
 
 
+@numba.njit(error_model="numpy")
+def logs(excess, whole):
+    out = np.empty(excess.size)
+    for i in range(out.size):
+        out[i] = elementary.log_of_excess(excess[i], whole[i])
+    return out
+
+
+def test_logarithms_within_a_unit_in_the_last_place():
+    rng = np.random.default_rng(1)
+    tiny = 10.0 ** rng.uniform(-300, -0.31, 400)
+    ends = np.array([2.0**-52, -(2.0**-53), 1 - 2.0**-53, 1.0, 1 + 2.0**-52, -0.4999999])
+    folds = np.concatenate([r + np.linspace(-1e-15, 1e-15, 11) for r in (np.sqrt(2) - 1, np.sqrt(0.5) - 1)])
+    excess = np.concatenate([rng.uniform(-0.5, 1, 400), 10.0 ** rng.uniform(-300, 300, 400), tiny, -tiny, ends, folds])
+    whole = 10.0 ** rng.uniform(-300, -0.302, 400)
+    with mpmath.workdps(60):
+        for log, given, found in (
+            (mpmath.log1p, excess, logs(excess, 1 + excess)),
+            (mpmath.log, whole, logs(np.full(400, -0.9), whole)),
+        ):
+            for x, y in zip(given, found):
+                exact_log = log(mpmath.mpf(float(x)))
+                assert abs(y - exact_log) <= np.spacing(abs(float(exact_log)))
+    assert logs(np.zeros(1), np.ones(1))[0] == 0
+
+
 def exact(log_ref, reward, beta):
     """Value, expected reward and KL with 60 digits; the reference is normalised exactly, as the formulas take it."""
     with mpmath.workdps(60):
