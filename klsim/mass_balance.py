@@ -218,6 +218,7 @@ def expected_draw_step(
     ``(n-1)/n sum pi (R - E R) v``."""
     pi, correct = _policy(log_policy, correct)
     r_pos, r_neg = _reward_pair(r_pos, r_neg)
+    _validate.broadcast(log_policy=pi, counts=counts, r_pos=r_pos, r_neg=r_neg)
     reward = np.where(correct, r_pos, r_neg)
     value = draw_attribution(log_policy, correct)
     n = _count(n)
@@ -246,12 +247,14 @@ def score_function_step(
     index = _validate.first_true(np, n == 0)
     if index is not None:
         _validate.fail("counts", "needs at least one draw", index=index[:-1])
+    _validate.broadcast(log_policy=pi, counts=counts, r_pos=r_pos, r_neg=r_neg)
     reward = np.where(correct, r_pos, r_neg)
     if isinstance(baseline, str):
         _validate.one_of("baseline", baseline, ("mean",))
         b = np.sum(counts * reward, axis=-1, keepdims=True) / n
     else:
         (b,) = _scalars(baseline=baseline)
+    _validate.broadcast(log_policy=pi, baseline=b)
     advantage = counts * (reward - b)
     d_logits = (advantage - pi * np.sum(advantage, axis=-1, keepdims=True)) / n
     good = np.sum(np.where(correct, pi, 0.0), axis=-1, keepdims=True)

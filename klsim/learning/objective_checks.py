@@ -60,6 +60,7 @@ def prompts_for(
     """Random prompts of the kind that an objective's claim is about; ``deep``: vocabulary 2, horizon 3."""
     _validate.instance("objective", objective, Objective)
     seed, off_policy = _validate.integer("seed", seed, low=0), _validate.flag("off_policy", off_policy)
+    deep = _validate.flag("deep", deep)
     one_token = objective.where == "one token"
     equal_lengths = one_token or objective.where.endswith("equal lengths")
     prompts = random_prompts(

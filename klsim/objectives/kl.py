@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from klsim import _validate
 from klsim.distributions import _log_sum_exp, geometric_mixture
 from klsim.divergences import Generator, as_generator, divergence_of
@@ -135,6 +137,8 @@ def sampled(vocab_log_probs: Array, tokens: Array) -> Array:
     _validate.log_probs("vocab_log_probs", xp, log_p, normalised=False)
     if not hasattr(tokens, "shape"):
         tokens = xp.asarray(_validate.integers("tokens", tokens).tolist())
+    if isinstance(tokens, np.ndarray | np.generic) != isinstance(log_p, np.ndarray | np.generic):
+        raise TypeError(f"tokens: must be of the kind of vocab_log_probs, got {type(tokens).__name__}")
     if not xp.isdtype(tokens.dtype, "integral"):
         raise TypeError(f"tokens: must hold integers, got dtype {tokens.dtype}")
     if tuple(tokens.shape) != tuple(log_p.shape[:-1]):

@@ -208,7 +208,8 @@ def _trial(size: int) -> dict[str, np.ndarray]:
     vocabs = {f"{law}vocab_log_probs": vocab for law in ("", "old_", "ref_", "teacher_")}
     return laws | vocabs | {
         "log_probs": pair, "rewards": odd.astype(float), "tokens": np.tile([0, 1], (size, 1)), "values": 0 * pair,
-        "preferred": odd == 1, "external": odd == 1, "greedy_rewards": np.zeros(size), "group": np.zeros(size, dtype=int),
+        "preferred": odd == 1, "external": odd == 1, "greedy_rewards": np.zeros(size),
+        "group": np.zeros(size, dtype=int),
     }  # fmt: skip
 
 
