@@ -122,12 +122,11 @@ class Tilt:
 
         ``allowed``: a remaining bias up to this share of the value is added to the interval instead.
         """
-        drawn = self.dual.boot.means(sums[:, :, 0])
-        return [self._judged(sums[:, k], drawn[:, k], k, allowed) for k in range(len(self.lams))]
+        found = self.dual.boot.around_means(sums[:, :, 0])
+        return [self._judged(found[k], sums[:, k], k, allowed) for k in range(len(self.lams))]
 
-    def _judged(self, sums: np.ndarray, drawn: np.ndarray, k: int, allowed: float) -> Estimate:
+    def _judged(self, found: Estimate, sums: np.ndarray, k: int, allowed: float) -> Estimate:
         boot, own = self.dual.boot, sums[:, 0]
-        found = boot.around(float(boot.mean(own)), drawn, boot.influence(own))
         reason = self.dual.beyond(float(boot.mean(self.kl[:, k, 0])))
         moved = self.dual.move(sums[:, 1] - own)[1]
         if not reason and moved > TRUSTED_SHARE * boot.stderr(found):

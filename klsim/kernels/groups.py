@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["grouped_order"]
+__all__ = ["counted", "grouped_order"]
 
 
 @numba.njit(cache=True)
@@ -40,3 +40,12 @@ def grouped_order(codes, starts, keys, seed):
             last = first + left - 1
             out[last], out[chosen] = out[chosen], out[last]
     return out
+
+
+@numba.njit(cache=True, parallel=True)
+def counted(drawn, out):
+    """``out[r, c]``: how often row r of ``drawn`` has c (bytes)."""
+    for r in numba.prange(drawn.shape[0]):
+        out[r, :] = 0
+        for c in drawn[r]:
+            out[r, c] += 1
