@@ -263,12 +263,14 @@ class _Task:
         """The same, computed."""
         from threadpoolctl import threadpool_limits
 
+        from klsim.kernels.groups import one_thread
+
         laws = population(self.family)
         truths, betas = _truths(laws, self.samples), _betas(laws)
         budgets = [b for b in BUDGETS if f"reward at {b:g} nats" in truths]
         out: dict[str, list[tuple[bool, bool, float, float]]] = {name: [] for name in truths}
         out[ORDER] = []
-        with threadpool_limits(1):
+        with threadpool_limits(1), one_thread():
             for replicate in range(self.first, self.first + self.count):
                 key = [self.seed, FAMILIES.index(self.family), self.samples, replicate]
                 rows = simulate(laws, self.samples, np.random.default_rng(key))

@@ -39,29 +39,25 @@ UNSTABLE = "too few samples a prompt: the estimate still moves with their number
 
 def value_at(budget: Any, mean_log: np.ndarray, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``min (b + L)/lam`` on the last axis: value, log lam, and whether the grid's upper end is the minimum."""
-    return _refined((np.asarray(budget)[..., None] + mean_log) / lam, lam)
+    value, position, edge = _lowest(mean_log, budget, 0.0, lam, lam)
+    return value, np.log(lam[0]) + position * (np.log(lam[1]) - np.log(lam[0])), edge
 
 
 def kl_at(reward: Any, mean_log: np.ndarray, lam: np.ndarray) -> np.ndarray:
     """``max (lam R - L)``, at least 0 (attained at lam = 0)."""
-    values, _, _ = _refined(mean_log - np.asarray(reward)[..., None] * lam, lam)
-    return np.maximum(-values, 0.0)
+    return np.maximum(-_lowest(mean_log, 0.0, reward, lam, np.ones_like(lam))[0], 0.0)
 
 
-def _refined(values: np.ndarray, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The minimum of a parabola in log lam through the smallest value and its neighbours."""
-    at = np.argmin(values, axis=-1)
-    edge = at == len(lam) - 1
-    middle = np.clip(at, 1, len(lam) - 2)
-    left, centre, right = (np.take_along_axis(values, (middle + d)[..., None], -1)[..., 0] for d in (-1, 0, 1))
-    bend = left - 2 * centre + right
-    with np.errstate(divide="ignore", invalid="ignore"):
-        step = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1.0), 0.0)
-    inside = (at == middle) & (np.abs(step) <= 1)
-    step = np.where(inside, step, 0.0)
-    value = np.where(inside, centre - 0.25 * (left - right) * step, np.min(values, axis=-1))
-    position = np.where(inside, middle + step, at)
-    return value, np.log(lam[0]) + position * (np.log(lam[1]) - np.log(lam[0])), edge
+def _lowest(
+    table: np.ndarray, added: Any, slope: Any, lam: np.ndarray, divisor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`klsim.kernels.log_partition.lowest` of one row or of many."""
+    from klsim.kernels.log_partition import lowest
+
+    rows = np.ascontiguousarray(np.atleast_2d(table))
+    both = (np.ascontiguousarray(np.broadcast_to(np.asarray(x, dtype=np.float64), len(rows))) for x in (added, slope))
+    value, position, edge = lowest(rows, *both, lam, divisor)
+    return (value[0], position[0], edge[0]) if table.ndim == 1 else (value, position, edge)
 
 
 def _grid(data: Samples, smallest: float) -> tuple[np.ndarray, int]:

@@ -11,6 +11,7 @@ __all__ = [
     "best_of_n_gold_sums",
     "best_of_n_sums",
     "log_partitions",
+    "lowest",
     "sort_within",
     "tilted_mean_sums",
     "tilted_moments",
@@ -203,6 +204,29 @@ def log_partitions(reward, starts, members, block_starts, base, octaves):
         for g in range(0, grid, LANES):
             _add_block(reward, starts, chosen, base[g : g + LANES], octaves, out[b, :, g : g + LANES])
     return out.reshape(blocks, octaves * grid, 3)
+
+
+@numba.njit(cache=True)
+def lowest(table, added, slope, lam, divisor):
+    """The minimum over k of ``(table[i, k] + added[i]) / divisor[k] - slope[i] lam[k]``, for every row i.
+
+    Returns value, position (from a parabola through the smallest value and its neighbours), and whether the last is it.
+    """
+    rows, size = table.shape
+    value, position, edge = np.empty(rows), np.empty(rows), np.zeros(rows, np.bool_)
+    row = np.empty(size)
+    for i in range(rows):
+        for k in range(size):
+            row[k] = (table[i, k] + added[i]) / divisor[k] - slope[i] * lam[k]
+        at = np.argmin(row)
+        value[i], position[i], edge[i] = row[at], at, at == size - 1
+        if 0 < at < size - 1:
+            bend = row[at - 1] - 2.0 * row[at] + row[at + 1]
+            step = 0.5 * (row[at - 1] - row[at + 1]) / bend if bend > 0.0 else 0.0
+            if abs(step) <= 1.0:
+                value[i] -= 0.25 * (row[at - 1] - row[at + 1]) * step
+                position[i] += step
+    return value, position, edge
 
 
 @numba.njit(cache=True, parallel=True)
