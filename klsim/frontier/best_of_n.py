@@ -61,17 +61,16 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
     from scipy.special import gammaln
 
     from klsim.best_of_n import kl_upper_bound
-    from klsim.kernels.log_partition import best_of_n_sums, sort_within
+    from klsim.kernels.log_partition import sort_within
 
     counts = numbers(int(data.counts.min()))
     ordered = sort_within(data.reward, data.starts)
     shared = _atoms(data, ordered)
     ties = shared is not None
     split = ordered if shared is None else _sorted_halves(data)
-    atoms = [np.zeros(1, dtype=bool) if shared is None else _among(x, shared) for x in (ordered, split)]
+    atoms = [np.zeros(len(x), dtype=bool) if shared is None else _among(x, shared) for x in (ordered, split)]
     log_factorial = gammaln(np.arange(int(data.counts.max()) + 1) + 1.0)
-    where = data.starts, data.members, data.block_starts
-    sums: np.ndarray = best_of_n_sums(ordered, split, *atoms, *where, counts, log_factorial, ties)  # type: ignore[call-arg]
+    sums = data.kernel_sums("best_of_n_sums", [ordered, split, *atoms], counts, log_factorial, ties)
     means, resampled = boot.mean(sums), boot.means(sums)
     rewards, wins = (boot.around_means(sums[:, :, c], resampled[:, :, c]) for c in (0, 3))
     none = np.zeros(boot.resamples)
@@ -169,12 +168,6 @@ def gold_of_best_of_n(data: Samples, gold: np.ndarray, counts: np.ndarray) -> np
     """Block sums of the gold reward of the sample that is best by the proxy, ``(blocks, Ns)``."""
     from scipy.special import gammaln
 
-    from klsim.kernels.log_partition import best_of_n_gold_sums
-
     order = sorted_within(data)
     log_factorial = gammaln(np.arange(int(data.counts.max()) + 1) + 1.0)
-    return np.asarray(
-        best_of_n_gold_sums(
-            data.reward[order], gold[order], data.starts, data.members, data.block_starts, counts, log_factorial
-        )
-    )
+    return data.kernel_sums("best_of_n_gold_sums", [data.reward[order], gold[order]], counts, log_factorial)

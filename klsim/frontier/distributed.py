@@ -14,7 +14,7 @@ import numpy as np
 
 from klsim.frontier.formats.sources import Source, find
 from klsim.frontier.rollouts import Rollouts, conditions, read_rollouts, stop_if_pooled, stop_if_pooled_files
-from klsim.parallel import execute
+from klsim.parallel import Died, execute
 
 __all__ = ["read_distributed"]
 
@@ -59,6 +59,8 @@ def read_distributed(
     tasks = [_File(source, options) for source in sources]
     parts: list[Any] = [None] * len(tasks)
     for index, found in execute(tasks, jobs=jobs, scheduler=scheduler):
+        if isinstance(found, Died):
+            raise ValueError(f"{sources[index].path}: {found.reason}")
         parts[index] = found
         on_file(sources[index].path)
     read = [part for part in parts if not isinstance(part, str)]

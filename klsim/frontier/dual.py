@@ -88,15 +88,13 @@ class Dual:
     """
 
     def __init__(self, data: Samples, boot: Bootstrap, smallest: float) -> None:
-        from klsim.kernels.log_partition import log_partitions
-
         shown = np.log(data.counts) - data.log_ties()
         self.limit = float(np.mean(shown))
         self.limit_error = float(np.std(shown)) / math.sqrt(data.prompts)
         self.carried = float(np.mean(np.log(data.counts))) / 2
         base, octaves = _grid(data, smallest)
         self.lam = np.concatenate([base * 2.0**o for o in range(octaves)])
-        logs = log_partitions(data.reward, data.starts, data.members, data.block_starts, base, octaves)
+        logs = data.kernel_sums("log_partitions", [data.reward], base, octaves)
         self.data, self.boot = data, boot
         self.logs = logs[:, :, 1]
         self.moved = logs[:, :, 2] - logs[:, :, 1]  # halves minus all, block by block

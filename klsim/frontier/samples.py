@@ -10,6 +10,7 @@ import numpy as np
 
 from klsim import _validate
 from klsim.frontier.bootstrap import MAX_BLOCKS
+from klsim.frontier.partition import Spread, here
 
 __all__ = ["Samples", "column", "common_prompts", "enough_samples", "numbered", "repeated_rows"]
 
@@ -112,7 +113,7 @@ class Samples:
         starts: of the prompts. counts: samples of each. members, block_starts, block_sizes: the blocks.
     """
 
-    def __init__(self, codes: np.ndarray, reward: np.ndarray, seed: int) -> None:
+    def __init__(self, codes: np.ndarray, reward: np.ndarray, seed: int, spread: Spread = here) -> None:
         from klsim.kernels.groups import grouped_order
 
         counts = np.bincount(codes)
@@ -121,7 +122,7 @@ class Samples:
             raise ValueError(f"reward: all {len(reward)} rewards are {low:g}: no KL buys any reward")
         if not math.isfinite(high - low):
             raise ValueError(f"reward: spans from {low:g} to {high:g}, more than a number can hold: divide the rewards")
-        self.counts = counts
+        self.counts, self.spread = counts, spread
         self.starts = np.concatenate([[0], np.cumsum(counts)])
         # halves must not depend on the order of the file
         self.order = grouped_order(codes, self.starts, np.arange(len(counts)), seed)
@@ -152,6 +153,10 @@ class Samples:
     def block_sums(self, values: np.ndarray) -> np.ndarray:
         """Sums over the blocks of one value (or row) a prompt."""
         return np.asarray(np.add.reduceat(values[self.members], self.block_starts[:-1], axis=0))
+
+    def kernel_sums(self, kernel: str, arrays: Sequence[np.ndarray], *arguments: Any) -> np.ndarray:
+        """Sums over the blocks by a kernel of `klsim.kernels.log_partition`, of arrays in the order of `reward`."""
+        return self.spread(kernel, arrays, self.starts, self.members, self.block_starts, arguments)
 
     def prompt_means(self, values: np.ndarray | None = None) -> np.ndarray:
         """Mean of every prompt, of the rewards or of other values in their order."""

@@ -322,7 +322,7 @@ def _fill_shares(log_factorial, n, size, out):
 
 @numba.njit(cache=True)
 def _best_and_win_rate(r, size, shares):
-    """Mean best of the N-subsets of sorted samples, and how often it wins against one of the others (0 if there is none)."""
+    """Mean best of the N-subsets of sorted samples, and how often it wins against one of the others (0 if none)."""
     n = r.size
     best = shared = 0.0
     first = 0
