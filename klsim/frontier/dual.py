@@ -55,8 +55,8 @@ def _lowest(
     from klsim.kernels.log_partition import lowest
 
     rows = np.ascontiguousarray(np.atleast_2d(table))
-    both = (np.ascontiguousarray(np.broadcast_to(np.asarray(x, dtype=np.float64), len(rows))) for x in (added, slope))
-    value, position, edge = lowest(rows, *both, lam, divisor)
+    shift, tilt = (np.broadcast_to(np.asarray(x, dtype=np.float64), len(rows)).copy() for x in (added, slope))
+    value, position, edge = lowest(rows, shift, tilt, lam, divisor)
     return (value[0], position[0], edge[0]) if table.ndim == 1 else (value, position, edge)
 
 

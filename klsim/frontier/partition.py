@@ -6,6 +6,7 @@ depends on nothing but its own prompts, so that tasks with whole blocks give the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,10 @@ import numpy as np
 
 from klsim.parallel import Died, execute
 
-__all__ = ["Spread", "here", "spread_over"]
+__all__ = ["Spread", "here", "parts_of", "spread_over"]
+
+PART = 2_000_000
+"""Samples of one task: 16 MB of rewards."""
 
 Spread = Callable[[str, Sequence[np.ndarray], np.ndarray, np.ndarray, np.ndarray, Sequence[Any]], np.ndarray]
 """``(kernel, arrays, starts, members, block_starts, arguments)`` to one row a block; see `here`."""
@@ -53,6 +57,11 @@ class _Part:
         return here(self.kernel, self.arrays, self.starts, members, self.block_starts, self.arguments)
 
 
+def parts_of(samples: int) -> int:
+    """How many tasks a file of this many samples is worth."""
+    return -(-samples // PART)
+
+
 def spread_over(parts: int, *, jobs: int = 1, scheduler: str | None = None) -> Spread:
     """`here`, by ``parts`` tasks in ``jobs`` processes or on a Dask cluster; the result is the same to the last bit.
 
@@ -89,7 +98,7 @@ def _parts(
     arguments: Sequence[Any],
 ) -> Iterator[_Part]:
     edges = np.unique(np.linspace(0, len(block_starts) - 1, parts + 1).astype(np.int64))
-    for first, last in zip(edges[:-1], edges[1:]):
+    for first, last in itertools.pairwise(edges):
         bounds = block_starts[first : last + 1]
         chosen = members[bounds[0] : bounds[-1]]
         counts = starts[chosen + 1] - starts[chosen]
