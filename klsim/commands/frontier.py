@@ -123,7 +123,7 @@ def frontier(
     )  # fmt: skip
     asked.check(bool(policy_where), scheduler)
     results, notes = asked.answer(scheduler)
-    _write(results, notes, ", ".join(asked.files), seed, table, figure, page, as_json)
+    _write(results, notes, asked.source, seed, table, figure, page, as_json)
 
 
 def _log_probs(policy_logp: str, ref_logp: str, log_ratio: str | None, kl: str | None) -> dict[str, str]:
@@ -159,6 +159,11 @@ class _Asked:
     logps: Mapping[str, str]
     unchecked: bool
     known: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """The files, for a title."""
+        return ", ".join(self.files) + (f" against {', '.join(self.against)}" if self.against else "")
 
     def check(self, policy_where: bool, scheduler: str | None) -> None:
         """Refuse options that do not go together."""

@@ -1,7 +1,7 @@
 r"""Intervals over prompts, and the rule that says when they are to be believed.
 
 Bootstraps of prompts, widened for few of them (Hesterberg 2015); with more than `MAX_BLOCKS` prompts, of random blocks.
-Means get studentised intervals, other statistics BCa. Every statistic comes with its influence ``d_i`` (its derivative
+Means get studentised intervals (shares of prompts those of Wilson), other statistics BCa. Every statistic comes with its influence ``d_i`` (its derivative
 with respect to the weight of block i), of which
 
 .. math:: \frac{(\sum_i d_i^2)^2}{\sum_i d_i^4} = \frac P{\kappa + 3}
@@ -128,6 +128,9 @@ class Bootstrap:
         spread = np.sqrt(np.mean(squares, axis=0)) * unit / size
         out = []
         for k, value in enumerate(values.tolist()):
+            if len(self.sizes) == self.total and 0 < value < 1 and np.isin(sums[:, k], (0.0, 1.0)).all():
+                out.append(self._share(value))
+                continue
             reason = self.mistrust(centred[:, k])
             if reason or not np.isfinite(own[:, k]).all():
                 out.append(replace(self.around(value, drawn[:, k]), reason=reason))
@@ -136,6 +139,15 @@ class Bootstrap:
             low, high = value - np.quantile(own[:, k], [(1 + self.level) / 2, (1 - self.level) / 2]) * spread[k]
             out.append(Estimate(value, min(float(low), value), max(float(high), value)))
         return out
+
+    def _share(self, value: float) -> Estimate:
+        """The interval of Wilson (1927) for a share of prompts: a binomial law needs no resamples, and no trust."""
+        from scipy.special import ndtri
+
+        z2 = float(ndtri(0.5 + self.level / 2)) ** 2 / self.total
+        centre = (value + z2 / 2) / (1 + z2)
+        half = math.sqrt(z2 * (value * (1 - value) + z2 / 4)) / (1 + z2)
+        return Estimate(value, centre - half, centre + half)
 
     def mistrust(self, influence: np.ndarray) -> str:
         """Why the interval of a statistic with this influence is not to be believed, or ""."""
