@@ -1,8 +1,8 @@
 r"""Intervals over prompts, and the rule that says when they are to be believed.
 
 Bootstraps of prompts, widened for few of them (Hesterberg 2015); with more than `MAX_BLOCKS` prompts, of random blocks.
-Means get studentised intervals (shares of prompts those of Wilson), other statistics BCa. Every statistic comes with its influence ``d_i`` (its derivative
-with respect to the weight of block i), of which
+Means get studentised intervals (shares of prompts those of Wilson), other statistics BCa. Every statistic comes with
+its influence ``d_i`` (its derivative with respect to the weight of block i), of which
 
 .. math:: \frac{(\sum_i d_i^2)^2}{\sum_i d_i^4} = \frac P{\kappa + 3}
 

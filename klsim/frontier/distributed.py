@@ -1,4 +1,5 @@
-"""Rollouts read on a Dask cluster: a task a file; what comes back is 16 bytes a sample, estimated in one process.
+"""Rollouts read on a Dask cluster: a task a file; what comes back is 16 bytes a sample, whose sums over prompts
+`klsim.frontier.partition` spreads again.
 
 A killed worker's files are read again by another. Prompts are numbered in the order of the files, as one process
 does, so that the result is the same to the last bit. Workers need the same paths (or addresses of fsspec).

@@ -60,8 +60,11 @@ def _lowest(
     return (value[0], position[0], edge[0]) if table.ndim == 1 else (value, position, edge)
 
 
-def _grid(data: Samples, smallest: float) -> tuple[np.ndarray, int]:
-    """``(base, octaves)``: inverse temperatures from a fraction of the smallest budget to where nothing moves."""
+def _grid(data: Samples, smallest: float, largest: float) -> tuple[np.ndarray, int]:
+    """``(base, octaves)``: inverse temperatures from a fraction of the smallest budget to an octave beyond ``largest``.
+
+    Or to where nothing moves, if that comes first.
+    """
     from klsim.kernels.log_partition import tilted_moments
 
     some = np.unique(np.linspace(0, data.prompts - 1, min(data.prompts, 400)).astype(np.int64))
@@ -75,7 +78,7 @@ def _grid(data: Samples, smallest: float) -> tuple[np.ndarray, int]:
     lams = low * 2.0 ** np.arange(MAX_OCTAVES)
     kl = tilted_moments(joined, starts, lams)[:, :, 1].mean(axis=0)
     most = float(np.mean([-math.log(np.mean(r == r.max())) for r in rewards]))
-    octaves = int(np.searchsorted(kl, 0.99 * most)) + 2
+    octaves = int(np.searchsorted(kl, min(0.99 * most, largest))) + 2
     return low * 2.0 ** (np.arange(PER_OCTAVE) / PER_OCTAVE), min(octaves, MAX_OCTAVES)
 
 
@@ -92,7 +95,7 @@ class Dual:
         self.limit = float(np.mean(shown))
         self.limit_error = float(np.std(shown)) / math.sqrt(data.prompts)
         self.carried = float(np.mean(np.log(data.counts))) / 2
-        base, octaves = _grid(data, smallest)
+        base, octaves = _grid(data, smallest, self.carried)
         self.lam = np.concatenate([base * 2.0**o for o in range(octaves)])
         logs = data.kernel_sums("log_partitions", [data.reward], base, octaves)
         self.data, self.boot = data, boot
@@ -136,11 +139,12 @@ class Dual:
 
     def beyond(self, budget: float, edge: bool = False) -> str:
         """Why the samples do not show a budget, or ""."""
-        if budget >= self.limit - 2 * self.limit_error or edge:
-            return f"these samples show at most {self.limit:.3g} nats"
+        most = f"these samples show at most {self.limit:.3g} nats"
+        if budget >= self.limit - 2 * self.limit_error:
+            return most
         if budget > self.carried:
             return f"fewer than sqrt(n) of n samples carry a tilt of more than {self.carried:.3g} nats"
-        return ""
+        return most if edge else ""
 
     def bias(self, lam: float) -> tuple[float, float]:
         """How far halves of the samples move the reward at the tilt ``lam``, and that size plus its standard error."""

@@ -44,7 +44,8 @@ def numbered(keys: Mapping[str, Any], rows: Sequence[int]) -> list[np.ndarray]:
         numbers = np.empty(len(distinct), np.int64)
         for place in np.argsort(first):
             numbers[place] = known.setdefault(distinct[place].item(), len(known))
-        out.append(numbers[inverse])
+        codes = numbers[inverse]
+        out.append(found if found.dtype == codes.dtype and np.array_equal(found, codes) else codes)
     return out
 
 
@@ -127,7 +128,9 @@ class Samples:
         # halves must not depend on the order of the file
         self.order = grouped_order(codes, self.starts, np.arange(len(counts)), seed)
         self.lowest, self.scale = low, high - low
-        self.reward = (reward[self.order] - low) / self.scale  # only differences matter: keep them exact
+        self.reward = reward[self.order]
+        self.reward -= low  # only differences matter: keep them exact
+        self.reward /= self.scale
         best, worst = (f.reduceat(self.reward, self.starts[:-1]) for f in (np.maximum, np.minimum))
         self.constant = int(np.sum(best == worst))
         if self.constant == len(counts):
@@ -164,8 +167,8 @@ class Samples:
 
     def log_ties(self) -> np.ndarray:
         """Log of how many samples attain the best reward of each prompt."""
-        ties = (self.reward == np.repeat(self.best, self.counts)).astype(np.float64)
-        return np.asarray(np.log(np.add.reduceat(ties, self.starts[:-1])))
+        ties = self.reward == np.repeat(self.best, self.counts)
+        return np.asarray(np.log(np.add.reduceat(ties, self.starts[:-1], dtype=np.int64)))
 
     def in_units(self, x: float) -> float:
         """A reward in [0, 1] in the user's units."""
