@@ -119,6 +119,8 @@ class Bootstrap:
         values, drawn = self.mean(sums), self.means(sums) if resampled is None else resampled
         centred = sums - self.sizes[:, None] * values
         size = self.total / len(self.sizes)
+        rounding = len(sums) * np.finfo(float).eps * np.max(np.abs(sums), axis=0)
+        centred[:, np.max(np.abs(centred), axis=0) <= rounding] = 0.0
         top = np.max(np.abs(centred), axis=0)
         unit = np.where(top > 0, top, 1.0)
         squares = (centred / unit) ** 2

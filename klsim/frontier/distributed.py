@@ -1,8 +1,8 @@
-"""Rollouts read on a Dask cluster: a task a file; what comes back is 16 bytes a sample, whose sums over prompts
-`klsim.frontier.partition` spreads again.
+"""Rollouts read on a Dask cluster: a task a file; what comes back is 16 bytes a sample.
 
 A killed worker's files are read again by another. Prompts are numbered in the order of the files, as one process
-does, so that the result is the same to the last bit. Workers need the same paths (or addresses of fsspec).
+does, so that the result is the same to the last bit. Workers need the same paths (or addresses of fsspec). Sums over
+the prompts are then made there, too: `klsim.frontier.partition`.
 """
 
 from __future__ import annotations
