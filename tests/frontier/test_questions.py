@@ -39,8 +39,9 @@ def test_gold_along_the_tilt_is_that_of_the_exact_optimum():
     laws, gold = small(300)
     found = frontier.gold(*drawn(laws, gold, 800), resamples=300)
     trusted = [p for p in found.tilt if p.trusted]
-    assert len(trusted) >= 8
-    for p in trusted[::3]:
+    # nine lie within what the samples show; of r - r^2 few prompts carry some
+    assert len(trusted) >= 5
+    for p in trusted:
         exact = kl_regularized(laws.log_ref, laws.reward, p.at)
         wanted = float((np.exp(exact.log_policy) * gold).sum(axis=1).mean())
         # 300 prompts x 800 samples
