@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import klsim
-from klsim.frontier_cli import frontier
+from klsim.commands.frontier import frontier
 
 __all__ = ["app", "main"]
 

@@ -51,7 +51,6 @@ PACKAGES_LEFT_OUT = {
     "report": "writes pages",
     "cli": "the command line",
     "commands": "the command line",
-    "frontier_cli": "the command line",
     "files": "writes files",
     "parallel": "takes tasks, not numbers; its own tests",
     "testing": "assertions for other test suites; its own tests",

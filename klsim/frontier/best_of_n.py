@@ -42,13 +42,18 @@ def numbers(fewest: int) -> np.ndarray:
     return np.concatenate([counts, more, [fewest]])
 
 
-def sorted_within(data: Samples, parts: int = 1) -> np.ndarray:
-    """The order that sorts the rewards within each prompt, or within each half of it (``parts = 2``)."""
-    owner = np.repeat(np.arange(data.prompts), data.counts)
-    if parts == 2:
-        place = np.arange(len(owner)) - np.repeat(data.starts[:-1], data.counts)
-        owner = 2 * owner + (place >= np.repeat(data.counts // 2, data.counts))
-    return np.asarray(np.lexsort((data.reward, owner)))
+def sorted_within(data: Samples) -> np.ndarray:
+    """The order that sorts the rewards within each prompt."""
+    return np.asarray(np.lexsort((data.reward, np.repeat(np.arange(data.prompts), data.counts))))
+
+
+def _sorted_halves(data: Samples) -> np.ndarray:
+    """The rewards, sorted within each half of a prompt."""
+    from klsim.kernels.log_partition import sort_within
+
+    starts = np.repeat(data.starts[:-1], 2)
+    starts[1::2] += data.counts // 2
+    return np.asarray(sort_within(data.reward, np.append(starts, data.starts[-1])))
 
 
 def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -> tuple[BestOfN, ...]:
@@ -56,18 +61,18 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
     from scipy.special import gammaln
 
     from klsim.best_of_n import kl_upper_bound
-    from klsim.kernels.log_partition import best_of_n_sums
+    from klsim.kernels.log_partition import sort_within
 
     counts = numbers(int(data.counts.min()))
-    ordered = data.reward[sorted_within(data)]
+    ordered = sort_within(data.reward, data.starts)
     shared = _atoms(data, ordered)
     ties = shared is not None
-    split = ordered if shared is None else data.reward[sorted_within(data, 2)]
-    atoms = [np.zeros(1, dtype=bool) if shared is None else _among(x, shared) for x in (ordered, split)]
+    split = ordered if shared is None else _sorted_halves(data)
+    atoms = [np.zeros(len(x), dtype=bool) if shared is None else _among(x, shared) for x in (ordered, split)]
     log_factorial = gammaln(np.arange(int(data.counts.max()) + 1) + 1.0)
-    where = data.starts, data.members, data.block_starts
-    sums: np.ndarray = best_of_n_sums(ordered, split, *atoms, *where, counts, log_factorial, ties)  # type: ignore[call-arg]
+    sums = data.kernel_sums("best_of_n_sums", [ordered, split, *atoms], counts, log_factorial, ties)
     means, resampled = boot.mean(sums), boot.means(sums)
+    rewards, wins = (boot.around_means(sums[:, :, c], resampled[:, :, c]) for c in (0, 3))
     none = np.zeros(boot.resamples)
     out = []
     for k, n in enumerate(counts.tolist()):
@@ -76,7 +81,7 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
             zero = Estimate(0.0, 0.0, 0.0)
             out.append(BestOfN(1, reference, zero, 0.0, Estimate(0.5, 0.5, 0.5), zero))
             continue
-        reward = boot.around(means[k, 0], resampled[:, k, 0], boot.influence(sums[:, k, 0]))
+        reward = rewards[k]
         if ties:
             kl, draws = _kl(sums[:, k], means[k], resampled[:, k], bound, dual)
             if 2 * n > data.counts.min():
@@ -84,9 +89,7 @@ def best_of_n(data: Samples, dual: Dual, boot: Bootstrap, reference: Estimate) -
         else:
             kl, draws = Estimate(bound, bound, bound), none + bound
         missed = _missed(sums[:, k], reward, resampled[:, k, 0], kl, draws, dual, exact=not ties)
-        win = None
-        if n < data.counts.min():
-            win = boot.around(means[k, 3], resampled[:, k, 3], boot.influence(sums[:, k, 3]))
+        win = wins[k] if n < data.counts.min() else None
         value, low, high = (data.scale * x for x in (missed.value, missed.low, missed.high))
         in_units = Estimate(value, low, high, missed.reason)
         above = ABOVE if missed.value < -ROUNDING else ""
@@ -165,12 +168,6 @@ def gold_of_best_of_n(data: Samples, gold: np.ndarray, counts: np.ndarray) -> np
     """Block sums of the gold reward of the sample that is best by the proxy, ``(blocks, Ns)``."""
     from scipy.special import gammaln
 
-    from klsim.kernels.log_partition import best_of_n_gold_sums
-
     order = sorted_within(data)
     log_factorial = gammaln(np.arange(int(data.counts.max()) + 1) + 1.0)
-    return np.asarray(
-        best_of_n_gold_sums(
-            data.reward[order], gold[order], data.starts, data.members, data.block_starts, counts, log_factorial
-        )
-    )
+    return data.kernel_sums("best_of_n_gold_sums", [data.reward[order], gold[order]], counts, log_factorial)

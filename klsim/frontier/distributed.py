@@ -1,7 +1,8 @@
-"""Rollouts read on a Dask cluster: a task a file; what comes back is 16 bytes a sample, estimated in one process.
+"""Rollouts read on a Dask cluster: a task a file; what comes back is 16 bytes a sample.
 
 A killed worker's files are read again by another. Prompts are numbered in the order of the files, as one process
-does, so that the result is the same to the last bit. Workers need the same paths (or addresses of fsspec).
+does, so that the result is the same to the last bit. Workers need the same paths (or addresses of fsspec). Sums over
+the prompts are then made there, too: `klsim.frontier.partition`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from klsim.frontier.formats.sources import Source, find
 from klsim.frontier.rollouts import Rollouts, conditions, read_rollouts, stop_if_pooled, stop_if_pooled_files
-from klsim.parallel import execute
+from klsim.parallel import Died, execute
 
 __all__ = ["read_distributed"]
 
@@ -59,6 +60,8 @@ def read_distributed(
     tasks = [_File(source, options) for source in sources]
     parts: list[Any] = [None] * len(tasks)
     for index, found in execute(tasks, jobs=jobs, scheduler=scheduler):
+        if isinstance(found, Died):
+            raise ValueError(f"{sources[index].path}: {found.reason}")
         parts[index] = found
         on_file(sources[index].path)
     read = [part for part in parts if not isinstance(part, str)]

@@ -39,33 +39,32 @@ UNSTABLE = "too few samples a prompt: the estimate still moves with their number
 
 def value_at(budget: Any, mean_log: np.ndarray, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``min (b + L)/lam`` on the last axis: value, log lam, and whether the grid's upper end is the minimum."""
-    return _refined((np.asarray(budget)[..., None] + mean_log) / lam, lam)
+    value, position, edge = _lowest(mean_log, budget, 0.0, lam, lam)
+    return value, np.log(lam[0]) + position * (np.log(lam[1]) - np.log(lam[0])), edge
 
 
 def kl_at(reward: Any, mean_log: np.ndarray, lam: np.ndarray) -> np.ndarray:
     """``max (lam R - L)``, at least 0 (attained at lam = 0)."""
-    values, _, _ = _refined(mean_log - np.asarray(reward)[..., None] * lam, lam)
-    return np.maximum(-values, 0.0)
+    return np.maximum(-_lowest(mean_log, 0.0, reward, lam, np.ones_like(lam))[0], 0.0)
 
 
-def _refined(values: np.ndarray, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The minimum of a parabola in log lam through the smallest value and its neighbours."""
-    at = np.argmin(values, axis=-1)
-    edge = at == len(lam) - 1
-    middle = np.clip(at, 1, len(lam) - 2)
-    left, centre, right = (np.take_along_axis(values, (middle + d)[..., None], -1)[..., 0] for d in (-1, 0, 1))
-    bend = left - 2 * centre + right
-    with np.errstate(divide="ignore", invalid="ignore"):
-        step = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1.0), 0.0)
-    inside = (at == middle) & (np.abs(step) <= 1)
-    step = np.where(inside, step, 0.0)
-    value = np.where(inside, centre - 0.25 * (left - right) * step, np.min(values, axis=-1))
-    position = np.where(inside, middle + step, at)
-    return value, np.log(lam[0]) + position * (np.log(lam[1]) - np.log(lam[0])), edge
+def _lowest(
+    table: np.ndarray, added: Any, slope: Any, lam: np.ndarray, divisor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`klsim.kernels.log_partition.lowest` of one row or of many."""
+    from klsim.kernels.log_partition import lowest
+
+    rows = np.ascontiguousarray(np.atleast_2d(table))
+    shift, tilt = (np.broadcast_to(np.asarray(x, dtype=np.float64), len(rows)).copy() for x in (added, slope))
+    value, position, edge = lowest(rows, shift, tilt, lam, divisor)
+    return (value[0], position[0], edge[0]) if table.ndim == 1 else (value, position, edge)
 
 
-def _grid(data: Samples, smallest: float) -> tuple[np.ndarray, int]:
-    """``(base, octaves)``: inverse temperatures from a fraction of the smallest budget to where nothing moves."""
+def _grid(data: Samples, smallest: float, largest: float) -> tuple[np.ndarray, int]:
+    """``(base, octaves)``: inverse temperatures from a fraction of the smallest budget to an octave beyond ``largest``.
+
+    Or to where nothing moves, if that comes first.
+    """
     from klsim.kernels.log_partition import tilted_moments
 
     some = np.unique(np.linspace(0, data.prompts - 1, min(data.prompts, 400)).astype(np.int64))
@@ -79,7 +78,7 @@ def _grid(data: Samples, smallest: float) -> tuple[np.ndarray, int]:
     lams = low * 2.0 ** np.arange(MAX_OCTAVES)
     kl = tilted_moments(joined, starts, lams)[:, :, 1].mean(axis=0)
     most = float(np.mean([-math.log(np.mean(r == r.max())) for r in rewards]))
-    octaves = int(np.searchsorted(kl, 0.99 * most)) + 2
+    octaves = int(np.searchsorted(kl, min(0.99 * most, largest))) + 2
     return low * 2.0 ** (np.arange(PER_OCTAVE) / PER_OCTAVE), min(octaves, MAX_OCTAVES)
 
 
@@ -92,15 +91,13 @@ class Dual:
     """
 
     def __init__(self, data: Samples, boot: Bootstrap, smallest: float) -> None:
-        from klsim.kernels.log_partition import log_partitions
-
         shown = np.log(data.counts) - data.log_ties()
         self.limit = float(np.mean(shown))
         self.limit_error = float(np.std(shown)) / math.sqrt(data.prompts)
         self.carried = float(np.mean(np.log(data.counts))) / 2
-        base, octaves = _grid(data, smallest)
+        base, octaves = _grid(data, smallest, self.carried)
         self.lam = np.concatenate([base * 2.0**o for o in range(octaves)])
-        logs = log_partitions(data.reward, data.starts, data.members, data.block_starts, base, octaves)
+        logs = data.kernel_sums("log_partitions", [data.reward], base, octaves)
         self.data, self.boot = data, boot
         self.logs = logs[:, :, 1]
         self.moved = logs[:, :, 2] - logs[:, :, 1]  # halves minus all, block by block
@@ -142,11 +139,12 @@ class Dual:
 
     def beyond(self, budget: float, edge: bool = False) -> str:
         """Why the samples do not show a budget, or ""."""
-        if budget >= self.limit - 2 * self.limit_error or edge:
-            return f"these samples show at most {self.limit:.3g} nats"
+        most = f"these samples show at most {self.limit:.3g} nats"
+        if budget >= self.limit - 2 * self.limit_error:
+            return most
         if budget > self.carried:
             return f"fewer than sqrt(n) of n samples carry a tilt of more than {self.carried:.3g} nats"
-        return ""
+        return most if edge else ""
 
     def bias(self, lam: float) -> tuple[float, float]:
         """How far halves of the samples move the reward at the tilt ``lam``, and that size plus its standard error."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from klsim.frontier import policy as policies
 from klsim.frontier.best_of_n import best_of_n
 from klsim.frontier.bootstrap import MAX_BLOCKS, Bootstrap
 from klsim.frontier.dual import Dual
+from klsim.frontier.partition import Spread, here
 from klsim.frontier.policy import PolicySamples
 from klsim.frontier.result import BestOfN, Estimate, Frontier, FrontierPoint, PolicyPoint, as_json
 from klsim.frontier.samples import Samples, column, common_prompts, enough_samples, numbered, repeated_rows
@@ -91,6 +92,7 @@ def estimate(
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    spread: Spread = here,
 ) -> Frontier:
     """The KL–reward frontier from samples of a reference policy.
 
@@ -105,6 +107,7 @@ def estimate(
         budgets: nats; by default a list up to what the samples can show.
         min_samples: prompts with fewer samples of the reference are left out.
         level, resamples, seed: of the intervals.
+        spread: where sums over prompts are made; see `klsim.frontier.partition`.
 
     Raises:
         ValueError: shapes that differ, values that are not finite (with their row), fewer than two prompts with
@@ -112,15 +115,8 @@ def estimate(
     """
     settings = Settings(level, resamples, seed)
     notes: list[str] = []
-    flat = {"policy_reward": policy_reward, "policy_logp": policy_logp, "ref_logp": ref_logp}
-    given = [name for name, v in (("policy_prompt", policy_prompt), *flat.items()) if v is not None]
-    if given and policy is not None:
-        raise ValueError(f"policy: give it or {given[0]}, not both")
-    if given:
-        missing = next((n for n in ("policy_prompt", *flat) if n not in given), None)
-        if missing:
-            raise ValueError(f"{missing}: is needed with {given[0]}")
-        policy = PolicySamples(policy_prompt, reward=policy_reward, policy_logp=policy_logp, ref_logp=ref_logp)
+    given = {"policy_prompt": policy_prompt, "policy_reward": policy_reward}
+    policy = _one_policy(policy, given | {"policy_logp": policy_logp, "ref_logp": ref_logp})
     codes, values, _, prompts = prepare(prompt, reward, None, min_samples, notes)
     trained = None
     if policy is not None:
@@ -130,13 +126,29 @@ def estimate(
         prompts, values, codes = prompts[kept], values[kept], codes_of[0]
         trained = codes_of[1], {name: v[own] for name, v in columns.items()}
         policy = replace(policy, row_name=_renamed(policy.row_name, own))
-    found, data, dual = _frontier(codes, values, budgets, settings, notes)
+    found, data, dual = _frontier(codes, values, budgets, settings, notes, spread)
     if policy is not None and trained is not None:
         found = replace(found, policy=policies.point(data, dual, policy, *trained, notes))
-    checkpoints = []
-    for one in path:
-        checkpoints.append(_checkpoint(one, prompts, values, (data, dual), settings, notes))
-    return replace(found, path=tuple(checkpoints), notes=tuple(notes))
+    checkpoints = tuple(_checkpoint(one, prompts, values, (data, dual), settings, notes) for one in path)
+    return replace(found, path=checkpoints, notes=tuple(notes))
+
+
+def _one_policy(policy: PolicySamples | None, flat: Mapping[str, Any]) -> PolicySamples | None:
+    """The policy, given as an object or by the arguments that ``flat`` names."""
+    given = [name for name, values in flat.items() if values is not None]
+    if not given:
+        return policy
+    if policy is not None:
+        raise ValueError(f"policy: give it or {given[0]}, not both")
+    missing = next((name for name in flat if name not in given), None)
+    if missing:
+        raise ValueError(f"{missing}: is needed with {given[0]}")
+    return PolicySamples(
+        flat["policy_prompt"],
+        reward=flat["policy_reward"],
+        policy_logp=flat["policy_logp"],
+        ref_logp=flat["ref_logp"],
+    )
 
 
 def _renamed(row_name: Callable[[int], str], kept: np.ndarray) -> Callable[[int], str]:
@@ -177,9 +189,14 @@ def _checkpoint(
 
 
 def _frontier(
-    codes: np.ndarray, reward: np.ndarray, budgets: Sequence[float] | None, settings: Settings, notes: list[str]
+    codes: np.ndarray,
+    reward: np.ndarray,
+    budgets: Sequence[float] | None,
+    settings: Settings,
+    notes: list[str],
+    spread: Spread = here,
 ) -> tuple[Frontier, Samples, Dual]:
-    data = Samples(codes, reward, settings.seed)
+    data = Samples(codes, reward, settings.seed, spread)
     boot = settings.bootstrap(data.block_sizes)
     limit = float(np.mean(np.log(data.counts) - data.log_ties()))
     asked = _budgets(budgets, limit)

@@ -233,10 +233,8 @@ def _along_best_of_n(data: Samples, dual: Dual, values: np.ndarray) -> tuple[tup
     proxies = best_of_n(data, dual, boot, reference)
     sums = gold_of_best_of_n(data, values, counts)
     drawn = boot.means(sums)
-    points = []
-    for k, b in enumerate(proxies):
-        found = boot.around(float(boot.mean(sums[:, k])), drawn[:, k], boot.influence(sums[:, k]))
-        points.append(GoldPoint(float(b.n), replace(b.kl, reason=b.reason), b.reward, found))
+    golds = boot.around_means(sums, drawn)
+    points = [GoldPoint(float(b.n), replace(b.kl, reason=b.reason), b.reward, g) for b, g in zip(proxies, golds)]
     # its KL hardly varies against the reward: the draws keep its value
     kls = np.broadcast_to([b.kl.value for b in proxies], drawn.shape)
     return tuple(points), (kls, drawn)

@@ -65,7 +65,7 @@ def draw(table: Mapping[str, Any], axes: Any, level: float = 0.95) -> Any:
         bars = {"fmt": "-", "marker": "v", "color": "#CC79A7", "ms": 5, "lw": 1, "capsize": 2, "elinewidth": 0.8}
         axes.errorbar(path["kl"], path["reward"], _error(path), _across(path), label="checkpoints", **bars)
         for k in sorted({0, len(path["kl"]) - 1}):
-            _annotate(axes, path, k, str(path["label"][k]), "#8F3C73")
+            _annotate(axes, path, k, str(path["label"][k]), "#8F3C73", (-5, 5), "right")
     if reference["kl"].size:
         bars = {"fmt": "s", "color": "black", "ms": 5, "capsize": 2}
         axes.errorbar(reference["kl"], reference["reward"], _error(reference), label="reference", **bars)
@@ -73,14 +73,22 @@ def draw(table: Mapping[str, Any], axes: Any, level: float = 0.95) -> Any:
         bars = {"fmt": "D", "color": "#009E73", "ms": 6, "capsize": 2}
         axes.errorbar(policy["kl"], policy["reward"], _error(policy), _across(policy), label="trained policy", **bars)
     axes.set(xlabel="mean KL to the reference (nats)", ylabel="mean reward")
-    axes.set_xlim(left=-0.02 * max(float(data["kl"].max()), 1e-9))
+    axes.set_xlim(left=-0.03 * max(float(data["kl"].max()), 1e-9))
     axes.legend(loc="lower right")
     return axes
 
 
-def _annotate(axes: Any, rows: Mapping[str, np.ndarray], k: int, text: str, color: str) -> None:
+def _annotate(
+    axes: Any,
+    rows: Mapping[str, np.ndarray],
+    k: int,
+    text: str,
+    color: str,
+    away: tuple[float, float] = (4, -11),
+    side: str = "left",
+) -> None:
     place = (rows["kl"][k], rows["reward"][k])
-    axes.annotate(text, place, textcoords="offset points", xytext=(4, -11), fontsize=8, color=color)
+    axes.annotate(text, place, textcoords="offset points", xytext=away, fontsize=8, color=color, ha=side)
 
 
 def _error(rows: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -96,12 +97,16 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-class Result:
-    """What all results can do: a frame (`table`), a picture in a notebook."""
+class Result(abc.ABC):
+    """What all results can do: a frame (`table`), a figure (`plot`), tables in a notebook."""
 
+    @abc.abstractmethod
     def shown(self) -> tuple[Shown, ...]:
         """Its tables; the first is what `table` returns."""
-        raise NotImplementedError
+
+    @abc.abstractmethod
+    def plot(self, axes: Any = None) -> Any:
+        """Draw it on matplotlib axes (new ones if None); returns them."""
 
     def table(self, *, pandas: bool = False) -> Any:
         """Its main table as an Arrow table, or a pandas frame: an `Estimate` becomes three columns and a reason.

@@ -51,7 +51,7 @@ class Rollouts:
     lengths: np.ndarray | None = None
     groups: np.ndarray | None = None
     names: tuple[str, ...] = ()
-    origins: tuple[tuple[str, np.ndarray], ...] = field(default=(), repr=False)
+    origins: tuple[tuple[str, Sequence[int] | np.ndarray], ...] = field(default=(), repr=False)
     watched: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     def row_name(self, sample: int) -> str:
@@ -310,7 +310,7 @@ class _Reader:
         keys, codes = prompt_keys(source, chunk, plan.prompt, self._column(plan, chunk, plan.prompt), rows)
         # a 64-bit hash stands for the prompt: two of a million prompts collide with probability 3e-8
         numbered = np.array([self.known.setdefault(self.key(key), len(self.known)) for key in keys], dtype=np.int64)
-        part: dict[str, Any] = {"prompt": numbered[codes], "reward": 0.0, "origin": (source.path, rows + chunk.start)}
+        part: dict[str, Any] = {"prompt": numbered[codes], "reward": 0.0, "origin": (source.path, _places(rows, chunk))}
         lengths = None
         for name, weight in plan.rewards.items():
             column = self._column(plan, chunk, name)
@@ -379,6 +379,13 @@ class _Reader:
             joined["prompt"], joined["reward"], logps, tuple(self.notes), lengths, groups, tuple(self.names), origins,
             {name: tuple(distinct) for name, distinct in self.seen.items()},
         )  # fmt: skip
+
+
+def _places(rows: np.ndarray, chunk: Chunk) -> Sequence[int] | np.ndarray:
+    """Where rows of a chunk are in their file; all of them without an array."""
+    if len(rows) == chunk.rows:
+        return range(chunk.start, chunk.start + chunk.rows)
+    return rows + chunk.start
 
 
 def _listed(

@@ -10,6 +10,7 @@ import numpy as np
 
 from klsim import _validate
 from klsim.frontier.bootstrap import MAX_BLOCKS
+from klsim.frontier.partition import Spread, here
 
 __all__ = ["Samples", "column", "common_prompts", "enough_samples", "numbered", "repeated_rows"]
 
@@ -43,7 +44,8 @@ def numbered(keys: Mapping[str, Any], rows: Sequence[int]) -> list[np.ndarray]:
         numbers = np.empty(len(distinct), np.int64)
         for place in np.argsort(first):
             numbers[place] = known.setdefault(distinct[place].item(), len(known))
-        out.append(numbers[inverse])
+        codes = numbers[inverse]
+        out.append(found if found.dtype == codes.dtype and np.array_equal(found, codes) else codes)
     return out
 
 
@@ -112,7 +114,7 @@ class Samples:
         starts: of the prompts. counts: samples of each. members, block_starts, block_sizes: the blocks.
     """
 
-    def __init__(self, codes: np.ndarray, reward: np.ndarray, seed: int) -> None:
+    def __init__(self, codes: np.ndarray, reward: np.ndarray, seed: int, spread: Spread = here) -> None:
         from klsim.kernels.groups import grouped_order
 
         counts = np.bincount(codes)
@@ -121,12 +123,14 @@ class Samples:
             raise ValueError(f"reward: all {len(reward)} rewards are {low:g}: no KL buys any reward")
         if not math.isfinite(high - low):
             raise ValueError(f"reward: spans from {low:g} to {high:g}, more than a number can hold: divide the rewards")
-        self.counts = counts
+        self.counts, self.spread = counts, spread
         self.starts = np.concatenate([[0], np.cumsum(counts)])
         # halves must not depend on the order of the file
         self.order = grouped_order(codes, self.starts, np.arange(len(counts)), seed)
         self.lowest, self.scale = low, high - low
-        self.reward = (reward[self.order] - low) / self.scale  # only differences matter: keep them exact
+        self.reward = reward[self.order]
+        self.reward -= low  # only differences matter: keep them exact
+        self.reward /= self.scale
         best, worst = (f.reduceat(self.reward, self.starts[:-1]) for f in (np.maximum, np.minimum))
         self.constant = int(np.sum(best == worst))
         if self.constant == len(counts):
@@ -153,14 +157,18 @@ class Samples:
         """Sums over the blocks of one value (or row) a prompt."""
         return np.asarray(np.add.reduceat(values[self.members], self.block_starts[:-1], axis=0))
 
+    def kernel_sums(self, kernel: str, arrays: Sequence[np.ndarray], *arguments: Any) -> np.ndarray:
+        """Sums over the blocks by a kernel of `klsim.kernels.log_partition`, of arrays in the order of `reward`."""
+        return self.spread(kernel, arrays, self.starts, self.members, self.block_starts, arguments)
+
     def prompt_means(self, values: np.ndarray | None = None) -> np.ndarray:
         """Mean of every prompt, of the rewards or of other values in their order."""
         return np.asarray(np.add.reduceat(self.reward if values is None else values, self.starts[:-1]) / self.counts)
 
     def log_ties(self) -> np.ndarray:
         """Log of how many samples attain the best reward of each prompt."""
-        ties = (self.reward == np.repeat(self.best, self.counts)).astype(np.float64)
-        return np.asarray(np.log(np.add.reduceat(ties, self.starts[:-1])))
+        ties = self.reward == np.repeat(self.best, self.counts)
+        return np.asarray(np.log(np.add.reduceat(ties, self.starts[:-1], dtype=np.int64)))
 
     def in_units(self, x: float) -> float:
         """A reward in [0, 1] in the user's units."""

@@ -102,32 +102,25 @@ class Tilt:
     """Block sums of KL, reward (in [0, 1]) and further columns of the tilts at several ``lam``."""
 
     def __init__(self, data: Samples, dual: Dual, lams: np.ndarray) -> None:
-        from klsim.kernels.log_partition import log_partitions
-
         self.data, self.dual, self.lams = data, dual, lams
-        logs = log_partitions(data.reward, data.starts, data.members, data.block_starts, lams, 1)
+        logs = data.kernel_sums("log_partitions", [data.reward], lams, 1)
         self.reward = self.mean_of(data.reward)
         self.kl = lams[:, None] * self.reward - logs[:, :, 1:]
 
     def mean_of(self, values: np.ndarray) -> np.ndarray:
         """Block sums of a column (ordered as ``data.reward``) under the tilts, and from halves."""
-        from klsim.kernels.log_partition import tilted_mean_sums
-
-        data = self.data
-        where = (data.starts, data.members, data.block_starts)
-        return np.asarray(tilted_mean_sums(data.reward, values, *where, self.lams))
+        return self.data.kernel_sums("tilted_mean_sums", [self.data.reward, values], self.lams)
 
     def judged(self, sums: np.ndarray, allowed: float = 0.0) -> list[Estimate]:
         """Means of block sums ``(blocks, lams, 2)`` at every tilt, by the one rule of trust.
 
         ``allowed``: a remaining bias up to this share of the value is added to the interval instead.
         """
-        drawn = self.dual.boot.means(sums[:, :, 0])
-        return [self._judged(sums[:, k], drawn[:, k], k, allowed) for k in range(len(self.lams))]
+        found = self.dual.boot.around_means(sums[:, :, 0])
+        return [self._judged(found[k], sums[:, k], k, allowed) for k in range(len(self.lams))]
 
-    def _judged(self, sums: np.ndarray, drawn: np.ndarray, k: int, allowed: float) -> Estimate:
+    def _judged(self, found: Estimate, sums: np.ndarray, k: int, allowed: float) -> Estimate:
         boot, own = self.dual.boot, sums[:, 0]
-        found = boot.around(float(boot.mean(own)), drawn, boot.influence(own))
         reason = self.dual.beyond(float(boot.mean(self.kl[:, k, 0])))
         moved = self.dual.move(sums[:, 1] - own)[1]
         if not reason and moved > TRUSTED_SHARE * boot.stderr(found):

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numba
 import numpy as np
 
-__all__ = ["grouped_order"]
+__all__ = ["counted", "grouped_order", "one_thread"]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Parallel kernels keep to one thread: for workers that are as many as processors."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 @numba.njit(cache=True)
@@ -40,3 +54,12 @@ def grouped_order(codes, starts, keys, seed):
             last = first + left - 1
             out[last], out[chosen] = out[chosen], out[last]
     return out
+
+
+@numba.njit(cache=True, parallel=True)
+def counted(drawn, out):
+    """``out[r, c]``: how often row r of ``drawn`` has c (bytes)."""
+    for r in numba.prange(drawn.shape[0]):
+        out[r, :] = 0
+        for c in drawn[r]:
+            out[r, c] += 1

@@ -1,14 +1,17 @@
-"""Files read on a Dask cluster give the bytes that one process does, also when a worker dies."""
+"""Files read, and prompts summed up, on a Dask cluster give the bytes that one process does, also when a worker dies."""
 
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
 
 from klsim.frontier import estimate, read_rollouts
 from klsim.frontier.distributed import read_distributed
+from klsim.frontier.partition import spread_over
+from klsim.parallel import Died
 
 distributed = pytest.importorskip("distributed")
 
@@ -40,6 +43,20 @@ def test_steps_of_several_files_are_not_pooled(tmp_path):
     assert len(read_distributed([str(tmp_path)], scheduler=None, where=["step=2"]).reward) == 1
 
 
+def killing(spread, client):
+    """The same, with a worker killed while the sums of the first kernel are made."""
+    left = [1]
+
+    def spread_and_kill(*arguments):
+        if left:
+            left.pop()
+            pids = list(client.run(os.getpid).values())
+            threading.Timer(0.2, os.kill, (pids[0], signal.SIGKILL)).start()
+        return spread(*arguments)
+
+    return spread_and_kill
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_two_workers_one_killed(tmp_path):
@@ -56,6 +73,28 @@ def test_two_workers_one_killed(tmp_path):
                 killed.append(name)
                 os.kill(next(iter(pids.values())), signal.SIGKILL)
 
-        found = read_distributed([str(folder)], scheduler=cluster.scheduler_address, on_file=kill_once)
+        address = cluster.scheduler_address
+        found = read_distributed([str(folder)], scheduler=address, on_file=kill_once)
+        spread = spread_over(4, scheduler=address)
+        partitioned = estimate(found.prompt, found.reward, resamples=200, spread=killing(spread, client))
     assert killed
-    same(found, read_rollouts([folder]))
+    one = read_rollouts([folder])
+    same(found, one)
+    assert partitioned == estimate(one.prompt, one.reward, resamples=200)
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties"])
+def test_the_estimate_by_parts_of_the_prompts_is_the_same(kind):
+    """Every block's sum is its own: tasks that hold whole blocks give the bytes that one process gives."""
+    rng = np.random.default_rng(1)
+    prompt = rng.integers(0, 60, 2000)
+    reward = rng.normal(size=2000) if kind == "normal" else rng.integers(0, 4, 2000)
+    one = estimate(prompt, reward, resamples=200)
+    for parts in (1, 7, 1000):
+        assert estimate(prompt, reward, resamples=200, spread=spread_over(parts)) == one
+
+
+def test_a_part_that_dies_is_named(monkeypatch):
+    monkeypatch.setattr("klsim.frontier.partition.execute", lambda tasks, **where: iter([(0, Died()), (1, None)]))
+    with pytest.raises(ValueError, match="part 1 of 2 of the prompts: the worker"):
+        estimate([0, 0, 1, 1], [0.0, 1.0, 2.0, 0.5], spread=spread_over(2))

@@ -281,7 +281,7 @@ def test_plot_draws_every_series():
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
 
-    rows = simulate(population("gaussian"), 8, np.random.default_rng(0), 60)
+    rows = simulate(population("gaussian"), 8, np.random.default_rng(0), 200)
     del rows["gold"]
     found = frontier.estimate(**rows)
     axes = found.plot(Figure().subplots())

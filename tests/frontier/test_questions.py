@@ -36,14 +36,15 @@ def small(prompts=120, outcomes=6):
 
 
 def test_gold_along_the_tilt_is_that_of_the_exact_optimum():
-    laws, gold = small()
-    found = frontier.gold(*drawn(laws, gold, 2000), resamples=300)
+    laws, gold = small(300)
+    found = frontier.gold(*drawn(laws, gold, 800), resamples=300)
     trusted = [p for p in found.tilt if p.trusted]
-    assert len(trusted) >= 8
-    for p in trusted[::3]:
+    # nine lie within what the samples show; of r - r^2 few prompts carry some
+    assert len(trusted) >= 5
+    for p in trusted:
         exact = kl_regularized(laws.log_ref, laws.reward, p.at)
         wanted = float((np.exp(exact.log_policy) * gold).sum(axis=1).mean())
-        # 120 prompts x 2,000 samples
+        # 300 prompts x 800 samples
         assert p.gold.value == pytest.approx(wanted, abs=0.02)
         assert p.kl.value == pytest.approx(float(np.mean(exact.kl)), rel=0.03)
         assert p.proxy.value == pytest.approx(float(np.mean(exact.reward)), abs=0.02)
@@ -177,7 +178,7 @@ def test_forecasts_are_the_exact_optimum():
 def test_a_run_as_a_path(tmp_path):
     """Checkpoints of a log, told apart by a column: KL and reward grow, each has its place below the frontier."""
     laws = population("gaussian")
-    rows = simulate(laws, 32, np.random.default_rng(0), 60)
+    rows = simulate(laws, 32, np.random.default_rng(0), 200)
     reference = tmp_path / "ref.jsonl"
     files.write(reference, [{"prompt": f"q{p}", "reward": float(r)} for p, r in zip(rows["prompt"], rows["reward"])])
     rng = np.random.default_rng(1)
@@ -185,7 +186,7 @@ def test_a_run_as_a_path(tmp_path):
     for step, strength in ((0, 0.0), (20, 0.3), (100, 0.6)):
         tilt = laws.log_ref + strength * laws.reward
         tilt = tilt - np.log(np.exp(tilt).sum(axis=1, keepdims=True))
-        chosen = np.random.default_rng(0).integers(0, len(laws.reward), 60)  # those of `simulate`
+        chosen = np.random.default_rng(0).integers(0, len(laws.reward), 200)  # those of `simulate`
         for i, c in enumerate(chosen):
             for a in rng.choice(200, 16, p=np.exp(tilt[c])):
                 log.append(
