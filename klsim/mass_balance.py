@@ -218,7 +218,7 @@ def expected_draw_step(
     ``(n-1)/n sum pi (R - E R) v``."""
     pi, correct = _policy(log_policy, correct)
     r_pos, r_neg = _reward_pair(r_pos, r_neg)
-    _validate.broadcast(log_policy=pi, counts=counts, r_pos=r_pos, r_neg=r_neg)
+    _validate.broadcast(log_policy=pi, r_pos=r_pos, r_neg=r_neg)
     reward = np.where(correct, r_pos, r_neg)
     value = draw_attribution(log_policy, correct)
     n = _count(n)
