@@ -44,12 +44,14 @@ _OF_A_BATCH = ("reward", "reverse_kl(frozen)", "forward_kl(frozen)", "entropy(fr
 
 
 @cache
-def library(name: str, setting: Setting) -> dict[str, np.ndarray]:
-    """Gradients of the library in a world; of collinear ones the first."""
+def library(name: str, setting: Setting, beta: float = 0.0) -> dict[str, np.ndarray]:
+    """Gradients of the library in a world; of collinear ones the first. ``beta``: of preference objectives."""
     here = world(name, setting)
     terms = list(LIBRARY)
     if "off-policy" in name or name == "sampler":
         terms += _OFF_POLICY
+    if name == "pairs" and beta > 0:
+        terms = [f"dpo(beta={beta!r})", f"ipo(beta={beta!r})", f"ipo(averaged, beta={beta!r})", *terms]
     if name == "cut responses masked":
         terms += ["reward(ended)"]
     if name.startswith("large batch"):
@@ -60,9 +62,10 @@ def library(name: str, setting: Setting) -> dict[str, np.ndarray]:
     return distinct_columns(columns, smallest=1e-12 * here.unit)
 
 
-def identify(gradient: np.ndarray, name: str, setting: Setting) -> Combination:
+def identify(gradient: np.ndarray, name: str, setting: Setting, beta: float = 0.0) -> Combination:
     """The smallest combination of at most three functionals that explains a world's gradient, else the best three."""
-    return smallest_combination(library(name, setting), gradient, exact=EXACT, zero=ZERO)
+    columns = library(name, setting, beta if name == "pairs" else 0.0)
+    return smallest_combination(columns, gradient, exact=EXACT, zero=ZERO)
 
 
 def is_combination(gradient: np.ndarray, combination: Combination, here: World) -> bool:

@@ -52,6 +52,7 @@ class OneProcess:
     num_processes = 1
     sync_gradients = True
     is_main_process = True
+    device = "cpu"
 
     @staticmethod
     def autocast() -> Any:
