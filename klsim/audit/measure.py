@@ -108,15 +108,15 @@ def _gradients(loss: LossFunction, setting: Setting, expectation: Expectation | 
         return Gradients(loss, replace(setting, vocab=vocab))
     if expectation is not None and expectation.top:
         return Gradients(loss, replace(setting, vocab=max(5, expectation.top + 1)))
-    first: Exception | None = None
+    errors: dict[str, Exception] = {}
     names = ("pairs",) if expectation is not None and expectation.about_pairs else ("lengths", "pairs")
     for name, chosen in [(n, setting) for n in names] + [("lengths", replace(setting, vocab=5))]:
         try:
             return Gradients(loss, chosen, {name: world(name, chosen).gradient(loss)})
         except Exception as error:
-            first = first or error
-    assert first is not None
-    raise first
+            errors.setdefault(name, error)
+    first = errors[names[0]]
+    raise errors.get("pairs", first) if "preferred" in str(first) else first
 
 
 def _worlds(expectation: Expectation, setting: Setting, lengths: str) -> tuple[str, ...]:
@@ -234,19 +234,20 @@ def _audit(target: Target, asked: _Asked) -> Audit:
     depends = properties(loss, gradients.setting, pairs=pairs)
     holding, left_out = asked.worlds_for(expectation, gradients.setting)
     mixes = depends.coupling if asked.scale == "prompt" and depends.coupling in (REWARDS, OTHERS) else ""
-    against = None if pairs else expectation or (_descended(near) if near.exact else None)
+    there, descended = _elsewhere(gradients, variable, near)
     whole = not (asked.quick or pairs)
     varied = effect.effects(target, gradients) if not asked.quick or asked.must_act else ()
     weights, normalised = traits.prompt_weights(loss) if whole else ((), False)
-    fitted = against is not None and (not asked.quick or asked.off_policy == "exact")
+    against = expectation or (_descended(descended) if descended.exact else None)
+    fitted = against is not None and not pairs and (not asked.quick or asked.off_policy == "exact")
     return Audit(
         target=target.name,
         version=target.version,
         setting=gradients.setting,
         found=found,
         skipped=gradients.skipped,
-        off_policy_as_on=not pairs and _as(gradients, "off-policy", near),
-        far_as_near=_as(gradients, "pairs, far" if pairs else "far", variable if variable.exact else near),
+        off_policy_as_on=not pairs and _as(there, "off-policy", descended),
+        far_as_near=_as(there, "pairs, far" if pairs else "far", descended),
         properties=depends,
         effects=varied,
         prompt_weights=weights,
@@ -256,7 +257,7 @@ def _audit(target: Target, asked: _Asked) -> Audit:
         end=traits.end(variable) if whole else {},
         expectation=expectation,
         expected=() if expectation is None else hold(gradients, expectation, holding, asked.scale, mixes),
-        fits=fits(gradients, against) if fitted and against is not None else (),
+        fits=fits(gradients if expectation else there, against) if fitted and against is not None else (),
         idle=tuple(e.parameter for e in varied if e.parameter in asked.must_act and not e.acts),
         left_out=left_out,
         quick=asked.quick,
@@ -285,6 +286,14 @@ def _found(
         names = [n for n in names if n != "equal lengths" and not (setting.vocab > 2 and n == "large batch")]
     beta = parameters.get("beta", 0.0)
     return {n: identify(g, n, setting, beta) for n in names if (g := gradients(n)) is not None}
+
+
+def _elsewhere(gradients: Gradients, variable: Combination, equal: Combination) -> tuple[Gradients, Combination]:
+    """What a loss descends, and gradients in worlds where it is that: of equal lengths where only they have a name."""
+    if variable.exact or not equal.exact or gradients.setting.equal:
+        return gradients, variable if variable.exact else equal
+    there = Gradients(gradients.loss, replace(gradients.setting, equal=True))
+    return there, identify(there.need("lengths"), "lengths", there.setting)
 
 
 def _as(gradients: Gradients, name: str, combination: Combination) -> bool:

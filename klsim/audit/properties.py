@@ -33,6 +33,7 @@ __all__ = [
 
 LONGEST = "depends on the longest response of the batch"
 TOKENS = "depends on the number of tokens of the batch"
+CHOSEN = "depends on the number of chosen tokens of the batch"
 REWARDS = "mixes prompts: the rewards of one act on another"
 OTHERS = "mixes prompts: the responses of one act on another"
 
@@ -177,12 +178,20 @@ def coupling(loss: LossFunction, pair: World) -> tuple[str, float]:
         "": lambda whole, other: 0,
         LONGEST: lambda whole, other: int(problem.length[whole].max()),
         TOKENS: lambda whole, other: int(problem.length[whole].sum()),
+        CHOSEN: lambda whole, other: int(problem.length[_chosen(whole, problem.reward)].sum()),
         REWARDS: lambda whole, other: tuple(np.sort(problem.reward[other]).tolist()),
     }
     for name, key in keys.items():
+        if name == CHOSEN and not made.pairs:
+            continue
         if all(_determined(rows, found, problem.node_prompt == q, size, q, key, scale) for q in (0, 1)):
             return name, gap if gap > EXACT else 0.0
     return OTHERS, gap
+
+
+def _chosen(rows: np.ndarray, reward: np.ndarray) -> np.ndarray:
+    """The row with more reward of every pair."""
+    return np.where(reward[rows[::2]] > reward[rows[1::2]], rows[::2], rows[1::2])
 
 
 def _determined(

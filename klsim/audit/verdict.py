@@ -97,7 +97,8 @@ def _off_policy(a: Audit) -> list[str]:
         + ("" if f.residual >= EXACT or abs(f.scale - 1) < EXACT else f" at scale {f.scale:.3g}")
         for f in a.fits
     )
-    return [f"biased off-policy ({sizes})"]
+    where = "" if a.expectation is not None or a.variable.exact or a.setting.equal else "with equal lengths, "
+    return [f"biased off-policy ({where}{sizes})"]
 
 
 def _expectation(a: Audit) -> list[str]:

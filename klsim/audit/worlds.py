@@ -28,8 +28,8 @@ off-policy            responses of another policy, logits 1/2 apart
 slightly off-policy   logits 0.03 apart: no ratio leaves [0.8, 1.2], so that clips are open
 sampler               the policy, the old policy that the trainer computes, and the sampler all differ
 teacher's responses   supervised: the teacher writes
-pairs, …              two responses of the reference with different rewards, one of them preferred; also far from the
-                      reference, with left padding and holes
+pairs, …              two responses of the reference with different rewards, one of them preferred, at prompts near and
+                      far from it; also far from it only, with left padding and holes
 two pairs             a pair of each of two prompts in one batch
 ====================  ==============================================================================================
 
@@ -235,7 +235,7 @@ OFF_POLICY = ("off-policy", "slightly off-policy", "sampler")
 TOKEN_MEAN = ("large batch", "large batch, far", "large batch, graded rewards", "large batch, holes")
 """Worlds in which a mean over all tokens of a batch is a ratio of expectations."""
 PAIRS: dict[str, dict[str, Any]] = {
-    "pairs": {},
+    "pairs": {"near": (NEAR, FAR)},
     "pairs, far": {"near": FAR},
     "pairs, left padding": {"layout": "left"},
     "pairs, holes": {"layout": "holes"},
@@ -350,14 +350,16 @@ def _pairs(
     name: str,
     setting: Setting,
     *,
-    near: float | None = NEAR,
+    near: float | tuple[float, ...] = NEAR,
     layout: Layout = "right",
     count: int = 6,
     together: Sequence[int] | None = None,
 ) -> World:
     """Two responses of the reference a prompt, with different rewards."""
     count = count if setting.vocab == 2 else min(count, 2) if together else 1
-    prompts = [_prompts(replace(setting, writer="own"), 90 + k, near=near) for k in range(count)]
+    distances = near if isinstance(near, tuple) else (near,)
+    own = replace(setting, writer="own")
+    prompts = [_prompts(own, 90 + k, near=distances[k % len(distances)]) for k in range(count)]
     prompts = [replace(p, log_behaviour=p.log_ref) for p in prompts]
     problem = TreeProblem(prompts, range(count) if together is None else together)
     problem = problem.with_rewards(_graded(problem))

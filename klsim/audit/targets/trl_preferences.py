@@ -6,7 +6,8 @@
 ``trl:cpo?loss_type=simpo``           ``CPOTrainer.get_batch_loss_metrics``
 ``trl:orpo?beta=0.1``                 ``ORPOTrainer.get_batch_loss_metrics``
 ``trl:tpo?loss_type=tpo-l``           ``TPOTrainer._compute_loss``; the gold response is the chosen one
-``trl:online_dpo?loss_type=sigmoid``  ``OnlineDPOTrainer.training_step`` without its generation: the pair's responses
+``trl:online_dpo?loss_type=sigmoid``  ``OnlineDPOTrainer.training_step`` without its generation: the pair's responses;
+                                      rewards differ (of equal ones it calls the first response chosen)
 ====================================  =============================================================================
 
 Sequences have one prompt token in front, which numbers the row: from it the stub LM knows whose law it returns.
@@ -20,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from klsim.audit.target import LossFunction, Target, numeric_options
-from klsim.audit.targets.stubs import OneProcess, quiet
+from klsim.audit.targets.stubs import OneProcess, preferred_rows, quiet
 from klsim.audit.targets.trl_stub import acts_in, configured, provided, release, stub, typed
 
 __all__ = ["PREFERENCES"]
@@ -59,18 +60,6 @@ class _PairLM:
         )
 
 
-def _preferred(batch: Any) -> Any:
-    """Rows of the chosen responses, and of the rejected ones in the same order of prompts."""
-    import torch
-
-    if batch.preferred is None:
-        raise ValueError("preferred: needs pairs")
-    chosen, rejected = (torch.nonzero(x)[:, 0] for x in (batch.preferred, ~batch.preferred))
-    if len(chosen) != len(rejected):
-        raise ValueError("preferred: needs one of two")
-    return chosen[batch.group[chosen].argsort(stable=True)], rejected[batch.group[rejected].argsort(stable=True)]
-
-
 def _sequences(batch: Any, rows: Any) -> dict[str, Any]:
     """Token ids with the prompt token, and the masks of completions and of attention."""
     import torch
@@ -93,13 +82,14 @@ def _target(
     classes: tuple[Any, Any],
     run: Run,
     *,
+    handled: tuple[str, ...] = (),
     methods: tuple[str, ...] = (),
     **attributes: Callable[[Any], Any],
 ) -> Target:
     """A trainer's loss; ``attributes``: what its constructor takes from its config."""
     trainer_class, config_class = classes
     options = typed(text, config_class, given)
-    acts_in(text, trainer_class, options, ("beta",), methods)
+    acts_in(text, trainer_class, options, ("beta", *handled), methods)
 
     def build(**parameters: float) -> LossFunction:
         config = configured(config_class, **(options | parameters))
@@ -126,7 +116,7 @@ def _read(*names: str) -> dict[str, Callable[[Any], Any]]:
 def _chosen_then_rejected(trainer: Any, config: Any, batch: Any) -> Any:
     import torch
 
-    inputs = _sequences(batch, torch.cat(_preferred(batch)))
+    inputs = _sequences(batch, torch.cat(preferred_rows(batch)))
     return trainer._compute_loss(trainer.model, inputs, False)
 
 
@@ -140,8 +130,7 @@ def _dpo(text: str, given: Mapping[str, str]) -> Target:
     }
     names = ("beta", "ld_alpha", "f_divergence_type", "f_alpha_divergence_coef", "label_smoothing", "use_weighting")
     return _target(
-        text, {**given}, (DPOTrainer, DPOConfig), _chosen_then_rejected, methods=("_compute_loss", "__init__"),
-        **own, **_read(*names),
+        text, given, (DPOTrainer, DPOConfig), _chosen_then_rejected, handled=("loss_type",), **own, **_read(*names)
     )  # fmt: skip
 
 
@@ -152,7 +141,7 @@ def _tpo(text: str, given: Mapping[str, str]) -> Target:
         from trl.experimental.tpo import TPOConfig, TPOTrainer
 
     def run(trainer: Any, config: Any, batch: Any) -> Any:
-        chosen, rejected = _preferred(batch)
+        chosen, rejected = preferred_rows(batch)
         gold = [chosen] if config.tpo_alpha else []
         return trainer._compute_loss(
             trainer.model, _sequences(batch, torch.cat([chosen, rejected, *gold])), False
@@ -169,7 +158,7 @@ def _kto(text: str, given: Mapping[str, str]) -> Target:
         from trl import KTOConfig, KTOTrainer
 
     def run(trainer: Any, config: Any, batch: Any) -> Any:
-        chosen, rejected = _preferred(batch)
+        chosen, rejected = preferred_rows(batch)
         main = _sequences(batch, torch.cat([chosen, rejected]))
         cycled = {f"KL_{name}": x for name, x in _sequences(batch, torch.cat([rejected, chosen])).items()}
         label = torch.arange(2 * len(chosen)) < len(chosen)
@@ -185,7 +174,7 @@ def _kto(text: str, given: Mapping[str, str]) -> Target:
 def _with_labels(trainer: Any, config: Any, batch: Any) -> Any:
     """CPO's and ORPO's batches: chosen and rejected apart, with labels."""
     inputs = {}
-    for name, rows in zip(("chosen", "rejected"), _preferred(batch)):
+    for name, rows in zip(("chosen", "rejected"), preferred_rows(batch)):
         made = _sequences(batch, rows)
         labels = made["input_ids"].masked_fill(made["completion_mask"] == 0, -100)
         inputs |= {
@@ -240,6 +229,7 @@ def _online_dpo(text: str, given: Mapping[str, str]) -> Target:
         from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
     def run(trainer: Any, config: Any, batch: Any) -> Any:
+        preferred_rows(batch)
         order = batch.group.argsort(stable=True)
         rows = torch.cat([order[::2], order[1::2]])  # the first responses of all prompts, then the second ones
         made = _sequences(batch, rows)
