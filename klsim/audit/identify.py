@@ -34,8 +34,8 @@ LIBRARY = (
     *(f"{kl}(teacher)" for kl in _KLS), *(f"{kl}(teacher, frozen)" for kl in _KLS), "js(teacher, frozen)",
     "forward_kl(teacher, frozen, mode)",
     *(f"sequence_mean({kl}({how}))" for kl in _KLS for how in ("sampled", "frozen", "teacher, frozen")),
-    "sequence_mean(js(teacher, frozen))", "sequence_mean(reverse_kl(teacher, sampled))",
-    "sequence_mean(entropy(frozen))",
+    *(f"sequence_mean({kl}(teacher, sampled))" for kl in _KLS),
+    "sequence_mean(js(teacher, frozen))", "sequence_mean(entropy(frozen))",
     "value_loss",
 )  # fmt: skip
 """What a gradient is searched in."""
