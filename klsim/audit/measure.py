@@ -18,12 +18,12 @@ from klsim.audit.pairs import Push, pushes
 from klsim.audit.properties import OTHERS, REWARDS, Properties, properties
 from klsim.audit.target import LossFunction, Target
 from klsim.audit.verdict import verdict
-from klsim.audit.worlds import OFF_POLICY, PREFERENCE, TOKEN_MEAN, Setting, required_worlds, world
+from klsim.audit.worlds import EQUAL, OFF_POLICY, PREFERENCE, TOKEN_MEAN, Setting, required_worlds, world
 from klsim.learning.functionals import Functional
 
 __all__ = ["Audit", "as_json", "audit"]
 
-IDENTIFIED = ("equal lengths", "lengths", "large batch", "off-policy", "slightly off-policy", "teacher's responses")
+IDENTIFIED = ("equal lengths", "lengths", "large batch", "off-policy", "teacher's responses")
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,8 @@ def _audit(target: Target, asked: _Asked) -> Audit:
     depends = properties(loss, gradients.setting, pairs=pairs)
     holding, left_out = asked.worlds_for(expectation, gradients.setting)
     mixes = depends.coupling if asked.scale == "prompt" and depends.coupling in (REWARDS, OTHERS) else ""
-    there, descended = _elsewhere(gradients, variable, near)
+    where = "" if variable.exact or not near.exact or gradients.setting.equal else EQUAL
+    descended = near if where else variable if variable.exact else near
     whole = not (asked.quick or pairs)
     varied = effect.effects(target, gradients) if not asked.quick or asked.must_act else ()
     weights, normalised = traits.prompt_weights(loss) if whole else ((), False)
@@ -246,8 +247,8 @@ def _audit(target: Target, asked: _Asked) -> Audit:
         setting=gradients.setting,
         found=found,
         skipped=gradients.skipped,
-        off_policy_as_on=not pairs and _as(there, "off-policy", descended),
-        far_as_near=_as(there, "pairs, far" if pairs else "far", descended),
+        off_policy_as_on=not (pairs or asked.quick) and _as(gradients, f"off-policy{where}", descended),
+        far_as_near=_as(gradients, "pairs, far" if pairs else f"far{where}", descended),
         properties=depends,
         effects=varied,
         prompt_weights=weights,
@@ -257,7 +258,7 @@ def _audit(target: Target, asked: _Asked) -> Audit:
         end=traits.end(variable) if whole else {},
         expectation=expectation,
         expected=() if expectation is None else hold(gradients, expectation, holding, asked.scale, mixes),
-        fits=fits(gradients if expectation else there, against) if fitted and against is not None else (),
+        fits=fits(gradients, against, "" if expectation else where) if fitted and against is not None else (),
         idle=tuple(e.parameter for e in varied if e.parameter in asked.must_act and not e.acts),
         left_out=left_out,
         quick=asked.quick,
@@ -286,14 +287,6 @@ def _found(
         names = [n for n in names if n != "equal lengths" and not (setting.vocab > 2 and n == "large batch")]
     beta = parameters.get("beta", 0.0)
     return {n: identify(g, n, setting, beta) for n in names if (g := gradients(n)) is not None}
-
-
-def _elsewhere(gradients: Gradients, variable: Combination, equal: Combination) -> tuple[Gradients, Combination]:
-    """What a loss descends, and gradients in worlds where it is that: of equal lengths where only they have a name."""
-    if variable.exact or not equal.exact or gradients.setting.equal:
-        return gradients, variable if variable.exact else equal
-    there = Gradients(gradients.loss, replace(gradients.setting, equal=True))
-    return there, identify(there.need("lengths"), "lengths", there.setting)
 
 
 def _as(gradients: Gradients, name: str, combination: Combination) -> bool:

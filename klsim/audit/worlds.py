@@ -27,6 +27,7 @@ large batch, …        the same far from the reference, with graded rewards, wi
 off-policy            responses of another policy, logits 1/2 apart
 slightly off-policy   logits 0.03 apart: no ratio leaves [0.8, 1.2], so that clips are open
 sampler               the policy, the old policy that the trainer computes, and the sampler all differ
+…, equal lengths      off-policy, slightly off-policy, sampler and far with 3 tokens each
 teacher's responses   supervised: the teacher writes
 pairs, …              two responses of the reference with different rewards, one of them preferred, at prompts near and
                       far from it; also far from it only, with left padding and holes
@@ -232,6 +233,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "holes, rewards at the last token": {"layout": "holes", "tokens": _at_last_token},
 }
 OFF_POLICY = ("off-policy", "slightly off-policy", "sampler")
+EQUAL = ", equal lengths"
 TOKEN_MEAN = ("large batch", "large batch, far", "large batch, graded rewards", "large batch, holes")
 """Worlds in which a mean over all tokens of a batch is a ratio of expectations."""
 PAIRS: dict[str, dict[str, Any]] = {
@@ -283,8 +285,14 @@ def world(name: str, setting: Setting = Setting()) -> World:
         prompts = [random_prompts(1, 770 + k, vocab=5, horizon=horizon, eos=None, near=NEAR)[0] for k in range(count)]
         return _enumerated(name, prompts, 2)
     if name in OFF_POLICY:
-        count = max(trees // 3, 1) if name == "sampler" else trees
-        return _enumerated(name, [_off_policy(name, setting, 60 + k) for k in range(count)], setting.group)
+        count = trees if name == "off-policy" else max(trees // 3, 1)
+        drawn = [_prompts(replace(setting, writer="own"), 60 + k, off_policy=True) for k in range(count)]
+        return _enumerated(name, [_off_policy(name, p, 60 + k) for k, p in enumerate(drawn)], setting.group)
+    if name.endswith(EQUAL):
+        kind = name.removesuffix(EQUAL)
+        near = FAR if kind == "far" else NEAR
+        drawn = list(random_prompts(2, 745, vocab=2, horizon=3, eos=None, near=near, off_policy=kind in OFF_POLICY))
+        return _enumerated(name, [_off_policy(kind, p, 65 + k) for k, p in enumerate(drawn)], 2)
     if name in LARGE:
         return _large(name, setting, **LARGE[name])
     if name in PAIRS:
@@ -292,8 +300,7 @@ def world(name: str, setting: Setting = Setting()) -> World:
     raise ValueError(f"world {name!r}: there is none")
 
 
-def _off_policy(name: str, setting: Setting, seed: int) -> PromptTree:
-    prompt = _prompts(replace(setting, writer="own"), seed, off_policy=True)
+def _off_policy(name: str, prompt: PromptTree, seed: int) -> PromptTree:
     rng = np.random.default_rng(seed)
 
     def around(size: float) -> tuple[np.ndarray, ...]:
