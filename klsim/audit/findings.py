@@ -114,8 +114,9 @@ FINDINGS: Sequence[Finding] = (
     ),
     Finding(
         "trl:grpo?loss_type=grpo&importance_sampling_level=sequence",
-        "With `beta`, TRL's bias-corrected KL of a sequence's ratio is `1/T^2 reverse_kl + (T-1)/T^2 forward_kl(frozen)`"
-        " for responses of T tokens: the longer they are, the more of it is the forward KL again.",
+        "With `beta`, TRL's bias-corrected KL of a sequence's ratio is"
+        " `1/T^2 reverse_kl + (T-1)/T^2 forward_kl(frozen)` for responses of T tokens: the longer they are, the more of"
+        " it is the forward KL again.",
         lambda a: any(e.parameter == "beta" and "forward_kl(frozen)" in e.change.coefficients for e in a.effects),
     ),
     Finding(
@@ -141,8 +142,8 @@ FINDINGS: Sequence[Finding] = (
     Finding(
         "trl:cpo?loss_type=simpo",
         "TRL's `loss_type=simpo` keeps CPO's likelihood term (`cpo_alpha=1`): the chosen response is pushed up at the"
-        " reference far more than the rejected one is pushed down. SimPO is `cpo_alpha=0`; Liger's `simpo` likewise adds"
-        " it unless `compute_nll_loss=false`.",
+        " reference far more than the rejected one is pushed down. SimPO is `cpo_alpha=0`; Liger's `simpo` likewise"
+        " adds it unless `compute_nll_loss=false`.",
         lambda a: _start(a) > 0.5,
     ),
     Finding(

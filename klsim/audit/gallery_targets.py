@@ -101,7 +101,8 @@ LEFT_OUT: Mapping[str, str] = {
     " server",
     "TRL `GOLDTrainer`, the part across tokenizers (ULD)": "needs two tokenizers",
     "TRL `SDPOTrainer`, the policy loss": "that of `trl:grpo` with another set of advantages",
-    "ms-swift's trainers": "subclasses of TRL's that are built with a model; their own divergence (`swift:jsd`) is audited",
+    "ms-swift's trainers": "subclasses of TRL's that are built with a model; their own divergence"
+    " (`swift:jsd`) is audited",
     "OpenRLHF `ValueLoss`, `PairWiseLoss`, `LogExpLoss`, `SFTLoss`": "losses of value heads, reward models and data",
     "torchrl `SFTLoss`": "a supervised loss on summed log-probabilities of data",
 }

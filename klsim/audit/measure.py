@@ -278,9 +278,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _found(
-    gradients: Gradients, names: Sequence[str], parameters: Mapping[str, float]
-) -> dict[str, Combination]:
+def _found(gradients: Gradients, names: Sequence[str], parameters: Mapping[str, float]) -> dict[str, Combination]:
     """The gradient in some worlds as combinations."""
     setting = gradients.setting
     if setting.equal or setting.vocab > 2:

@@ -280,7 +280,8 @@ CURVES = {
     "policy gradient": ("reinforce", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce_pp", "lite_ppo"),
     "KL regularised": ("rloo + k1 in the reward", "rloo + k2 in the loss", "rloo + k3 in the loss", "salsa", "apo"),
     "distillation": (
-        "opd, summed", "g_opd, summed", "g_opd, discount 1", "gkd, mix 0", "gkd, mix 0.5", "kdrl", "trrd", "hard cross-entropy",
+        "opd, summed", "g_opd, summed", "g_opd, discount 1", "gkd, mix 0", "gkd, mix 0.5", "kdrl", "trrd",
+        "hard cross-entropy",
     ),
     "data and stabilisers": ("rl_plus", "difficulty filtering", "self", "rover, summed", "lp_reg", "sngs"),
 }  # fmt: skip

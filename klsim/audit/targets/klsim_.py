@@ -19,7 +19,7 @@ __all__ = ["load"]
 
 
 def load(text: str, name: str, options: Mapping[str, str]) -> Target:
-    """An objective of the registry, on validated batches as its users have them; options that are numbers can be varied.
+    """An objective of the registry, on validated batches as its users have them; its options that are numbers vary.
 
     Raises:
         ValueError: there is no such objective or option, or a value does not fit.

@@ -172,5 +172,3 @@ def _rloo(text: str, given: Mapping[str, str]) -> Target:
         return loss
 
     return Target(text, build, {"beta": 0.05, **numeric_options(options)}, release())
-
-

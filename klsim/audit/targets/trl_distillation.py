@@ -4,8 +4,8 @@
 ``trl:distillation?beta=0.5``      the chunked divergence loss of ``DistillationTrainer`` (generalised JSD)
 ``trl:gkd?beta=0.5``, ``gold``     ``generalized_jsd_loss`` of ``GKDTrainer`` and of ``GOLDTrainer``
 ``trl:iw_opd?iw_opd_gamma=1``      ``_compute_iw_opd_loss`` of ``IWOPDTrainer``, rollouts by the old policy
-``trl:sdft?distillation_mode=…``   ``_compute_self_distillation_loss`` of ``SDFTTrainer`` with the teacher's logits; that
-                                   of ``SDPOTrainer`` (``trl:sdpo``)
+``trl:sdft?distillation_mode=…``   ``_compute_self_distillation_loss`` of ``SDFTTrainer`` with the teacher's logits;
+                                   that of ``SDPOTrainer`` (``trl:sdpo``)
 =================================  ================================================================================
 """
 
@@ -90,16 +90,18 @@ def _iw_opd(text: str, given: Mapping[str, str]) -> Target:
     def build(**parameters: float) -> LossFunction:
         config = configured(IWOPDConfig, **(options | parameters))
         trainer = stub(
-            IWOPDTrainer, config, temperature=1.0, iw_opd_gamma=config.iw_opd_gamma, iw_opd_epsilon=config.iw_opd_epsilon
+            IWOPDTrainer,
+            config,
+            temperature=1.0,
+            iw_opd_gamma=config.iw_opd_gamma,
+            iw_opd_epsilon=config.iw_opd_epsilon,
         )
 
         def loss(batch: TokenBatch) -> Any:
             trainer.model = BatchLM(batch)
             labels = torch.where(batch.mask, batch.tokens, -100)
             laws = (batch.teacher_log_probs, batch.old_log_probs)
-            return provided(
-                lambda: trainer._compute_iw_opd_loss(batch.vocab_log_probs, batch.tokens, labels, *laws)
-            )
+            return provided(lambda: trainer._compute_iw_opd_loss(batch.vocab_log_probs, batch.tokens, labels, *laws))
 
         return loss
 

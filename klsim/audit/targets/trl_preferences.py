@@ -143,9 +143,7 @@ def _tpo(text: str, given: Mapping[str, str]) -> Target:
     def run(trainer: Any, config: Any, batch: Any) -> Any:
         chosen, rejected = preferred_rows(batch)
         gold = [chosen] if config.tpo_alpha else []
-        return trainer._compute_loss(
-            trainer.model, _sequences(batch, torch.cat([chosen, rejected, *gold])), False
-        )
+        return trainer._compute_loss(trainer.model, _sequences(batch, torch.cat([chosen, rejected, *gold])), False)
 
     names = ("beta", "loss_type", "label_smoothing", "tpo_alpha", "tpo_l_gamma")
     return _target(text, given, (TPOTrainer, TPOConfig), run, **_read(*names))
