@@ -11,7 +11,7 @@ from klsim.audit.gradients import Gradients
 from klsim.audit.identify import ZERO, Combination, identify
 from klsim.audit.properties import reason
 from klsim.audit.target import Target
-from klsim.audit.worlds import world
+from klsim.audit.worlds import PREFERENCE, world
 
 __all__ = ["Effect", "effects"]
 
@@ -21,7 +21,8 @@ class Effect:
     """What one more unit of a parameter adds to the on-policy gradient, with equal and with variable lengths.
 
     ``acts`` is False if the parameter changes no gradient at all, off-policy either (a clip range acts there).
-    ``problem``: why it could not be varied; then nothing else is known.
+    ``problem``: why it could not be varied; then nothing else is known. ``on_pairs``: of a loss on preference pairs;
+    whether it acts is all that is known, the losses are not linear in their parameters.
     """
 
     parameter: str
@@ -30,6 +31,7 @@ class Effect:
     variable: Combination
     acts: bool
     problem: str = ""
+    on_pairs: bool = False
 
 
 def _varied(value: float) -> Sequence[float]:
@@ -47,10 +49,14 @@ def effects(target: Target, gradients: Gradients) -> tuple[Effect, ...]:
 def _effect(target: Target, gradients: Gradients, name: str, value: float) -> Effect:
     setting = gradients.setting
     worlds = [n for n in ("equal lengths", "lengths") if gradients(n) is not None]
+    nothing = Combination({}, 0.0, True)
     problem = ""
     for step in _varied(value):
         try:
             moved = Gradients(target.loss(**{name: value + step}), setting)
+            if not worlds:
+                moved.need("pairs")
+                return Effect(name, value, nothing, nothing, _acts_elsewhere(gradients, moved, PREFERENCE), "", True)
             changes = {w: (moved.need(w) - gradients.need(w)) / step for w in worlds}
         except Exception as error:  # out of range, or whatever the loss says: reported
             problem = problem or reason(error)
@@ -59,12 +65,14 @@ def _effect(target: Target, gradients: Gradients, name: str, value: float) -> Ef
         change, variable = found.get("equal lengths", found["lengths"]), found["lengths"]
         acts = bool(change.coefficients or variable.coefficients) or _acts_elsewhere(gradients, moved)
         return Effect(name, value, change, variable, acts)
-    nothing = Combination({}, 0.0, True)
     return Effect(name, value, nothing, nothing, False, f"not varied: {problem}")
 
 
-def _acts_elsewhere(one: Gradients, two: Gradients) -> bool:
-    for name in ("off-policy", "sampler", "groups of 4", "far", "graded rewards", "vocabulary"):
+ELSEWHERE = ("off-policy", "sampler", "groups of 4", "far", "graded rewards", "vocabulary")
+
+
+def _acts_elsewhere(one: Gradients, two: Gradients, names: Sequence[str] = ELSEWHERE) -> bool:
+    for name in names:
         a, b = one(name), two(name)
         if a is not None and b is not None:
             if float(np.linalg.norm(a - b)) > ZERO * max(float(np.linalg.norm(a)), world(name, one.setting).unit):

@@ -129,14 +129,14 @@ def _in_world(gradients: Gradients, expectation: Expectation, name: str, scale: 
     return one
 
 
-def fits(gradients: Gradients, expectation: Expectation) -> tuple[Fit, ...]:
-    """The off-policy gradients against the expected ones, each at its best scale."""
+def fits(gradients: Gradients, expectation: Expectation, where: str = "") -> tuple[Fit, ...]:
+    """The off-policy gradients against the expected ones, each at its best scale; ``where``: of which lengths."""
     out = []
     for name in OFF_POLICY:
-        gradient = gradients(name)
+        gradient = gradients(name + where)
         if gradient is None:
             continue
-        here = world(name, gradients.setting)
+        here = world(name + where, gradients.setting)
         wanted = -_wanted(expectation, here)
         size, against = float(np.linalg.norm(gradient)), float(np.linalg.norm(wanted))
         if size <= ZERO * here.unit or against <= ZERO * here.unit:

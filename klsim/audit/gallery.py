@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from klsim.audit.findings import findings
+from klsim.audit.gallery_targets import GALLERY, LEFT_OUT
 from klsim.audit.identify import EXACT, Combination, combination_text, share_text
 from klsim.audit.measure import Audit, audit
+from klsim.audit.pairs import GAP
 from klsim.audit.targets import load_target
 from klsim.audit.traits import SUCCESSES
 from klsim.audit.verdict import dependencies, effect_text
@@ -18,59 +21,6 @@ from klsim.files import write_atomically
 from klsim.parallel import execute
 
 __all__ = ["GALLERY", "gallery", "gallery_markdown", "write_gallery"]
-
-_TRL = (
-    *(f"trl:grpo?loss_type={kind}" for kind in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")),
-    "trl:grpo?loss_type=cispo&epsilon_high=5",
-    "trl:grpo?loss_type=grpo&importance_sampling_level=sequence",
-    "trl:grpo?loss_type=dapo&scale_rewards=none",
-    "trl:grpo?loss_type=dapo&scale_rewards=batch",
-    *(f"trl:grpo?loss_type={kind}&beta=0.1" for kind in ("dapo", "dr_grpo", "cispo")),
-    *(f"trl:grpo?loss_type={kind}&beta=0.1&use_bias_correction_kl=false" for kind in ("dapo", "grpo")),
-    "trl:grpo?loss_type=dr_grpo&entropy_coef=0.1",
-    "trl:grpo?loss_type=dr_grpo&delta=1.5",
-    "trl:grpo?loss_type=dr_grpo&off_policy_mask_threshold=0.1",
-    *(
-        f"trl:grpo?loss_type=dr_grpo&vllm_importance_sampling_correction=true&vllm_importance_sampling_mode={mode}"
-        for mode in ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
-    ),
-    "trl:rloo?beta=0",
-    "trl:rloo?beta=0.1",
-    "trl:rloo?beta=0&normalize_advantages=true",
-    *(f"trl:{kind}?beta={beta}" for kind in ("distillation", "gkd") for beta in (0, 0.5, 1)),
-)
-_LIGER = (
-    *(f"liger:grpo?loss_type={kind}&beta=0.1" for kind in ("grpo", "dapo", "dr_grpo")),
-    "liger:grpo?loss_type=dapo&beta=0.1&use_bias_correction_kl=true",
-    *(f"liger:jsd?beta={beta}" for beta in (0, 0.5, 1)),
-)
-_VERL = (
-    *(f"verl:{kind}" for kind in ("vanilla", "dppo_tv", "dppo_kl", "gspo", "sapo", "gpg", "geo_mean", "cispo")),
-    *(f"verl:{kind}" for kind in ("clip_cov", "kl_cov", "dro?policy_loss.dro_beta=1")),
-    *(f"verl:vanilla?kl_loss_coef=0.1&kl_loss_type={k}" for k in ("kl", "abs", "mse", "low_var_kl", "k3+")),
-    *(f"verl:vanilla?loss_agg_mode=seq-mean-token-{kind}" for kind in ("mean", "sum", "sum-norm")),
-    *(
-        f"verl:vanilla?loss_agg_mode=seq-mean-token-sum&adv_estimator={kind}"
-        for kind in ("rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "gpg", "opo", "grpo_passk", "remax",
-                     "optimal_token_baseline", "gae")
-    ),
-    "verl:vanilla?norm_adv_by_std_in_grpo=false",
-    *(f"verl:vanilla?loss_agg_mode=seq-mean-token-sum&rollout_is={kind}" for kind in ("token", "sequence")),
-)  # fmt: skip
-_OTHERS = (
-    *(
-        f"torchrl:{kind}"
-        for kind in ("grpo", "dapo", "cispo", "grpo?aggregation=prompt_mean", "grpo?kl_to_ref_coeff=0.1")
-    ),
-    *(f"openrlhf:policy?estimator={kind}" for kind in ("group_norm", "rloo", "dr_grpo", "reinforce_baseline")),
-    "openrlhf:policy?policy_loss_type=gspo",
-    "openrlhf:policy?estimator=dr_grpo&token_level_loss=false",
-    *(f"openrlhf:policy?estimator=dr_grpo&is_correction_level={level}" for level in ("token", "seq")),
-    "openrlhf:dpo?beta=0.1",
-    *(f"swift:jsd?beta={beta}" for beta in (0, 0.5, 1)),
-    "torchtune:grpo",
-)
-GALLERY = (*_TRL, *_LIGER, *_VERL, *_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -178,8 +128,8 @@ def _padding(a: Audit) -> str:
     return "; ".join(parts) or "does not act"
 
 
-def gallery_markdown(audits: dict[str, Audit | str]) -> str:
-    """The page's two tables: one for a minute, one with everything."""
+def gallery_markdown(audits: Mapping[str, Audit | str]) -> str:
+    """Every loss on responses in words, a row each; losses on pairs; everything."""
     short = [
         "| loss | ascends | long responses | easy and hard prompts | off-policy (far, slight, sampler) | padding |",
         "|---|---|---|---|---|---|",
@@ -191,14 +141,14 @@ def gallery_markdown(audits: dict[str, Audit | str]) -> str:
     for name, a in audits.items():
         if isinstance(a, str):
             short.append(_row(f"`{name}`", f"not audited: {a}", "", "", "", ""))
-            continue
-        short.append(_row(f"`{name}`", _ascends(a), _long(a), _prompts(a), _off(a), _padding(a)))
-        effects = "; ".join(f"{e.parameter}: {effect_text(e)}" for e in a.effects)
-        off = a.found.get("off-policy")
-        cells = (_short(a.equal), _short(a.variable), _short(a.found.get("large batch")), _short(off), effects)
-        depends = re.sub(r" \(/[^)]*\)", "", "; ".join(dependencies(a)))  # without the places in installed files
-        full.append(_row(f"`{name}`", *cells, depends))
-    return "\n".join(short) + "\n\n## Everything\n\n" + "\n".join(full) + "\n"
+        elif not a.takes_pairs:
+            short.append(_row(f"`{name}`", _ascends(a), _long(a), _prompts(a), _off(a), _padding(a)))
+            effects = "; ".join(f"{e.parameter}: {effect_text(e)}" for e in a.effects)
+            off = a.found.get("off-policy")
+            cells = (_short(a.equal), _short(a.variable), _short(a.found.get("large batch")), _short(off), effects)
+            full.append(_row(f"`{name}`", *cells, _depends(a)))
+    parts = (short, "## Preference pairs", PAIRS_TEXT, _pairs_table(audits), "## Everything", full)
+    return "\n\n".join(x if isinstance(x, str) else "\n".join(x) for x in parts) + "\n"
 
 
 def _row(*cells: str) -> str:
@@ -211,66 +161,109 @@ def _short(found: Combination | None) -> str:
     return combination_text(found) if found.exact else f"no functional ({share_text(found.residual)} left)"
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """Something that the documentation of a trainer does not say; printed only where the audit shows it."""
-
-    target: str
-    text: str
-    shown: Callable[[Audit], bool]
+def _depends(a: Audit) -> str:
+    places = r" \(/[^)]*\)"  # in installed files
+    return re.sub(places, "", "; ".join(dependencies(a)))
 
 
-FINDINGS: Sequence[_Finding] = (
-    _Finding(
-        "trl:grpo?loss_type=cispo",
-        "CISPO clamps the ratio itself at `epsilon_high`; with the default that other loss types need (0.2) every"
-        " on-policy token is weighted by 0.2, and `beta` counts five-fold beside it. `epsilon_high=5` is CISPO.",
-        lambda a: abs(abs(a.equal.coefficients.get("reward", 0.0)) * 5 * 3 * 2**0.5 - 1) < 0.01,
-    ),
-    _Finding(
-        "torchrl:grpo?kl_to_ref_coeff=0.1",
-        "The policy term is a mean over response tokens, but the KL to the reference is a mean over all positions,"
-        " masked ones included: its weight falls with the padding of the batch.",
-        lambda a: a.properties.trimmed,
-    ),
-    _Finding(
-        "verl:vanilla?kl_loss_coef=0.1&kl_loss_type=kl",
-        "`kl_loss_type=kl` (k1 back-propagated) has no gradient with equal lengths or summed tokens; by a mean over"
-        " tokens or responses it has that of the length instead, and descending it lengthens responses.",
-        lambda a: not any("kl" in n for n in a.equal.coefficients) and not a.variable.exact,
-    ),
-    _Finding(
-        "verl:vanilla?kl_loss_coef=0.1&kl_loss_type=low_var_kl",
-        "`low_var_kl` (k3 back-propagated) is the gradient of the forward KL(ref‖pi) of every token on the policy's own"
-        " prefixes, not of the reverse KL whose value it estimates; `k3+` is the reverse one.",
-        lambda a: "forward_kl(frozen)" in a.equal.coefficients,
-    ),
-    _Finding(
-        "trl:grpo?loss_type=grpo&importance_sampling_level=sequence",
-        "With `beta`, the bias-corrected KL of a sequence's ratio is `1/T^2 reverse_kl + (T-1)/T^2 forward_kl(frozen)`"
-        " for responses of T tokens: the longer they are, the more of it is the forward KL again.",
-        lambda a: any(e.parameter == "beta" and "forward_kl(frozen)" in e.change.coefficients for e in a.effects),
-    ),
-)
+PAIRS_TEXT = f"""\
+A loss on pairs pushes the chosen response up by one number and the rejected one down by another (the weights of their
+`grad log pi`). Both are given at the reference, and then relative to that: where the pair is ranked rightly or
+wrongly (both log ratios to the reference are {GAP:g} nats; without a reference, the policy's own), and where the chosen
+response has three tokens and the rejected one has one (1: length does not matter; 0.33: divided by length)."""
 
 
-def _findings(audits: dict[str, Audit | str]) -> str:
+def _pairs_table(audits: Mapping[str, Audit | str]) -> list[str]:
+    lines = [
+        "| loss | is | pushes up, down | ranked rightly | ranked wrongly | chosen 3 times as long | depends |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, a in audits.items():
+        if not isinstance(a, Audit) or not a.takes_pairs:
+            continue
+        push = {p.situation: p for p in a.pushes}
+        start = push["at the reference"]
+        cells = [f"{start.up:.3g}, {start.down:.3g}"]
+        for situation in ("ranked rightly", "ranked wrongly", "chosen of 3 tokens, rejected of 1"):
+            here = push[situation]
+            if here.left:
+                cells.append("token by token")
+                continue
+            cells.append(", ".join(_relative(x, y) for x, y in ((here.up, start.up), (here.down, start.down))))
+        is_ = combination_text(a.variable) if a.variable.exact else "no DPO or IPO"
+        lines.append(_row(f"`{name}`", is_, *cells, _depends(a)))
+    return lines
+
+
+def _relative(value: float, start: float) -> str:
+    if abs(start) < EXACT:
+        return "0" if abs(value) < EXACT else f"{value:.3g} from 0"
+    return f"{value / start + 0.0:.2f}"
+
+
+Test = Callable[[Audit], bool]
+_GROUPS: Sequence[tuple[str, Test]] = (
+    ("**The expected reward itself, whatever the lengths**", lambda a: set(a.variable.coefficients) == {"reward"}
+     and a.variable.exact),
+    ("**Each response counts once** (1/length: tokens of long responses count less)",
+     lambda a: _long(a).startswith("each response")),
+    ("**A mean over the batch's tokens**: a ratio, E[r]/E[length] or mean divergence, so that batches and micro-batches"
+     " differ", lambda a: _long(a) == "weigh by their tokens"),
+    ("**Hard and easy prompts count more** (the group's standard deviation)", lambda a: a.std_normalised),
+    ("**Prompts act on each other** (rewards or responses of one change the gradient of another)",
+     lambda a: a.properties.coupling.startswith("mixes")),
+    ("**A KL term that is the forward KL** of each token, where a reverse one is meant or logged",
+     lambda a: any("forward_kl" in n and "teacher" not in n for n in _best(a)[0].coefficients)),
+    ("**Nearly unbiased for responses of another policy while clips are open** (2% left)",
+     lambda a: any(f.world == "slightly off-policy" and f.residual < 2e-2 for f in a.fits)),
+    ("**Masked positions or the padded width act**", lambda a: a.properties.masked or (a.properties.trimmed
+     and not a.properties.coupling)),
+    ("**A response that is masked altogether breaks them** (refused or not finite)", lambda a: bool(a.properties.cut)),
+    ("**Nothing that has a name here**", lambda a: not _best(a)[0].exact and not a.takes_pairs),
+)  # fmt: skip
+
+
+def _minute(audits: Mapping[str, Audit | str]) -> str:
+    """Groups of losses by what they do."""
+    found = {name: a for name, a in audits.items() if isinstance(a, Audit) and not a.takes_pairs}
     lines = []
-    for finding in FINDINGS:
-        a = audits.get(finding.target)
-        if isinstance(a, Audit) and finding.shown(a):
-            found = f"{_short(a.equal)} with equal lengths, {_short(a.variable)} with variable ones"
-            lines.append(f"- {finding.text} `klsim audit '{finding.target}'` ({a.version}): {found}.")
-    return "\n".join(lines) or "None."
+    for title, test in _GROUPS:
+        names = [name for name, a in found.items() if test(a)]
+        lines.append(f"- {title}: {len(names)} of {len(found)}. {_listed(names)}")
+    return "\n".join(lines)
 
 
-def write_gallery(path: Path, audits: dict[str, Audit | str]) -> None:
+def _listed(names: Iterable[str]) -> str:
+    """By trainer, without the options that all of a trainer's losses here share."""
+    by_loss: dict[str, list[str]] = {}
+    for name in names:
+        head, _, options = name.partition("?")
+        values = "/".join(part.partition("=")[2] if part.count("=") else part for part in options.split("&") if part)
+        by_loss.setdefault(head, []).append(values)
+    return "; ".join(
+        f"`{head}`" + (f" ({', '.join(v or 'as it comes' for v in values)})" if any(values) else "")
+        for head, values in by_loss.items()
+    )
+
+
+def write_gallery(path: Path, audits: Mapping[str, Audit | str]) -> None:
     """The documentation page, with the versions that were audited."""
     versions = sorted({a.version for a in audits.values() if isinstance(a, Audit) and a.version})
     share = f"{clipped_share('off-policy'):.0%}"
+    left_out = "\n".join(f"- {name}: {why}." for name, why in LEFT_OUT.items())
     text = f"""# What do popular losses optimise?
 
-Written by `klsim audit --gallery`; do not edit. Audited: {", ".join(versions) or "nothing (no trainer is installed)"}.
+Written by `klsim audit --gallery`; do not edit. Audited: {", ".join(versions) or "nothing (no trainer is installed)"};
+the pins are in [audit-gallery-requirements.txt](audit-gallery-requirements.txt).
+
+## In a minute
+
+{_minute(audits)}
+
+Preference losses have a [table of their own](#preference-pairs); what differs from a trainer's documentation is under
+[findings](#findings), each with the command that shows it.
+
+## Loss by loss
 
 Each row is the exact expected gradient of the trainer's own loss code on enumerated token trees, as the combination of
 population gradients that it is. Conditions: horizon 3 with an end of sequence (or without: "equal lengths", three
@@ -283,9 +276,10 @@ their probability says, in one batch, which is the limit of many groups; masked 
 - **long responses**: how a response's length changes its weight.
 - **easy and hard prompts**: the weight of `grad p` beside a prompt with p = 1/2 in one batch,
   groups of four.
-- **off-policy**: cosine of the gradient with what the loss descends on-policy: with logits 1/2 apart ({share} of the
-  tokens have a ratio outside [0.8, 1.2], so that this is mostly the clip), 0.03 apart (no ratio is outside: clips are
-  open), and with a sampler that is neither the policy nor the trainer's old policy. "-": no combination on-policy.
+- **off-policy**: cosine of the gradient with what the loss descends on-policy (with equal lengths where it has a name
+  only there): with logits 1/2 apart ({share} of the tokens have a ratio outside [0.8, 1.2], so that this is mostly the
+  clip), 0.03 apart (no ratio is outside: clips are open), and with a sampler that is neither the policy nor the
+  trainer's old policy. "-": no combination on-policy.
 - **padding**: whether masked positions, the padded width, or responses that are masked altogether act.
 
 TRL and OpenRLHF compute advantages while they generate: they are those that they document. "No functional": no
@@ -293,17 +287,23 @@ combination of three in the library explains the gradient; the share left over b
 batch's tokens (bnpo, dapo) are ratios: at a fixed batch they couple its responses and differ with micro-batches.
 Standard deviations: with graded rewards no row that divides by the group's is a multiple of the reward's gradient.
 
-How far to trust this: in 13 correct losses, 137 one-line changes (a dropped mask, detach, mean, sign, index,
-coefficient or baseline) were audited; the 102 that change an exact expected gradient are all not met, the 35 equivalent
-rewritings all are (`tests/audit/test_defects.py`).
-
-## In a minute
+How far to trust this: {TRUST}
 
 {gallery_markdown(audits)}
 ## Findings
 
-Where an option does something else than its name or documentation says, with the command that shows it:
+Where a loss does something else than its name or documentation says, with the smallest command or program that shows
+it; what it prints stands below it.
 
-{_findings(audits)}
+{findings(audits)}
+
+## Not audited
+
+{left_out}
 """
     write_atomically(path, text)
+
+
+TRUST = """in 13 correct losses, 137 one-line changes (a dropped mask, detach, mean, sign, index,
+coefficient or baseline) were audited; the 102 that change an exact expected gradient are all not met, the 35 equivalent
+rewritings all are (`tests/audit/test_defects.py`)."""

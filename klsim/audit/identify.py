@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -34,7 +35,8 @@ LIBRARY = (
     *(f"{kl}(teacher)" for kl in _KLS), *(f"{kl}(teacher, frozen)" for kl in _KLS), "js(teacher, frozen)",
     "forward_kl(teacher, frozen, mode)",
     *(f"sequence_mean({kl}({how}))" for kl in _KLS for how in ("sampled", "frozen", "teacher, frozen")),
-    "sequence_mean(reverse_kl(teacher, sampled))", "sequence_mean(entropy(frozen))",
+    *(f"sequence_mean({kl}(teacher, sampled))" for kl in _KLS),
+    "sequence_mean(js(teacher, frozen))", "sequence_mean(entropy(frozen))",
     "value_loss",
 )  # fmt: skip
 """What a gradient is searched in."""
@@ -44,12 +46,14 @@ _OF_A_BATCH = ("reward", "reverse_kl(frozen)", "forward_kl(frozen)", "entropy(fr
 
 
 @cache
-def library(name: str, setting: Setting) -> dict[str, np.ndarray]:
-    """Gradients of the library in a world; of collinear ones the first."""
+def library(name: str, setting: Setting, beta: float = 0.0) -> dict[str, np.ndarray]:
+    """Gradients of the library in a world; of collinear ones the first. ``beta``: of preference objectives."""
     here = world(name, setting)
     terms = list(LIBRARY)
     if "off-policy" in name or name == "sampler":
         terms += _OFF_POLICY
+    if name == "pairs" and beta > 0:
+        terms = [f"dpo(beta={beta!r})", f"ipo(beta={beta!r})", f"ipo(averaged, beta={beta!r})", *terms]
     if name == "cut responses masked":
         terms += ["reward(ended)"]
     if name.startswith("large batch"):
@@ -60,9 +64,14 @@ def library(name: str, setting: Setting) -> dict[str, np.ndarray]:
     return distinct_columns(columns, smallest=1e-12 * here.unit)
 
 
-def identify(gradient: np.ndarray, name: str, setting: Setting) -> Combination:
+def identify(gradient: np.ndarray, name: str, setting: Setting, beta: float = 0.0) -> Combination:
     """The smallest combination of at most three functionals that explains a world's gradient, else the best three."""
-    return smallest_combination(library(name, setting), gradient, exact=EXACT, zero=ZERO)
+    found = smallest_combination(
+        library(name, setting, beta if name == "pairs" else 0.0), gradient, exact=EXACT, zero=ZERO
+    )
+    if sum(term.startswith(("dpo", "ipo")) for term in found.coefficients) > 1:
+        return replace(found, exact=False)  # a line and two sigmoids of a small margin: any smooth curve is nearly that
+    return found
 
 
 def is_combination(gradient: np.ndarray, combination: Combination, here: World) -> bool:

@@ -14,15 +14,16 @@ from klsim.audit.expectation import Expectation, parse_expectation
 from klsim.audit.expected import Fit, Met, Scale, fits, hold
 from klsim.audit.gradients import Gradients
 from klsim.audit.identify import Combination, identify, is_combination
+from klsim.audit.pairs import Push, pushes
 from klsim.audit.properties import OTHERS, REWARDS, Properties, properties
 from klsim.audit.target import LossFunction, Target
 from klsim.audit.verdict import verdict
-from klsim.audit.worlds import OFF_POLICY, PREFERENCE, TOKEN_MEAN, Setting, required_worlds, world
+from klsim.audit.worlds import EQUAL, OFF_POLICY, PREFERENCE, TOKEN_MEAN, Setting, required_worlds, world
 from klsim.learning.functionals import Functional
 
 __all__ = ["Audit", "as_json", "audit"]
 
-IDENTIFIED = ("equal lengths", "lengths", "large batch", "off-policy", "slightly off-policy", "teacher's responses")
+IDENTIFIED = ("equal lengths", "lengths", "large batch", "off-policy", "teacher's responses")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Audit:
         prompt_weights: weight of ``grad p`` at success probabilities `SUCCESSES`, groups of 4, relative to a prompt
             with p = 1/2 in the same batch.
         std_normalised: these are the weights of group normalisation, `klsim.objectives.std_weight`.
+        pushes: of a loss that takes preference pairs only, what it does to the two responses.
         variance: variance of a single-batch gradient relative to the best unbiased estimator with a constant baseline;
             None unless the gradient is that of the reward alone.
         end: reward, KL to the reference, and distances to closed forms after exact training.
@@ -59,6 +61,7 @@ class Audit:
     effects: tuple[effect.Effect, ...]
     prompt_weights: tuple[float, ...]
     std_normalised: bool
+    pushes: tuple[Push, ...]
     variance: float | None
     end: Mapping[str, float]
     expectation: Expectation | None
@@ -77,12 +80,17 @@ class Audit:
     @property
     def equal(self) -> Combination:
         """The gradient with equal lengths (with all lengths where only those were audited)."""
-        return self.found.get("equal lengths", self.found["lengths"])
+        return self.found.get("equal lengths", self.variable)
 
     @property
     def variable(self) -> Combination:
-        """The gradient with variable lengths."""
-        return self.found["lengths"]
+        """The gradient with variable lengths; of preference pairs where the loss takes nothing else."""
+        return self.found["pairs"] if self.takes_pairs else self.found["lengths"]
+
+    @property
+    def takes_pairs(self) -> bool:
+        """The loss takes preference pairs and nothing else."""
+        return "lengths" not in self.found
 
     @property
     def off_policy(self) -> Combination | None:
@@ -100,15 +108,15 @@ def _gradients(loss: LossFunction, setting: Setting, expectation: Expectation | 
         return Gradients(loss, replace(setting, vocab=vocab))
     if expectation is not None and expectation.top:
         return Gradients(loss, replace(setting, vocab=max(5, expectation.top + 1)))
-    first: Exception | None = None
+    errors: dict[str, Exception] = {}
     names = ("pairs",) if expectation is not None and expectation.about_pairs else ("lengths", "pairs")
     for name, chosen in [(n, setting) for n in names] + [("lengths", replace(setting, vocab=5))]:
         try:
             return Gradients(loss, chosen, {name: world(name, chosen).gradient(loss)})
         except Exception as error:
-            first = first or error
-    assert first is not None
-    raise first
+            errors.setdefault(name, error)
+    first = errors[names[0]]
+    raise errors.get("pairs", first) if "preferred" in str(first) else first
 
 
 def _worlds(expectation: Expectation, setting: Setting, lengths: str) -> tuple[str, ...]:
@@ -219,34 +227,38 @@ def _audit(target: Target, asked: _Asked) -> Audit:
     loss = target.loss()
     setting = Setting(asked.lengths == "equal", writer=asked.responses, binary=asked.rewards == "binary")
     gradients = _gradients(loss, setting, expectation, asked.vocab)
-    found = _found(gradients, ("lengths",) if asked.quick else IDENTIFIED)
-    near = found.get("equal lengths", found["lengths"])
-    pairs = "lengths" in gradients.skipped
-    depends = Properties() if pairs else properties(loss, gradients.setting)
+    pairs = gradients("lengths") is None
+    found = _found(gradients, ("pairs",) if pairs else ("lengths",) if asked.quick else IDENTIFIED, target.parameters)
+    variable = found["pairs" if pairs else "lengths"]
+    near = found.get("equal lengths", variable)
+    depends = properties(loss, gradients.setting, pairs=pairs)
     holding, left_out = asked.worlds_for(expectation, gradients.setting)
     mixes = depends.coupling if asked.scale == "prompt" and depends.coupling in (REWARDS, OTHERS) else ""
-    against = expectation or (_descended(near) if near.exact else None)
+    where = "" if variable.exact or not near.exact or gradients.setting.equal else EQUAL
+    descended = near if where else variable if variable.exact else near
     whole = not (asked.quick or pairs)
-    varied = effect.effects(target, gradients) if whole or asked.must_act else ()
+    varied = effect.effects(target, gradients) if not asked.quick or asked.must_act else ()
     weights, normalised = traits.prompt_weights(loss) if whole else ((), False)
-    fitted = against is not None and (not asked.quick or asked.off_policy == "exact")
+    against = expectation or (_descended(descended) if descended.exact else None)
+    fitted = against is not None and not pairs and (not asked.quick or asked.off_policy == "exact")
     return Audit(
         target=target.name,
         version=target.version,
         setting=gradients.setting,
         found=found,
         skipped=gradients.skipped,
-        off_policy_as_on=_as(gradients, "off-policy", near),
-        far_as_near=_as(gradients, "far", found["lengths"] if found["lengths"].exact else near),
+        off_policy_as_on=not (pairs or asked.quick) and _as(gradients, f"off-policy{where}", descended),
+        far_as_near=_as(gradients, "pairs, far" if pairs else f"far{where}", descended),
         properties=depends,
         effects=varied,
         prompt_weights=weights,
         std_normalised=normalised,
+        pushes=pushes(loss) if pairs and not asked.quick else (),
         variance=traits.variance(loss, found["equal lengths"]) if whole and "equal lengths" in found else None,
-        end=traits.end(found["lengths"]) if whole else {},
+        end=traits.end(variable) if whole else {},
         expectation=expectation,
         expected=() if expectation is None else hold(gradients, expectation, holding, asked.scale, mixes),
-        fits=fits(gradients, against) if fitted and against is not None else (),
+        fits=fits(gradients, against, "" if expectation else where) if fitted and against is not None else (),
         idle=tuple(e.parameter for e in varied if e.parameter in asked.must_act and not e.acts),
         left_out=left_out,
         quick=asked.quick,
@@ -266,15 +278,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _found(gradients: Gradients, names: Sequence[str]) -> dict[str, Combination]:
-    """The gradient in some worlds as combinations; of preference pairs where the loss takes nothing else."""
+def _found(gradients: Gradients, names: Sequence[str], parameters: Mapping[str, float]) -> dict[str, Combination]:
+    """The gradient in some worlds as combinations."""
     setting = gradients.setting
     if setting.equal or setting.vocab > 2:
         names = [n for n in names if n != "equal lengths" and not (setting.vocab > 2 and n == "large batch")]
-    found = {n: identify(g, n, setting) for n in names if (g := gradients(n)) is not None}
-    if "lengths" not in found:
-        found["lengths"] = identify(gradients.need("pairs"), "pairs", setting)
-    return found
+    beta = parameters.get("beta", 0.0)
+    return {n: identify(g, n, setting, beta) for n in names if (g := gradients(n)) is not None}
 
 
 def _as(gradients: Gradients, name: str, combination: Combination) -> bool:

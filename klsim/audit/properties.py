@@ -33,6 +33,7 @@ __all__ = [
 
 LONGEST = "depends on the longest response of the batch"
 TOKENS = "depends on the number of tokens of the batch"
+CHOSEN = "depends on the number of chosen tokens of the batch"
 REWARDS = "mixes prompts: the rewards of one act on another"
 OTHERS = "mixes prompts: the responses of one act on another"
 
@@ -88,31 +89,49 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{place}" if place or not isinstance(error, ValueError) else text
 
 
-def properties(loss: LossFunction, setting: Setting) -> Properties:
-    """Measure them.
+def properties(loss: LossFunction, setting: Setting, *, pairs: bool = False) -> Properties:
+    """Measure them; ``pairs``: of a loss that takes preference pairs only.
 
     Raises:
         ValueError: the loss is random, or depends on the order of responses.
     """
-    pair = world("two prompts", setting)
-    check_loss(loss, pair.batches, setting.group, batches=3)
+    here = world("two pairs" if pairs else "two prompts", setting)
+    if pairs:
+        _check_pairs(loss, here)
+        return Properties(_reads_masked(loss, here), *coupling(loss, here))
+    check_loss(loss, here.batches, setting.group, batches=3)
     check_loss(loss, world("lengths", setting).batches, setting.group, batches=3)
-    how, gap = coupling(loss, setting)
     return Properties(
-        _reads_masked(loss, pair, setting),
-        how,
-        gap,
+        _reads_masked(loss, here),
+        *coupling(loss, here),
         _alone(loss, setting),
         _cut(loss, setting),
         _trimmed(loss, setting),
     )
 
 
-def _reads_masked(loss: LossFunction, pair: World, setting: Setting) -> bool:
+def _check_pairs(loss: LossFunction, here: World) -> None:
+    """As `check_loss`: some pairs again, in another order, and with the other response first.
+
+    Raises:
+        ValueError: the loss is random, or depends on the order.
+    """
+    import torch
+
+    for rows, _ in here.draws[:: max(len(here.draws) // 3, 1)]:
+        first = one_batch(loss, here.batches, torch.tensor(rows))
+        size = max(float(np.linalg.norm(first[0])), ZERO * here.unit)
+        for rule, order in (("is random", rows), ("depends on the order of the responses", rows[::-1])):
+            gap = one_batch(loss, here.batches, torch.tensor(order))[0] - first[0]
+            if float(np.linalg.norm(gap)) > EXACT * size:
+                raise ValueError(f"loss: {rule}")
+
+
+def _reads_masked(loss: LossFunction, pair: World) -> bool:
     """Junk gets a gradient, or other junk gives another loss or gradient."""
     import torch
 
-    other = AuditBatches(pair.problem, width=WIDTH, seed=1)
+    other = AuditBatches(pair.problem, width=WIDTH, pairs=pair.batches.pairs, seed=1)
     with torch.no_grad():  # the values of real prefixes are the same, only the junk differs
         count = len(pair.problem.node_prompt)
         other.values[:count] = pair.batches.values[:count]
@@ -138,12 +157,15 @@ def unwarned() -> Iterator[None]:
         yield
 
 
-def coupling(loss: LossFunction, setting: Setting) -> tuple[str, float]:
-    """How the gradient at one prompt's prefixes depends on the other prompt's responses; the gap of micro-batches."""
+def coupling(loss: LossFunction, pair: World) -> tuple[str, float]:
+    """How the gradient at one prompt's prefixes depends on the other prompt's responses; the gap of micro-batches.
+
+    Args:
+        pair: a world of two prompts a batch.
+    """
     import torch
 
-    pair = world("two prompts", setting)
-    problem, made, size = pair.problem, pair.batches, setting.group
+    problem, made, size = pair.problem, pair.batches, pair.group_size
     chosen = np.random.default_rng(11).permutation(len(pair.draws))[:100]
     rows = [np.array(pair.draws[k][0]) for k in chosen]
     found = [made.logits(one_batch(loss, made, torch.tensor(r))[0]) for r in rows]
@@ -156,12 +178,20 @@ def coupling(loss: LossFunction, setting: Setting) -> tuple[str, float]:
         "": lambda whole, other: 0,
         LONGEST: lambda whole, other: int(problem.length[whole].max()),
         TOKENS: lambda whole, other: int(problem.length[whole].sum()),
+        CHOSEN: lambda whole, other: int(problem.length[_chosen(whole, problem.reward)].sum()),
         REWARDS: lambda whole, other: tuple(np.sort(problem.reward[other]).tolist()),
     }
     for name, key in keys.items():
+        if name == CHOSEN and not made.pairs:
+            continue
         if all(_determined(rows, found, problem.node_prompt == q, size, q, key, scale) for q in (0, 1)):
             return name, gap if gap > EXACT else 0.0
     return OTHERS, gap
+
+
+def _chosen(rows: np.ndarray, reward: np.ndarray) -> np.ndarray:
+    """The row with more reward of every pair."""
+    return np.where(reward[rows[::2]] > reward[rows[1::2]], rows[::2], rows[1::2])
 
 
 def _determined(

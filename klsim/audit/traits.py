@@ -20,7 +20,7 @@ from klsim.problems import TokenTree
 
 __all__ = ["SUCCESSES", "end", "prompt_weights", "variance"]
 
-SUCCESSES = (0.1, 0.3, 0.5, 0.7, 0.9)
+SUCCESSES = (0.1, 0.5, 0.9)
 PROMPT_GROUP = 4
 
 

@@ -27,6 +27,8 @@ def effect_text(effect: Effect) -> str:
         return effect.problem
     if not effect.acts:
         return "no effect"
+    if effect.on_pairs:
+        return "acts"
     equal, variable = (combination_text(c) for c in (effect.change, effect.variable))
     if equal == variable:
         return equal if effect.change.coefficients else "no effect on-policy, some elsewhere"
@@ -45,7 +47,8 @@ def dependencies(a: Audit) -> list[str]:
     if p.masked:
         out.append("depends on masked positions")
     failed = {m.world: m for m in a.expected if not m.met}
-    if not p.masked and {"holes", "left padding"} & set(failed) and "lengths" not in failed:
+    places = {"holes", "left padding", "pairs, holes", "pairs, left padding"}
+    if not p.masked and places & set(failed) and not {"lengths", "pairs"} & set(failed):
         out.append("depends on where the masked positions are")
     if any(m.why == "only with rewards at tokens" for m in a.expected):
         out.append("finds the last token only in right-padded responses (fine with rewards at tokens)")
@@ -65,12 +68,12 @@ def dependencies(a: Audit) -> list[str]:
 def _descends(a: Audit) -> list[str]:
     found = a.found
     near = a.equal
-    where = "equal lengths" if "equal lengths" in found else "in its worlds"
+    where = "equal lengths" if "equal lengths" in found else "preference pairs" if a.takes_pairs else "in its worlds"
     parts = [f"descends {combination_text(near)} ({where})"]
     parts += [words for name, words in _KL_WORDS.items() if near.exact and name in near.coefficients]
     entropy = [c for name, c in near.coefficients.items() if "entropy" in name] if near.exact else []
     parts += ["raises the entropy (a bonus)" if c < 0 else "lowers the entropy" for c in entropy[:1]]
-    variable = found["lengths"]
+    variable = a.variable
     if "equal lengths" in found and combination_text(variable) != combination_text(near):
         parts.append(f"with variable lengths {combination_text(variable)}")
     if variable.exact and {"reward_per_token", "reward_over_length"} & set(variable.coefficients):
@@ -94,7 +97,8 @@ def _off_policy(a: Audit) -> list[str]:
         + ("" if f.residual >= EXACT or abs(f.scale - 1) < EXACT else f" at scale {f.scale:.3g}")
         for f in a.fits
     )
-    return [f"biased off-policy ({sizes})"]
+    where = "" if a.expectation is not None or a.variable.exact or a.setting.equal else "with equal lengths, "
+    return [f"biased off-policy ({where}{sizes})"]
 
 
 def _expectation(a: Audit) -> list[str]:
@@ -126,11 +130,11 @@ def verdict(a: Audit) -> str:
             parts.append(f"{effect.parameter} was {effect.problem}")
         elif not effect.acts:
             parts.append(f"{effect.parameter} has no effect")
-        elif not effect.change.coefficients and not effect.variable.coefficients:
+        elif not effect.on_pairs and not effect.change.coefficients and not effect.variable.coefficients:
             parts.append(f"{effect.parameter} has no effect on-policy")
     if a.std_normalised:
         parts.append("rescales prompts by the group's standard deviation, 1/sqrt(p(1-p)) for large groups")
-    if a.equal.exact and a.equal.coefficients and not a.far_as_near and "far" not in a.skipped:
+    if a.equal.exact and a.equal.coefficients and not a.far_as_near and not {"far", "pairs, far"} & set(a.skipped):
         parts.append("not far from the reference, where something is clamped")
     parts += _off_policy(a) + _expectation(a)
     parts += [f"{name} had to act and does not" for name in a.idle]

@@ -27,8 +27,11 @@ large batch, …        the same far from the reference, with graded rewards, wi
 off-policy            responses of another policy, logits 1/2 apart
 slightly off-policy   logits 0.03 apart: no ratio leaves [0.8, 1.2], so that clips are open
 sampler               the policy, the old policy that the trainer computes, and the sampler all differ
+…, equal lengths      off-policy, slightly off-policy, sampler and far with 3 tokens each
 teacher's responses   supervised: the teacher writes
-pairs                 two responses of the reference with different rewards, one of them preferred
+pairs, …              two responses of the reference with different rewards, one of them preferred, at prompts near and
+                      far from it; also far from it only, with left padding and holes
+two pairs             a pair of each of two prompts in one batch
 ====================  ==============================================================================================
 
 Rewards are of responses unless the world says otherwise; in ``left padding`` and ``holes`` they may stand at the last
@@ -230,9 +233,17 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "holes, rewards at the last token": {"layout": "holes", "tokens": _at_last_token},
 }
 OFF_POLICY = ("off-policy", "slightly off-policy", "sampler")
+EQUAL = ", equal lengths"
 TOKEN_MEAN = ("large batch", "large batch, far", "large batch, graded rewards", "large batch, holes")
 """Worlds in which a mean over all tokens of a batch is a ratio of expectations."""
-PREFERENCE = ("lengths", "far", "holes", "pairs")
+PAIRS: dict[str, dict[str, Any]] = {
+    "pairs": {"near": (NEAR, FAR)},
+    "pairs, far": {"near": FAR},
+    "pairs, left padding": {"layout": "left"},
+    "pairs, holes": {"layout": "holes"},
+    "two pairs": {"count": 2, "together": [0, 0]},
+}
+PREFERENCE = tuple(name for name in PAIRS if name != "two pairs")
 LARGE: dict[str, dict[str, Any]] = {
     "large batch": {},
     "large batch, far": {"near": FAR},
@@ -274,17 +285,22 @@ def world(name: str, setting: Setting = Setting()) -> World:
         prompts = [random_prompts(1, 770 + k, vocab=5, horizon=horizon, eos=None, near=NEAR)[0] for k in range(count)]
         return _enumerated(name, prompts, 2)
     if name in OFF_POLICY:
-        count = max(trees // 3, 1) if name == "sampler" else trees
-        return _enumerated(name, [_off_policy(name, setting, 60 + k) for k in range(count)], setting.group)
+        count = trees if name == "off-policy" else max(trees // 3, 1)
+        drawn = [_prompts(replace(setting, writer="own"), 60 + k, off_policy=True) for k in range(count)]
+        return _enumerated(name, [_off_policy(name, p, 60 + k) for k, p in enumerate(drawn)], setting.group)
+    if name.endswith(EQUAL):
+        kind = name.removesuffix(EQUAL)
+        near = FAR if kind == "far" else NEAR
+        drawn = list(random_prompts(2, 745, vocab=2, horizon=3, eos=None, near=near, off_policy=kind in OFF_POLICY))
+        return _enumerated(name, [_off_policy(kind, p, 65 + k) for k, p in enumerate(drawn)], 2)
     if name in LARGE:
         return _large(name, setting, **LARGE[name])
-    if name == "pairs":
-        return _pairs(setting)
+    if name in PAIRS:
+        return _pairs(name, setting, **PAIRS[name])
     raise ValueError(f"world {name!r}: there is none")
 
 
-def _off_policy(name: str, setting: Setting, seed: int) -> PromptTree:
-    prompt = _prompts(replace(setting, writer="own"), seed, off_policy=True)
+def _off_policy(name: str, prompt: PromptTree, seed: int) -> PromptTree:
     rng = np.random.default_rng(seed)
 
     def around(size: float) -> tuple[np.ndarray, ...]:
@@ -337,14 +353,30 @@ def _rational(prompt: PromptTree, odds: Sequence[tuple[int, int]]) -> PromptTree
     return replace(prompt, log_policy=tuple(levels))
 
 
-def _pairs(setting: Setting) -> World:
-    """Two responses of the reference, with different rewards."""
-    prompts = [_prompts(replace(setting, writer="own"), 90 + k) for k in range(6 if setting.vocab == 2 else 1)]
-    problem = TreeProblem([replace(p, log_behaviour=p.log_ref) for p in prompts], range(len(prompts)))
+def _pairs(
+    name: str,
+    setting: Setting,
+    *,
+    near: float | tuple[float, ...] = NEAR,
+    layout: Layout = "right",
+    count: int = 6,
+    together: Sequence[int] | None = None,
+) -> World:
+    """Two responses of the reference a prompt, with different rewards."""
+    count = count if setting.vocab == 2 else min(count, 2) if together else 1
+    distances = near if isinstance(near, tuple) else (near,)
+    own = replace(setting, writer="own")
+    prompts = [_prompts(own, 90 + k, near=distances[k % len(distances)]) for k in range(count)]
+    prompts = [replace(p, log_behaviour=p.log_ref) for p in prompts]
+    problem = TreeProblem(prompts, range(count) if together is None else together)
     problem = problem.with_rewards(_graded(problem))
-    made = AuditBatches(problem, width=WIDTH, pairs=True)
-    draws = [(rows, w) for rows, w in enumerate_batches(problem, 2) if len(set(problem.reward[list(rows)])) == 2]
-    return World("pairs", made, tuple(draws))
+    made = AuditBatches(problem, layout=layout, width=WIDTH, pairs=True)
+    draws = [
+        (rows, weight)
+        for rows, weight in enumerate_batches(problem, 2)
+        if all(problem.reward[a] != problem.reward[b] for a, b in zip(rows[::2], rows[1::2]))
+    ]
+    return World(name, made, tuple(draws))
 
 
 def required_worlds(setting: Setting) -> tuple[str, ...]:

@@ -12,20 +12,33 @@ __all__ = ["list_objectives", "measure_objectives"]
 
 
 def list_objectives(names: Sequence[str], as_json: bool) -> None:
-    """The names, family by family."""
-    from klsim.objectives.registry import OBJECTIVES
+    """The losses with their options and defaults, then the rows of the table, family by family, with their addresses.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    from klsim.objectives.registry import LOSSES, OBJECTIVES, address
     from klsim.objectives.selection import choose
 
-    chosen = [OBJECTIVES[name] for name in choose(names)]
+    losses = [loss for name, loss in LOSSES.items() if not names or name in names]
+    others = [name for name in names if name not in LOSSES]
+    chosen = [OBJECTIVES[name] for name in choose(names if others or not losses else [])]
+    if names and not others:
+        chosen = [o for o in chosen if o.options[0] in names]
+    rows = [{"name": o.name, "family": o.family, "source": o.source, "address": address(*o.options)} for o in chosen]
     if as_json:
-        typer.echo(json.dumps([{"name": o.name, "family": o.family, "source": o.source} for o in chosen], indent=1))
+        typer.echo(json.dumps({"losses": [loss.signature for loss in losses], "rows": rows}, indent=1))
         return
+    typer.echo("losses: NAME?option=value, for klsim audit klsim:NAME and for the objective of klsim train")
+    for loss in losses:
+        typer.echo(f"  {loss.signature}")
     family = ""
-    for objective in chosen:
-        if objective.family != family:
-            family = objective.family
+    typer.echo("rows of the table: name (source), and the loss that it measures")
+    for row in rows:
+        if row["family"] != family:
+            family = row["family"]
             typer.echo(family)
-        typer.echo(f"  {objective.name}  ({objective.source})")
+        typer.echo(f"  {row['name']}  ({row['source']})" + (f"  {row['address']}" if row["address"] else ""))
 
 
 def measure_objectives(

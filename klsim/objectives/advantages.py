@@ -298,11 +298,19 @@ def std_weight(success: Any, group_size: int) -> np.ndarray:
 
     Source: ``tricks-or-traps`` C2.
     """
-    from scipy.stats import binom
-
     group_size = _validate.integer("group_size", group_size, low=2)
     p = _validate.unit_interval("success", np, *_validate.numpy_arrays(success=success), open_ends=True)
     _validate.fits("group_size", group_size, p.size * group_size, each=40)
     c = np.arange(1, group_size)
     spread = np.sqrt(c * (group_size - c)) / group_size
-    return np.asarray(np.sum(binom.pmf(c, group_size, p[..., None]) * spread, axis=-1) / (p * (1 - p)))
+    return np.asarray(np.sum(_binomial(c, group_size, p[..., None]) * spread, axis=-1) / (p * (1 - p)))
+
+
+def _binomial(c: np.ndarray, n: int, p: np.ndarray) -> np.ndarray:
+    if n > 1000:  # C(n, c) overflows
+        from scipy.stats import binom
+
+        return np.asarray(binom.pmf(c, n, p))
+    from scipy.special import comb  # scipy.stats takes half a second to import
+
+    return np.asarray(comb(n, c) * p**c * (1 - p) ** (n - c))

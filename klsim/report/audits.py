@@ -29,6 +29,8 @@ def change_text(effect: Mapping[str, Any]) -> str:
         return str(effect["problem"])
     if not effect["acts"]:
         return "no effect"
+    if effect["on_pairs"]:
+        return "acts"
     equal, variable = (_terms(effect[k], " ") for k in ("change", "variable"))
     if equal == variable == "0":
         return "no effect on-policy, some elsewhere"
@@ -50,6 +52,8 @@ def show_audit(a: Mapping[str, Any], console: Console | None = None) -> None:
     console.print(table)
     for effect in a["effects"]:
         console.print(escape(f"{effect['parameter']} = {effect['value']:g}, per unit: {change_text(effect)}"))
+    for push in a["pushes"]:
+        console.print(f"{push['situation']}: pushes y+ up by {push['up']:.3g}, y- down by {push['down']:.3g}")
     if any(a["prompt_weights"]):
         at = " ".join(f"{p:g}" for p in SUCCESSES)
         console.print(f"prompt weights at p = {at}: " + " ".join(f"{w:.2f}" for w in a["prompt_weights"]))

@@ -26,7 +26,7 @@ from klsim.learning.objective_checks import (
     with_open_clip,
 )
 from klsim.objectives.advantages import advantages, batch_mean, batch_std, group_mean, group_std, prompt_weights
-from klsim.objectives.registry import OBJECTIVES, Objective
+from klsim.objectives.registry import OBJECTIVES, Objective, address
 from klsim.objectives.selection import choose
 from klsim.parallel import execute
 from klsim.problems import TokenTree
@@ -199,7 +199,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def options_text(objective: Objective) -> str:
-    """The arguments that differ from the function's defaults, and the defaults of the others."""
+    """The name that `klsim audit` and `klsim train` take; arguments that differ from the defaults, and the others."""
     loss = objective.loss
     inner = loss.func if isinstance(loss, partial) else loss
     given = loss.keywords if isinstance(loss, partial) else {}
@@ -210,7 +210,8 @@ def options_text(objective: Objective) -> str:
         value = given.get(name, parameter.default)
         text = getattr(value, "__name__", None) or (f"{value:g}" if isinstance(value, float) else str(value))
         shown.append(f"{name}={text}" if name in given else f"{name}: {text}")
-    return f"; {', '.join(shown)}" if shown else ""
+    written = address(*objective.options)
+    return (f", `{written}`" if written else "") + (f"; {', '.join(shown)}" if shown else "")
 
 
 def update_docs(path: Path, rows: Sequence[Row], seeds: int) -> None:
@@ -232,6 +233,8 @@ the policy (sums over all sequences). Largest error among the claims: {error:.0e
   forward KL of sequences. `sampled`: the token's own estimate, of the responses that were drawn.
 - `sequence_mean(F)`: every response's sum is divided by its length. `k2(frozen)`: `E_pi[log^2(pi/ref)]/2`,
   differentiated through; `k2_ref`: the same under the reference.
+- A name in code is what `klsim audit klsim:NAME` and an objective of `klsim train` take (`klsim objectives --list`);
+  rows without one are put together from several functions.
 - Options: `name=value` differs from the function's default, `name: value` is the default. A row whose claim is about
   summed tokens is followed by one with the function's own mean over tokens.
 - Where no combination is claimed, the smallest one of at most three functionals is searched; "found" ones are the
@@ -277,9 +280,10 @@ CURVES = {
     "policy gradient": ("reinforce", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce_pp", "lite_ppo"),
     "KL regularised": ("rloo + k1 in the reward", "rloo + k2 in the loss", "rloo + k3 in the loss", "salsa", "apo"),
     "distillation": (
-        "opd", "g_opd", "g_opd, discount 1", "gkd, mix 0", "gkd, mix 0.5", "kdrl", "trrd", "hard cross-entropy",
+        "opd, summed", "g_opd, summed", "g_opd, discount 1", "gkd, mix 0", "gkd, mix 0.5", "kdrl", "trrd",
+        "hard cross-entropy",
     ),
-    "data and stabilisers": ("rl_plus", "difficulty filtering", "self", "rover", "lp_reg", "sngs"),
+    "data and stabilisers": ("rl_plus", "difficulty filtering", "self", "rover, summed", "lp_reg", "sngs"),
 }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def test_k1_in_the_loss_lengthens_responses_unless_tokens_are_summed():
         assert np.abs(expected_gradient(partial(k1, aggregate=sequence_mean), problem).gradient).max() < 1e-14
 
 
-@pytest.mark.parametrize("name", ["k2 in the loss", "k3 in the loss", "gkd, mix 0.5", "opd", "rover"])
+@pytest.mark.parametrize("name", ["k2 in the loss", "k3 in the loss", "gkd, mix 0.5", "opd, summed", "rover, summed"])
 def test_claims_about_summed_tokens_fail_with_the_default_means(name):
     objective = OBJECTIVES[name]
     mean = with_default_mean(objective)
@@ -114,12 +114,12 @@ def test_prefix_rl_off_policy():
 
 
 def test_with_the_clip_open():
-    g_opd = with_open_clip(OBJECTIVES["g_opd"])
+    g_opd = with_open_clip(OBJECTIVES["g_opd, summed"])
     assert with_open_clip(OBJECTIVES["rloo"]) is None  # it is open
     for problem in trees(off_policy=True, near=None, horizon=2, vocab=3):
-        claim = OBJECTIVES["g_opd"].population(_setting(2))
+        claim = OBJECTIVES["g_opd, summed"].population(_setting(2))
         assert left_over(g_opd.loss, problem, claim) < 1e-12
-        assert left_over(OBJECTIVES["g_opd"].loss, problem, claim) > 0.1
+        assert left_over(OBJECTIVES["g_opd, summed"].loss, problem, claim) > 0.1
 
 
 @pytest.mark.parametrize("name", ["sngs", "difficulty filtering"])
@@ -201,8 +201,8 @@ def test_k3_is_not_the_forward_kl_of_sequences():
 def test_rows_print_their_conditions():
     from klsim.report.objectives import measure
 
-    text = markdown(measure(["dapo", "opd"], seeds=2))
+    text = markdown(measure(["dapo", "opd, summed"], seeds=2))
     assert "binary rewards, 2 tokens, groups of 3" in text
-    assert "opd, sequence mean" in text or "opd, token mean" in text
+    assert "opd, summed, sequence mean" in text or "opd, summed, token mean" in text
     assert "aggregate=sequence_sum" in text
     assert "clip: (0.2, 0.28)" in options_text(OBJECTIVES["dapo"])

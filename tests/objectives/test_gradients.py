@@ -66,7 +66,7 @@ NOT_OFF_POLICY = (
     "k2 in the loss",
     "k3 in the loss",
     "rapo, score",
-    "rover",
+    "rover, summed",
     "rloo + k2 in the loss",
     "sapo",
     "luspo",
@@ -154,7 +154,7 @@ def test_token_mean_bias_shrinks_with_the_batch():
 
 
 @pytest.mark.parametrize(
-    "name", ["rloo + k1 in the reward", "rloo + k2 in the loss", "opd", "g_opd", "g_opd, discount 1"]
+    "name", ["rloo + k1 in the reward", "rloo + k2 in the loss", "opd, summed", "g_opd, summed", "g_opd, discount 1"]
 )
 def test_exact_updates_end_at_the_closed_form_and_not_at_the_other_one(name):
     end = end_point(OBJECTIVES[name], steps=200)
@@ -177,4 +177,4 @@ def test_problem_kinds():
     assert isinstance(seen, TreeProblem)
     assert not np.allclose(seen.tables["ref"], about.tables["ref"])
     with pytest.raises(ValueError, match="come from the reference"):
-        check_gradient(OBJECTIVES["sft"], seeds=[0], off_policy=True)
+        check_gradient(OBJECTIVES["sft, summed"], seeds=[0], off_policy=True)

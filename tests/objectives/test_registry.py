@@ -127,7 +127,7 @@ def test_bad_values(options, message):
 
 def test_a_row_says_which_call_it_measures():
     assert OBJECTIVES["grpo"].call == "grpo()"
-    assert OBJECTIVES["opd"].call == "opd(aggregate=sequence_sum)"
+    assert OBJECTIVES["opd, summed"].call == "opd(aggregate=sequence_sum)"
     assert OBJECTIVES["rloo + k1 in the reward"].call == ""
     for objective in OBJECTIVES.values():
         name = objective.call.partition("(")[0]
@@ -136,8 +136,8 @@ def test_a_row_says_which_call_it_measures():
 
 def test_names_come_before_rows():
     b = batch()
-    assert resolve("opd")(b)[0] == o.opd(b)[0] != OBJECTIVES["opd"].loss(b)[0]
-    assert resolve("opd?aggregate=sequence_sum")(b)[0] == OBJECTIVES["opd"].loss(b)[0]
+    assert resolve("opd")(b)[0] == o.opd(b)[0] != OBJECTIVES["opd, summed"].loss(b)[0]
+    assert resolve("opd?aggregate=sequence_sum")(b)[0] == OBJECTIVES["opd, summed"].loss(b)[0]
     assert resolve("rloo + k1 in the reward") is OBJECTIVES["rloo + k1 in the reward"].loss
     with pytest.raises(ValueError, match="no such objective"):
         resolve("rloo + k1")

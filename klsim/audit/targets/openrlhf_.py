@@ -13,7 +13,7 @@ from typing import Any
 
 from klsim.audit.target import LossFunction, Target, numeric_options, option_value, strict_value
 from klsim.audit.targets.files import load_file
-from klsim.audit.targets.stubs import grouped
+from klsim.audit.targets.stubs import grouped, preferred_rows
 from klsim.objectives.batch import TokenBatch
 
 __all__ = ["load"]
@@ -77,10 +77,8 @@ def _policy(loss: Any, batch: Any, estimator: str) -> Any:
 
 def _dpo(loss: Any) -> LossFunction:
     def run(batch: TokenBatch) -> Any:
-        chosen = batch.preferred  # type: ignore[attr-defined,unused-ignore]
-        if chosen is None:
-            raise ValueError("preferred: needs pairs")
+        chosen, rejected = preferred_rows(batch)
         own, ref = ((x * batch.weights).sum(1) for x in (batch.log_probs, batch.ref_log_probs))
-        return loss(own[chosen], own[~chosen], ref[chosen], ref[~chosen])[0]
+        return loss(own[chosen], own[rejected], ref[chosen], ref[rejected])[0]
 
     return run

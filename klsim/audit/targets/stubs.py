@@ -11,7 +11,7 @@ from typing import Any
 
 from klsim.objectives.batch import TokenBatch
 
-__all__ = ["BatchLM", "OneProcess", "grouped", "need", "quiet", "token_rewards", "total_rewards"]
+__all__ = ["BatchLM", "OneProcess", "grouped", "need", "preferred_rows", "quiet", "token_rewards", "total_rewards"]
 
 
 def need(module: str, install: str) -> None:
@@ -52,6 +52,7 @@ class OneProcess:
     num_processes = 1
     sync_gradients = True
     is_main_process = True
+    device = "cpu"
 
     @staticmethod
     def autocast() -> Any:
@@ -77,6 +78,22 @@ def grouped(rewards: Any, group: Any) -> tuple[Any, Any, Any]:
     mean = member @ rewards / size
     variance = (member * (rewards[None, :] - mean[:, None]) ** 2).sum(1) / (size - 1).clamp(min=1)
     return mean, torch.sqrt(variance), size
+
+
+def preferred_rows(batch: Any) -> tuple[Any, Any]:
+    """Rows of the chosen responses, and of the rejected ones in the same order of prompts.
+
+    Raises:
+        ValueError: no preferences, or not one of every two responses is chosen.
+    """
+    import torch
+
+    if batch.preferred is None:
+        raise ValueError("preferred: needs pairs")
+    chosen, rejected = (torch.nonzero(x)[:, 0] for x in (batch.preferred, ~batch.preferred))
+    if len(chosen) != len(rejected):
+        raise ValueError("preferred: needs one of two")
+    return chosen[batch.group[chosen].argsort(stable=True)], rejected[batch.group[rejected].argsort(stable=True)]
 
 
 def total_rewards(batch: TokenBatch) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from klsim.audit.target import LossFunction, Target, numeric_options, option_value
+from klsim.audit.target import LossFunction, Target, numeric_options, option_value, strict_value
 from klsim.audit.targets.stubs import grouped, need, quiet
 from klsim.objectives.batch import TokenBatch
 
@@ -26,13 +26,15 @@ def load(text: str, name: str, options: Mapping[str, str]) -> Target:
         ValueError: no such loss or option. ModuleNotFoundError: torchrl is not installed.
     """
     need("torchrl", "torchrl")
+    if name == "distillation":
+        return _distillation(text, options)
     with quiet():
         from torchrl.objectives.llm import CISPOLoss, GRPOLoss
         from torchrl.objectives.llm.grpo import DAPO
 
     kinds = {"grpo": GRPOLoss, "cispo": CISPOLoss, "dapo": DAPO}
     if name not in kinds:
-        raise ValueError(f"target {text!r}: torchrl:{name} is not one of {', '.join(kinds)}")
+        raise ValueError(f"target {text!r}: torchrl:{name} is not one of {', '.join(kinds)}, distillation")
     unknown = set(options) - set(OPTIONS)
     if unknown:
         raise ValueError(f"target {text!r}: unknown option {sorted(unknown)[0]!r} ({', '.join(OPTIONS)})")
@@ -102,3 +104,41 @@ def _run(loss: Any, actor: Any, batch: TokenBatch) -> Any:
     with quiet():
         out = loss(given)
     return sum(value.sum() for key, value in out.items() if key.startswith("loss_"))
+
+
+def _distillation(text: str, options: Mapping[str, str]) -> Target:
+    import torch
+    from tensordict import TensorDict, lazy_stack
+
+    with quiet():
+        from torchrl.objectives.llm import DistillationLoss
+
+    known = {"kl_direction": "reverse", "normalize_by_seq_length": True}
+    unknown = set(options) - set(known)
+    if unknown:
+        raise ValueError(f"target {text!r}: unknown option {sorted(unknown)[0]!r} ({', '.join(known)})")
+    chosen = {key: strict_value(text, key, value, known[key]) for key, value in options.items()}
+
+    class Student(torch.nn.Module):
+        batch: Any = None
+
+        def forward(self, history: Any) -> Any:
+            return _stacked({("log_probs", "full"): self.batch.log_probs})
+
+    def _stacked(fields: dict[Any, Any]) -> Any:
+        return lazy_stack([TensorDict(dict(zip(fields, row)), batch_size=()) for row in zip(*fields.values())])
+
+    def loss(batch: TokenBatch) -> Any:
+        module.actor_network.batch = batch
+        given = {
+            ("history", "full"): batch.tokens,
+            ("next", "teacher_log_probs", "full"): batch.teacher_log_probs,
+            ("masks", "all_assistant_mask"): batch.mask,
+            ("masks", "all_attention_mask"): batch.mask,
+        }
+        with quiet():
+            return module(_stacked(given)).loss_distill
+
+    with quiet():
+        module = DistillationLoss(Student(), **chosen)
+    return Target(text, lambda: loss, {}, f"torchrl {version('torchrl')}")

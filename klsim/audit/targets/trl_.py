@@ -1,28 +1,24 @@
 """TRL's own loss code.
 
-==============================  ===================================================================================
-``trl:grpo?loss_type=dapo``     ``GRPOTrainer._compute_loss`` on a stub causal LM, options of `GRPOConfig`; with
-                                ``vllm_importance_sampling_correction=true`` the ratios of the documentation
-``trl:rloo?beta=0.1``           ``RLOOTrainer._compute_loss``
-``trl:distillation?beta=0.5``   the chunked divergence loss of its ``DistillationTrainer`` (generalised JSD)
-``trl:gkd?beta=0.5``            ``GKDTrainer.generalized_jsd_loss``
-==============================  ===================================================================================
+===================================  ==============================================================================
+``trl:grpo?loss_type=dapo``          ``GRPOTrainer._compute_loss`` on a stub causal LM, options of `GRPOConfig`; with
+                                     ``vllm_importance_sampling_correction=true`` the ratios of the documentation
+``trl:gmpo``, ``trl:rloo?beta=0.1``  the same of ``GMPOTrainer``, ``RLOOTrainer``
+``trl:distillation``, ``gkd``, …     see `klsim.audit.targets.trl_distillation`
+``trl:dpo?loss_type=ipo``, ``kto``…  see `klsim.audit.targets.trl_preferences`
+===================================  ==============================================================================
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import inspect
-import re
-import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Mapping
 from typing import Any
 
-from klsim.audit.target import LossFunction, Target, numeric_options, option_value
-from klsim.audit.targets.stubs import BatchLM, OneProcess, grouped, need, quiet
+from klsim.audit.target import LossFunction, Target, numeric_options
+from klsim.audit.targets.stubs import BatchLM, grouped, need
+from klsim.audit.targets.trl_distillation import DISTILLATION
+from klsim.audit.targets.trl_preferences import PREFERENCES
+from klsim.audit.targets.trl_stub import acts_in, configured, provided, release, stub, typed
 from klsim.objectives.batch import TokenBatch
 
 __all__ = ["load"]
@@ -35,16 +31,12 @@ def load(text: str, name: str, options: Mapping[str, str]) -> Target:
         ValueError: no such loss, an option that it does not read. ModuleNotFoundError: TRL is not installed.
     """
     need("trl", "klsim[lm]")
-    kinds = {"grpo": _grpo, "rloo": _rloo, "distillation": _distillation, "gkd": _gkd}
+    kinds = {"grpo": _grpo, "gmpo": _gmpo, "rloo": _rloo, **DISTILLATION, **PREFERENCES}
     if name not in kinds:
         raise ValueError(f"target {text!r}: trl:{name} is not one of {', '.join(f'trl:{k}' for k in kinds)}")
     target = kinds[name](text, options)
     target.loss()  # unknown options show here, by the config's own words
     return target
-
-
-def _release() -> str:
-    return f"trl {version('trl')}"
 
 
 def _inputs(batch: TokenBatch) -> dict[str, Any]:
@@ -62,76 +54,9 @@ def _inputs(batch: TokenBatch) -> dict[str, Any]:
     }
 
 
-def _acts_in_loss(text: str, trainer: Any, options: Mapping[str, Any], handled: tuple[str, ...]) -> None:
-    """Options that the loss code does not read and the adapter does not apply would be ignored: refuse them."""
-    source = inspect.getsource(trainer._compute_loss)
-    for name in options:
-        if name not in handled and not re.search(rf"\b(self|self\.args|args)\.{re.escape(name)}\b", source):
-            raise ValueError(
-                f"target {text!r}: {trainer.__name__}'s loss does not read {name!r} (acts elsewhere or does not exist)"
-            )
-
-
-def _typed(text: str, cls: Any, options: Mapping[str, str]) -> dict[str, Any]:
-    """Options as the fields of a config annotate them.
-
-    Raises:
-        ValueError: no number where one is due.
-    """
-    fields = {f.name: str(f.type) for f in dataclasses.fields(cls)}
-    out: dict[str, Any] = {}
-    for name, given in options.items():
-        value, kind = option_value(given), fields.get(name, "")
-        if isinstance(value, str) and "str" not in kind and ("float" in kind or "int" in kind):
-            raise ValueError(f"target {text!r}: {name}={given} is no number")
-        if "float" in kind and "str" not in kind and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        out[name] = value
-    return out
-
-
-def _config(cls: Any, **options: Any) -> Any:
-    """A trainer's config: it knows and checks its own options."""
-    with quiet():
-        try:
-            return cls(output_dir=tempfile.gettempdir(), use_cpu=True, bf16=False, report_to=[], **options)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{cls.__name__}: {error}") from None
-
-
-def _stub(cls: Any, config: Any, **attributes: Any) -> Any:
-    """A trainer without its constructor: the options of its config, and stand-ins for what surrounds the loss."""
-    trainer = cls.__new__(cls)
-    given = {
-        "args": config,
-        "accelerator": OneProcess(),
-        "_metrics": {"train": defaultdict(list), "eval": defaultdict(list)},
-        "use_vllm": False,
-        "current_gradient_accumulation_steps": 1,
-        "aux_loss_enabled": False,
-        "use_liger_kernel": False,
-        "_entropy_bonus_enabled": False,
-        "use_adaptive_entropy": False,
-        "model_accepts_loss_kwargs": False,
-        "vllm_importance_sampling_correction": False,
-        "_name": "audit",
-        "name": "audit",
-        **attributes,
-    }
-    for name, value in given.items():
-        with contextlib.suppress(AttributeError):
-            object.__setattr__(trainer, name, value)
-    return trainer
-
-
 def _run(trainer: Any, batch: TokenBatch, inputs: dict[str, Any]) -> Any:
-    model = BatchLM(batch)
-    trainer.model = model
-    try:
-        with quiet():
-            return trainer._compute_loss(model, inputs)
-    except AttributeError as error:
-        raise ValueError(f"{_release()}: its loss reads what this adapter does not provide ({error})") from None
+    trainer.model = model = BatchLM(batch)
+    return provided(lambda: trainer._compute_loss(model, inputs))
 
 
 def _width(batch: TokenBatch) -> int:
@@ -163,17 +88,28 @@ def _sampler_ratio(config: Any, batch: Any) -> Any:
 def _grpo(text: str, given: Mapping[str, str]) -> Target:
     from trl import GRPOConfig, GRPOTrainer
 
-    options = _typed(text, GRPOConfig, given)
+    return _grouped(text, given, GRPOTrainer, GRPOConfig)
+
+
+def _gmpo(text: str, given: Mapping[str, str]) -> Target:
+    from trl.experimental.gmpo import GMPOConfig, GMPOTrainer
+
+    return _grouped(text, given, GMPOTrainer, GMPOConfig)
+
+
+def _grouped(text: str, given: Mapping[str, str], trainer_class: Any, config_class: Any) -> Target:
+    """A loss of group-normalised advantages."""
+    options = typed(text, config_class, given)
     handled = ("beta", "scale_rewards", "epsilon", "epsilon_high", "entropy_coef", *_VLLM)
-    _acts_in_loss(text, GRPOTrainer, options, handled)
+    acts_in(text, trainer_class, options, handled)
 
     def build(**parameters: float) -> LossFunction:
-        config = _config(GRPOConfig, **(options | parameters))
+        config = configured(config_class, **(options | parameters))
         level = config.scale_rewards
         level = {True: "group", False: "none"}.get(level, level) if isinstance(level, bool) else level
         corrected = "vllm_importance_sampling_correction" in options and config.vllm_importance_sampling_correction
-        trainer = _stub(
-            GRPOTrainer,
+        trainer = stub(
+            trainer_class,
             config,
             beta=config.beta,
             loss_type=config.loss_type,
@@ -209,19 +145,19 @@ def _grpo(text: str, given: Mapping[str, str]) -> Target:
 
         return loss
 
-    return Target(text, build, {"beta": 0.0, **numeric_options(options)}, _release())
+    return Target(text, build, {"beta": 0.0, **numeric_options(options)}, release())
 
 
 def _rloo(text: str, given: Mapping[str, str]) -> Target:
     from trl import RLOOConfig, RLOOTrainer
 
-    options = _typed(text, RLOOConfig, given)
-    _acts_in_loss(text, RLOOTrainer, options, ("beta", "normalize_advantages", "epsilon", "epsilon_high"))
+    options = typed(text, RLOOConfig, given)
+    acts_in(text, RLOOTrainer, options, ("beta", "normalize_advantages", "epsilon", "epsilon_high"))
 
     def build(**parameters: float) -> LossFunction:
-        config = _config(RLOOConfig, **(options | parameters))
+        config = configured(RLOOConfig, **(options | parameters))
         high = config.epsilon if config.epsilon_high is None else config.epsilon_high
-        trainer = _stub(RLOOTrainer, config, beta=config.beta, epsilon_low=config.epsilon, epsilon_high=high)
+        trainer = stub(RLOOTrainer, config, beta=config.beta, epsilon_low=config.epsilon, epsilon_high=high)
 
         def loss(batch: TokenBatch) -> Any:
             gap = ((batch.log_probs - batch.ref_log_probs) * batch.weights).sum(1).detach()
@@ -235,49 +171,4 @@ def _rloo(text: str, given: Mapping[str, str]) -> Target:
 
         return loss
 
-    return Target(text, build, {"beta": 0.05, **numeric_options(options)}, _release())
-
-
-def _jsd(text: str, given: Mapping[str, str], run: Callable[..., Any]) -> Target:
-    unknown = set(given) - {"beta", "temperature"}
-    if unknown:
-        raise ValueError(f"target {text!r}: unknown option {sorted(unknown)[0]!r} (beta, temperature)")
-    chosen: dict[str, Any] = {"beta": 0.5}
-    for name, value in given.items():
-        chosen[name] = option_value(value)
-        if not isinstance(chosen[name], int | float) or isinstance(chosen[name], bool):
-            raise ValueError(f"target {text!r}: {name}={value} is no number")
-
-    def build() -> LossFunction:
-        return lambda batch: run(batch, **chosen)
-
-    return Target(text, build, {}, _release())  # beta interpolates: it is no coefficient to vary
-
-
-def _distillation(text: str, options: Mapping[str, str]) -> Target:
-    import torch
-    from trl.trainer.distillation_trainer import _chunked_divergence_loss
-
-    def run(batch: TokenBatch, **parameters: float) -> Any:
-        head = torch.eye(batch.vocab_log_probs.shape[-1], dtype=torch.float64)
-        mask = batch.mask.to(torch.int64)
-        return _chunked_divergence_loss(
-            batch.vocab_log_probs, batch.teacher_vocab_log_probs, head, head, mask, **parameters
-        )[0]
-
-    return _jsd(text, options, run)
-
-
-def _gkd(text: str, options: Mapping[str, str]) -> Target:
-    import torch
-
-    with quiet():
-        from trl.experimental.gkd import GKDTrainer
-
-    def run(batch: TokenBatch, **parameters: float) -> Any:
-        labels = torch.where(batch.mask, batch.tokens, -100)
-        return GKDTrainer.generalized_jsd_loss(
-            batch.vocab_log_probs, batch.teacher_vocab_log_probs, labels=labels, **parameters
-        )
-
-    return _jsd(text, options, run)
+    return Target(text, build, {"beta": 0.05, **numeric_options(options)}, release())

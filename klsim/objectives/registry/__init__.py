@@ -6,8 +6,8 @@ r"""Every objective: by name with its options, and with what it claims to be the
 * `OBJECTIVES`: settings of these losses whose gradients are claimed and measured. An `Objective` names the combination
   of population gradients (`klsim.learning.functional_gradient`) that its expected on-policy gradient equals, or the
   bias it has instead. Tests, ``klsim objectives`` and the documentation iterate over them; no number is written down
-  twice. A row's name need not be that of a function, and a row may set other options than the defaults
-  (`Objective.call` says which): names of `LOSSES` come first.
+  twice. A row that has a function's name measures it with its defaults, or with the options that it must be given and
+  those that the table states; `address` writes a row as `from_text` reads it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from klsim.objectives.registry.names import (
     LossFunction,
     NamedLoss,
     Option,
+    address,
     fields_needed,
     from_text,
     named,
@@ -49,6 +50,7 @@ __all__ = [
     "Option",
     "Setting",
     "Where",
+    "address",
     "fields_needed",
     "from_text",
     "named",

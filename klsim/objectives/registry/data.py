@@ -42,9 +42,9 @@ DATA: tuple[Objective, ...] = (
     Objective("self", _DATA, "reasoning-boundary", _wrong,
               lambda s: {"reward": -s.std_weight / s.length, "forward_kl(frozen)": BETA / s.length},
               "binary, equal lengths", "1/length weights; only where the greedy answer is wrong", group_size=3),
-    Objective("rover", _DATA, "rover C6", summed(off_policy.rover), lambda s: {"reward": -2 * s.correction},
+    Objective("rover, summed", _DATA, "rover C6", summed(off_policy.rover), lambda s: {"reward": -2 * s.correction},
               bias="at pi = old: the reward gradient, not the value it regresses", optimum="best response"),
-    Objective("rover, default", _DATA, "rover C6", off_policy.rover,
+    Objective("rover", _DATA, "rover C6", off_policy.rover,
               lambda s: {"reward": -2 * s.correction / s.length}, "equal lengths",
               "at pi = old: the reward gradient, not the value it regresses; 1/length"),
 )  # fmt: skip

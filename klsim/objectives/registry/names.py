@@ -39,7 +39,9 @@ from klsim.divergences import GENERATORS
 from klsim.objectives import Loss, TokenBatch
 from klsim.objectives import policy_gradient as pg
 
-__all__ = ["LOSSES", "LossFunction", "NamedLoss", "Option", "fields_needed", "from_text", "named", "near"]
+__all__ = [
+    "LOSSES", "LossFunction", "NamedLoss", "Option", "address", "fields_needed", "from_text", "named", "near",
+]  # fmt: skip
 
 LossFunction = Callable[[TokenBatch], Loss]
 Kind = Literal["number", "integer", "switch", "choice", "numbers", "aggregate", "ratio"]
@@ -319,6 +321,23 @@ def _losses() -> dict[str, NamedLoss]:
 
 
 LOSSES: Mapping[str, NamedLoss] = types.MappingProxyType(_losses())
+
+
+def address(name: str, options: Mapping[str, Any]) -> str:
+    """The text that `from_text` reads as this loss with these options; ``""`` if one of them cannot be written."""
+    if name not in LOSSES:
+        return ""
+    known = {option.name: option for option in LOSSES[name].options}
+    parts = []
+    for key, value in options.items():
+        text = _text(value)
+        try:
+            if key not in known or known[key].parse(name, text) != value:
+                return ""
+        except ValueError:
+            return ""
+        parts.append(f"{key}={text}")
+    return name + ("?" + "&".join(parts) if parts else "")
 
 
 def _known(name: str) -> NamedLoss:

@@ -84,18 +84,22 @@ class Objective:
     optimum: str = ""
 
     @property
-    def call(self) -> str:
-        """The loss as a call, ``"g_opd(lam=1.25, aggregate=sequence_sum)"``; ``""`` for one put together by hand."""
+    def options(self) -> tuple[str, Mapping[str, Any]]:
+        """Name of the function of `klsim.objectives` and the options it is given; ``("", {})`` if it is none."""
         options: dict[str, Any] = {}
         function: Any = self.loss
         while isinstance(function, partial):
             options = {**function.keywords, **options}
             function = function.func
         name = getattr(function, "__name__", "")
-        if getattr(objectives, name, None) is not function:
-            return ""
+        return (name, options) if getattr(objectives, name, None) is function else ("", {})
+
+    @property
+    def call(self) -> str:
+        """The loss as a call, ``"g_opd(lam=1.25, aggregate=sequence_sum)"``; ``""`` for one put together by hand."""
+        name, options = self.options
         shown = ", ".join(f"{key}={getattr(value, '__name__', value)}" for key, value in options.items())
-        return f"{name}({shown})"
+        return f"{name}({shown})" if name else ""
 
 
 def terms(coefficients: Coefficients) -> Callable[[Setting], Coefficients]:
