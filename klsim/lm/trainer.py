@@ -366,7 +366,7 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             **laws,
         )
         loss, metrics = with_metrics(self.objective(batch))
-        return self._logged(loss, metrics | _divergences(laws, entropy, batch.weights))
+        return self._logged(loss, {**metrics, **_divergences(laws, entropy, batch.weights)})
 
     def _compute_chunked(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
         mask = _mask(inputs)

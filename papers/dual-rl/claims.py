@@ -66,7 +66,9 @@ def best_flow(problem, start, score, slope, bend):
             move[inside] = (gradient - flow.T @ price) / hessian
             relative, gain = move[inside] / d[inside], gradient @ move[inside]
             size = min(1.0, 0.9 / max(-relative.min(), 1e-300))
-            while score(d + size * move) - score(d) + mu * np.sum(np.log1p(size * relative)) < 0.1 * size * gain - 1e-15:
+            while (
+                score(d + size * move) - score(d) + mu * np.sum(np.log1p(size * relative)) < 0.1 * size * gain - 1e-15
+            ):
                 size /= 2
             d = d + size * move
             if gain < 1e-14:

@@ -84,7 +84,7 @@ def _target(
     *,
     handled: tuple[str, ...] = (),
     methods: tuple[str, ...] = (),
-    **attributes: Callable[[Any], Any],
+    attributes: Mapping[str, Callable[[Any], Any]],
 ) -> Target:
     """A trainer's loss; ``attributes``: what its constructor takes from its config."""
     trainer_class, config_class = classes
@@ -130,7 +130,7 @@ def _dpo(text: str, given: Mapping[str, str]) -> Target:
     }
     names = ("beta", "ld_alpha", "f_divergence_type", "f_alpha_divergence_coef", "label_smoothing", "use_weighting")
     return _target(
-        text, given, (DPOTrainer, DPOConfig), _chosen_then_rejected, handled=("loss_type",), **own, **_read(*names)
+        text, given, (DPOTrainer, DPOConfig), _chosen_then_rejected, handled=("loss_type",), attributes=own | _read(*names)
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _tpo(text: str, given: Mapping[str, str]) -> Target:
         return trainer._compute_loss(trainer.model, _sequences(batch, torch.cat([chosen, rejected, *gold])), False)
 
     names = ("beta", "loss_type", "label_smoothing", "tpo_alpha", "tpo_l_gamma")
-    return _target(text, given, (TPOTrainer, TPOConfig), run, **_read(*names))
+    return _target(text, given, (TPOTrainer, TPOConfig), run, attributes=_read(*names))
 
 
 def _kto(text: str, given: Mapping[str, str]) -> Target:
@@ -164,14 +164,14 @@ def _kto(text: str, given: Mapping[str, str]) -> Target:
 
     names = ("beta", "loss_type", "desirable_weight", "undesirable_weight")
     return _target(
-        text, given, (KTOTrainer, KTOConfig), run, calculate_KL=lambda config: config.loss_type == "kto",
-        **_read(*names),
+        text, given, (KTOTrainer, KTOConfig), run,
+        attributes=_read(*names) | {"calculate_KL": lambda config: config.loss_type == "kto"},
     )  # fmt: skip
 
 
 def _with_labels(trainer: Any, config: Any, batch: Any) -> Any:
     """CPO's and ORPO's batches: chosen and rejected apart, with labels."""
-    inputs = {}
+    inputs: dict[str, Any] = {}
     for name, rows in zip(("chosen", "rejected"), preferred_rows(batch)):
         made = _sequences(batch, rows)
         labels = made["input_ids"].masked_fill(made["completion_mask"] == 0, -100)
@@ -195,7 +195,7 @@ def _cpo(text: str, given: Mapping[str, str]) -> Target:
     return _target(
         text, given, (CPOTrainer, CPOConfig), _with_labels,
         methods=("cpo_loss", "get_batch_loss_metrics", "concatenated_forward"),
-        pad_token_id=_constant(0), is_encoder_decoder=_constant(False), **_read(*names),
+        attributes=_read(*names) | {"pad_token_id": _constant(0), "is_encoder_decoder": _constant(False)},
     )  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def _orpo(text: str, given: Mapping[str, str]) -> Target:
     return _target(
         text, given, (ORPOTrainer, ORPOConfig), _with_labels,
         methods=("odds_ratio_loss", "get_batch_loss_metrics", "concatenated_forward"),
-        padding_value=_constant(0), is_encoder_decoder=_constant(False), **_read("beta"),
+        attributes=_read("beta") | {"padding_value": _constant(0), "is_encoder_decoder": _constant(False)},
     )  # fmt: skip
 
 
@@ -238,13 +238,17 @@ def _online_dpo(text: str, given: Mapping[str, str]) -> Target:
         trainer.training_step(trainer.model, {"prompt": ["prompt"] * (len(rows) // 2)})
         return trainer.accelerator.loss
 
-    return _target(
-        text, given, (OnlineDPOTrainer, OnlineDPOConfig), run, methods=("training_step",),
-        _beta=lambda config: config.beta, stats=lambda config: defaultdict(list), reward_funcs=_constant([None]),
-        eos_token_ids=_constant([0]), max_length=lambda config: config.max_length,
-        processing_class=_constant(SimpleNamespace(batch_decode=lambda ids, **_: ["" for _ in ids])),
-        state=_constant(SimpleNamespace(epoch=0, global_step=1)),
-    )  # fmt: skip
+    attributes: dict[str, Callable[[Any], Any]] = {
+        "_beta": lambda config: config.beta,
+        "stats": lambda config: defaultdict(list),
+        "reward_funcs": _constant([None]),
+        "eos_token_ids": _constant([0]),
+        "max_length": lambda config: config.max_length,
+        "processing_class": _constant(SimpleNamespace(batch_decode=lambda ids, **_: ["" for _ in ids])),
+        "state": _constant(SimpleNamespace(epoch=0, global_step=1)),
+    }
+    classes = (OnlineDPOTrainer, OnlineDPOConfig)
+    return _target(text, given, classes, run, methods=("training_step",), attributes=attributes)
 
 
 PREFERENCES: Mapping[str, Callable[[str, Mapping[str, str]], Target]] = {
