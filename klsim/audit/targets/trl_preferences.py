@@ -130,7 +130,8 @@ def _dpo(text: str, given: Mapping[str, str]) -> Target:
     }
     names = ("beta", "ld_alpha", "f_divergence_type", "f_alpha_divergence_coef", "label_smoothing", "use_weighting")
     return _target(
-        text, given, (DPOTrainer, DPOConfig), _chosen_then_rejected, handled=("loss_type",), attributes=own | _read(*names)
+        text, given, (DPOTrainer, DPOConfig), _chosen_then_rejected, handled=("loss_type",),
+        attributes=own | _read(*names),
     )  # fmt: skip
 
 
