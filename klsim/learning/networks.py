@@ -285,12 +285,11 @@ def softmax_cross_entropy(logits: Any, target: Any) -> tuple[np.ndarray, np.ndar
     _validate.finite("logits", np, logits)
     if logits.ndim < 1 or not logits.shape[-1]:
         _validate.fail("logits", f"needs a non-empty last axis, got shape {logits.shape}")
-    if getattr(target, "dtype", np.asarray(target).dtype).kind in "iu":
+    (weights,) = _validate.numpy_arrays(target=target)  # refuses what is no array of real numbers
+    if np.asarray(target).dtype.kind in "iu":
         labels = _validate.integers("target", target, low=0, high=logits.shape[-1] - 1)
-        weights = np.eye(logits.shape[-1], dtype=logits.dtype)[labels]
-    else:
-        (weights,) = _validate.numpy_arrays(target=target)
-        weights = _validate.finite("target", np, weights).astype(logits.dtype, copy=False)
+        weights = np.eye(logits.shape[-1])[labels]
+    weights = _validate.finite("target", np, weights).astype(logits.dtype, copy=False)
     _validate.same_last_axis(logits=logits, target=weights)
     with np.errstate(over="ignore", invalid="ignore"):
         short = logits - logits.max(axis=-1, keepdims=True)
