@@ -9,6 +9,7 @@ from klsim.learning.expected_gradient import ExpectedGradient, expected_gradient
 from klsim.learning.functionals import Explanation, explain, functional_gradient, functional_value
 from klsim.learning.prompt_trees import PromptTree, TreeProblem, random_prompts
 from klsim.learning.prompts import PromptRun, ascend_prompts, draw_answers, group_gradient, train_prompts
+from klsim.learning.rehearsal import divergence_gradient, rehearsal_gradient, rehearsal_weights
 from klsim.learning.softmax_step import (
     SGD,
     Adam,
@@ -41,6 +42,7 @@ __all__ = [
     "centre",
     "chi2_value",
     "counts_surrogate_gradient",
+    "divergence_gradient",
     "draw_answers",
     "exact_tree_ascent",
     "expected_gradient",
@@ -56,6 +58,8 @@ __all__ = [
     "population_gradient",
     "quantile_value",
     "random_prompts",
+    "rehearsal_gradient",
+    "rehearsal_weights",
     "score_function_gradient",
     "set_surrogate_gradient",
     "simulate_tokens",
