@@ -11,9 +11,9 @@ import math
 import numpy as np
 
 from klsim.claims import Effect, Exists, Identity, Inequality, Limit, Optimality, Paper, Variant
-from klsim.distributions import condition, entropy, expectation, log_normalize, tilt
-from klsim.divergences import GENERATORS, js, kl, tv
-from klsim.learning import divergence_gradient, rehearsal_gradient, rehearsal_weights, score_function_gradient
+from klsim.distributions import condition, expectation, log_normalize, tilt
+from klsim.divergences import js, kl, tv
+from klsim.learning import divergence_gradient, rehearsal_gradient, score_function_gradient
 from klsim.modes import beta_for_success, cost_of_losing, least_mass, log_ratio_floor
 from klsim.objectives import TokenBatch, dph_rl
 from klsim.optima import f_regularized
@@ -75,7 +75,7 @@ C1 = paper.claim("C1", r"""
 
 
 @C1.check(
-    Identity(1e-12), Space(u=Floats(1e-3, 1e3, log=True)), false={"the js generator is that of JSD": {"twice": 1}}
+    Identity(1e-12), Space(u=Floats(1e-3, 1e3, log=True)), instances=300, false={"the js generator is that of JSD": {"twice": 1}}
 )
 def table_of_generators(u, *, twice=2):
     out = {}
@@ -90,22 +90,27 @@ def table_of_generators(u, *, twice=2):
 
 
 # central differences: truncation h² f''' / 6, rounding eps / h
-@C1.check(Identity(1e-6, scale=1), Space(u=Floats(0.1, 10.0, log=True)),
-          false={"js as transcribed second-hand: u log(u/2) - (u+1)/2 log((u+1)/2)": {"transcribed": True}})  # fmt: skip
-def slopes_and_curvatures(u, *, transcribed=False):
+@C1.check(Identity(1e-6, scale=1), Space(u=Floats(0.1, 10.0, log=True)), instances=200, false={"js: log(u/(1+u))": {"shift": -math.log(2)}})
+def slopes(u, *, shift=0.0):
+    h, rows = 1e-5, {name: table(name) for name in NAMES}
+    numeric = {name: (row.f(u * (1 + h)) - row.f(u * (1 - h))) / (2 * h * u) for name, row in rows.items()}
+    return {name: (numeric[name], row.slope(u) + (shift if name == "js" else 0.0)) for name, row in rows.items()}
+
+
+@C1.check(Identity(1e-6, scale=1), false={"js as transcribed second-hand: u log(u/2) - (u+1)/2 log((u+1)/2)": {"transcribed": True}})
+def values_and_curvatures_at_one(*, transcribed=False):
     out, h = {}, 1e-5
     for name in NAMES:
         row = table(name)
         if transcribed and name == "js":
             row = row._replace(f=lambda x: x * np.log(x / 2) - (x + 1) / 2 * np.log((x + 1) / 2))
-        slope = (row.f(u * (1 + h)) - row.f(u * (1 - h))) / (2 * h * u)
         bend = (row.slope(1 + h) - row.slope(1 - h)) / (2 * h)
-        out |= {f"{name}: slope": (slope, row.slope(u)), f"{name}: at 1": (0 * u + row.f(1.0), 0 * u),
-                f"{name}: curvature": (0 * u + bend, 0 * u + row.curvature)}  # fmt: skip
+        (of, times), said = one(name), (0.0, 0.0, row.curvature, row.curvature, row.recession)
+        out[name] = np.array([row.f(1.0), row.slope(1.0), bend, times * of.curvature, times * of.recession]), np.array(said)
     return out
 
 
-@C1.check(Identity(1e-11), Space(**PAIR), instances=2000, false={"the js loss estimates JSD": {"jsd": 1}})
+@C1.check(Identity(1e-11), Space(**PAIR), instances=300, false={"the js loss estimates JSD": {"jsd": 1}})
 def divergences_by_name(log_pi, log_ref, *, jsd=2):
     ratio = np.max(np.abs(log_pi - log_ref), axis=-1)
     named = {"rkl": kl(log_pi, log_ref), "fkl": kl(log_ref, log_pi), "js": jsd * js(log_pi, log_ref)}
@@ -134,7 +139,7 @@ def numeric(value, logits, h=1e-5):
     ) / (2 * h)
 
 
-@C2.check(Identity(1e-8, scale=1), Space(**NEAR), batched=False, instances=40,
+@C2.check(Identity(1e-8, scale=1), Space(**NEAR), batched=False, instances=10,
           false={"on samples of the policy": {"law": "policy"}, "with weights f'(u)": {"weights": "slope"}})  # fmt: skip
 def gradient_from_stored_samples(logits, ref, *, law="reference", weights="both"):
     log_pi, log_ref, out = log_normalize(logits), log_normalize(ref), {}
@@ -155,7 +160,7 @@ def gradient_from_stored_samples(logits, ref, *, law="reference", weights="both"
     return out
 
 
-@C2.check(Identity(1e-12, scale=1), Space(**PAIR), instances=2000,
+@C2.check(Identity(1e-12, scale=1), Space(**PAIR), instances=300,
           false={"also where the reference has zeros": Variant(space=Space(log_pi=Policies(), log_ref=Policies(zero_support=True)))})  # fmt: skip
 def forward_kl_is_sft(log_pi, log_ref):
     ref = np.exp(log_ref)
@@ -185,7 +190,7 @@ def optimum(log_ref, reward, beta, name):
     return f_regularized(log_ref, reward, beta * times, of)
 
 
-@C3.check(Identity(1e-9, scale=1), C3_SPACE, batched=False, instances=60,
+@C3.check(Identity(1e-9, scale=1), C3_SPACE, batched=False, instances=15,
           false={"fkl: the exponential tilt": {"form": "tilt"}, "with lam = max r": {"root": "top"}})  # fmt: skip
 def closed_form_and_dual(log_ref, reward, beta, *, form="own", root="found"):
     out = {}
@@ -203,7 +208,7 @@ def closed_form_and_dual(log_ref, reward, beta, *, form="own", root="found"):
 
 
 # the optimiser stops at a gradient of 1e-9: its value is optimal to rounding, its law to about 1e-6
-@C3.check(Optimality(1e-10), C3_SPACE, batched=False, instances=15, false={"fkl: the exponential tilt is the optimum": {"tilted": True}},
+@C3.check(Optimality(1e-10), C3_SPACE, batched=False, instances=4, false={"fkl: the exponential tilt is the optimum": {"tilted": True}},
           examples=[{"log_ref": np.log([0.5, 0.3, 0.2]), "reward": np.array([1.0, 0.0, 0.0]), "beta": 0.05}])  # fmt: skip
 def no_optimiser_does_better(log_ref, reward, beta, *, tilted=False):
     out = {}
@@ -226,7 +231,7 @@ C4 = paper.claim("C4", r"""
     """)  # fmt: skip
 
 
-@C4.check(Inequality(1e-9, scale=1), Space(log_ref=Policies(), reward=Rewards(), beta=Betas(0.06, 10.0)), instances=2000,
+@C4.check(Inequality(1e-9, scale=1), Space(log_ref=Policies(), reward=Rewards(), beta=Betas(0.06, 10.0)), instances=300,
           false={"rkl keeps the floor of fkl": {"of_rkl": "fkl"}})  # fmt: skip
 def no_ratio_below_the_floor(log_ref, reward, beta, *, of_rkl="rkl"):
     out, spread = {}, np.ptp(reward, axis=-1)
@@ -281,7 +286,7 @@ C4_js = paper.claim("C4-js", r"""
 
 
 @C4_js.check(Inequality(1e-9), Space(log_ref=Policies(), reward=Rewards(), beta=Betas(0.02, 10.0), curvature=Floats(1.0, 2.0)),
-             instances=1000, true={"the forward KL": {"name": "fkl"}})  # fmt: skip
+             instances=200, true={"the forward KL": {"name": "fkl"}})  # fmt: skip
 def js_keeps_mass(log_ref, reward, beta, curvature, *, name="js"):
     beta = beta * curvature if name == "js" else beta
     lowest = np.min(optimum(log_ref, reward, beta, name).log_policy - log_ref, axis=-1)
@@ -306,7 +311,7 @@ def success(log_pi, right):
     return np.sum(np.where(right, np.exp(log_pi), 0.0), axis=-1)
 
 
-@C5.check(Identity(1e-8, scale=1), Space(**BINARY), instances=1000, false={"an answer of reward .9": {"partial": 0.9}})
+@C5.check(Identity(1e-8, scale=1), Space(**BINARY), instances=200, false={"an answer of reward .9": {"partial": 0.9}})
 def all_optima_are_one(log_ref, right, share, *, partial=1.0):
     base, reward = success(log_ref, right), np.where(right, 1.0, 0.0)
     first = np.eye(right.shape[-1])[np.argmax(right, axis=-1)]
@@ -332,13 +337,16 @@ C5_shared = paper.claim("C5-shared", r"""
     """)  # fmt: skip
 
 
-@C5_shared.check(Inequality(1e-9, scale=1), Space(rare=Floats(0.02, 0.5), gap=Floats(0.05, 0.45), share=Floats(0.1, 0.9)), instances=300,
-                 false={"it spends more on the easy prompt": {"prompt": 1}})  # fmt: skip
-def rare_prompts_gain_more(rare, gap, share, *, prompt=0):
-    base = np.stack([rare, rare + gap], axis=-1)
-    mean = base.mean(axis=-1) + share * (1 - base.mean(axis=-1))
-    p = {name: at_mean_success(base, mean, name)[..., prompt] for name in ("rkl", "js", "fkl")}
-    return {"rkl, js": (p["rkl"], p["js"]), "js, fkl": (p["js"], p["fkl"])}
+# at equal success of the rare prompt; as both rise when beta falls, equal means order the rare prompt the other way
+@C5_shared.check(Inequality(1e-9, scale=1), Space(rare=Floats(0.02, 0.5), gap=Floats(0.05, 0.45), share=Floats(0.05, 0.95)),
+                 instances=200, false={"it spends more on the easy prompt": {"sign": -1}})  # fmt: skip
+def rare_prompts_gain_more(rare, gap, share, *, sign=1):
+    easy, p = {}, rare + share * (1 - rare)
+    for name in ("rkl", "js", "fkl"):
+        beta = beta_for_success(rare, p, one(name)[0]) / one(name)[1]
+        log_ref = np.log(np.stack([rare + gap, 1 - rare - gap], axis=-1))
+        easy[name] = sign * optimum(log_ref, np.array([1.0, 0.0]), beta, name).reward
+    return {"fkl, js": (easy["fkl"], easy["js"]), "js, rkl": (easy["js"], easy["rkl"])}
 
 
 @C5_shared.check(Identity(2e-3), false={"they are the same": {"names": ("rkl", "rkl", "rkl")}})
@@ -367,18 +375,13 @@ C5_narrow = paper.claim("C5-narrow", r"""
     by: C5
     origin: as commonly read
     """)  # fmt: skip
-GRADED = {"log_ref": np.log([0.4, 0.3, 0.3]), "reward": np.array([0.0, 0.5, 1.0]), "share": (0.8 - 0.45) / (1 - 0.45)}
-TWO_LEVELS = Space(log_ref=Policies(spread=8.0), reward=Masks().map(lambda mask: np.where(mask, 1.0, 0.0)), share=Floats(0.05, 0.95),
-                   A=Sizes(2, 6))  # fmt: skip
+THREE = {"log_ref": np.log([0.4, 0.3, 0.3]), "mean": 0.8}
 
 
-@C5_narrow.check(Inequality(1e-9), TWO_LEVELS, batched=False, instances=20,
-                 true={"with three reward levels": Variant(examples=[GRADED])})  # fmt: skip
-def reverse_kl_is_narrower(log_ref, reward, share):
-    start = expectation(log_ref, reward)
-    mean = start + share * (reward.max() - start)
-    laws = [at_mean_reward(log_ref, reward, mean, name) for name in ("rkl", "fkl")]
-    return 0.02, tv(*laws)
+@C5_narrow.check(Inequality(1e-9), examples=[{**THREE, "reward": np.array([0.0, 1.0, 1.0])}],
+                 true={"with three reward levels": Variant(examples=[{**THREE, "reward": np.array([0.0, 0.5, 1.0])}])})  # fmt: skip
+def reverse_kl_is_narrower(log_ref, reward, mean):
+    return 0.02, tv(*(at_mean_reward(log_ref, reward, mean, name) for name in ("rkl", "fkl")))
 
 
 def at_mean_reward(log_ref, reward, mean, name):
@@ -403,7 +406,7 @@ C6 = paper.claim("C6", r"""
     """)  # fmt: skip
 
 
-@C6.check(Identity(1e-10), Space(log_ref=Policies(spread=12.0), lost=Masks(), A=Sizes(2, 6)), instances=2000,
+@C6.check(Identity(1e-10), Space(log_ref=Policies(spread=12.0), lost=Masks(), A=Sizes(2, 6)), instances=300,
           false={"the price of js is that of JSD": {"times": 1}, "rkl: -log m": {"complement": False}})  # fmt: skip
 def price_of_a_mode(log_ref, lost, *, times=2, complement=True):
     left = condition(log_ref, ~lost)
@@ -428,7 +431,7 @@ def js_is_the_cheaper(m, *, factor=1):
     return factor * 2 * cost_of_losing(m, "js"), cost_of_losing(m, "kl")
 
 
-@C6.check(Inequality(1e-9), Space(log_pi=Policies(), log_ref=Policies(), event=Masks(), A=Sizes(2, 6)), instances=3000,
+@C6.check(Inequality(1e-9), Space(log_pi=Policies(), log_ref=Policies(), event=Masks(), A=Sizes(2, 6)), instances=100,
           false={"so does the reverse KL": {"reverse": True}},
           examples=[{"log_pi": np.log([1e-9, 1 - 1e-9]), "log_ref": np.log([0.3, 0.7]), "event": np.array([True, False])}])  # fmt: skip
 def certificate_of_an_event(log_pi, log_ref, event, *, reverse=False):
@@ -437,7 +440,7 @@ def certificate_of_an_event(log_pi, log_ref, event, *, reverse=False):
     return least_mass(np.minimum(m, 1.0), budget), success(log_pi, event)
 
 
-@C6.check(Identity(1e-3), false={"budget in bits": {"unit": math.log(2)}})
+@C6.check(Identity(2e-3), false={"budget in bits": {"unit": math.log(2)}})
 def worked_certificate(*, unit=1.0):
     return least_mass(0.3, 0.5 * unit), 0.0262
 
@@ -455,7 +458,7 @@ C6_any = paper.claim("C6-any", r"""
     """)  # fmt: skip
 
 
-@C6_any.check(Inequality(1e-9, scale=1e-6), Space(log_pi=Policies(), log_ref=Policies(), event=Masks(), A=Sizes(2, 6)), instances=2000,
+@C6_any.check(Inequality(1e-9, scale=1e-6), Space(log_pi=Policies(), log_ref=Policies(), event=Masks(), A=Sizes(2, 6)), instances=300,
               true={"the forward KL": {"name": "fkl"}})  # fmt: skip
 def js_protects_events(log_pi, log_ref, event, *, name="js"):
     pairs = [np.stack([success(law, mask) for mask in (event, ~event)], axis=-1) for law in (log_ref, log_pi)]
@@ -479,7 +482,7 @@ C7 = paper.claim("C7", r"""
 def force_as_the_mode_vanishes(*, constant=("fkl",)):
     eps, out = 10.0 ** -np.arange(4.0, 13.0), {}
     for name in NAMES:
-        force = np.array([divergence_gradient(lost_mode(e), LOST_REF, one(name)[0])[1] for e in eps])
+        force = divergence_gradient(lost_mode(eps), LOST_REF, one(name)[0])[..., 1]
         if name in constant:
             out[name] = eps, force + 0.3
         elif name == "alpha":
@@ -490,46 +493,32 @@ def force_as_the_mode_vanishes(*, constant=("fkl",)):
 
 
 # log-odds of the lost outcome grow by lr (ref_a - pi_a) and more a step, so log(odds ratio) / (lr (.3 - .15)) steps suffice
-@C7.check(
-    Inequality(1e-12), Space(exponent=Floats(1.0, 200.0)), batched=False, instances=30, false={"rkl": {"name": "rkl"}}
-)
+@C7.check(Inequality(1e-12), Space(exponent=Floats(1.0, 12.0)), instances=50, false={"rkl": {"name": "rkl"}})
 def forward_kl_recovers_in_log_steps(exponent, *, name="fkl"):
     eps = 10.0**-exponent
-    bound = math.ceil((math.log(0.15 / 0.85) - math.log(eps) + math.log1p(-eps)) / (0.5 * 0.15))
-    return recovery(eps, name, most=bound + 1), bound
+    bound = np.ceil((math.log(0.15 / 0.85) - np.log(eps) + np.log1p(-eps)) / (0.5 * 0.15))
+    return recovery(eps, name, most=int(np.max(bound)) + 1)[0], bound
 
 
-@C7.check(Limit(rate=-1.0, rate_tol=0.15), false={"rkl recovers like alpha = .5": {"rkl_rate": 2.0}})
-def steps_of_the_others(*, rkl_rate=1.0):
-    eps, out = 10.0 ** np.array([-1.5, -2.0, -2.5, -3.0, -3.5]), {}
-    for name, shape in (
-        ("alpha", lambda x: x**2),
-        ("rkl", lambda x: (x * np.log(1 / eps)) ** rkl_rate),
-        ("js", lambda x: x * np.log(1 / eps)),
-    ):
-        out[name] = eps, shape(np.array([recovery(e, name) for e in eps]))
-    return out
+# p' ~ p² |f'(u)|: steps times |f'| at the start grow like 1/eps, with |f'| ~ log 1/eps for rkl and js, eps^-alpha for alpha
+@C7.check(Limit(rate=-1.0, rate_tol=0.1), false={"rkl recovers like alpha = .5": {"power": 2.0}})
+def steps_of_the_others(*, power=1.0):
+    eps = 10.0 ** np.array([-1.5, -2.0, -2.5, -3.0, -3.5, -4.0])
+    steps = {name: recovery(eps, name)[0] for name in ("alpha", "rkl", "js")}
+    slopes = {name: np.abs(table(name).slope(eps / 0.3)) for name in ("rkl", "js")}
+    return {"alpha": (eps, steps["alpha"] ** 2), "rkl": (eps, (steps["rkl"] * slopes["rkl"]) ** power), "js": (eps, steps["js"] * slopes["js"])}
 
 
-@C7.check(Identity(0.0), false={"js at its own curvature": {"js_scale": 0.5}})
-def steps_counted(*, js_scale=1.0):
+@C7.check(Identity(1e-9), false={"js at twice the step": {"js_lr": 1.0}})
+def steps_counted(*, js_lr=0.5):
     said = {"fkl": (29, 41, 53), "alpha": (98, 290, 887), "js": (197, 1208), "rkl": (316, 2100)}
-    scale = {"js": js_scale}
-    return {
-        n: ([recovery(10.0**-k, n, lr=0.5 * scale.get(n, 1.0)) for k in range(3, 3 + len(s))], s)
-        for n, s in said.items()
-    }
+    rates = {"js": js_lr}
+    return {n: (recovery(10.0 ** -np.arange(3, 3 + len(s)), n, lr=rates.get(n, 0.5))[0], np.array(s)) for n, s in said.items()}
 
 
-@C7.check(
-    Inequality(1e-12),
-    Space(exponent=Floats(1.0, 12.0)),
-    batched=False,
-    instances=20,
-    false={"with softmax gradients": {"natural": False}},
-)
+@C7.check(Inequality(1e-12), Space(exponent=Floats(1.0, 12.0)), instances=50, false={"with softmax gradients": {"natural": False}})
 def natural_steps_recover_at_once(exponent, *, natural=True):
-    return {name: (recovery(10.0**-exponent, name, natural=natural, most=11), 10) for name in NAMES}
+    return {name: (recovery(10.0**-exponent, name, natural=natural, most=11)[0], 0 * exponent + 10) for name in NAMES}
 
 
 # C8 ------------------------------------------------------------------------------------------------
@@ -541,7 +530,7 @@ C8 = paper.claim("C8", r"""
 
     where: derived
     """)  # fmt: skip
-TREES = {"pi": TreePolicies(spread=6.0), "ref": TreePolicies(spread=6.0), "V": Sizes(2, 3), "H": Sizes(2, 3)}
+TREES = {"pi": TreePolicies(), "ref": TreePolicies(), "V": Sizes(2, 3), "H": Sizes(2, 3)}
 
 
 def token_sum(pi, ref, name, visits):
@@ -553,7 +542,7 @@ def sequence_divergence(pi, ref, name):
     return divergence(name, sequence_log_probs(pi), sequence_log_probs(ref))
 
 
-@C8.check(Identity(1e-10, scale=1), Space(**TREES), instances=1000,
+@C8.check(Identity(1e-10, scale=1), Space(**TREES), instances=200,
           false={"rkl with the reference's prefixes": {"visits_of_rkl": "ref"}, "js too": {"also": ("js",)}})  # fmt: skip
 def chain_rules(pi, ref, *, visits_of_rkl="pi", also=()):
     prefixes = pi if visits_of_rkl == "pi" else ref
@@ -561,8 +550,8 @@ def chain_rules(pi, ref, *, visits_of_rkl="pi", also=()):
     return out | {name: (token_sum(pi, ref, name, ref), sequence_divergence(pi, ref, name)) for name in ("fkl", *also)}
 
 
-@C8.check(Identity(1e-10, scale=1), Space(pi=TreePolicies(spread=6.0), ref=TreePolicies(spread=6.0), V=Sizes(2, 3), H=Sizes(2, 3)),
-          batched=False, instances=60, false={"responses weighed by the policy": {"law": "pi"}})  # fmt: skip
+@C8.check(Identity(1e-10, scale=1), Space(pi=TreePolicies(), ref=TreePolicies(), V=Sizes(2, 3), H=Sizes(2, 3)),
+          batched=False, instances=15, false={"responses weighed by the policy": {"law": "pi"}})  # fmt: skip
 def released_loss_is_the_token_sum(pi, ref, V, H, *, law="ref"):
     y = tokens(V, H)
     nodes = [y[:, :t] @ V ** np.arange(t)[::-1] for t in range(H)]
@@ -580,17 +569,17 @@ def released_loss_is_the_token_sum(pi, ref, V, H, *, law="ref"):
     return out
 
 
-@C8.check(Exists(1e-6), Space(**TREES), instances=1000, false={"fkl": {"name": "fkl"}})
+@C8.check(Exists(1e-6), Space(**TREES), instances=200, false={"fkl": {"name": "fkl"}})
 def token_sum_above(pi, ref, *, name="js"):
     return token_sum(pi, ref, name, ref), sequence_divergence(pi, ref, name)
 
 
-@C8.check(Exists(1e-6), Space(**TREES), instances=1000, false={"fkl": {"name": "fkl"}})
+@C8.check(Exists(1e-6), Space(**TREES), instances=200, false={"fkl": {"name": "fkl"}})
 def token_sum_below(pi, ref, *, name="js"):
     return sequence_divergence(pi, ref, name), token_sum(pi, ref, name, ref)
 
 
-@C8.check(Exists(1e-6), Space(**TREES), instances=1000, false={"the divergence of sequences": {"whole": True}})
+@C8.check(Exists(1e-6), Space(**TREES), instances=200, false={"the divergence of sequences": {"whole": True}})
 def token_sum_above_the_largest_js(pi, ref, *, whole=False):
     return (sequence_divergence if whole else lambda *a: token_sum(*a, ref))(pi, ref, "js"), 2 * math.log(2) + 0 * pi[
         0
@@ -612,7 +601,7 @@ HAND = tuple(np.log(np.array(level)) for level in ([[0.9, 0.1]], [[0.9, 0.1], [0
 FLAT = tuple(np.full((2**t, 2), math.log(0.5)) for t in range(2))
 
 
-@C8_token.check(Identity(1e-9, scale=1), Space(**TREES), instances=500, true={"fkl": {"name": "fkl"}},
+@C8_token.check(Identity(1e-9, scale=1), Space(**TREES), instances=200, true={"fkl": {"name": "fkl"}},
                 examples=[{"pi": HAND, "ref": FLAT}])  # fmt: skip
 def tokens_are_sequences(pi, ref, *, name="js"):
     return token_sum(pi, ref, name, ref), sequence_divergence(pi, ref, name)
@@ -640,7 +629,7 @@ def filtered_gradient(log_pi, log_ref, right, name):
     return times * rehearsal_gradient(log_pi, log_ref, stored, of)
 
 
-@C9.check(Identity(1e-9), FILTERED, instances=2000,
+@C9.check(Identity(1e-9), FILTERED, instances=300,
           false={"k3 is plain NLL": {"k3": "nll"}, "js on all samples": {"kept": "all"}})  # fmt: skip
 def force_on_the_success(log_pi, log_ref, right, *, k3="fkl", kept="right"):
     p, base = success(log_pi, right), success(log_ref, right)
@@ -664,7 +653,7 @@ def success_sum(gradient, right):
     return np.sum(np.where(right, gradient, 0.0), axis=-1)
 
 
-@C9.check(Inequality(1e-9), FILTERED, instances=2000, false={"nll": {"names": ("nll",)}})
+@C9.check(Inequality(1e-9), FILTERED, instances=300, false={"nll": {"names": ("nll",)}})
 def improvement_is_resisted(log_pi, log_ref, right, *, names=("fkl", "js")):
     """Where success has risen, whatever else moved, the loss pulls it down."""
     above = success(log_pi, right) >= success(log_ref, right)
@@ -675,7 +664,7 @@ def improvement_is_resisted(log_pi, log_ref, right, *, names=("fkl", "js")):
     return out
 
 
-@C9.check(Identity(1e-9, scale=1), Space(log_ref=Policies(spread=12.0), split=Policies(), right=Masks(), A=Sizes(2, 6)), instances=1000,
+@C9.check(Identity(1e-9, scale=1), Space(log_ref=Policies(spread=12.0), split=Policies(), right=Masks(), A=Sizes(2, 6)), instances=200,
           false={"nll is smallest at u = 1": {"nll_at": "reference"}})  # fmt: skip
 def where_the_losses_rest(log_ref, split, right, *, nll_at="conditional"):
     rest = np.log(success(log_ref, ~right))[..., None] + condition(split, ~right)
@@ -707,7 +696,7 @@ C9_EXAMPLE = {
 @C9_filter.check(
     Identity(1e-9, scale=1),
     FILTERED,
-    instances=500,
+    instances=200,
     examples=[C9_EXAMPLE],
     true={"on all samples": {"filtered": False}},
 )
@@ -739,7 +728,7 @@ def two_sided_gradient(log_pi, log_ref, score=False):
 
 
 @C10.check(
-    Identity(1e-10, scale=1), Space(**PAIR), instances=2000, false={"it is that of the forward KL": {"half": 1.0}}
+    Identity(1e-10, scale=1), Space(**PAIR), instances=300, false={"it is that of the forward KL": {"half": 1.0}}
 )
 def half_the_forward_kl(log_pi, log_ref, *, half=0.5):
     (stored, own), _ = two_sided(log_pi, log_ref)
@@ -763,7 +752,7 @@ C10_js = paper.claim("C10-js", r"""
     """)  # fmt: skip
 
 
-@C10_js.check(Identity(1e-9, scale=1), Space(**PAIR), instances=1000, true={"with the score-function term": {"score": True}},
+@C10_js.check(Identity(1e-9, scale=1), Space(**PAIR), instances=200, true={"with the score-function term": {"score": True}},
               examples=[{"log_pi": np.log([0.5, 0.3, 0.2]), "log_ref": np.log([0.2, 0.3, 0.5])}])  # fmt: skip
 def definition_descends_js(log_pi, log_ref, *, score=False):
     (_, own), _ = two_sided(log_pi, log_ref)
@@ -868,7 +857,7 @@ def guarantee(old, pef, pi, reward, half=0.5):
     return np.sum(expectation(pi, reward) - expectation(old, reward), axis=-1), expectation(pi, advantage), bracket
 
 
-@C12.check(Inequality(1e-12, scale=1), Space(**POLICIES, X=Sizes(2, 6), A=Sizes(2, 5)), instances=3000,
+@C12.check(Inequality(1e-12, scale=1), Space(**POLICIES, X=Sizes(2, 6), A=Sizes(2, 5)), instances=100,
            false={"without the factor 2": {"factor": 0.5}})  # fmt: skip
 def improvement_bound(old, pef, pi, reward, *, factor=1.0):
     explored = old.shape[-2] // 2
@@ -927,7 +916,7 @@ C12_all = paper.claim("C12-all", r"""
     """)  # fmt: skip
 
 
-@C12_all.check(Inequality(1e-9), Space(old=Normals("X", "A"), reward=Normals("X", "A"), X=Sizes(2, 6), A=Sizes(2, 5)), instances=500,
+@C12_all.check(Inequality(1e-9), Space(old=Normals("X", "A"), reward=Normals("X", "A"), X=Sizes(2, 6), A=Sizes(2, 5)), instances=200,
                true={"with the surrogate over E": {"surrogate_over": "E"}})  # fmt: skip
 def surrogate_over_all_prompts(old, reward, *, surrogate_over="all"):
     explored, pef = old.shape[-2] // 2, old + reward  # tilted by the reward: its advantage is positive

@@ -130,24 +130,27 @@ LOST_REF = np.log([0.4, 0.3, 0.2, 0.1])
 
 
 def lost_mode(eps):
-    """C7's start: the second outcome at ``eps``, the others in their ratios."""
-    rest = np.exp(LOST_REF) * [1, 0, 1, 1]
+    """C7's start for every ``eps (...)``: the second outcome at ``eps``, the others in their ratios."""
+    rest, eps = np.exp(LOST_REF) * [1, 0, 1, 1], np.asarray(eps)[..., None]
     return np.log((1 - eps) * rest / rest.sum() + eps * np.array([0, 1, 0, 0]))
 
 
-def recovery(eps, name, *, natural=False, a=0.5, lr=0.5, goal=0.15, curve=False, most=30_000):
-    """Steps of gradient descent on ``D_f`` (curvature 1) until the lost outcome has probability ``goal`` (at ``most``), or
-    its path."""
+def recovery(eps, name, *, natural=False, a=0.5, lr=0.5, goal=0.15, most=3000):
+    """Steps of gradient descent on ``D_f`` (at curvature 1) until the lost outcome has probability ``goal``; else ``most``.
+
+    Also its probability along the way, ``(steps + 1, ...)``; ``eps`` is a number or an array.
+    """
     _, of = paper_generator(name, a)
-    times, logits, path = 1 / of.curvature, lost_mode(eps), []
-    for step in range(most):
-        log_pi = log_normalize(logits)
-        path.append(np.exp(log_pi[1]))
-        if path[-1] >= goal:
-            return np.array(path) if curve else step
-        slope = times * divergence_gradient(log_pi, LOST_REF, of)
-        logits = log_pi - lr * (slope / np.exp(log_pi) if natural else slope)
-    return np.array(path) if curve else most
+    log_pi, path = lost_mode(eps), []
+    steps = np.full(np.shape(eps), most)
+    for step in range(most + 1):
+        path.append(np.exp(log_pi[..., 1]))
+        steps = np.where(path[-1] >= goal, np.minimum(steps, step), steps)
+        if np.all(path[-1] >= goal):
+            break
+        slope = divergence_gradient(log_pi, LOST_REF, of) / of.curvature
+        log_pi = log_normalize(log_pi - lr * (slope / np.exp(log_pi) if natural else slope))
+    return steps, np.array(path)
 
 
 # the world of C11 ---------------------------------------------------------------------------------------
