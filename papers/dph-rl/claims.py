@@ -11,35 +11,48 @@ import math
 import numpy as np
 
 from klsim.claims import Effect, Identity, Inequality, Limit, Optimality, Paper, Variant
-from klsim.distributions import condition, expectation, log_normalize, tilt
+from klsim.distributions import condition, log_normalize, tilt
 from klsim.divergences import js, kl, tv
 from klsim.learning import divergence_gradient, rehearsal_gradient, score_function_gradient
 from klsim.modes import beta_for_success, cost_of_losing, least_mass, log_ratio_floor
 from klsim.objectives import TokenBatch, dph_rl
-from klsim.optima import f_regularized
-from klsim.problems.token_tree import sequence_log_probs, tokens, visit_log_probs
+from klsim.problems.token_tree import sequence_log_probs, tokens
 from klsim.spaces import Betas, Choice, Floats, Masks, Normals, Policies, Rewards, Sizes, Space, TreePolicies
 
 from .setting import (
     DPH_F,
     DPH_JS,
     DPH_R,
+    FLAT,
     GRPO,
+    HAND,
     LOST_REF,
     NAMES,
     NONE,
     ON_POLICY,
+    OPPOSITE,
+    at_mean_reward,
     at_mean_success,
     by_bfgs,
     divergence,
+    filtered_gradient,
+    guarantee,
     lost_mode,
     multiplier,
+    numeric,
     objective,
-    paper_generator,
+    one,
+    optimum,
     recovery,
+    sequence_divergence,
     study,
+    success,
+    success_sum,
     table,
+    token_sum,
+    two_actions,
     two_sided,
+    two_sided_gradient,
 )  # fmt: skip
 
 paper = Paper(
@@ -53,12 +66,6 @@ paper = Paper(
 
 PAIR = {"log_pi": Policies(), "log_ref": Policies()}
 NEAR = {"logits": Normals("A"), "ref": Normals("A"), "A": Sizes(2, 6)}  # finite differences want moderate ratios
-
-
-def one(name):
-    """Generator and factor of klsim for a name of the paper's."""
-    times, of = paper_generator(name)
-    return of, times
 
 
 # C1 ------------------------------------------------------------------------------------------------
@@ -75,7 +82,10 @@ C1 = paper.claim("C1", r"""
 
 
 @C1.check(
-    Identity(1e-12), Space(u=Floats(1e-3, 1e3, log=True)), instances=300, false={"the js generator is that of JSD": {"twice": 1}}
+    Identity(1e-12),
+    Space(u=Floats(1e-3, 1e3, log=True)),
+    instances=300,
+    false={"the js generator is that of JSD": {"twice": 1}},
 )
 def table_of_generators(u, *, twice=2):
     out = {}
@@ -90,14 +100,22 @@ def table_of_generators(u, *, twice=2):
 
 
 # central differences: truncation h² f''' / 6, rounding eps / h
-@C1.check(Identity(1e-6, scale=1), Space(u=Floats(0.1, 10.0, log=True)), instances=200, false={"js: log(u/(1+u))": {"shift": -math.log(2)}})
+@C1.check(
+    Identity(1e-6, scale=1),
+    Space(u=Floats(0.1, 10.0, log=True)),
+    instances=200,
+    false={"js: log(u/(1+u))": {"shift": -math.log(2)}},
+)
 def slopes(u, *, shift=0.0):
     h, rows = 1e-5, {name: table(name) for name in NAMES}
     numeric = {name: (row.f(u * (1 + h)) - row.f(u * (1 - h))) / (2 * h * u) for name, row in rows.items()}
     return {name: (numeric[name], row.slope(u) + (shift if name == "js" else 0.0)) for name, row in rows.items()}
 
 
-@C1.check(Identity(1e-6, scale=1), false={"js as transcribed second-hand: u log(u/2) - (u+1)/2 log((u+1)/2)": {"transcribed": True}})
+@C1.check(
+    Identity(1e-6, scale=1),
+    false={"js as transcribed second-hand: u log(u/2) - (u+1)/2 log((u+1)/2)": {"transcribed": True}},
+)
 def values_and_curvatures_at_one(*, transcribed=False):
     out, h = {}, 1e-5
     for name in NAMES:
@@ -106,7 +124,10 @@ def values_and_curvatures_at_one(*, transcribed=False):
             row = row._replace(f=lambda x: x * np.log(x / 2) - (x + 1) / 2 * np.log((x + 1) / 2))
         bend = (row.slope(1 + h) - row.slope(1 - h)) / (2 * h)
         (of, times), said = one(name), (0.0, 0.0, row.curvature, row.curvature, row.recession)
-        out[name] = np.array([row.f(1.0), row.slope(1.0), bend, times * of.curvature, times * of.recession]), np.array(said)
+        out[name] = (
+            np.array([row.f(1.0), row.slope(1.0), bend, times * of.curvature, times * of.recession]),
+            np.array(said),
+        )
     return out
 
 
@@ -130,13 +151,6 @@ C2 = paper.claim("C2", r"""
 
     where: the objective of DPH-RL; the released loss
     """)  # fmt: skip
-
-
-def numeric(value, logits, h=1e-5):
-    """Central differences in the logits."""
-    return np.array(
-        [value(log_normalize(logits + e)) - value(log_normalize(logits - e)) for e in h * np.eye(len(logits))]
-    ) / (2 * h)
 
 
 @C2.check(Identity(1e-8, scale=1), Space(**NEAR), batched=False, instances=10,
@@ -183,11 +197,6 @@ C3 = paper.claim("C3", r"""
     assumes: $\pi_{ref}>0$; $f'(0)=-\infty$ for all four, so no sign constraint binds.
     """)  # fmt: skip
 C3_FIELDS = {"log_ref": Policies(spread=8.0), "reward": Rewards(ties=False), "beta": Floats(0.1, 1.0), "A": Sizes(2, 6)}
-
-
-def optimum(log_ref, reward, beta, name):
-    of, times = one(name)
-    return f_regularized(log_ref, reward, beta * times, of)
 
 
 @C3.check(Identity(1e-9, scale=1), Space(**C3_FIELDS), batched=False, instances=15,
@@ -303,10 +312,6 @@ C5 = paper.claim("C5", r"""
 BINARY = {"log_ref": Policies(spread=8.0), "right": Masks(), "share": Floats(0.05, 0.95), "A": Sizes(2, 8)}
 
 
-def success(log_pi, right):
-    return np.sum(np.where(right, np.exp(log_pi), 0.0), axis=-1)
-
-
 @C5.check(Identity(1e-8, scale=1), Space(**BINARY), instances=200, false={"an answer of reward .9": {"partial": 0.9}})
 def all_optima_are_one(log_ref, right, share, *, partial=1.0):
     base, reward = success(log_ref, right), np.where(right, 1.0, 0.0)
@@ -379,16 +384,6 @@ THREE = {"log_ref": np.log([0.4, 0.3, 0.3]), "mean": 0.8}
                  true={"with three reward levels": Variant(examples=[{**THREE, "reward": np.array([0.0, 0.5, 1.0])}])})  # fmt: skip
 def reverse_kl_is_narrower(log_ref, reward, mean):
     return 0.02, tv(*(at_mean_reward(log_ref, reward, mean, name) for name in ("rkl", "fkl")))
-
-
-def at_mean_reward(log_ref, reward, mean, name):
-    """The optimum whose expected reward is ``mean``, by bisection on log beta."""
-    low, high = -6.0, 12.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        found = optimum(log_ref, reward, math.exp(middle), name)
-        low, high = (middle, high) if found.reward > mean else (low, middle)
-    return found.log_policy
 
 
 # C6 ------------------------------------------------------------------------------------------------
@@ -506,14 +501,21 @@ def steps_of_the_others(*, power=1.0):
     eps = 10.0 ** np.array([-1.5, -2.0, -2.5, -3.0, -3.5])
     steps = {name: recovery(eps, name)[0] for name in ("alpha", "rkl", "js")}
     slopes = {name: np.abs(table(name).slope(eps / 0.3)) for name in ("rkl", "js")}
-    return {"alpha": (eps, steps["alpha"] ** 2), "rkl": (eps, (steps["rkl"] * slopes["rkl"]) ** power), "js": (eps, steps["js"] * slopes["js"])}
+    return {
+        "alpha": (eps, steps["alpha"] ** 2),
+        "rkl": (eps, (steps["rkl"] * slopes["rkl"]) ** power),
+        "js": (eps, steps["js"] * slopes["js"]),
+    }
 
 
 @C7.check(Identity(1e-9), false={"js at twice the step": {"js_lr": 1.0}})
 def steps_counted(*, js_lr=0.5):
     said = {"fkl": (29, 41, 53), "alpha": (98, 290, 887), "js": (197, 1208), "rkl": (316,)}
     rates = {"js": js_lr}
-    return {n: (recovery(10.0 ** -np.arange(3, 3 + len(s)), n, lr=rates.get(n, 0.5))[0], np.array(s)) for n, s in said.items()}
+    return {
+        n: (recovery(10.0 ** -np.arange(3, 3 + len(s)), n, lr=rates.get(n, 0.5))[0], np.array(s))
+        for n, s in said.items()
+    }
 
 
 @C7.check(Inequality(1e-12), false={"with softmax gradients": {"natural": False}})
@@ -531,15 +533,6 @@ C8 = paper.claim("C8", r"""
     where: derived
     """)  # fmt: skip
 TREES = {"pi": TreePolicies(), "ref": TreePolicies(), "V": Sizes(2, 3), "H": Sizes(2, 3)}
-
-
-def token_sum(pi, ref, name, visits):
-    d = visit_log_probs(visits)
-    return sum(np.sum(np.exp(v) * divergence(name, p, r), axis=-1) for v, p, r in zip(d, pi, ref))
-
-
-def sequence_divergence(pi, ref, name):
-    return divergence(name, sequence_log_probs(pi), sequence_log_probs(ref))
 
 
 @C8.check(Identity(1e-10, scale=1), Space(**TREES), instances=200,
@@ -569,11 +562,6 @@ def released_loss_is_the_token_sum(pi, ref, V, H, *, law="ref"):
     return out
 
 
-HAND = tuple(np.log(np.array(level)) for level in ([[0.9, 0.1]], [[0.9, 0.1], [0.5, 0.5]]))
-FLAT = tuple(np.full((2**t, 2), math.log(0.5)) for t in range(2))
-OPPOSITE = [tuple(np.log(np.tile(law, (2**t, 1))) for t in range(2)) for law in ([0.99, 0.01], [0.01, 0.99])]
-
-
 @C8.check(Inequality(1e-12), false={"fkl": {"name": "fkl"}})
 def the_gap_of_js_has_no_sign(*, name="js"):
     """On the hand tree, and where the two policies are opposite at every prefix."""
@@ -594,6 +582,8 @@ C8_token = paper.claim("C8-token", r"""
     by: C8
     origin: released code
     """)  # fmt: skip
+
+
 @C8_token.check(Identity(1e-9, scale=1), Space(**TREES), instances=200, true={"fkl": {"name": "fkl"}},
                 examples=[{"pi": HAND, "ref": FLAT}])  # fmt: skip
 def tokens_are_sequences(pi, ref, *, name="js"):
@@ -611,15 +601,6 @@ C9 = paper.claim("C9", r"""
     where: derived from the released code, which keeps stored samples of reward 1
     """)  # fmt: skip
 FILTERED = Space(log_pi=Policies(spread=12.0), log_ref=Policies(spread=12.0), right=Masks(), A=Sizes(2, 6))
-
-
-def filtered_gradient(log_pi, log_ref, right, name):
-    """Gradient in the logits of the mean loss over stored right answers."""
-    stored = np.exp(condition(log_ref, right))
-    if name == "nll":
-        return score_function_gradient(log_pi, stored, -1 + 0 * stored)
-    of, times = one(name)
-    return times * rehearsal_gradient(log_pi, log_ref, stored, of)
 
 
 @C9.check(Identity(1e-9), FILTERED, instances=300,
@@ -640,10 +621,6 @@ def force_on_the_success(log_pi, log_ref, right, *, k3="fkl", kept="right"):
         "js": (push["js"], -wrong * js_mean, size),
         "nll": (push["nll"], wrong, 1e-2),
     }
-
-
-def success_sum(gradient, right):
-    return np.sum(np.where(right, gradient, 0.0), axis=-1)
 
 
 @C9.check(Inequality(1e-9), FILTERED, instances=300, false={"nll": {"names": ("nll",)}})
@@ -710,14 +687,6 @@ C10 = paper.claim("C10", r"""
     where: derived from the released code
     assumes: Fresh on-policy samples, reference samples unfiltered, full support.
     """)  # fmt: skip
-
-
-def two_sided_gradient(log_pi, log_ref, score=False):
-    (_, own), (d_stored, d_own) = two_sided(log_pi, log_ref)
-    pi, ref = np.exp(log_pi), np.exp(log_ref)
-    return score_function_gradient(log_pi, ref, d_stored) + score_function_gradient(
-        log_pi, pi, d_own + (own if score else 0.0)
-    )
 
 
 @C10.check(
@@ -841,15 +810,6 @@ C12 = paper.claim("C12", r"""
 POLICIES = {"old": Normals("X", "A"), "pef": Normals("X", "A"), "pi": Normals("X", "A"), "reward": Normals("X", "A")}
 
 
-def guarantee(old, pef, pi, reward, half=0.5):
-    """``J(pi) - J(old)``, the surrogate of every prompt, and the bracket of every prompt as if it were in P."""
-    old, pef, pi = map(log_normalize, (old, pef, pi))
-    advantage = reward - expectation(old, reward)[..., None]
-    delta = np.min(expectation(pef, advantage), axis=-1, keepdims=True)
-    bracket = delta - 2 * np.max(np.abs(advantage), axis=-1) * np.sqrt(half * kl(pef, pi))
-    return np.sum(expectation(pi, reward) - expectation(old, reward), axis=-1), expectation(pi, advantage), bracket
-
-
 @C12.check(Inequality(1e-12, scale=1), Space(**POLICIES, X=Sizes(2, 6), A=Sizes(2, 5)), instances=100,
            false={"without the factor 2": {"factor": 0.5}})  # fmt: skip
 def improvement_bound(old, pef, pi, reward, *, factor=1.0):
@@ -861,13 +821,6 @@ def improvement_bound(old, pef, pi, reward, *, factor=1.0):
         gain,
         np.sum(np.abs(reward), axis=(-1, -2)),
     )
-
-
-def two_actions(t):
-    """Loss and KL of the tight family, from the exact laws."""
-    pef, pi = np.full((*t.shape, 2), math.log(0.5)), np.log(np.stack([0.5 - t, 0.5 + t], axis=-1))
-    advantage = np.array([1.0, -1.0])
-    return expectation(pef, advantage) - expectation(pi, advantage), kl(pef, pi)
 
 
 @C12.check(Limit(rate=3.0), false={"without the half under the root": {"half": 1.0}})

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq, minimize
 
-from klsim.distributions import expectation, log_normalize
-from klsim.divergences import GENERATORS, Alpha, Generator, f_divergence
-from klsim.learning import SGD, ascend_prompts, divergence_gradient, draw_answers, group_gradient, rehearsal_gradient
+from klsim.distributions import condition, expectation, log_normalize
+from klsim.divergences import GENERATORS, Alpha, Generator, f_divergence, kl
+from klsim.learning import (
+    SGD,
+    ascend_prompts,
+    divergence_gradient,
+    draw_answers,
+    group_gradient,
+    rehearsal_gradient,
+    score_function_gradient,
+)
 from klsim.optima import f_regularized
 from klsim.problems import PromptBandit
+from klsim.problems.token_tree import sequence_log_probs, visit_log_probs
 
 # the paper's generators ---------------------------------------------------------------------------------
 ALPHA = 0.2  # the released default
@@ -151,6 +161,92 @@ def recovery(eps, name, *, natural=False, a=0.5, lr=0.5, goal=0.15, most=3000):
         slope = divergence_gradient(log_pi, LOST_REF, of) / of.curvature
         log_pi = log_normalize(log_pi - lr * (slope / np.exp(log_pi) if natural else slope))
     return steps, np.array(path)
+
+
+def one(name):
+    """Generator and factor of klsim for a name of the paper's."""
+    times, of = paper_generator(name)
+    return of, times
+
+
+def numeric(value, logits, h=1e-5):
+    """Central differences in the logits."""
+    return np.array(
+        [value(log_normalize(logits + e)) - value(log_normalize(logits - e)) for e in h * np.eye(len(logits))]
+    ) / (2 * h)
+
+
+def optimum(log_ref, reward, beta, name):
+    of, times = one(name)
+    return f_regularized(log_ref, reward, beta * times, of)
+
+
+def success(log_pi, right):
+    return np.sum(np.where(right, np.exp(log_pi), 0.0), axis=-1)
+
+
+def at_mean_reward(log_ref, reward, mean, name):
+    """The optimum whose expected reward is ``mean``, by bisection on log beta."""
+    low, high = -6.0, 12.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        found = optimum(log_ref, reward, math.exp(middle), name)
+        low, high = (middle, high) if found.reward > mean else (low, middle)
+    return found.log_policy
+
+
+# trees of C8 --------------------------------------------------------------------------------------------
+def token_sum(pi, ref, name, visits):
+    d = visit_log_probs(visits)
+    return sum(np.sum(np.exp(v) * divergence(name, p, r), axis=-1) for v, p, r in zip(d, pi, ref))
+
+
+def sequence_divergence(pi, ref, name):
+    return divergence(name, sequence_log_probs(pi), sequence_log_probs(ref))
+
+
+HAND = tuple(np.log(np.array(level)) for level in ([[0.9, 0.1]], [[0.9, 0.1], [0.5, 0.5]]))
+FLAT = tuple(np.full((2**t, 2), math.log(0.5)) for t in range(2))
+OPPOSITE = [tuple(np.log(np.tile(law, (2**t, 1))) for t in range(2)) for law in ([0.99, 0.01], [0.01, 0.99])]
+
+
+# losses of C9, C10 --------------------------------------------------------------------------------------
+def filtered_gradient(log_pi, log_ref, right, name):
+    """Gradient in the logits of the mean loss over stored right answers."""
+    stored = np.exp(condition(log_ref, right))
+    if name == "nll":
+        return score_function_gradient(log_pi, stored, -1 + 0 * stored)
+    of, times = one(name)
+    return times * rehearsal_gradient(log_pi, log_ref, stored, of)
+
+
+def success_sum(gradient, right):
+    return np.sum(np.where(right, gradient, 0.0), axis=-1)
+
+
+def two_sided_gradient(log_pi, log_ref, score=False):
+    (_, own), (d_stored, d_own) = two_sided(log_pi, log_ref)
+    pi, ref = np.exp(log_pi), np.exp(log_ref)
+    return score_function_gradient(log_pi, ref, d_stored) + score_function_gradient(
+        log_pi, pi, d_own + (own if score else 0.0)
+    )
+
+
+# the guarantee of C12 -----------------------------------------------------------------------------------
+def guarantee(old, pef, pi, reward, half=0.5):
+    """``J(pi) - J(old)``, the surrogate of every prompt, and the bracket of every prompt as if it were in P."""
+    old, pef, pi = map(log_normalize, (old, pef, pi))
+    advantage = reward - expectation(old, reward)[..., None]
+    delta = np.min(expectation(pef, advantage), axis=-1, keepdims=True)
+    bracket = delta - 2 * np.max(np.abs(advantage), axis=-1) * np.sqrt(half * kl(pef, pi))
+    return np.sum(expectation(pi, reward) - expectation(old, reward), axis=-1), expectation(pi, advantage), bracket
+
+
+def two_actions(t):
+    """Loss and KL of the tight family, from the exact laws."""
+    pef, pi = np.full((*t.shape, 2), math.log(0.5)), np.log(np.stack([0.5 - t, 0.5 + t], axis=-1))
+    advantage = np.array([1.0, -1.0])
+    return expectation(pef, advantage) - expectation(pi, advantage), kl(pef, pi)
 
 
 # the world of C11 ---------------------------------------------------------------------------------------
