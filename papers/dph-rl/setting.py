@@ -108,19 +108,6 @@ def by_bfgs(log_ref, reward, beta, name):
     return log_normalize(found.x), -found.fun
 
 
-def at_mean_success(base, mean, name):
-    """Success of every prompt ``(..., X)`` at the one beta that makes their mean ``mean (...)``, by bisection on log beta."""
-    times, of = paper_generator(name)
-    log_ref, reward = np.log(np.stack([base, 1 - base], axis=-1)), np.array([1.0, 0.0])
-    low, high = np.full(np.shape(mean), -7.0), np.full(np.shape(mean), 12.0)
-    for _ in range(50):
-        middle = (low + high) / 2
-        p = f_regularized(log_ref, reward, times * np.exp(middle)[..., None], of).reward
-        above = p.mean(axis=-1) > mean
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return p
-
-
 # "JS by definition" -------------------------------------------------------------------------------------
 def two_sided(log_pi, log_ref):
     """C10's variant: values, and derivatives in ``log pi(a)``, of its loss on a stored and on an on-policy sample ``a``.
@@ -183,16 +170,6 @@ def optimum(log_ref, reward, beta, name):
 
 def success(log_pi, right):
     return np.sum(np.where(right, np.exp(log_pi), 0.0), axis=-1)
-
-
-def at_mean_reward(log_ref, reward, mean, name):
-    """The optimum whose expected reward is ``mean``, by bisection on log beta."""
-    low, high = -6.0, 12.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        found = optimum(log_ref, reward, math.exp(middle), name)
-        low, high = (middle, high) if found.reward > mean else (low, middle)
-    return found.log_policy
 
 
 # trees of C8 --------------------------------------------------------------------------------------------
