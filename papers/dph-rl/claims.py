@@ -768,8 +768,8 @@ C11_far = paper.claim("C11-far", r"""
     norm of the features).
 
     where: reported out of domain
-    instead: It protects the neighbourhood of the mastered prompts: near them pass@8 falls by about .04, far from them by .3, as under GRPO. An
-    on-policy penalty on all prompts does protect far ones.
+    instead: It protects the neighbourhood of the mastered prompts: near them pass@8 falls by about .05, far from them by .3, as under GRPO.
+    An on-policy penalty on all prompts limits that to about .2.
     by: C11/rehearsal_keeps_coverage
     origin: as commonly read
     """)  # fmt: skip
