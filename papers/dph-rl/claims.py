@@ -793,10 +793,16 @@ C12 = paper.claim("C12", r"""
     where: derived; the reading of Theorem 1 that can hold
     """)  # fmt: skip
 POLICIES = {"old": Normals("X", "A"), "pef": Normals("X", "A"), "pi": Normals("X", "A"), "reward": Normals("X", "A")}
+TIGHT = {
+    "old": np.zeros((2, 2)),
+    "pef": np.zeros((2, 2)),
+    "pi": np.log([[0.5, 0.5], [0.4, 0.6]]),
+    "reward": np.array([[1.0, -1.0], [1.0, -1.0]]),
+}
 
 
 @C12.check(Inequality(1e-12, scale=1), Space(**POLICIES, X=Sizes(2, 6), A=Sizes(2, 5)), instances=100,
-           false={"without the factor 2": {"factor": 0.5}})  # fmt: skip
+           false={"without the factor 2": {"factor": 0.5}}, examples=[TIGHT])  # fmt: skip
 def improvement_bound(old, pef, pi, reward, *, factor=1.0):
     explored = old.shape[-2] // 2
     _, _, bracket = guarantee(*(x[..., explored:, :] for x in (old, pef, pi, reward)), half=0.5 * factor**2)
