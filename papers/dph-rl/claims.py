@@ -744,7 +744,8 @@ def rehearsal_keeps_coverage(rngs, *, rehearsed=(DPH_F, DPH_JS)):
 C11_generator = paper.claim("C11-generator", r"""
     The gain is due to the forward instead of the reverse divergence
 
-    On the same stored samples of mastered prompts, the forward generator keeps at least .05 more of their modes than the reverse one.
+    On the same stored samples of mastered prompts, the forward generator keeps at least .05 more of their modes than the reverse one, in at least
+    half of the worlds.
 
     where: the paper attributes the gain to the choice of divergence
     instead: With rehearsal samples the reverse generator keeps as many modes and the same test pass@8; it is the rehearsal data that matter
@@ -754,11 +755,12 @@ C11_generator = paper.claim("C11-generator", r"""
     """)  # fmt: skip
 
 
-# forward minus reverse .010 ± .018, forward minus none .19 ± .09 (standard deviations over worlds)
+# a share of worlds, as a mean is carried by rare ones: about once in 150 worlds the reverse generator, whose weight u log u is
+# unbounded, collapses. Of 120 worlds 3 have .05 more against reverse KL, 120 against no rehearsal.
 @C11_generator.check(Effect(seeds=16), true={"instead of no rehearsal": {"other": NONE}})
 def the_generator_matters(rngs, *, other=DPH_R):
     _, (forward, without) = study(rngs, [DPH_F, other])
-    return forward.mastered_modes - without.mastered_modes - 0.05
+    return (forward.mastered_modes - without.mastered_modes > 0.05) - 0.5
 
 
 C11_far = paper.claim("C11-far", r"""
