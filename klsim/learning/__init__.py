@@ -8,7 +8,8 @@ epsilon). Published claims flip on these choices, so each is a visible argument.
 from klsim.learning.expected_gradient import ExpectedGradient, expected_gradient
 from klsim.learning.functionals import Explanation, explain, functional_gradient, functional_value
 from klsim.learning.prompt_trees import PromptTree, TreeProblem, random_prompts
-from klsim.learning.prompts import PromptRun, train_prompts
+from klsim.learning.prompts import PromptRun, ascend_prompts, draw_answers, group_gradient, train_prompts
+from klsim.learning.rehearsal import divergence_gradient, rehearsal_gradient, rehearsal_weights
 from klsim.learning.softmax_step import (
     SGD,
     Adam,
@@ -37,9 +38,12 @@ __all__ = [
     "SimulatorState",
     "TreeProblem",
     "TreeRun",
+    "ascend_prompts",
     "centre",
     "chi2_value",
     "counts_surrogate_gradient",
+    "divergence_gradient",
+    "draw_answers",
     "exact_tree_ascent",
     "expected_gradient",
     "expectile_value",
@@ -47,12 +51,15 @@ __all__ = [
     "functional_gradient",
     "functional_value",
     "gorp",
+    "group_gradient",
     "gumbel_value",
     "open_loop_return",
     "policy_returns",
     "population_gradient",
     "quantile_value",
     "random_prompts",
+    "rehearsal_gradient",
+    "rehearsal_weights",
     "score_function_gradient",
     "set_surrogate_gradient",
     "simulate_tokens",

@@ -41,7 +41,7 @@ def _policy_and_values(log_policy: Any, **named: Any) -> list[np.ndarray]:
 
 def _bounded(name: str, value: np.ndarray) -> np.ndarray:
     """Finite, and small enough that a gradient does not overflow."""
-    index = _validate.first_true(np, ~(np.abs(value) <= 1e150))
+    index = _validate.first_true(np, ~(np.abs(value).astype(np.float64) <= 1e150))
     if index is not None:
         _validate.fail(name, "must be finite (and at most 1e150 in size)", float(value[index]), index)
     return value
@@ -122,7 +122,7 @@ def _step(logits: Any, gradient: Any) -> tuple[np.ndarray, np.ndarray]:
     logits, gradient = _validate.numpy_arrays(logits=logits, gradient=gradient)
     if gradient.shape != logits.shape:
         _validate.fail("gradient", f"must have the shape of logits {logits.shape}, got {gradient.shape}")
-    index = _validate.first_true(np, np.isnan(logits) | (logits > 1e300))
+    index = _validate.first_true(np, np.isnan(logits) | (logits.astype(np.float64) > 1e300))
     if index is not None:
         _validate.fail("logits", "must not be NaN or inf", float(logits[index]), index)
     return logits, _bounded("gradient", gradient)
