@@ -1,0 +1,3 @@
+"""Figures."""
+from klsim.report.figures import Figures
+figures = Figures()
