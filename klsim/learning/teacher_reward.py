@@ -29,7 +29,7 @@ from scipy.special import expit, lambertw, logit
 from klsim import _validate
 from klsim.distributions import log_normalize
 from klsim.objectives.advantages import std_weight
-from klsim.problems.token_tree import check_levels, reverse_sums
+from klsim.problems.token_tree import check_levels
 
 __all__ = [
     "critical_coefficient",
@@ -105,7 +105,10 @@ def joint_ascent(
     leaf = reward.reshape(*reward.shape[:-1], *teacher[-1].shape[-2:])
     for _ in range(steps):
         policy = [log_normalize(x) for x in now]
-        q = reverse_sums([*(np.zeros_like(p) for p in policy[:-1]), leaf], policy)
+        q = [leaf]
+        for p in policy[:0:-1]:
+            below = np.sum(np.exp(p) * q[0], axis=-1)
+            q.insert(0, below.reshape(*below.shape[:-1], -1, p.shape[-1]))
         gains = [v / beta[..., None, None] - (p - t) for v, p, t in zip(q, policy, teacher)]
         if not natural:
             gains = [np.exp(p) * (g - np.sum(np.exp(p) * g, axis=-1, keepdims=True)) for p, g in zip(policy, gains)]
@@ -117,7 +120,7 @@ def joint_ascent(
 # success rates ----------------------------------------------------------------------------------------
 def _bisect(rises: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Where ``rises`` becomes true, to the last bits; false at ``low``, true at ``high``."""
-    for _ in range(200):
+    for _ in range(80):
         middle = (low + high) / 2
         up = rises(middle)
         low, high = np.where(up, low, middle), np.where(up, middle, high)
@@ -165,19 +168,15 @@ def normalised_stop(teacher_success: float, beta: float, group_size: int | None 
         low, high = start, float(logit(at))
     else:
         group_size = _validate.integer("group_size", group_size, low=2)
-        grid = start + np.linspace(0.0, math.sqrt(group_size - 1) / beta * (1 + 1e-9), 4001)
+        grid = start + np.linspace(0.0, math.sqrt(group_size - 1) / beta * (1 + 1e-9), 401)
         stopped = _slope(grid, group_size) <= beta * (grid - start)
         first = max(1, int(np.argmax(stopped)))
         low, high = grid[first - 1], grid[first]
-    x = _bisect(
-        lambda z: _slope(z, group_size) <= beta * (z - start), np.asarray(low, float), np.asarray(high, float)
-    )
+    x = _bisect(lambda z: _slope(z, group_size) <= beta * (z - start), np.asarray(low, float), np.asarray(high, float))
     return float(expit(x))
 
 
-def masked_success(
-    teacher_success: Any, beta: Any, mean_over: Literal["all", "kept"] = "all"
-) -> np.ndarray:
+def masked_success(teacher_success: Any, beta: Any, mean_over: Literal["all", "kept"] = "all") -> np.ndarray:
     """Success rate where mean-centred advantages and KD on the wrong responses only come to rest.
 
     ``"all"``: the KD sum is divided by all samples, ``1 - p = (1 - p_T) e^(-1/beta)``. ``"kept"``: by the wrong ones,

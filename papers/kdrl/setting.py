@@ -9,6 +9,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.integrate import solve_ivp
+from scipy.special import expit, logit
 
 from klsim.distributions import expectation, log_normalize
 from klsim.divergences import kl
@@ -32,7 +34,12 @@ class Student(NamedTuple):
         phi = tuple(rng.standard_normal((V**t, V, FEATURES)) for t in range(H))
         reward = (rng.random(V**H) < 0.3).astype(float)
         reward[rng.permutation(V**H)[:2]] = (0.0, 1.0)
-        return cls(phi, rng.standard_normal(FEATURES), tuple(log_normalize(rng.standard_normal((V**t, V))) for t in range(H)), reward)
+        return cls(
+            phi,
+            rng.standard_normal(FEATURES),
+            tuple(log_normalize(rng.standard_normal((V**t, V))) for t in range(H)),
+            reward,
+        )
 
     def policy(self, theta):
         return tuple(log_normalize(x @ theta) for x in self.phi)
@@ -60,7 +67,9 @@ class Student(NamedTuple):
     def scores(self, rows=slice(None)):
         """``grad log pi(y_t|.)`` of the sequences, ``(rows, H, features)``."""
         levels = [x - np.einsum("sa,saf->sf", np.exp(p), x)[:, None] for p, x in zip(self.pi, self.phi)]
-        return np.stack([np.repeat(s.reshape(-1, FEATURES), V ** (H - 1 - t), axis=0) for t, s in enumerate(levels)], axis=1)[rows]
+        return np.stack(
+            [np.repeat(s.reshape(-1, FEATURES), V ** (H - 1 - t), axis=0) for t, s in enumerate(levels)], axis=1
+        )[rows]
 
     def gaps(self):
         """``log(pi/T)`` of every token of every sequence, ``(V**H, H)``."""
@@ -71,17 +80,24 @@ class Student(NamedTuple):
         """Central differences of ``value(theta)``: truncation h², rounding eps / h, 1e-10 of the value's scale."""
         return np.array([value(self.theta + e) - value(self.theta - e) for e in h * np.eye(FEATURES)]) / (2 * h)
 
-    def joint_gradient(self, beta, *, std=True, discount=0.0):
-        """Expected ascent of the joint loss with an infinite group, summed over tokens; ``discount`` of the KL credit."""
-        p = self.law @ self.reward
-        advantage = (self.reward - p) / (math.sqrt(p * (1 - p)) if std else 1.0)
-        gaps = self.gaps()
-        cost = gaps if discount == 0 else np.cumsum(gaps[:, ::-1], axis=1)[:, ::-1]
-        return np.einsum("y,yt,ytf->f", self.law, advantage[:, None] - beta * cost, self.scores())
+    def pieces(self):
+        """Law of sequences, gaps and scores: what expected gradients are made of."""
+        return self.law, self.gaps(), self.scores()
 
-    def exact_gradient(self, beta):
-        """``grad (E r - beta KL(pi‖T))`` of sequences."""
-        return np.einsum("y,y,ytf->f", self.law, self.reward - beta * self.gaps().sum(axis=1), self.scores())
+
+def joint_gradient(pieces, reward, beta, *, std=True, discount=0.0):
+    """Expected ascent of the joint loss with an infinite group, summed over tokens; ``discount`` (0 or 1) of the KL credit."""
+    law, gaps, scores = pieces
+    p = law @ reward
+    advantage = (reward - p) / (math.sqrt(p * (1 - p)) if std else 1.0)
+    cost = gaps if discount == 0 else np.cumsum(gaps[:, ::-1], axis=1)[:, ::-1]
+    return np.einsum("y,yt,ytf->f", law, advantage[:, None] - beta * cost, scores)
+
+
+def exact_gradient(pieces, reward, beta):
+    """``grad (E r - beta KL(pi‖T))`` of sequences."""
+    law, gaps, scores = pieces
+    return np.einsum("y,y,ytf->f", law, reward - beta * gaps.sum(axis=1), scores)
 
 
 def value(log_pi, log_teacher, reward, beta):
@@ -127,6 +143,49 @@ class Arms(NamedTuple):
         return (np.arange(6) < 2).astype(float)
 
 
+# success rates: the flow of a logit --------------------------------------------------------------------
+RUNAWAY = 18.0
+
+
+def flow(slope, teacher, beta, start):
+    """The end of the flow from ``logit p = start``, stopped at 18."""
+
+    def gone(t, x):
+        return x[0] - RUNAWAY
+
+    gone.terminal = True
+    run = solve_ivp(lambda t, x: [slope(x[0]) - beta * (x[0] - logit(teacher))], (0, 400 / beta), [start], method="LSODA",
+                    events=gone, rtol=1e-11, atol=1e-11)  # fmt: skip
+    return float(run.y[0, -1])
+
+
+def infinite(x):
+    return 2 * math.cosh(x / 2)
+
+
+def grouped(size):
+    """``dJ/dp`` at ``logit p = x`` for groups of ``size``: the expected std over ``p (1-p)``, term by term."""
+    ways = [(k, math.comb(size, k) * math.sqrt(k * (size - k)) / size) for k in range(1, size)]
+
+    def slope(x):
+        p = float(expit(-abs(x)))
+        return sum(w * p ** (k - 1) * (1 - p) ** (size - k - 1) for k, w in ways)
+
+    return slope
+
+
+def top_kl(pi, teacher, top, form):
+    """The reverse KL over the tokens of ``top``: "plain", "renormalised", or with a "tail"."""
+    inside = np.sum(np.where(top, np.exp(pi) * (pi - teacher), 0.0), axis=-1)
+    masses = [[np.logaddexp.reduce(np.where(side, x, -np.inf), axis=-1) for side in (top, ~top)] for x in (pi, teacher)]
+    (mass, rest), (own, other) = masses
+    if form == "plain":
+        return inside
+    if form == "renormalised":
+        return inside / np.exp(mass) - (mass - own)
+    return inside + np.exp(rest) * (rest - other)
+
+
 # the methods ------------------------------------------------------------------------------------------
 TOKENS, LENGTH, GROUP, PROMPTS, STEPS = 4, 5, 8, 16, 150
 
@@ -137,7 +196,10 @@ class World:
     def __init__(self, rngs, *, right=(0.88, 0.45)):
         """``right``: the teacher's probability of the right token on the answer's path, for 12 and for 4 prompts."""
         shape = [(PROMPTS, TOKENS**t, TOKENS) for t in range(LENGTH)]
-        drawn = [[0.3 * rng.standard_normal(s) for s in shape] + [rng.integers(TOKENS, size=(PROMPTS, LENGTH))] for rng in rngs]
+        drawn = [
+            [0.3 * rng.standard_normal(s) for s in shape] + [rng.integers(TOKENS, size=(PROMPTS, LENGTH))]
+            for rng in rngs
+        ]
         self.seeds = len(rngs)
         *self.start, self.answer = (np.concatenate(level) for level in zip(*drawn))
         self.right = np.tile(np.where(np.arange(PROMPTS) < 12, *right), self.seeds)[:, None]
@@ -183,7 +245,9 @@ class World:
             if step == steps:
                 break
             rolls, r = self._roll(logits, rng, by_teacher=sft)
-            advantage = (r - r.mean(axis=1, keepdims=True)) / (r.std(axis=1, keepdims=True) + 1e-6) if reward else 0.0 * r
+            advantage = (
+                (r - r.mean(axis=1, keepdims=True)) / (r.std(axis=1, keepdims=True) + 1e-6) if reward else 0.0 * r
+            )
             kept = kept_responses(r, mask)
             now = beta(step) if callable(beta) else beta
             for level, (row, p, token, gap) in zip(logits, rolls):
@@ -191,7 +255,9 @@ class World:
                 step_of = -weight[..., None] * p
                 flat = step_of.reshape(-1, TOKENS)
                 flat[np.arange(len(flat)), token.ravel()] += weight.ravel()
-                np.add.at(level.reshape(-1), (row[..., None] * TOKENS + np.arange(TOKENS)).ravel(), lr / GROUP * flat.ravel())
+                np.add.at(
+                    level.reshape(-1), (row[..., None] * TOKENS + np.arange(TOKENS)).ravel(), lr / GROUP * flat.ravel()
+                )
         return np.array(scores)
 
 
@@ -208,4 +274,3 @@ def kept_responses(r, mask):
 def annealed(start, end, over=75):
     """``beta`` from ``start`` to ``end``, linearly over the first steps."""
     return lambda step: start + (end - start) * min(step / over, 1.0)
-
