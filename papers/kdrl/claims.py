@@ -31,8 +31,24 @@ from klsim.objectives.advantages import std_weight
 from klsim.problems.token_tree import conditionals, node_kl, sequence_log_probs, visit_log_probs
 from klsim.spaces import Betas, Choice, Drawn, Floats, Integers, Masks, Policies, Sizes, Space, TreePolicies
 
-from .setting import (Arms, H, Student, Tree, V, World, annealed, cosine, exact_gradient, flow, grouped, infinite,
-                      joint_gradient, kept_responses, top_kl, value)  # fmt: skip
+from .setting import (
+    Arms,
+    H,
+    Student,
+    Tree,
+    V,
+    World,
+    annealed,
+    cosine,
+    exact_gradient,
+    flow,
+    grouped,
+    infinite,
+    joint_gradient,
+    kept_responses,
+    top_kl,
+    value,
+)
 
 paper = Paper(
     "kdrl",
@@ -530,8 +546,8 @@ def scores(rngs, arms, **world):
     return {name: prompts.train(rngs[0], beta, **options)[-1] for name, (beta, options) in arms.items()}
 
 
-# differences .2 to .6, deviations below .12: the risk at 10 seeds is below 1e-6
-@C6.check(Effect(seeds=10), false={"with a uniform teacher": {"right": (0.25, 0.25)}})
+# differences .2 to .6, deviations below .15: the risk at 8 seeds is below 1e-5
+@C6.check(Effect(seeds=8), false={"with a uniform teacher": {"right": (0.25, 0.25)}})
 def beats_each_alone(rngs, *, right=(0.88, 0.45)):
     arms = {"KDRL": (0.3, {}), "GRPO": (0.0, {}), "KD-RKL": (1.0, {"reward": False}), "SFT": (0.0, {"sft": True})}
     found = scores(rngs, arms, right=right)
@@ -560,12 +576,22 @@ C7 = paper.claim("C7", r"""
     """)  # fmt: skip
 
 
-# the smallest difference is .03 with deviation .02: the risk at 16 seeds is below 1e-4
-@C7.check(Effect(seeds=16), false={"reversed": Variant({"start": 0.03, "end": 1.0}, kind=Effect(seeds=8))})
-def annealing_wins(rngs, *, start=1.0, end=0.03):
-    fixed = {f"{beta:g}": (beta, {}) for beta in (1.0, 0.3, 0.03)}
+def over_fixed(rngs, start, end, betas):
+    fixed = {f"{beta:g}": (beta, {}) for beta in betas}
     found = scores(rngs, {"annealed": (annealed(start, end), {}), **fixed})
     return {f"annealed - {name}": found["annealed"] - found[name] for name in fixed}
+
+
+# differences near .2, deviations below .07: the risk at 10 seeds is below 1e-4
+@C7.check(Effect(seeds=10), false={"reversed": {"start": 0.03, "end": 1.0}})
+def annealing_wins(rngs, *, start=1.0, end=0.03):
+    return over_fixed(rngs, start, end, (1.0, 0.03))
+
+
+# difference .027, deviation .030 a seed: the risk at 48 seeds is below 1e-4
+@C7.check(Effect(seeds=48), false={"reversed": Variant({"start": 0.03, "end": 1.0}, kind=Effect(seeds=8))})
+def annealing_beats_the_best_fixed(rngs, *, start=1.0, end=0.03):
+    return over_fixed(rngs, start, end, (0.3,))
 
 
 @C7.check(Effect(seeds=12), false={"k3 beats k2": {"order": -1}})
