@@ -63,7 +63,7 @@ def _(table, figure):
         "accuracy",
         xlabel="method, coefficient of distillation",
         ylabel="probability of the right answer",
-        levels={0.4: "teacher"},
+        levels={0.4: ""},
     )(table, figure)
     figure.axes[0].tick_params(axis="x", rotation=30)
 

@@ -213,22 +213,23 @@ class World:
         return np.exp(total).reshape(self.seeds, PROMPTS).mean(axis=1)
 
     def _roll(self, logits, rng, *, by_teacher):
-        """A group for every prompt: rows of the flat levels, probabilities, tokens and ``R``; and which are right."""
+        """A group for every prompt, token by token: places of the node's logits ``(TOKENS, prompts, G)``, probabilities, token, ``R``;
+        and which responses are right."""
         count = len(self.answer)
-        first, right = np.arange(count)[:, None], np.broadcast_to(self.right, (count, GROUP))
+        first, vocabulary = np.arange(count)[:, None], np.arange(TOKENS)[:, None, None]
         node, on_path, out = np.zeros((count, GROUP), dtype=int), np.ones((count, GROUP), dtype=bool), []
         for t, level in enumerate(logits):
-            row, answer = first * TOKENS**t + node, self.answer[:, t, None]
-            p = np.exp(level.reshape(-1, TOKENS)[row])
-            p /= p.sum(axis=-1, keepdims=True)
-            wanted = np.where(on_path, right, 1 / TOKENS)
+            place, answer = (first * TOKENS**t + node) * TOKENS + vocabulary, self.answer[:, t, None]
+            p = np.exp(level.reshape(-1)[place])
+            p /= p.sum(axis=0)
+            wanted = np.where(on_path, self.right, 1 / TOKENS)
             if by_teacher:
                 other = (answer + rng.integers(1, TOKENS, size=node.shape)) % TOKENS
                 token = np.where(rng.random(node.shape) < wanted, answer, other)
             else:
-                token = np.sum(rng.random((*node.shape, 1)) > np.cumsum(p, axis=-1)[..., :-1], axis=-1)
-            own = np.take_along_axis(p, token[..., None], axis=-1)[..., 0]
-            out.append((row, p, token, np.log(np.where(token == answer, wanted, (1 - wanted) / (TOKENS - 1)) / own)))
+                token = np.sum(rng.random(node.shape) > np.cumsum(p, axis=0)[:-1], axis=0)
+            own = np.take_along_axis(p, token[None], axis=0)[0]
+            out.append((place, p, token, np.log(np.where(token == answer, wanted, (1 - wanted) / (TOKENS - 1)) / own)))
             node, on_path = node * TOKENS + token, on_path & (token == answer)
         return out, on_path.astype(float)
 
@@ -239,6 +240,7 @@ class World:
         over those that are kept). ``sft``: the teacher draws, and right responses are imitated.
         """
         logits, scores, record = [level.copy() for level in self.start], [], record or (steps,)
+        prompts, samples = np.indices((len(self.answer), GROUP))
         for step in range(steps + 1):
             if step in record:
                 scores.append(self.score(logits))
@@ -250,14 +252,11 @@ class World:
             )
             kept = kept_responses(r, mask)
             now = beta(step) if callable(beta) else beta
-            for level, (row, p, token, gap) in zip(logits, rolls):
+            for level, (place, p, token, gap) in zip(logits, rolls):
                 weight = r if sft else advantage + now * kept * (gap if estimator == "k2" else np.expm1(gap))
-                step_of = -weight[..., None] * p
-                flat = step_of.reshape(-1, TOKENS)
-                flat[np.arange(len(flat)), token.ravel()] += weight.ravel()
-                np.add.at(
-                    level.reshape(-1), (row[..., None] * TOKENS + np.arange(TOKENS)).ravel(), lr / GROUP * flat.ravel()
-                )
+                ascent = -weight * p
+                ascent[token, prompts, samples] += weight
+                np.add.at(level.reshape(-1), place.ravel(), lr / GROUP * ascent.ravel())
         return np.array(scores)
 
 
