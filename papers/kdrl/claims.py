@@ -250,7 +250,8 @@ C3 = paper.claim("C3", r"""
 
     (a) $\pi^*=Te^{r/\beta}/Z$ maximises $J=Er-\beta\mathrm{KL}(\pi\|T)$ and $J^*-J(\pi)=\beta\mathrm{KL}(\pi\|\pi^*)$; its accuracy is above the teacher's and
     falls with beta. (b) With unnormalised advantages the joint loss stops at $\pi(a|s)\propto T(a|s)e^{V(sa)/\beta}$, $V(s)=E_\pi V(sa)$: the hard
-    value in place of the soft one. On trees of 3 tokens and 4 steps it loses more than .001 of J on average over beta = .1, .3, 1, 3.
+    value in place of the soft one. On trees of 3 tokens and 4 steps it loses more than .001
+    of J on average over beta = .1, .3, 1, 3, and earns more reward at .3.
 
     where: (a) the tabular limit of the joint objective; (b) derived
     assumes: T of full support; 0 < p_T < 1; return-to-go reward, discount-0 KL.
@@ -291,27 +292,23 @@ def training_stops_at_the_recursion(tree, *, soft=False, natural=True):
     return {f"depth {t}": (np.exp(a), np.exp(b)) for t, (a, b) in enumerate(zip(end, stop))}
 
 
-def losses(rng, horizon=4):
-    """``J* - J`` and the gain in reward of the myopic stop over the optimum, by beta."""
-    tree = Tree.draw(rng, horizon)
-    levels, values = myopic_optimum(tree.teacher, tree.reward, BETAS)
-    laws = sequence_log_probs(levels)
-    best = np.stack([tilt(tree.law, tree.reward, b) for b in BETAS])
-    lost = [
-        b * log_partition(tree.law, tree.reward, b) - value(x, tree.law, tree.reward, b)[0] for b, x in zip(BETAS, laws)
-    ]
-    return (
-        np.array(lost),
-        expectation(laws, tree.reward) - expectation(best, tree.reward),
-        values[0][:, 0],
-        expectation(laws, tree.reward),
-    )
-
-
-# mean .025, deviation .02: the risk at 40 trees is below 1e-6
+# mean .022, deviation .015: the risk at 40 trees is below 1e-6
 @C3.check(Effect(seeds=40, null=1e-3), false={"with one token to generate": {"horizon": 1}})
 def the_myopic_stop_loses(rng, *, horizon=4):
-    return losses(rng, horizon)[0].mean()
+    tree = Tree.draw(rng, horizon)
+    laws = sequence_log_probs(myopic_optimum(tree.teacher, tree.reward, BETAS)[0])
+    best = [b * log_partition(tree.law, tree.reward, b) for b in BETAS]
+    return np.mean([j - value(law, tree.law, tree.reward, b)[0] for j, law, b in zip(best, laws, BETAS)])
+
+
+# mean .033, deviation .055: the risk at 160 trees is below 1e-5
+@C3.check(Effect(seeds=160), false={"less": Variant({"sign": -1}, kind=Effect(seeds=80))})
+def and_earns_more_reward(rngs, *, sign=1):
+    trees = [Tree.draw(rng) for rng in rngs]
+    teacher = tuple(np.stack(levels) for levels in zip(*(tree.teacher for tree in trees)))
+    reward = np.stack([tree.reward for tree in trees])
+    stop = sequence_log_probs(myopic_optimum(teacher, reward, 0.3)[0])
+    return sign * (expectation(stop, reward) - expectation(tilt(sequence_log_probs(teacher), reward, 0.3), reward))
 
 
 @C3.check(
