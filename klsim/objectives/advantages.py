@@ -301,9 +301,9 @@ def std_weight(success: Any, group_size: int) -> np.ndarray:
     group_size = _validate.integer("group_size", group_size, low=2)
     p = _validate.unit_interval("success", np, *_validate.numpy_arrays(success=success), open_ends=True)
     _validate.fits("group_size", group_size, p.size * group_size, each=40)
-    c = np.arange(1, group_size)
-    spread = np.sqrt(c * (group_size - c)) / group_size
-    return np.asarray(np.sum(_binomial(c, group_size, p[..., None]) * spread, axis=-1) / (p * (1 - p)))
+    c = np.arange(1, group_size)  # C(G, c) c (G - c) = G (G - 1) C(G - 2, c - 1): nothing is divided by p
+    mixed = _binomial(c - 1, group_size - 2, p[..., None]) / np.sqrt(c * (group_size - c))
+    return np.asarray((group_size - 1) * np.sum(mixed, axis=-1))
 
 
 def _binomial(c: np.ndarray, n: int, p: np.ndarray) -> np.ndarray:

@@ -92,3 +92,16 @@ def test_aggregations_by_hand():
     assert o.fixed_length(3)(values, mask) == 3.0
     with pytest.raises(ValueError, match="length"):
         o.fixed_length(0)
+
+
+@pytest.mark.parametrize("p", [5e-324, 1e-308, 1e-5, 0.3, 1 - 2**-53])
+@pytest.mark.parametrize("size", [2, 3, 64, 500])
+def test_the_weight_of_group_normalisation_at_extremes(p, size):
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(60):
+        exact = mpmath.mpf(p)
+        mean = sum(
+            mpmath.binomial(size, c) * exact**c * (1 - exact) ** (size - c) * mpmath.sqrt(c * (size - c)) / size
+            for c in range(1, size)
+        )
+        assert float(std_weight(p, size)) == pytest.approx(float(mean / (exact * (1 - exact))), rel=1e-12)
