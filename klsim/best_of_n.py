@@ -25,7 +25,8 @@ from array_api_compat import array_namespace
 
 from klsim import _validate
 from klsim._stable import PHI, polynomial
-from klsim.distributions import _quiet, give_back, to_numpy
+from klsim._sums import quiet
+from klsim.distributions import give_back, to_numpy
 from klsim.divergences import GENERATORS, divergence_of, divergence_of_ratio
 
 __all__ = [
@@ -143,7 +144,7 @@ def _law(log_ref: Array, reward: Array, n: Any, log_n: Any) -> tuple[Any, ...]:
 
 
 @_validate.widened
-@_quiet
+@quiet
 def log_policy(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """Log-probabilities of the best of ``n`` draws, shape ``(..., A)``.
 
@@ -160,7 +161,7 @@ def log_policy(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: 
 
 
 @_validate.widened
-@_quiet
+@quiet
 def kl(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """``KL(bon_N‖ref)`` in nats, shape ``(...)``; at most ``kl_upper_bound(n)`` and ``-log ref(argmax r)``.
 
@@ -205,7 +206,7 @@ def _log_ratio_near_one(r: np.ndarray, log_p: np.ndarray, extra: np.ndarray) -> 
 
 
 @_validate.widened
-@_quiet
+@quiet
 def kl_upper_bound(n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """``log N - (N - 1)/N``: the KL for continuous rewards, an upper bound for all (2401.01879, Thm 3.1)."""
     xp, x = _log_count(n, log_n)
@@ -215,7 +216,7 @@ def kl_upper_bound(n: Array | None = None, *, log_n: Array | None = None) -> Arr
 
 
 @_validate.widened
-@_quiet
+@quiet
 def kl_estimate(log_prob: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     r"""Estimate of ``KL(bon_N‖ref)`` from the probability ``eps = exp(log_prob)`` of the selected outcome.
 
@@ -247,7 +248,7 @@ def kl_estimate(log_prob: Array, n: Array | None = None, *, log_n: Array | None 
 
 
 @_validate.widened
-@_quiet
+@quiet
 def expected_reward(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """``E_bon[r]``, shape ``(...)``. Arguments and errors as `log_policy`."""
     like, shape, r, _, law, *_ = _law(log_ref, reward, n, log_n)
@@ -255,7 +256,7 @@ def expected_reward(log_ref: Array, reward: Array, n: Array | None = None, *, lo
 
 
 @_validate.widened
-@_quiet
+@quiet
 def win_rate(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Array | None = None) -> Array:
     """Probability that the best of ``n`` beats an independent draw, ties counted 1/2; at most ``N/(N+1)``."""
     from klsim.kernels.order_statistics import mid_quantile_rows
@@ -266,7 +267,7 @@ def win_rate(log_ref: Array, reward: Array, n: Array | None = None, *, log_n: Ar
 
 
 @_validate.widened
-@_quiet
+@quiet
 def mid_quantile(log_ref: Array, reward: Array) -> Array:
     """``P(r(Y) < r(a)) + P(r(Y) = r(a))/2``, ``(..., A)``: the reward whose expectation is the win rate."""
     from klsim.kernels.order_statistics import mid_quantile_rows

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
+from klsim._sums import log_mean_exp_of_shortfall, log_sum, mean, mean_expm1, quiet, supported
 
 __all__ = [
     "arithmetic_mixture",
@@ -38,29 +39,21 @@ __all__ = [
 ]
 
 Array = Any
-_quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore")
-
-
-def _log_sum_exp(xp: Any, x: Array, axis: int = -1, *, keepdims: bool = False) -> Array:
-    top = xp.max(x, axis=axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
-    return total if keepdims else xp.squeeze(total, axis=axis)
 
 
 @_validate.widened
-@_quiet
+@quiet
 def log_sum_exp(x: Array) -> Array:
     """``log sum_a exp(x[..., a])`` without overflow; ``-inf`` entries contribute nothing.
 
     Shapes: ``(..., A) -> (...)``. Raises ValueError for NaN, ``+inf`` or an all ``-inf`` row.
     """
     xp, x = _validate.arrays(x=x)
-    return _log_sum_exp(xp, _validate.log_probs("x", xp, x, normalised=False))
+    return log_sum(xp, _validate.log_probs("x", xp, x, normalised=False))
 
 
 @_validate.widened
-@_quiet
+@quiet
 def log_normalize(logits: Array) -> Array:
     """``logits - log_sum_exp(logits)``: log-softmax. Shapes: ``(..., A) -> (..., A)``.
 
@@ -69,47 +62,38 @@ def log_normalize(logits: Array) -> Array:
     """
     xp, logits = _validate.arrays(logits=logits)
     logits = _validate.log_probs("logits", xp, logits, normalised=False)
-    return logits - _log_sum_exp(xp, logits, keepdims=True)
-
-
-def _safe(xp: Any, log_p: Array) -> Array:
-    """``log_p`` with 0 where it is ``-inf``: multiply it with a probability that is 0 there."""
-    return xp.where(xp.isinf(log_p), xp.zeros_like(log_p), log_p)
+    return logits - log_sum(xp, logits, keepdims=True)
 
 
 @_validate.widened
-@_quiet
+@quiet
 def entropy(log_p: Array) -> Array:
     """``H(p) = -sum p log p`` in nats, with ``0 log 0 = 0``. Shapes: ``(..., A) -> (...)``."""
     xp, log_p = _validate.arrays(log_p=log_p)
     log_p = _validate.log_probs("log_p", xp, log_p)
-    return -xp.sum(xp.exp(log_p) * _safe(xp, log_p), axis=-1)
+    return -xp.sum(xp.exp(log_p) * supported(xp, log_p), axis=-1)
 
 
 @_validate.widened
-@_quiet
+@quiet
 def expectation(log_p: Array, values: Array) -> Array:
     """``E_p[values]``; values without support do not count, whatever they are. ``(..., A) -> (...)``."""
     xp, log_p, values = _validate.arrays(log_p=log_p, values=values)
     _validate.log_probs("log_p", xp, log_p)
     _validate.same_last_axis(log_p=log_p, values=values)
-    return _expectation(xp, log_p, _validate.finite("values", xp, values))
-
-
-def _expectation(xp: Any, log_p: Array, values: Array) -> Array:
-    return xp.sum(xp.exp(log_p) * values, axis=-1)
+    return mean(xp, log_p, _validate.finite("values", xp, values))
 
 
 @_validate.widened
-@_quiet
+@quiet
 def variance(log_p: Array, values: Array) -> Array:
     """``Var_p[values]``, by deviations from the mean. Shapes: ``(..., A) -> (...)``."""
     xp, log_p, values = _validate.arrays(log_p=log_p, values=values)
     _validate.log_probs("log_p", xp, log_p)
     _validate.same_last_axis(log_p=log_p, values=values)
     _validate.finite("values", xp, values)
-    mean = _expectation(xp, log_p, values)
-    found = _expectation(xp, log_p, (values - mean[..., None]) ** 2)
+    centre = mean(xp, log_p, values)
+    found = mean(xp, log_p, (values - centre[..., None]) ** 2)
     _validate.representable("values", xp, found)
     return found
 
@@ -157,7 +141,7 @@ def relative_shortfall(xp: Any, log_ref: Array, reward: Array, beta: Array) -> t
 
 
 @_validate.widened
-@_quiet
+@quiet
 def tilt(log_ref: Array, reward: Array, beta: Array) -> Array:
     r"""``log pi(a) = log ref(a) + r(a)/beta - log Z``: the exponential tilt of ``ref``.
 
@@ -173,11 +157,11 @@ def tilt(log_ref: Array, reward: Array, beta: Array) -> Array:
     _validate.positive("beta", xp, beta[..., 0])
     _, drop = relative_shortfall(xp, log_ref, reward, beta)
     logits = log_ref - drop
-    return logits - _log_sum_exp(xp, logits, keepdims=True)
+    return logits - log_sum(xp, logits, keepdims=True)
 
 
 @_validate.widened
-@_quiet
+@quiet
 def log_partition(log_ref: Array, reward: Array, beta: Array) -> Array:
     r"""``log Z = log E_ref[exp(r / beta)]``. Shapes: ``(..., A) -> (...)``.
 
@@ -199,22 +183,8 @@ def log_partition_of(xp: Any, log_ref: Array, reward: Array, beta: Array) -> Arr
     best, drop = relative_shortfall(xp, log_ref, reward, beta)
     exponent = xp.where(xp.isinf(log_ref), xp.zeros_like(drop), reward / beta)
     small = xp.all(xp.abs(exponent) <= 0.5, axis=-1, keepdims=True)
-    direct = xp.log1p(_mean_expm1(xp, log_ref, xp.where(small, exponent, xp.zeros_like(exponent))))
+    direct = xp.log1p(mean_expm1(xp, log_ref, xp.where(small, exponent, xp.zeros_like(exponent))))
     return xp.where(small, direct, best / beta + log_mean_exp_of_shortfall(xp, log_ref, drop))
-
-
-def _mean_expm1(xp: Any, log_ref: Array, exponent: Array) -> Array:
-    return xp.sum(xp.exp(log_ref) * xp.expm1(exponent), axis=-1, keepdims=True)
-
-
-def log_mean_exp_of_shortfall(xp: Any, log_ref: Array, short: Array) -> Array:
-    """``log E_ref[exp(-short)]`` for ``short >= 0``, accurate near 0 and far below; shape ``(..., 1)``."""
-    lost = _mean_expm1(xp, log_ref, -short)
-    near = lost > -0.5
-    if bool(xp.all(near)):
-        return xp.log1p(lost)
-    close = xp.log1p(xp.where(near, lost, xp.zeros_like(lost)))
-    return xp.where(near, close, _log_sum_exp(xp, log_ref - short, keepdims=True))
 
 
 def _components(log_policies: Sequence[Array], weights: Sequence[Any]) -> tuple[Any, list[Array], list[Array]]:
@@ -241,7 +211,7 @@ def _geometric_logits(log_policies: Sequence[Array], weights: Sequence[Any]) -> 
     logits, gone, blown = 0.0, False, False
     for policy, weight in zip(policies, scalars):
         zero = xp.isinf(policy)
-        logits = logits + weight * _safe(xp, policy)
+        logits = logits + weight * supported(xp, policy)
         gone = gone | (zero & (weight > 0))
         blown = blown | (zero & (weight < 0))
     index = _validate.first_true(xp, blown & ~gone)
@@ -255,7 +225,7 @@ def _geometric_logits(log_policies: Sequence[Array], weights: Sequence[Any]) -> 
 
 
 @_validate.widened
-@_quiet
+@quiet
 def geometric_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) -> Array:
     r"""``log pi ∝ sum_k w_k log pi_k``, normalised. Weights are any real numbers.
 
@@ -267,11 +237,11 @@ def geometric_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) -> 
             one of positive weight (the normaliser is infinite), or no support is left.
     """
     xp, logits = _geometric_logits(log_policies, weights)
-    return logits - _log_sum_exp(xp, logits, keepdims=True)
+    return logits - log_sum(xp, logits, keepdims=True)
 
 
 @_validate.widened
-@_quiet
+@quiet
 def log_geometric_normalizer(log_policies: Sequence[Array], weights: Sequence[Any]) -> Array:
     r"""``log sum_a prod_k pi_k(a)^{w_k}``, shape ``(...)``; for weights (1-lam, lam) it is
     ``(lam - 1)`` times the Rényi divergence of order ``lam`` from the first to the second policy.
@@ -280,11 +250,11 @@ def log_geometric_normalizer(log_policies: Sequence[Array], weights: Sequence[An
         ValueError: as `geometric_mixture`.
     """
     xp, logits = _geometric_logits(log_policies, weights)
-    return _log_sum_exp(xp, logits)
+    return log_sum(xp, logits)
 
 
 @_validate.widened
-@_quiet
+@quiet
 def arithmetic_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) -> Array:
     """``log sum_k w_k pi_k`` for weights that are >= 0 and sum to 1. Shapes: ``K x (..., A) -> (..., A)``.
 
@@ -299,11 +269,11 @@ def arithmetic_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) ->
         _validate.fail("weights", "must sum to 1")
     policies = xp.broadcast_arrays(*policies)
     terms = [xp.log(weight) + policy for weight, policy in zip(scalars, policies)]
-    return _log_sum_exp(xp, xp.stack(xp.broadcast_arrays(*terms), axis=0), axis=0)
+    return log_sum(xp, xp.stack(xp.broadcast_arrays(*terms), axis=0), axis=0)
 
 
 @_validate.widened
-@_quiet
+@quiet
 def condition(log_p: Array, event: Array) -> Array:
     """``p(. | event)`` for a boolean ``event`` ``(..., A)`` of positive probability.
 
@@ -321,7 +291,7 @@ def condition(log_p: Array, event: Array) -> Array:
     index = _validate.first_true(xp, xp.all(xp.isinf(kept), axis=-1))
     if index is not None:
         _validate.fail("event", "has probability 0", index=index)
-    return kept - _log_sum_exp(xp, kept, keepdims=True)
+    return kept - log_sum(xp, kept, keepdims=True)
 
 
 def sample(log_policy: Any, size: int | tuple[int, ...], rng: np.random.Generator | int) -> np.ndarray:

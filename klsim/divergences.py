@@ -31,7 +31,7 @@ import numpy as np
 
 from klsim import _validate
 from klsim._stable import excess, log_power_plus, power_gap
-from klsim.distributions import _log_sum_exp, _quiet
+from klsim._sums import log_sum, quiet
 
 __all__ = [
     "GENERATORS",
@@ -388,7 +388,7 @@ def _pair(log_p: Array, log_q: Array) -> tuple[Any, Array, Array]:
 
 
 @_validate.widened
-@_quiet
+@quiet
 def f_divergence(log_p: Array, log_q: Array, generator: Generator | str) -> Array:
     """``D_f(p‖q) = sum_a q_a f(p_a / q_a)``. Shapes: ``(..., A), (..., A) -> (...)``.
 
@@ -453,7 +453,7 @@ def tv(log_p: Array, log_q: Array) -> Array:
 
 
 @_validate.widened
-@_quiet
+@quiet
 def renyi(log_p: Array, log_q: Array, alpha: float) -> Array:
     r"""Rényi divergence ``D_alpha(p‖q) = log(sum p^alpha q^(1-alpha)) / (alpha - 1)`` for ``alpha >= 0``.
 
@@ -492,9 +492,9 @@ def _renyi_of(xp: Any, log_p: Array, log_q: Array, gone: Array, alpha: float) ->
     """By log-sum-exp, for policies that are not near each other; huge orders are measured from ``max log p/q``."""
     lowest = xp.full_like(log_p, -math.inf)
     if alpha <= 16:
-        return _log_sum_exp(xp, xp.where(gone, lowest, alpha * log_p + (1 - alpha) * log_q)) / (alpha - 1.0)
+        return log_sum(xp, xp.where(gone, lowest, alpha * log_p + (1 - alpha) * log_q)) / (alpha - 1.0)
     ratio = log_p - log_q
     top = xp.max(xp.where(gone, lowest, ratio), axis=-1, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
-    rest = _log_sum_exp(xp, xp.where(gone, lowest, log_q + alpha * (ratio - top)))
+    rest = log_sum(xp, xp.where(gone, lowest, log_q + alpha * (ratio - top)))
     return top[..., 0] * (alpha / (alpha - 1.0)) + rest / (alpha - 1.0)

@@ -19,8 +19,9 @@ import numpy as np
 
 from klsim import _validate, optima
 from klsim._perron import best_cycle, perron_vector, small_log_ratio
+from klsim._sums import quiet
 from klsim.best_of_n import RewardLaw
-from klsim.distributions import _quiet, condition, expectation, log_partition, tilt, to_numpy, variance
+from klsim.distributions import condition, expectation, log_partition, tilt, to_numpy, variance
 from klsim.divergences import GENERATORS, divergence_of_ratio, kl
 
 __all__ = ["AlignedSource", "MarkovSource", "MemorylessSource", "law_kl", "tilt_law"]
@@ -293,7 +294,7 @@ _WIDTHS = (3.0, 1.8)  # reach of a window in standard deviations: the second try
 _LEAST = 1e-3  # of the largest probability of a window, to which rounding is relative
 
 
-@_quiet
+@quiet
 def _lattice_log_probs(log_p: np.ndarray, steps: np.ndarray, m: int) -> np.ndarray:
     """``log P(sum of m letters = k)`` for ``k = 0 … m * max(steps)``."""
     steps, log_p = _merged_letters(steps, log_p)

@@ -28,13 +28,9 @@ import numpy as np
 
 from klsim import _validate
 from klsim._stable import excess
+from klsim._sums import log_mean_exp_of_shortfall, log_sum, mean, mean_expm1, quiet
 from klsim.distributions import (
-    _expectation,
-    _log_sum_exp,
-    _mean_expm1,
-    _quiet,
     give_back,
-    log_mean_exp_of_shortfall,
     log_partition_of,
     reference_and_reward,
     relative_shortfall,
@@ -88,7 +84,7 @@ def _tilt(xp: Any, log_ref: Array, reward: Array, beta: Array) -> tuple[Array, A
     small = xp.all(xp.abs(exponent) <= 0.5, axis=-1, keepdims=True)
     if not bool(xp.any(small)):
         return ratio, best + beta * far
-    near = xp.log1p(_mean_expm1(xp, log_ref, xp.where(small, exponent, xp.zeros_like(exponent))))
+    near = xp.log1p(mean_expm1(xp, log_ref, xp.where(small, exponent, xp.zeros_like(exponent))))
     return ratio, xp.where(small, beta * near, best + beta * far)
 
 
@@ -133,7 +129,7 @@ def _tilt_in_one_go(log_ref: Array, reward: Array, beta: Array) -> Optimum | Non
 
 
 @_validate.widened
-@_quiet
+@quiet
 def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     r"""``max_pi E_pi[r] - beta KL(pi‖ref)``: ``pi = ref e^{r/beta} / Z``, value ``beta log Z``.
 
@@ -154,7 +150,7 @@ def kl_regularized(log_ref: Array, reward: Array, beta: Array) -> Optimum:
     log_ratio, value = _tilt(xp, log_ref, reward, beta)
     log_policy, value = log_ref + log_ratio, value[..., 0]
     divergence = _kl_of_ratio(xp, log_ref, log_ratio)
-    expected = _expectation(xp, log_policy, reward + xp.zeros_like(log_policy))
+    expected = mean(xp, log_policy, reward + xp.zeros_like(log_policy))
     scale = beta[..., 0] + xp.zeros_like(value)
     gap = xp.abs(value - (expected - scale * divergence))
     _validate.representable("reward", xp, value, expected, gap)
@@ -194,7 +190,7 @@ def _find_root(f: Callable[..., np.ndarray], low: np.ndarray, high: np.ndarray) 
 
 
 @_validate.widened
-@_quiet
+@quiet
 def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     r"""``max_pi E_pi[r]  s.t.  KL(pi‖ref) <= budget``: the tilt with that KL.
 
@@ -216,7 +212,7 @@ def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     scale = short.max(axis=-1)
     flat = scale == 0
     short = short / np.where(flat, 1.0, scale)[:, None]
-    top_mass = _log_sum_exp(np, np.where((short == 0) & np.isfinite(log_p), log_p, -np.inf))
+    top_mass = log_sum(np, np.where((short == 0) & np.isfinite(log_p), log_p, -np.inf))
     slack = d >= -top_mass
     inner = ~slack & (d > 0) & ~flat
     alpha = np.where(slack, np.inf, 0.0)
@@ -293,7 +289,7 @@ def _optimum(
 
 
 @_validate.widened
-@_quiet
+@quiet
 def f_regularized(log_ref: Array, reward: Array, beta: Array, generator: Generator | str) -> Optimum:
     r"""``max_{pi << ref} E_pi[r] - beta D_f(pi‖ref)`` for any generator, with its duality gap.
 
@@ -340,7 +336,7 @@ def _f_regularized(
 
 
 @_validate.widened
-@_quiet
+@quiet
 def worst_case(log_ref: Array, value: Array, penalty: Array, generator: Generator | str) -> Array:
     r"""``inf_mu { E_mu[value] + penalty D_f(mu‖ref) }``, ``(...)``: an adversary who pays for moving ``ref``.
 
@@ -399,7 +395,7 @@ def _defect(log_p: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
 
 def _ratio_from_above(log_p: np.ndarray, drop: np.ndarray, generator: Generator) -> tuple[np.ndarray, np.ndarray]:
     """By the log-ratio of the best outcome: no cancellation where ``f'(0) = -inf`` (every outcome is kept)."""
-    best_mass = _log_sum_exp(np, np.where((drop == 0) & np.isfinite(log_p), log_p, -np.inf))
+    best_mass = log_sum(np, np.where((drop == 0) & np.isfinite(log_p), log_p, -np.inf))
 
     def total(log_top: np.ndarray, row: np.ndarray) -> np.ndarray:
         ratio = generator.log_ratio_below(np, log_top[..., None], drop[row])
@@ -438,7 +434,7 @@ def _ratio_from_below(
         kept = _defect(log_p, ratio_at(np.full(b.size, -np.inf), ordered[rows, middle], rows)) < 0
         low, high = np.where(kept, middle, low), np.where(kept, high, middle - 1)
     anchors = ordered[rows, low]
-    kept_mass = _log_sum_exp(np, np.where(alive & (levels >= anchors[:, None]), log_p, -np.inf))
+    kept_mass = log_sum(np, np.where(alive & (levels >= anchors[:, None]), log_p, -np.inf))
     left = np.full(b.size, -1.0)
     for _ in range(40):  # down to ratios of exp(-1e12): then the outcome holds nothing
         wide = total(left, rows) > 0
@@ -453,7 +449,7 @@ def _tv_ratio(log_p: np.ndarray, drop: np.ndarray) -> np.ndarray:
     """TV: outcomes more than ``beta`` below the best give all their mass to the best, the rest keep it."""
     alive = np.isfinite(log_p)
     moved = np.sum(np.where((drop > 1.0) & alive, np.exp(log_p), 0.0), axis=-1)
-    best_mass = _log_sum_exp(np, np.where((drop == 0) & alive, log_p, -np.inf))
+    best_mass = log_sum(np, np.where((drop == 0) & alive, log_p, -np.inf))
     gained = np.log1p(moved * np.exp(-best_mass))[:, None]
     return np.where(drop == 0, np.where(alive, gained, 0.0), np.where(drop > 1.0, -np.inf, 0.0))
 

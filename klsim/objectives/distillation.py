@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from klsim import _validate
-from klsim.distributions import _safe
+from klsim._sums import supported
 from klsim.divergences import GENERATORS, divergence_of
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
@@ -116,17 +116,17 @@ def g_opd_full(batch: TokenBatch, *, lam: float = 1.25, aggregate: Aggregate = t
     lam = _validate.real("lam", lam)
     xp = batch.xp
     pi, teacher = batch.need("vocab_log_probs", "teacher_vocab_log_probs")
-    target = lam * _safe(xp, detach(teacher))
+    target = lam * supported(xp, detach(teacher))
     if lam != 1:
         (ref,) = batch.need("ref_vocab_log_probs")
-        target = target + (1 - lam) * _safe(xp, detach(ref))
+        target = target + (1 - lam) * supported(xp, detach(ref))
     excluded = xp.isinf(teacher) if lam == 1 else xp.isinf(teacher) | xp.isinf(batch.ref_vocab_log_probs)
     index = _validate.first_true(xp, excluded & ~xp.isinf(pi) & batch.mask[..., None])
     if index is not None:
         _validate.fail(
             "teacher_vocab_log_probs", "the policy has mass where the teacher or reference has none", index=index
         )
-    value = xp.sum(xp.exp(pi) * (_safe(xp, pi) - target), axis=-1)
+    value = xp.sum(xp.exp(pi) * (supported(xp, pi) - target), axis=-1)
     loss = aggregate(value, batch.mask)
     return loss, {"objective": detach(loss)}
 

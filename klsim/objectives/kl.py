@@ -24,7 +24,8 @@ from typing import Any, Literal
 import numpy as np
 
 from klsim import _validate
-from klsim.distributions import _log_sum_exp, geometric_mixture
+from klsim._sums import log_sum
+from klsim.distributions import geometric_mixture
 from klsim.divergences import Generator, as_generator, divergence_of
 from klsim.estimators import k1, k2, k3
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
@@ -162,7 +163,7 @@ def temper(vocab_log_probs: Array, exponent: Array) -> Array:
     _validate.broadcast(exponent=phi, vocab_log_probs=q[..., 0])
     phi = phi[..., None] if phi.ndim else phi
     powered = xp.where(xp.isinf(q), q, phi * xp.where(xp.isinf(q), xp.zeros_like(q), q))
-    return powered - _log_sum_exp(xp, powered, keepdims=True)
+    return powered - log_sum(xp, powered, keepdims=True)
 
 
 @takes_batch

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from klsim import _validate
-from klsim.distributions import _safe
+from klsim._sums import supported
 from klsim.estimators import k3
 from klsim.objectives.advantages import advantages, checked, group_mean, group_sample_std, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, token_mean
@@ -104,7 +104,7 @@ def lp_reg(
     proxy = min_p_proxy(pi if batch.old_vocab_log_probs is None else batch.old_vocab_log_probs, kappa)
     gate = lp_reg_gate(batch, sampled(proxy, tokens), advantage, rho=rho, strict=strict)
     kept = ~xp.isinf(proxy)
-    gap = xp.where(kept, _safe(xp, proxy) - xp.where(kept, pi, xp.zeros_like(pi)), xp.zeros_like(pi))
+    gap = xp.where(kept, supported(xp, proxy) - xp.where(kept, pi, xp.zeros_like(pi)), xp.zeros_like(pi))
     penalty = xp.where(gate, xp.sum(xp.exp(proxy) * gap, axis=-1), xp.zeros_like(ratio))
     loss = -token_mean(policy - coefficient * penalty, batch.mask)
     return loss, {"gated_fraction": token_mean(xp.astype(gate, loss.dtype), batch.mask)}

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
-from klsim.distributions import _log_sum_exp, _quiet
+from klsim._sums import log_sum, quiet
 from klsim.divergences import GENERATORS, divergence_of
 
 __all__ = [
@@ -68,7 +68,7 @@ def check_levels(name: str, levels: Sequence[Array], *, policy: bool) -> tuple[A
     return xp, vocab, arrays
 
 
-@_quiet
+@quiet
 def path_sums(levels: Sequence[Array]) -> Array:
     """Sum of per-token values along every path: ``(..., V**t, V)`` levels -> ``(..., V**H)``."""
     xp, _, values = check_levels("levels", levels, policy=False)
@@ -87,14 +87,14 @@ def _path_sums(values: Sequence[Array]) -> Array:
     return total
 
 
-@_quiet
+@quiet
 def sequence_log_probs(levels: Sequence[Array]) -> Array:
     """``log pi(y) = sum_t log pi(y_t | y_<t)`` of all ``V**H`` sequences, shape ``(..., V**H)``."""
     _, _, values = check_levels("levels", levels, policy=True)
     return _path_sums(values)
 
 
-@_quiet
+@quiet
 def visit_log_probs(levels: Sequence[Array]) -> Levels:
     """``log d_t(s)``: the probability of every prefix, ``H + 1`` arrays of shape ``(..., V**t)``."""
     xp, _, values = check_levels("levels", levels, policy=True)
@@ -105,7 +105,7 @@ def visit_log_probs(levels: Sequence[Array]) -> Levels:
     return tuple(visits)
 
 
-@_quiet
+@quiet
 def conditionals(log_sequence: Array, vocab: int, horizon: int) -> Levels:
     """The tree policy of a law over sequences ``(..., V**H)``: the inverse of `sequence_log_probs`.
 
@@ -124,13 +124,13 @@ def conditionals(log_sequence: Array, vocab: int, horizon: int) -> Levels:
         rows = log_mass.reshape(*log_mass.shape[:-1], log_mass.shape[-1] // vocab, vocab)
         dead = xp.all(xp.isinf(rows), axis=-1, keepdims=True)
         safe = xp.where(dead, xp.zeros_like(rows), rows)
-        total = _log_sum_exp(xp, safe, keepdims=True)
+        total = log_sum(xp, safe, keepdims=True)
         levels.append(safe - total)
         log_mass = xp.where(dead, xp.full_like(total, -math.inf), total)[..., 0]
     return tuple(levels[::-1])
 
 
-@_quiet
+@quiet
 def node_kl(levels: Sequence[Array], other: Sequence[Array]) -> Levels:
     """``KL(pi(.|s)‖q(.|s))`` of every node, arrays of shape ``(..., V**t)``."""
     xp, _, p = check_levels("levels", levels, policy=True)
@@ -195,7 +195,7 @@ def lengths(vocab: int, horizon: int, eos: int | None) -> np.ndarray:
     return token_mask(vocab, horizon, eos).sum(axis=1)
 
 
-@_quiet
+@quiet
 def end_after_eos(levels: Sequence[Array], eos: int) -> Levels:
     """The same policy with ``eos`` absorbing: after it, ``eos`` has log-probability 0."""
     xp, vocab, values = check_levels("levels", levels, policy=True)
