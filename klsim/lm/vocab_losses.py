@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from klsim import _validate
-from klsim.divergences import GENERATORS, Generator, as_generator, divergence_of
+from klsim.divergences import GENERATORS, Generator, as_generator
 from klsim.lm.logit_chunks import (
     EXCLUDED,
     Gradients,
@@ -48,13 +48,13 @@ from klsim.lm.logit_chunks import (
     sweep,
     tiles,
 )
+from klsim.lm.vocab_rows import BY_HAND, autograd_rows, exp_shifted, from_maximum, g_opd_rows, mean_under, mixture_rows
 
 __all__ = ["LinearHead", "LinearLogProbs", "linear_divergence", "linear_g_opd", "linear_gkd", "linear_log_probs"]
 
 _CHUNK_BYTES = 128 << 20  # of one head's logits: smaller products are slower
 _CHUNK_BYTES_ELSEWHERE = 512 << 20  # an accelerator needs taller products
 _TILE_BYTES = 4 << 20  # in the cache, yet few enough tiles that threads seldom wait for one another
-_FAR = 80.0  # |log pi/T| beyond which the Jensen-Shannon terms are at their limit, exp(-80) < 1e-34
 
 
 class LinearLogProbs(NamedTuple):
@@ -135,8 +135,8 @@ def linear_divergence(
         "student": LinearHead(student_hidden, student_weight, student_bias),
         "teacher": LinearHead(teacher_hidden, teacher_weight, teacher_bias),
     }
-    by_hand = _BY_HAND.get(generator.name) if GENERATORS.get(generator.name) is generator else None
-    loss = by_hand or partial(_autograd_rows, generator=generator)
+    by_hand = BY_HAND.get(generator.name) if GENERATORS.get(generator.name) is generator else None
+    loss = by_hand or partial(autograd_rows, generator=generator)
     plan = _planned(heads, temperature, chunk, small_tiles=by_hand is None)
     if math.isinf(generator.recession):
         _refuse_mass(heads, "student", "teacher")
@@ -177,7 +177,7 @@ def linear_gkd(
         "teacher": LinearHead(teacher_hidden, teacher_weight, teacher_bias),
     }
     plan = _planned(heads, temperature, chunk)
-    return _summed(heads, partial(_mixture_rows, mix=mix), token_weights, plan, smallest=0.0)
+    return _summed(heads, partial(mixture_rows, mix=mix), token_weights, plan, smallest=0.0)
 
 
 def linear_g_opd(
@@ -217,98 +217,7 @@ def linear_g_opd(
     plan = _planned(heads, temperature, chunk)
     for name in list(heads)[1:]:
         _refuse_mass(heads, "student", name)
-    return _summed(heads, partial(_g_opd_rows, lam=lam), token_weights, plan, smallest=0.0 if lam == 1 else -math.inf)
-
-
-# The mathematics, one tile at a time.
-
-
-def _exp_shifted(x: Tensor, out: Tensor) -> Tensor:
-    """``out = exp(x)`` of logits whose maximum is 0; returns ``sum exp(x) [R, 1]``, in ``[1, V]``."""
-    torch.exp(x, out=out)
-    return out.sum(-1, keepdim=True)
-
-
-def _from_maximum(x: Tensor) -> Tensor:
-    return x.sub_(x.amax(-1, keepdim=True))
-
-
-def _mean(values: Tensor, weights: Tensor, total: Tensor, out: Tensor) -> Tensor:
-    """``out = values * weights``; returns ``sum out / total [R, 1]``."""
-    torch.mul(values, weights, out=out)
-    return out.sum(-1, keepdim=True).div_(total)
-
-
-def _centred(product: Tensor, mean: Tensor, weights: Tensor, scale: Tensor, out: Tensor) -> None:
-    """``out = scale (product - mean weights)``; ``out`` may be ``weights``."""
-    torch.addcmul(product, weights, mean, value=-1, out=out)
-    out.mul_(scale)
-
-
-def _g_opd_rows(logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Tensor | None, *, lam: float) -> Tensor:
-    """``E_pi[log pi - lam log T - (1-lam) log q]``; at ``lam = 1`` KL(pi‖T)."""
-    s, t, *rest = map(_from_maximum, logits)
-    x = scratch[0]
-    constant = lam * _exp_shifted(t, x).double().log()
-    if rest:
-        constant += (1 - lam) * _exp_shifted(rest[0], x).double().log()
-        t.mul_(lam).add_(rest[0], alpha=1 - lam)
-    inside = torch.sub(s, t, out=t)
-    total = _exp_shifted(s, s)
-    mean = _mean(inside, s, total, x)
-    if scale is not None:
-        _centred(x, mean, s, scale / total, s)
-    return (mean.double() + constant - total.double().log())[:, 0]
-
-
-def _forward_kl_rows(logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Tensor | None) -> Tensor:
-    """``KL(T‖pi)``, gradient ``pi - T``."""
-    s, t = map(_from_maximum, logits)
-    gap = torch.sub(t, s, out=scratch[0])
-    total_t, total_s = _exp_shifted(t, t), _exp_shifted(s, s)
-    mean = _mean(gap, t, total_t, gap)
-    if scale is not None:
-        s.mul_(scale / total_s).addcmul_(t, scale / total_t, value=-1)
-    return (mean.double() - total_t.double().log() + total_s.double().log())[:, 0]
-
-
-def _mixture_rows(logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Tensor | None, *, mix: float) -> Tensor:
-    """``mix KL(T‖M) + (1-mix) KL(pi‖M)`` from ``e = log T/pi`` and ``log(M/pi) = log1p(mix expm1(e))``.
-
-    An error of a row's normalisers shifts e by a constant, to which the value is stationary.
-    """
-    s, t = map(_from_maximum, logits)
-    e, log_m = torch.sub(t, s, out=scratch[0]), scratch[1]
-    total_t, total_s = _exp_shifted(t, t), _exp_shifted(s, s)
-    e.add_((total_s.double().log() - total_t.double().log()).to(e.dtype)).clamp_(-_FAR, _FAR)
-    torch.expm1(e, out=log_m).mul_(mix).log1p_()
-    to_teacher = _mean(e.sub_(log_m), t, total_t, e)
-    to_student = _mean(log_m, s, total_s, e)
-    if scale is not None:
-        _centred(e, to_student, s, scale * (mix - 1) / total_s, s)
-    return (mix * to_teacher.double() - (1 - mix) * to_student.double())[:, 0]
-
-
-def _autograd_rows(
-    logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Tensor | None, *, generator: Generator
-) -> Tensor:
-    """``D_f(pi‖T)`` of any generator, differentiated by torch."""
-    with torch.enable_grad():
-        s = logits[0].detach().requires_grad_(scale is not None)
-        log_p, log_q = torch.log_softmax(s, -1), torch.log_softmax(logits[1], -1)
-        log_p, log_q = (torch.where(x < 0.1 * EXCLUDED, -math.inf, x) for x in (log_p, log_q))
-        value = divergence_of(array_namespace(s), log_p, log_q, generator)
-        if scale is not None:
-            (gradient,) = torch.autograd.grad(value, s, scale[:, 0])
-            logits[0].copy_(gradient)
-    return value.detach().double()
-
-
-_BY_HAND: dict[str, RowLoss] = {
-    "kl": partial(_g_opd_rows, lam=1.0),
-    "forward_kl": _forward_kl_rows,
-    "js": partial(_mixture_rows, mix=0.5),
-}
+    return _summed(heads, partial(g_opd_rows, lam=lam), token_weights, plan, smallest=0.0 if lam == 1 else -math.inf)
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -375,11 +284,11 @@ class _LogProbs(torch.autograd.Function):
         scratch = plan.scratch(1, head)[0]
         for rows, logits in logits_by_chunk([head], plan):
             for here, (part,) in tiles(rows, logits, plan):
-                s, x = _from_maximum(part), scratch[: here.stop - here.start]
-                total = _exp_shifted(s, x)
+                s, x = from_maximum(part), scratch[: here.stop - here.start]
+                total = exp_shifted(s, x)
                 log_total = total.double().log()
                 log_probs[here] = s.gather(1, tokens[here, None]) - log_total
-                entropy[here] = log_total - _mean(s, x, total, x)
+                entropy[here] = log_total - mean_under(s, x, total, x)
         log_probs = torch.where(log_probs < 0.1 * EXCLUDED, -math.inf, log_probs)
         log_probs, entropy = log_probs[:, 0].to(plan.dtype), entropy[:, 0].clamp_min_(0.0).to(plan.dtype)
         ctx.save_for_backward(hidden, weight, bias, tokens, entropy)
@@ -403,8 +312,8 @@ class _LogProbs(torch.autograd.Function):
         with torch.autocast(entropy.device.type, enabled=False):
             for rows, logits in logits_by_chunk([head], plan):
                 for here, (part,) in tiles(rows, logits, plan):
-                    s, x = _from_maximum(part), scratch[: here.stop - here.start]
-                    total = _exp_shifted(s, x)
+                    s, x = from_maximum(part), scratch[: here.stop - here.start]
+                    total = exp_shifted(s, x)
                     if of_entropy is None:
                         s = torch.mul(x, -g[here] / total, out=s)
                     else:
