@@ -6,19 +6,18 @@ import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from klsim.claims.authors import caller
 from klsim.claims.kinds import Effect, InstanceKind, Kind
 from klsim.claims.statement import Statement
 from klsim.spaces import Field, Space
 
-if TYPE_CHECKING:
-    from klsim.claims.paper import Variant
-
 __all__ = [
     "DefinitionError",
+    "Variant",
     "check_arguments",
     "check_call",
     "check_parameters",
@@ -105,12 +104,21 @@ def is_batched(function: Callable[..., Any], kind: Kind, space: Space | None, ba
     return batched if batched is not None else not space.single
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A control that changes more than parameters: ``Variant({"sign": -1}, space=OTHER)``."""
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind | None = None
+    space: Space | None = None
+    examples: Sequence[Mapping[str, Any]] | None = None
+    instances: int | None = None
+
+
 def variants_of(
     claim: str, expect: str, false: Mapping[str, Any] | None, true: Mapping[str, Any] | None
 ) -> dict[str, Variant]:
     """The variants of a check; ``false`` for a claim that holds, ``true`` for one that is expected to be refuted."""
-    from klsim.claims.paper import Variant
-
     if expect == "refuted" and false:
         raise error(f"{claim} is expected to be refuted: give true={{…}}, variants that must hold")
     if expect != "refuted" and true:

@@ -37,6 +37,7 @@ import numpy as np
 
 from klsim.claims import definition
 from klsim.claims.authors import caller
+from klsim.claims.definition import Variant
 from klsim.claims.kinds import Effect, InstanceKind, Kind
 from klsim.claims.statement import Statement, parse
 from klsim.spaces import Space
@@ -48,17 +49,6 @@ Expected = Literal["holds", "refuted", "not_shown", "open"]
 
 _SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _CLAIM_ID = re.compile(r"[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A control that changes more than parameters: ``Variant({"sign": -1}, space=OTHER)``."""
-
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    kind: Kind | None = None
-    space: Space | None = None
-    examples: Sequence[Mapping[str, Any]] | None = None
-    instances: int | None = None
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def run(test: Any, name: str, seed: int, strength: Strength, *, is_control: bool
     """
     start = time.perf_counter()
     control = hasattr(test, "variant") if is_control is None else is_control
-    trial = Trial(test, unit_seed(seed, name), strength, is_control=control)
+    trial = Trial(test, unit_seed(seed, name), strength, search, is_control=control)
     try:
         with np.errstate(all="ignore"), one_thread(), no_exit():
             outcome = test.kind.run(trial)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klsim.frontier.result import Frontier, PolicyPoint
+if TYPE_CHECKING:
+    from klsim.frontier.result import Frontier, PolicyPoint
 
 __all__ = ["columns", "draw", "new_axes", "plot"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -43,6 +43,7 @@ class Trial:
         test: what is judged.
         seeds: all its randomness.
         strength: how hard to look.
+        search: the attack of kinds that judge instances, ``(kind, trial) -> Outcome``.
         is_control: a control only has to be told apart: the first confirmed violation ends the search.
         instance: the arguments at hand, for the report of an exception.
         tried: instances by how they were found.
@@ -52,6 +53,7 @@ class Trial:
     test: Test
     seeds: np.random.SeedSequence
     strength: Strength
+    search: Callable[[Any, Trial], Outcome]
     is_control: bool = False
     instance: Mapping[str, Any] | None = None
     tried: dict[str, int] = field(default_factory=dict)

@@ -89,9 +89,7 @@ class InstanceKind(Kind):
         """How far the statement is from true; at most 0 where it is true."""
 
     def run(self, trial: Trial) -> Outcome:
-        from klsim.claims.search import search
-
-        return search(self, trial)
+        return trial.search(self, trial)
 
     def conclude(self, judged: Judgement) -> Judgement:
         """The verdict on the statement, from that on the worst instance."""
