@@ -14,10 +14,12 @@ import inspect
 import itertools
 import pkgutil
 import re
+import resource
 import signal
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +143,8 @@ LEFT_OUT = {
     ),
 }
 """Shrinks: a name leaves this table when its door is done."""
-SECONDS = 60  # no call of this size may take as long
+SECONDS = 60  # of CPU: no call of this size may take as long
+MEMORY = 4 * 2**30  # bytes that no call may map
 
 
 def public_modules() -> Iterator[types.ModuleType]:
@@ -371,7 +374,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _too_long(*_: Any) -> None:
-    raise TimeoutError(f"no answer in {SECONDS} s")
+    raise TimeoutError(f"no answer in {SECONDS} s of CPU")
 
 
 def violation(name: str, call: Callable[..., Any], seed: int) -> str | None:
@@ -379,8 +382,8 @@ def violation(name: str, call: Callable[..., Any], seed: int) -> str | None:
     rng = np.random.default_rng([seed, *name.encode()])
     arguments = arguments_for(call, rng)
     before = {key: _bytes(value) for key, value in arguments.items()}
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.signal(signal.SIGPROF, _too_long)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     found = None
     try:
         with warnings.catch_warnings():
@@ -401,7 +404,7 @@ def violation(name: str, call: Callable[..., Any], seed: int) -> str | None:
         if any(np.isnan(array).any() for array in _numbers(result)):
             found = "NaN"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     changed = [key for key, value in arguments.items() if _bytes(value) != before[key]]
     found = f"changed {changed}" if changed and found is None else found
     return None if found is None else f"{name} #{seed}: {found}\n    with {_shown(arguments)}"
@@ -439,6 +442,8 @@ def fuzz(calls: int, size: int = 2**24) -> tuple[int, list[str]]:
     """
     found, made = [], 0
     limit, _validate.LARGEST = _validate.LARGEST, size
+    memory = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY, memory[1]))  # more is a MemoryError: a violation
     try:
         every = targets()
         for seed in itertools.count():
@@ -451,4 +456,11 @@ def fuzz(calls: int, size: int = 2**24) -> tuple[int, list[str]]:
                     found.append(problem)
     finally:
         _validate.LARGEST = limit
+        resource.setrlimit(resource.RLIMIT_AS, memory)
     return made, found
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 2**40
