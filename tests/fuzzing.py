@@ -99,6 +99,7 @@ LEFT_OUT = {
             "learning.prompt_trees.as_problem",
             "learning.tree_batches.TreeBatches",
             "learning.tree_batches.scalar_loss",
+            "learning.tree_batches.with_metrics",
             "planning.average.closed_classes",
             "planning.average.gain_and_bias",
             "planning.average.solve_average",

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,16 @@ def _answers(rows: Mapping[str, np.ndarray], betas: Sequence[float], settings: S
     return out | {f"no gradient in groups of {g.size}": g.equal for g in groups}
 
 
+def _as_printed(known: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """A gold reward is blank where the KL or the reward beside it is, see `klsim.frontier.gold.GoldPoint`."""
+    out = dict(known)
+    for name in (n for n in known if n.endswith(": gold")):
+        beside = [known[name.removesuffix("gold") + part] for part in ("KL", "reward")]
+        reason = next((e.reason for e in (*beside, known[name]) if e.reason), "")
+        out[name] = replace(known[name], reason=reason)
+    return out
+
+
 @dataclass(frozen=True)
 class _Task:
     family: str
@@ -276,7 +286,7 @@ class _Task:
                 rows = simulate(laws, self.samples, np.random.default_rng(key))
                 only = {name: v for name, v in rows.items() if name != "gold"}
                 found = estimate(**only, budgets=budgets, seed=replicate, resamples=RESAMPLES)  # type: ignore[arg-type]
-                known = _intervals(found) | _answers(rows, betas, Settings(0.95, RESAMPLES, replicate))
+                known = _as_printed(_intervals(found) | _answers(rows, betas, Settings(0.95, RESAMPLES, replicate)))
                 for name in truths:
                     e = known[name]
                     covered = e.low <= truths[name] <= e.high

@@ -324,7 +324,13 @@ LOSSES: Mapping[str, NamedLoss] = types.MappingProxyType(_losses())
 
 
 def address(name: str, options: Mapping[str, Any]) -> str:
-    """The text that `from_text` reads as this loss with these options; ``""`` if one of them cannot be written."""
+    """The text that `from_text` reads as this loss with these options; ``""`` if one of them cannot be written.
+
+    Raises:
+        TypeError: no name, or no mapping of options.
+    """
+    _validate.instance("name", name, str)
+    _validate.instance("options", options, Mapping)
     if name not in LOSSES:
         return ""
     known = {option.name: option for option in LOSSES[name].options}
