@@ -1,0 +1,146 @@
+"""What claims and figures of rapo share: direct solvers, the estimator's gradients, and the prompt world of C7."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+from klsim.distributions import entropy, log_normalize
+from klsim.divergences import kl
+from klsim.forward_kl import reweighted
+from klsim.learning import centre, score_function_gradient
+from klsim.objectives import TokenBatch, rapo
+
+HARD, EASY, ANSWERS, GROUP, STEPS = 24, 24, 64, 8, 300
+LATE = np.arange(HARD + EASY) < HARD  # the hard prompts
+
+
+def log(p):
+    with np.errstate(divide="ignore"):
+        return np.log(p)
+
+
+def objective(log_policy, log_ref, reward, alpha, bonus=0.0):
+    """``E_pi[r] - alpha KL(ref‖pi) + bonus H(pi)``."""
+    return np.sum(np.exp(log_policy) * reward, axis=-1) - alpha * kl(log_ref, log_policy) + bonus * entropy(log_policy)
+
+
+def by_bfgs(log_ref, reward, alpha, bonus=0.0):
+    """The maximiser of the same, over softmax logits, with the gradient ``pi (g - E_pi g)``, ``g = r + a ref/pi - b log pi``."""
+
+    def loss(logits):
+        log_pi = log_normalize(logits)
+        pi = np.exp(log_pi)
+        g = reward + alpha * np.exp(log_ref - log_pi) - bonus * log_pi
+        return -float(objective(log_pi, log_ref, reward, alpha, bonus)), -pi * (g - pi @ g)
+
+    start = np.where(np.isfinite(log_ref), log_ref, -np.log(len(log_ref)))
+    found = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 1000})
+    return log_normalize(found.x), -float(found.fun)
+
+
+# the estimator ------------------------------------------------------------------------------------
+def estimate(logits, log_hat, sampler, form="backprop", cap=1e300):
+    """`klsim.objectives.rapo` over all answers of one token, with the sampling law ``sampler`` held fixed."""
+    log_pi = log_normalize(logits)
+    batch = TokenBatch(log_probs=log_pi[:, None], ref_log_probs=log_hat[:, None], mask=np.ones((len(log_pi), 1), bool))
+    return float(rapo(batch, form=form, cap=cap, aggregate=lambda values, mask: np.exp(sampler) @ values[:, 0])[0])
+
+
+def slope(function, x, h=1e-5):
+    """Central differences."""
+    steps = h * np.eye(len(x))
+    return np.array([(function(x + s) - function(x - s)) / (2 * h) for s in steps])
+
+
+def backpropagated(log_pi, log_hat):
+    """``-E_hat[log(hat/pi) grad log pi]`` in the logits."""
+    lean = np.exp(log_hat) * (log_hat - log_pi)
+    return -(lean - np.exp(log_pi) * lean.sum())
+
+
+def score_weights(log_pi, log_hat, cap):
+    """What `klsim.objectives.rapo` multiplies ``log pi`` by in its form "score"."""
+    return np.array([-estimate(log_pi, log_hat, log(e), "score", cap) for e in np.eye(len(log_pi))]) / log_pi
+
+
+# the prompt world of C7 ----------------------------------------------------------------------------
+class World(NamedTuple):
+    """``(seeds, prompts, answers)`` references whose answer 0 is correct, and ``(seeds, steps, prompts, group)`` uniforms."""
+
+    log_ref: np.ndarray
+    uniforms: np.ndarray
+
+    @classmethod
+    def draw(cls, rngs):
+        """24 prompts whose correct answer has mass 10^U(-5, -3), 24 with U(.1, .6); one world a generator."""
+        refs, uniforms = [], []
+        for rng in rngs:
+            world, rollouts = rng.spawn(2)
+            correct = np.concatenate([10 ** world.uniform(-5, -3, HARD), world.uniform(0.1, 0.6, EASY)])
+            others = log_normalize(1.2 * world.standard_normal((HARD + EASY, ANSWERS - 1)))
+            refs.append(np.concatenate([np.log(correct)[:, None], np.log1p(-correct)[:, None] + others], axis=1))
+            uniforms.append(rollouts.random((STEPS, HARD + EASY, GROUP)))
+        return cls(np.array(refs), np.array(uniforms))
+
+    @property
+    def reward(self):
+        return np.broadcast_to(np.arange(ANSWERS) == 0, self.log_ref.shape).astype(float)
+
+
+class Arm(NamedTuple):
+    """A penalty's direction and coefficient, whether its reference is flattened where the group fails, an entropy bonus."""
+
+    direction: str = "none"
+    a: float = 0.2
+    flatten: bool = False
+    b: float = 0.0
+    cap: float = 10.0
+
+
+NO_KL, REVERSE, FORWARD = Arm(), Arm("reverse"), Arm("forward")
+RAPO = Arm("forward", flatten=True, b=0.02)
+REVERSE_FLAT, ENTROPY_ONLY = Arm("reverse", a=0.5, flatten=True), Arm(b=0.3)
+
+
+def draws(log_pi, uniforms):
+    """Counts of a group by inverse CDF, ``(..., A)``."""
+    cdf = np.cumsum(np.exp(log_pi), axis=-1)
+    index = np.sum(cdf[..., None, :-1] < uniforms[..., :, None] * cdf[..., -1:, None], axis=-1)
+    rows = np.arange(index.size // GROUP)[:, None] * ANSWERS + index.reshape(-1, GROUP)
+    return np.bincount(rows.ravel(), minlength=log_pi.size).reshape(log_pi.shape).astype(float)
+
+
+def within_group(values, counts):
+    """Minus the mean over the group."""
+    return values - np.sum(counts * values, axis=-1, keepdims=True) / GROUP
+
+
+def train(world, arm, steps=STEPS):
+    """Tabular logits from the reference, learning rate 1: the final log-policies."""
+    logits, reward = world.log_ref, world.reward
+    for step in range(steps):
+        log_pi = log_normalize(logits)
+        counts = draws(log_pi, world.uniforms[:, step])
+        weight = centre(reward, counts, scale="std")
+        if arm.direction != "none":
+            log_hat = world.log_ref
+            if arm.flatten:
+                log_hat = reweighted(log_hat, 0.3 + 0.7 * counts[..., :1] / GROUP)  # answer 0 is the correct one
+            gap = log_hat - log_pi
+            if arm.direction == "forward":
+                weight = weight + arm.a * (np.exp(np.minimum(gap, np.log(arm.cap))) - 1)
+            else:
+                weight = weight + arm.a * within_group(gap, counts)
+        if arm.b:
+            weight = weight - arm.b * within_group(log_pi, counts)
+        logits = logits + score_function_gradient(log_pi, counts, weight)
+    return log_normalize(logits)
+
+
+def pass_rates(log_pi, k=256):
+    """``(hard pass@k, easy pass@1)`` a seed, exact."""
+    p = np.exp(log_pi[..., 0])
+    return np.mean(-np.expm1(k * np.log1p(-p[:, LATE])), axis=1), np.mean(p[:, ~LATE], axis=1)
