@@ -11,9 +11,11 @@ normalisation stationarity reads ``b log pi = r - lambda + a ref/pi``:
 * ``b = 0``: ``pi = a ref/(lambda - r)``; outside the support only the best response gets mass, and only if it strictly
   beats the support by enough (`escape_mass`).
 
-The multiplier is measured from the best reward: ``x = lambda - max r`` lies in ``[0, 2a + b log 2A]``, where at the
-upper end ``pi <= max(1/2A, ref/2)``. It is found in ``x`` itself, so that nothing cancels when the best response is
-rare. The tangent of the (concave) objective bounds every policy's value, and the result carries that gap.
+The multiplier is measured from the best reward: ``x = lambda - max r``, kept as ``log x``, so that nothing cancels or
+underflows when the best response is rare. Every ``pi`` is log-convex and decreasing in ``x``, hence so is their sum, and
+Newton's iteration on its logarithm rises to the root from the lower bound ``a ref(argmax r)``; the root is at most
+``2a + b log 2A``, where ``pi <= max(1/2A, ref/2)``. The tangent of the (concave) objective bounds every policy's value,
+and the result carries that gap.
 
 Source: ``rapo`` C1-C3, C5.
 """
@@ -27,9 +29,9 @@ import numpy as np
 
 from klsim import _validate
 from klsim.distributions import entropy as entropy_of
-from klsim.distributions import log_normalize, log_sum_exp
+from klsim.distributions import log_normalize
 from klsim.divergences import kl
-from klsim.optima import Optimum, forward_kl_regularized
+from klsim.optima import Optimum
 
 __all__ = ["escape_mass", "forward_kl_with_entropy", "reweighted"]
 
@@ -99,22 +101,21 @@ def forward_kl_with_entropy(log_ref: Any, reward: Any, alpha: Any, entropy: Any 
             whose results overflow.
     """
     log_p, r, a, b, shape = _rows(log_ref, reward, alpha, entropy)
-    log_pi, soft = np.empty(log_p.shape), b > 0
-    found = np.ones(len(a), dtype=bool)
-    if not soft.all():
-        log_pi[~soft], found[~soft] = _without_entropy(*(x[~soft] for x in (log_p, r, a)))
-    if soft.any():
-        log_pi[soft], found[soft] = _with_entropy(*(x[soft] for x in (log_p, r, a, b)))
+    log_pi, found = _optimum(log_p, r, a, b)
+    stays = b == 0
+    if stays.any():
+        log_pi[stays] = _escaped(log_p[stays], r[stays], a[stays], log_pi[stays])
     best = r.max(axis=-1)
     pi, short = np.exp(log_pi), best[:, None] - r
     value = best - np.sum(pi * short, axis=-1) - a * kl(log_p, log_pi) + b * entropy_of(log_pi)
     gap, rounding = _gap(log_p, log_pi, short, a, b)
     _validate.representable("alpha", np, value, gap)
     wide = int((gap > rounding).sum())
-    reason = "multiplier found" if found.all() else f"the root finder stopped early on {int((~found).sum())} problems"
+    stuck = int((~found).sum())
+    reason = f"Newton's iteration was cut off on {stuck} of {len(a)} problems" if stuck else "multiplier found"
     reason = f"the gap is above rounding on {wide} of {len(a)} problems" if wide else reason
     numbers = (value, np.sum(pi * r, axis=-1), kl(log_pi, log_p), a, gap)
-    converged = bool(found.all()) and not wide
+    converged = not stuck and not wide
     return Optimum(log_pi.reshape(*shape, -1), *(x.reshape(shape) for x in numbers), converged, reason)
 
 
@@ -139,53 +140,66 @@ def _rows(log_ref: Any, reward: Any, alpha: Any, entropy: Any) -> tuple[Any, ...
     return log_p, r, a, b, shape
 
 
-@np.errstate(divide="ignore", invalid="ignore")
-def _without_entropy(log_p: np.ndarray, r: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    inside = np.isfinite(log_p)
-    found = forward_kl_regularized(log_p, r, a)
-    escaped = _escape(log_p, r, a)
+@np.errstate(divide="ignore")
+def _escaped(log_p: np.ndarray, r: np.ndarray, a: np.ndarray, log_pi: np.ndarray) -> np.ndarray:
+    """Without entropy: ``log_pi``, the optimum on the support, or what holds where mass leaves it."""
+    inside, mass = np.isfinite(log_p), _escape(log_p, r, a)[:, None]
     out = np.max(np.where(inside, -np.inf, r), axis=-1, keepdims=True)
     best_out = ~inside & (r == out)
     kept = np.log(a)[:, None] + log_p - np.log(np.where(inside & (out > r), out - r, 1.0))
-    gained = np.log(escaped)[:, None] - np.log(np.maximum(best_out.sum(axis=-1, keepdims=True), 1))
+    gained = np.log(mass) - np.log(np.maximum(best_out.sum(axis=-1, keepdims=True), 1))
     left = np.where(best_out, gained, np.where(inside, kept, -np.inf))
-    return np.where(escaped[:, None] > 0, left, found.log_policy), np.full(len(a), found.converged)
+    return np.where(mass > 0, left, log_pi)
 
 
-def _with_entropy(
-    log_p: np.ndarray, r: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.optimize import elementwise
+_STEPS = 500
 
-    short, log_c = r.max(axis=-1, keepdims=True) - r, log_p + (np.log(a) - np.log(b))[:, None]
 
-    def total(x: np.ndarray, row: np.ndarray) -> np.ndarray:
-        return np.asarray(log_sum_exp(_log_policy(x, short[row], log_c[row], b[row])))
-
-    rows, low = np.arange(len(a)), np.zeros(len(a))
-    high = 2.0 * a + b * math.log(2 * log_p.shape[-1])
-    x, found = np.where(total(high, rows) >= 0, high, low), np.ones(len(a), dtype=bool)
-    between = (total(low, rows) > 0) & (total(high, rows) < 0)
-    if between.any():
-        ends = low[between], high[between]
-        tolerances = {"xatol": 0.0, "xrtol": 4e-16, "fatol": 0.0}
-        root = elementwise.find_root(total, ends, args=(rows[between],), tolerances=tolerances)
-        x[between], found[between] = root.x, root.success | (np.abs(root.f_x) < 1e-12)
-    return np.asarray(log_normalize(_log_policy(x, short, log_c, b))), found  # drops the root's rounding
+@np.errstate(divide="ignore")
+def _optimum(log_p: np.ndarray, r: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(log pi, found)``: Newton for the multiplier; without entropy on the support only."""
+    counted = np.isfinite(log_p) | (b[:, None] > 0)
+    best = np.max(np.where(counted, r, -np.inf), axis=-1, keepdims=True)
+    log_short = np.log(np.where(counted, best - r, 0.0))
+    log_a, log_b = np.log(a)[:, None] + log_p, np.log(b)
+    of_best = np.max(np.where(np.isneginf(log_short) & counted, log_a, -np.inf), axis=-1)
+    log_x = np.maximum(of_best, log_b - 40.0)  # below e^-40 b the multiplier has no effect
+    log_pi, found, rows = np.empty(log_p.shape), np.zeros(len(a), dtype=bool), np.arange(len(a))
+    last = np.full(len(a), np.inf)
+    for _ in range(_STEPS):
+        at, fall = _policy_at(log_x[rows], log_short[rows], log_a[rows], log_b[rows])
+        at = np.where(counted[rows], at, -np.inf)
+        top = at.max(axis=-1, keepdims=True)
+        weight = np.exp(at - top)
+        total = top[:, 0] + np.log(weight.sum(axis=-1))
+        slope = np.sum(weight * fall, axis=-1) / weight.sum(axis=-1)
+        done = ~(total > 4e-16 * slope) | (total < 1e-11) & (2 * total > last[rows])  # only rounding is left
+        last[rows] = total
+        log_pi[rows], found[rows] = at - total[:, None], done  # drops the root's rounding
+        rows, step = rows[~done], total[~done] / slope[~done]
+        log_x[rows] += np.log1p(step)
+        if not rows.size:
+            break
+    return log_pi, found
 
 
 @np.errstate(divide="ignore", over="ignore", invalid="ignore")
-def _log_policy(x: np.ndarray, short: np.ndarray, log_c: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """``log pi`` at the multiplier ``max r + x``, not normalised."""
+def _policy_at(
+    log_x: np.ndarray, log_short: np.ndarray, log_a: np.ndarray, log_b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """``(log pi, -d log pi/d log x)`` at the multiplier ``max r + x``, not normalised; ``log_a`` is ``log(a ref)``."""
     from scipy.special import wrightomega
 
-    behind = short + x[..., None]
-    t = behind / b[..., None]
-    z = log_c + t
-    omega = wrightomega(np.where(z < 1e17, z, 1.0))
-    # log omega is z - omega for small omega; omega is z itself far out, where t may be infinite
-    far = np.where(z < 1e17, np.log(omega), np.log(behind) - np.log(b)[..., None])
-    return np.where(z <= 1.0, omega - t, log_c - far)
+    log_x, log_b = log_x[:, None], log_b[:, None]
+    behind = np.logaddexp(log_short, log_x)
+    t = np.exp(behind - log_b)
+    log_c = log_a - log_b
+    near = log_c + t < 1e17  # beyond, omega is its argument, b times it is lambda - r, and t may be infinite
+    z = np.where(near, log_c + t, 1.0)
+    omega = wrightomega(z)
+    # log omega is z - omega for small omega
+    log_pi = np.where(z < 1.0, omega - t, np.where(near, log_c - np.log(omega), log_a - behind))
+    return log_pi, np.exp(log_x - np.where(near, log_b + np.log1p(omega), behind))
 
 
 def _gap(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import lambertw
 
 from klsim.claims import Effect, Identity, Inequality, Limit, Optimality, Paper, Variant, assume
@@ -119,26 +118,25 @@ def outside(log_pi):
     return np.exp(log_pi[..., -1])
 
 
-def best_mass_outside(hat, reward, a, out):
-    """Where the derivative ``r_out - lambda(m)`` of the value in the escaped mass vanishes; inside, the best of mass 1 - m."""
+@C2.check(Identity(1e-10, scale=1), Space(**OUTSIDE), instances=3000, examples=[{"hat": np.log([0.6, 0.4]), "reward": np.array([0.2, 0.5]), "a": 0.3, "lead": 0.5}],
+          false={"always 1 - a E[1/(r_out - r)]": {"floor": -9.0}, "1 - a, whatever the lead": {"of_lead": 0.0}})  # fmt: skip
+def the_derivative_in_the_escaped_mass_vanishes(hat, reward, a, lead, *, floor=0.0, of_lead=1.0):
+    """With mass m outside, the best of mass 1 - m inside has multiplier ``lambda(m)``; the value has slope ``r_out - lambda(m)``."""
 
-    def derivative(m):
-        q = forward_kl_regularized(hat, reward, a / (1 - m)).log_policy
-        best = np.argmax(reward)
-        return out - reward[best] - a * math.exp(hat[best] - q[best]) / (1 - m)
+    def multiplier(m):
+        inside = forward_kl_regularized(hat, reward, a / (1 - m)).log_policy
+        return multipliers(inside, hat, reward, a / (1 - m)).max(axis=-1)
 
-    return 0.0 if derivative(0.0) <= 0 else brentq(derivative, 0.0, 1 - 1e-9, xtol=1e-15)
-
-
-@C2.check(Identity(1e-9, scale=1), Space(**OUTSIDE), batched=False, instances=60, false={
-    "always 1 - a E[1/(r_out - r)]": {"floor": -math.inf}, "1 - a, whatever the lead": {"of_lead": False}})  # fmt: skip
-def escaped_mass_is_where_the_derivative_vanishes(hat, reward, a, lead, *, floor=0.0, of_lead=True):
-    all_hat, all_reward = with_outsider(hat, reward, np.asarray(lead))
-    searched = best_mass_outside(hat, reward, a, all_reward[-1])
-    stated, found = escape_mass(all_hat, all_reward, a), forward_kl_with_entropy(all_hat, all_reward, a).log_policy
-    if lead > 0 and (floor < 0 or not of_lead):
-        stated = max(floor, 1 - a * (np.exp(hat) @ (1 / (all_reward[-1] - reward)) if of_lead else 1.0))
-    return {"escape_mass": (stated, searched), "of the optimum": (outside(found), searched)}
+    all_hat, all_reward = with_outsider(hat, reward, lead)
+    ahead = np.where(lead > 0, 1.0, np.inf)[..., None] * np.maximum((all_reward[..., -1:] - reward), 1e-300) ** of_lead
+    stated = np.where(lead > 0, np.maximum(floor, 1 - a * np.sum(np.exp(hat) / ahead, axis=-1)), 0.0)
+    found = outside(forward_kl_with_entropy(all_hat, all_reward, a).log_policy)
+    at = multiplier(np.minimum(stated, 1 - 1e-6))
+    return {
+        "slope": (at, np.maximum(multiplier(0 * stated), all_reward[..., -1]), 1 + np.abs(at)),
+        "escape_mass": (escape_mass(all_hat, all_reward, a), stated),
+        "of the optimum": (found, stated),
+    }
 
 
 @C2.check(Inequality(1e-10, scale=1), Space(hat=Policies(zero_support=True), reward=Rewards(), a=Floats(0.05, 1.5)), instances=3000,
@@ -164,11 +162,12 @@ def all_correct_answers_outside(hat, a, *, times=1):
     return outside(found.log_policy), 1 - times * a, 1.0
 
 
-@C2.check(Identity(0.0), Space(hat=MILD, reward=Rewards(), a=Betas(), lead=Floats(0.0, 5.0)), instances=2000,
-          false={"the forward KL lets nothing out": {"forward": True}})  # fmt: skip
-def reverse_kl_never_leaves(hat, reward, a, lead, *, forward=False):
+@C2.check(Identity(1e-10, scale=1), Space(hat=MILD, reward=Rewards(), a=Floats(0.05, 2.0), lead=Floats(0.0, 5.0)), instances=2000,
+          false={"nor for the forward KL": {"forward": True}})  # fmt: skip
+def nothing_outside_counts_for_the_reverse_kl(hat, reward, a, lead, *, forward=False):
     solver = forward_kl_with_entropy if forward else kl_regularized
-    return outside(solver(*with_outsider(hat, reward, lead), a).log_policy), 0.0
+    laws = [np.exp(solver(*problem, a).log_policy) for problem in (with_outsider(hat, reward, lead), (hat, reward))]
+    return laws[0], np.concatenate([laws[1], np.zeros((*laws[1].shape[:-1], 1))], -1)
 
 
 C2_always = paper.claim("C2-always", r"""
@@ -225,8 +224,8 @@ def lambert_form(hat, reward, a, b, *, over=1.0, lam=1.0):
     x = lam * (a * np.exp(np.take_along_axis(hat, best, -1) - at) - b * at)  # lambda - max r
     c, behind = a * np.exp(hat) / b**over, (x + top - reward) / b
     assume((behind < 600).all(axis=-1))
-    stated = np.where(c > 0, c / np.maximum(lambertw(c * np.exp(behind)).real, 1e-300), np.exp(-behind))
-    stated = np.where((c > 0) & (c * np.exp(behind) < 1e-8), np.exp(-behind), stated)  # W(z) = z there
+    z = c * np.exp(behind)
+    stated = np.where(z > 1e-290, c / np.maximum(lambertw(z).real, 1e-300), np.exp(-behind))  # W(z) = z for the smallest
     return {"law": (np.exp(log_pi), stated), "bracket": (np.clip(x, 0, 2 * a + b * np.log(2 * hat.shape[-1])), x)}
 
 
@@ -422,7 +421,7 @@ def correct_mass_never_increases(ref, correct, phi, *, kept=1.0, swap=False):
 
 
 TREES = {"V": Sizes(2, 4), "H": Sizes(2, 3)}
-BUSHY = (log([[0.9, 0.1, 0, 0]]), log([[0.25] * 4, [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]))
+BUSHY = (log([[0.9, 0.1, *[0] * 14]]), log([[1 / 16] * 16, *[[1, *[0] * 15]] * 15]))  # 16 endings, or one
 C5_token = paper.claim("C5-token", r"""
     Tempering the reference token by token flattens the law of responses
 
@@ -483,27 +482,24 @@ SOLVERS = {"reverse": kl_regularized, "forward": forward_kl_with_entropy}
 
 
 def success(kind, eps, coefficient):
-    return np.exp(SOLVERS[kind](np.log([eps, 1 - eps]), [1.0, 0.0], coefficient).log_policy[0])
+    hat = np.log(np.stack([eps, 1 - eps], axis=-1))
+    return np.exp(SOLVERS[kind](hat, [1.0, 0.0], coefficient).log_policy[..., 0])
 
 
-@C6.check(Identity(1e-8), C6_SPACE, batched=False, instances=40, false={
+@C6.check(Identity(1e-9), C6_SPACE, instances=2000, false={
     "the forward coefficient is 1 - p": {"rare": 0}, "the reverse coefficient does not depend on eps": {"fixed": 0.01}})  # fmt: skip
 def coefficient_for_a_success(eps, p, *, rare=1, fixed=None):
-    def coefficient(kind):
-        return math.exp(brentq(lambda x: success(kind, eps, math.exp(x)) - p, -6.0, 8.0, xtol=1e-13))
-
     at = eps if fixed is None else fixed
-    return {
-        "reverse": (coefficient("reverse"), 1 / (math.log(p / (1 - p)) - math.log(at / (1 - at)))),
-        "forward": (coefficient("forward"), 1 / ((1 - rare * eps) / (1 - p) - rare * eps / p)),
-    }
+    reverse = 1 / (np.log(p / (1 - p)) - np.log(at / (1 - at)))
+    forward = 1 / ((1 - rare * eps) / (1 - p) - rare * eps / p)
+    return {"reverse": (success("reverse", eps, reverse), p), "forward": (success("forward", eps, forward), p)}
 
 
 @C6.check(Limit(rate=1.0), false={"the forward optimum fails too": {"forward": 0.0}})
 def success_on_the_rarest(*, forward=1.0):
     eps = 1e-4 / 10.0 ** np.arange(6)
     ends = {("forward", 0.2): 0.8 * forward, ("forward", 1.5): 0.0, ("reverse", 0.2): 0.0}
-    return {f"{kind} {at:g}": (eps, [success(kind, e, at) - end for e in eps]) for (kind, at), end in ends.items()}
+    return {f"{kind} {at:g}": (eps, success(kind, eps, at) - end) for (kind, at), end in ends.items()}
 
 
 # C7 ------------------------------------------------------------------------------------------------
@@ -526,29 +522,28 @@ def arms(rngs, *chosen):
     return [pass_rates(world.log_ref), *(pass_rates(train(world, arm)) for arm in chosen)]
 
 
-# over 40 seeds RAPO - reverse is .096 ± .032 (standard deviation), RAPO - base .141 ± .045, easy .9938 ± .0003
-@C7.check(Effect(seeds=14), false={"without the reweighting": {"flatten": False}})
-def rapo_gains_on_hard_prompts(rngs, *, flatten=True):
-    base, ours, reverse = arms(rngs, RAPO._replace(flatten=flatten), REVERSE)
-    gains = {"over the base": ours[0] - base[0] - 0.02, "over the reverse KL": ours[0] - reverse[0] - 0.02}
-    return gains | {"easy pass@1": ours[1] - 0.9}
+# over 40 seeds (standard deviation): over the base .141 ± .045, RAPO, the flat reverse KL and the bonus over the reverse KL
+# .096 ± .032, .097 ± .032, .102 ± .033, easy .9938 ± .0003
+@C7.check(Effect(seeds=10), false={"without the reweighting": {"flatten": False}})
+def flat_targets_gain_on_hard_prompts(rngs, *, flatten=True):
+    base, ours, flat, bonus, reverse = arms(rngs, RAPO._replace(flatten=flatten), REVERSE_FLAT, ENTROPY_ONLY, REVERSE)
+    return {
+        "over the base": ours[0] - base[0] - 0.02,
+        "over the reverse KL": ours[0] - reverse[0] - 0.02,
+        "easy pass@1": ours[1] - 0.9,
+        "reverse KL to the flat reference": flat[0] - reverse[0] - 0.02,
+        "entropy bonus without KL": bonus[0] - reverse[0] - 0.02,
+    }
 
 
 # .0005 ± .0017 with common uniforms
-@C7.check(Effect(seeds=12, alternative="within", margin=0.005), false={"with the reweighting": {"flatten": True}})
+@C7.check(Effect(seeds=8, alternative="within", margin=0.005), false={"with the reweighting": {"flatten": True}})
 def direction_alone_changes_nothing(rngs, *, flatten=False):
     _, forward, reverse = arms(rngs, FORWARD._replace(flatten=flatten), REVERSE)
     return forward[0] - reverse[0]
 
 
-# .097 ± .032 and .102 ± .033
-@C7.check(Effect(seeds=12), false={"so does a bonus of .01": {"arm": ENTROPY_ONLY._replace(b=0.01)}})
-def other_flat_targets_gain_too(rngs, *, arm=ENTROPY_ONLY):
-    _, flat, bonus, reverse = arms(rngs, REVERSE_FLAT, arm, REVERSE)
-    return {"reverse KL to the flat reference": flat[0] - reverse[0] - 0.02, "entropy bonus": bonus[0] - reverse[0] - 0.02}
-
-
-@C7.check(Effect(seeds=6), false={"so does a cap of 10^3": {"high": 1e3, "low": 1e3}})
+@C7.check(Effect(seeds=5), false={"so does a cap of 10^3": {"high": 1e3, "low": 1e3}})
 def the_cap_keeps_easy_prompts(rngs, *, low=10.0, high=1e300):
     _, capped, free = arms(rngs, RAPO._replace(cap=low), RAPO._replace(cap=high))
     return capped[1] - free[1] - 0.02
@@ -569,7 +564,7 @@ C7_direction = paper.claim("C7-direction", r"""
 
 
 # -.001 ± .009
-@C7_direction.check(Effect(seeds=14, null=0.02), true={"over the reverse KL to the plain reference": {"rival": REVERSE}})
+@C7_direction.check(Effect(seeds=10, null=0.02), true={"over the reverse KL to the plain reference": {"rival": REVERSE}})
 def forward_beats_reverse_on_the_same_reference(rngs, *, rival=REVERSE_FLAT):
     _, ours, other = arms(rngs, RAPO, rival)
     return ours[0] - other[0]

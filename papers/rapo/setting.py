@@ -10,7 +10,6 @@ from scipy.optimize import minimize
 from klsim.distributions import entropy, log_normalize
 from klsim.divergences import kl
 from klsim.forward_kl import reweighted
-from klsim.learning import centre, score_function_gradient
 from klsim.objectives import TokenBatch, rapo
 
 HARD, EASY, ANSWERS, GROUP, STEPS = 24, 24, 64, 8, 300
@@ -29,14 +28,16 @@ def objective(log_policy, log_ref, reward, alpha, bonus=0.0):
 
 def by_bfgs(log_ref, reward, alpha, bonus=0.0):
     """The maximiser of the same, over softmax logits, with the gradient ``pi (g - E_pi g)``, ``g = r + a ref/pi - b log pi``."""
+    inside, ref = np.isfinite(log_ref), np.exp(log_ref)
 
     def loss(logits):
-        log_pi = log_normalize(logits)
+        log_pi = logits - np.logaddexp.reduce(logits)
         pi = np.exp(log_pi)
-        g = reward + alpha * np.exp(log_ref - log_pi) - bonus * log_pi
-        return -float(objective(log_pi, log_ref, reward, alpha, bonus)), -pi * (g - pi @ g)
+        g = reward + alpha * ref / pi - bonus * log_pi
+        value = pi @ reward - alpha * (ref[inside] @ (log_ref - log_pi)[inside]) - bonus * (pi @ log_pi)
+        return -value, -pi * (g - pi @ g)
 
-    start = np.where(np.isfinite(log_ref), log_ref, -np.log(len(log_ref)))
+    start = np.where(inside, log_ref, -np.log(len(log_ref)))
     found = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 1000})
     return log_normalize(found.x), -float(found.fun)
 
@@ -105,39 +106,35 @@ RAPO = Arm("forward", flatten=True, b=0.02)
 REVERSE_FLAT, ENTROPY_ONLY = Arm("reverse", a=0.5, flatten=True), Arm(b=0.3)
 
 
-def draws(log_pi, uniforms):
-    """Counts of a group by inverse CDF, ``(..., A)``."""
-    cdf = np.cumsum(np.exp(log_pi), axis=-1)
-    index = np.sum(cdf[..., None, :-1] < uniforms[..., :, None] * cdf[..., -1:, None], axis=-1)
-    rows = np.arange(index.size // GROUP)[:, None] * ANSWERS + index.reshape(-1, GROUP)
-    return np.bincount(rows.ravel(), minlength=log_pi.size).reshape(log_pi.shape).astype(float)
-
-
-def within_group(values, counts):
-    """Minus the mean over the group."""
-    return values - np.sum(counts * values, axis=-1, keepdims=True) / GROUP
-
-
 def train(world, arm, steps=STEPS):
-    """Tabular logits from the reference, learning rate 1: the final log-policies."""
-    logits, reward = world.log_ref, world.reward
+    """Tabular logits from the reference, learning rate 1: the final log-policies.
+
+    Each step: a group by inverse CDF, ``w = A + penalty + entropy term`` for each of its answers, and the score function
+    ``logits += mean_i w_i (onehot(y_i) - pi)``. Only the answers of the group need a weight.
+    """
+    shape = world.log_ref.shape
+    logits, flat = world.log_ref.reshape(-1, ANSWERS).copy(), np.arange(np.prod(shape[:2]))[:, None]
+    levels = 0.3 + 0.7 * np.arange(GROUP + 1) / GROUP if arm.flatten else np.ones(GROUP + 1)
+    references = reweighted(world.log_ref[:, :, None], levels[:, None]).reshape(-1, GROUP + 1, ANSWERS)
     for step in range(steps):
-        log_pi = log_normalize(logits)
-        counts = draws(log_pi, world.uniforms[:, step])
-        weight = centre(reward, counts, scale="std")
-        if arm.direction != "none":
-            log_hat = world.log_ref
-            if arm.flatten:
-                log_hat = reweighted(log_hat, 0.3 + 0.7 * counts[..., :1] / GROUP)  # answer 0 is the correct one
-            gap = log_hat - log_pi
-            if arm.direction == "forward":
-                weight = weight + arm.a * (np.exp(np.minimum(gap, np.log(arm.cap))) - 1)
-            else:
-                weight = weight + arm.a * within_group(gap, counts)
-        if arm.b:
-            weight = weight - arm.b * within_group(log_pi, counts)
-        logits = logits + score_function_gradient(log_pi, counts, weight)
-    return log_normalize(logits)
+        top = logits.max(axis=1, keepdims=True)
+        pi = np.exp(logits - top)
+        cdf = np.cumsum(pi, axis=1)
+        u = world.uniforms[:, step].reshape(-1, GROUP) * cdf[:, -1:]
+        y = np.sum(cdf[:, None, :-1] < u[:, :, None], axis=2)
+        log_pi = logits[flat, y] - top - np.log(cdf[:, -1:])
+        right = np.sum(y == 0, axis=1, keepdims=True)  # answer 0 is the correct one
+        deviation = np.sqrt(right * (GROUP - right)) / GROUP
+        weight = np.where(deviation > 0, ((y == 0) - right / GROUP) / np.where(deviation > 0, deviation, 1.0), 0.0)
+        gap = references[flat, right, y] - log_pi
+        if arm.direction == "forward":
+            weight += arm.a * (np.exp(np.minimum(gap, np.log(arm.cap))) - 1)
+        elif arm.direction == "reverse":
+            weight += arm.a * (gap - gap.mean(axis=1, keepdims=True))
+        weight -= arm.b * (log_pi - log_pi.mean(axis=1, keepdims=True))
+        logits -= weight.mean(axis=1, keepdims=True) * pi / cdf[:, -1:]
+        np.add.at(logits, (flat, y), weight / GROUP)
+    return log_normalize(logits.reshape(shape))
 
 
 def pass_rates(log_pi, k=256):
