@@ -78,18 +78,17 @@ def no_optimiser_does_better(hat, reward, a, *, tilted=False):
     return {"value": (objective(best, hat, reward, a), value), "the same law, to 1e-5": (1e-5, away)}
 
 
-@C1.check(Identity(1e-10, scale=1), Space(**PROBLEM), instances=3000, false={"with hat/pi the other way up": {"power": -1}})
-def one_multiplier_for_all(hat, reward, a, *, power=1):
+@C1.check(Identity(1e-10, scale=1), Space(**PROBLEM), instances=3000,
+          false={"with hat/pi the other way up": {"power": -1}, "lambda is at most max r + a/2": {"reach": 0.5}})  # fmt: skip
+def one_multiplier_for_all(hat, reward, a, *, power=1, reach=1.0):
     log_pi = forward_kl_with_entropy(hat, reward, a).log_policy
-    found = reward + a[..., None] * np.exp(power * (hat - log_pi))
-    return found, found.max(axis=-1, keepdims=True), np.abs(found).max(axis=-1, keepdims=True) + 0 * found
-
-
-@C1.check(Inequality(1e-12, scale=1), Space(**PROBLEM), instances=3000, false={"at most max r + a/2": {"reach": 0.5}})
-def where_the_multiplier_lies(hat, reward, a, *, reach=1.0):
-    log_pi = forward_kl_with_entropy(hat, reward, a).log_policy
-    found, top = multipliers(log_pi, hat, reward, a).max(axis=-1), reward.max(axis=-1)
-    return {"above every reward": (top, found), "by at most a": (found, top + reach * a)}
+    found, top = reward + a[..., None] * np.exp(power * (hat - log_pi)), reward.max(axis=-1, keepdims=True)
+    lam = found.max(axis=-1, keepdims=True)
+    size = 1 + np.abs(lam)
+    return {
+        "one": (found, lam, size + 0 * found),
+        "in (max r, max r + a]": (lam, np.clip(lam, top, top + reach * a[..., None]), size),
+    }
 
 
 # C2 ------------------------------------------------------------------------------------------------
@@ -111,7 +110,9 @@ OUTSIDE = {"hat": MILD, "reward": Rewards(), "a": Floats(0.05, 1.5), "lead": Flo
 def with_outsider(hat, reward, lead):
     """The problem with one more response, off the support, ``lead`` above the best reward of the support."""
     gone = np.full((*hat.shape[:-1], 1), -np.inf)
-    return np.concatenate([hat, gone], -1), np.concatenate([reward, reward.max(-1, keepdims=True) + lead[..., None]], -1)
+    return np.concatenate([hat, gone], -1), np.concatenate(
+        [reward, reward.max(-1, keepdims=True) + lead[..., None]], -1
+    )
 
 
 def outside(log_pi):
@@ -139,7 +140,7 @@ def the_derivative_in_the_escaped_mass_vanishes(hat, reward, a, lead, *, floor=0
     }
 
 
-@C2.check(Inequality(1e-10, scale=1), Space(hat=Policies(zero_support=True), reward=Rewards(), a=Floats(0.05, 1.5)), instances=3000,
+@C2.check(Identity(1e-10, scale=1), Space(hat=Policies(zero_support=True), reward=Rewards(), a=Floats(0.05, 1.5)), instances=3000,
           false={"it never leaves": {"free": False}})  # fmt: skip
 def conditions_of_the_optimum(hat, reward, a, *, free=True):
     """No response outside is worth more than the multiplier; those that hold mass are worth just that."""
@@ -214,7 +215,12 @@ def no_optimiser_does_better_with_entropy(hat, reward, a, b, *, bonus=1.0):
     return {"value": (objective(best, hat, reward, a, b), value), "the same law, to 1e-5": (1e-5, away)}
 
 
-@C3.check(Identity(1e-9, scale=1), Space(**SOFT), instances=2000, false={"c = a hat": {"over": 0.0}, "the multiplier is max r": {"lam": 0.0}})
+@C3.check(
+    Identity(1e-9, scale=1),
+    Space(**SOFT),
+    instances=2000,
+    false={"c = a hat": {"over": 0.0}, "the multiplier is max r": {"lam": 0.0}},
+)
 def lambert_form(hat, reward, a, b, *, over=1.0, lam=1.0):
     """The multiplier from the stationarity of the best response, the others from the formula."""
     a, b = a[..., None], b[..., None]
@@ -225,7 +231,9 @@ def lambert_form(hat, reward, a, b, *, over=1.0, lam=1.0):
     c, behind = a * np.exp(hat) / b**over, (x + top - reward) / b
     assume((behind < 600).all(axis=-1))
     z = c * np.exp(behind)
-    stated = np.where(z > 1e-290, c / np.maximum(lambertw(z).real, 1e-300), np.exp(-behind))  # W(z) = z for the smallest
+    stated = np.where(
+        z > 1e-290, c / np.maximum(lambertw(z).real, 1e-300), np.exp(-behind)
+    )  # W(z) = z for the smallest
     return {"law": (np.exp(log_pi), stated), "bracket": (np.clip(x, 0, 2 * a + b * np.log(2 * hat.shape[-1])), x)}
 
 
@@ -296,38 +304,33 @@ C4 = paper.claim("C4", r"""
 PAIR = {"pi": Policies(spread=6.0), "hat": Policies(spread=6.0), "A": Sizes(2, 6)}
 
 
-@C4.check(Identity(1e-10, scale=1), Space(**PAIR), batched=False, instances=100,
+@C4.check(Identity(1e-10, scale=1), Space(**PAIR), batched=False, instances=60,
           false={"also where the policy has lost an answer": Variant(space=Space(pi=Policies(zero_support=True), hat=MILD, A=Sizes(2, 6)))}
           | {"of the policy from the reference": {"swap": True}})  # fmt: skip
 def value_is_the_forward_kl(pi, hat, *, swap=False):
     alive = np.isfinite(pi)
-    return estimate(pi[alive], hat[alive], pi[alive]), kl(pi, hat) if swap else kl(hat, pi), np.exp(np.max(hat - pi, where=alive, initial=0))
-
-
-@C4.check(Inequality(1e-12, scale=1), Space(**PAIR), batched=False, instances=100,
-          false={"so are those of u log u": {"plain": True}})  # fmt: skip
-def terms_are_not_negative(pi, hat, *, plain=False):
-    terms = np.array([estimate(pi, hat, log(e)) for e in np.eye(len(pi))])
-    u = np.exp(hat - pi)
-    return 0.0 * u, terms + (u - 1 if plain else 0.0), u + 1
+    return (
+        estimate(pi[alive], hat[alive], pi[alive]),
+        kl(pi, hat) if swap else kl(hat, pi),
+        np.exp(np.max(hat - pi, where=alive, initial=0)),
+    )
 
 
 # central differences: truncation h² u/6, rounding eps u/h
-@C4.check(Identity(1e-7, scale=1), Space(**PAIR), batched=False, instances=60,
-          false={"the samples follow the policy": {"moving": True}})  # fmt: skip
-def backpropagated_gradient(pi, hat, *, moving=False):
+@C4.check(Identity(1e-7, scale=1), Space(**PAIR), batched=False, instances=40, false={
+    "the samples follow the policy": {"moving": True}, "nothing has to be added": {"score": 0}, "terms of u log u": {"plain": 1}})  # fmt: skip
+def score_term_restores_the_gradient(pi, hat, *, moving=False, score=1, plain=0):
+    p, u = np.exp(pi), np.exp(hat - pi)
+    terms = np.array([estimate(pi, hat, log(e)) for e in np.eye(len(pi))]) + plain * (u - 1)
     found = slope(lambda z: estimate(z, hat, log_normalize(z) if moving else pi), pi)
-    return found, backpropagated(pi, hat), np.exp(np.max(hat - pi))
+    return {
+        "terms are not negative": (terms, np.maximum(terms, 0), 1 + u),
+        "back-propagated": (found, backpropagated(pi, hat), u.max()),
+        "restored": (found + score * p * (terms - p @ terms), p - np.exp(hat), u.max()),
+    }
 
 
-@C4.check(Identity(1e-7, scale=1), Space(**PAIR), batched=False, instances=60, false={"without the score term": {"score": 0}})
-def score_term_restores_the_gradient(pi, hat, *, score=1):
-    terms, p = np.array([estimate(pi, hat, log(e)) for e in np.eye(len(pi))]), np.exp(pi)
-    found = slope(lambda z: estimate(z, hat, pi), pi) + score * p * (terms - p @ terms)
-    return found, p - np.exp(hat), np.exp(np.max(hat - pi))
-
-
-@C4.check(Identity(1e-9, scale=1), Space(**PAIR), batched=False, instances=100,
+@C4.check(Identity(1e-9, scale=1), Space(**PAIR), batched=False, instances=60,
           false={"capped at 2 as well": {"cap": 2.0}, "of the reverse chi²": {"swap": True}})  # fmt: skip
 def score_form_is_the_gradient(pi, hat, *, cap=1e300, swap=False):
     p, w = np.exp(pi), score_weights(pi, hat, cap)
@@ -409,7 +412,7 @@ def entropy_falls_by_a_variance(ref, phi, *, power=1.0, tempered=1.0):
 def rare_answers_gain(ref, phi, *, mean="geometric"):
     bar = ref.mean(-1) if mean == "geometric" else -entropy(ref)
     gain = np.exp(reweighted(ref, phi[..., None])) - np.exp(ref)
-    return 0.0 * gain, np.where(ref <= bar[..., None], gain, 0.0)
+    return 0.0 * gain, np.where(ref <= bar[..., None], gain, 1.0)
 
 
 @C5.check(Inequality(1e-12, scale=1), Space(ref=Policies(), correct=Masks(), phi=Floats(0.0, 1.0)), instances=3000,
@@ -440,7 +443,9 @@ C5_token = paper.claim("C5-token", r"""
                 examples=[{"ref": BUSHY, "phi": 0.5}], true={"as the escort of whole responses": {"whole": True}})  # fmt: skip
 def token_tempering_raises_entropy(ref, phi, *, whole=False):
     law = sequence_log_probs(ref)
-    tempered = reweighted(law, phi[..., None]) if whole else sequence_log_probs([temper(x, phi[..., None]) for x in ref])
+    tempered = (
+        reweighted(law, phi[..., None]) if whole else sequence_log_probs([temper(x, phi[..., None]) for x in ref])
+    )
     return entropy(law), entropy(tempered)
 
 
@@ -524,7 +529,7 @@ def arms(rngs, *chosen):
 
 # over 40 seeds (standard deviation): over the base .141 ± .045, RAPO, the flat reverse KL and the bonus over the reverse KL
 # .096 ± .032, .097 ± .032, .102 ± .033, easy .9938 ± .0003
-@C7.check(Effect(seeds=10), false={"without the reweighting": {"flatten": False}})
+@C7.check(Effect(seeds=12), false={"without the reweighting": {"flatten": False}})
 def flat_targets_gain_on_hard_prompts(rngs, *, flatten=True):
     base, ours, flat, bonus, reverse = arms(rngs, RAPO._replace(flatten=flatten), REVERSE_FLAT, ENTROPY_ONLY, REVERSE)
     return {
@@ -536,8 +541,8 @@ def flat_targets_gain_on_hard_prompts(rngs, *, flatten=True):
     }
 
 
-# .0005 ± .0017 with common uniforms
-@C7.check(Effect(seeds=8, alternative="within", margin=0.005), false={"with the reweighting": {"flatten": True}})
+# .0005 ± .0017 to .0023 with common uniforms
+@C7.check(Effect(seeds=16, alternative="within", margin=0.005), false={"with the reweighting": {"flatten": True}})
 def direction_alone_changes_nothing(rngs, *, flatten=False):
     _, forward, reverse = arms(rngs, FORWARD._replace(flatten=flatten), REVERSE)
     return forward[0] - reverse[0]
@@ -563,8 +568,10 @@ C7_direction = paper.claim("C7-direction", r"""
     """)  # fmt: skip
 
 
-# -.001 ± .009
-@C7_direction.check(Effect(seeds=10, null=0.02), true={"over the reverse KL to the plain reference": {"rival": REVERSE}})
+# -.001 to -.003 ± .011
+@C7_direction.check(
+    Effect(seeds=10, null=0.02), true={"over the reverse KL to the plain reference": {"rival": REVERSE}}
+)
 def forward_beats_reverse_on_the_same_reference(rngs, *, rival=REVERSE_FLAT):
     _, ours, other = arms(rngs, RAPO, rival)
     return ours[0] - other[0]
