@@ -12,8 +12,8 @@ normalisation stationarity reads ``b log pi = r - lambda + a ref/pi``:
   beats the support by enough (`escape_mass`).
 
 The multiplier is measured from the best reward: ``x = lambda - max r``, kept as ``log x``, so that nothing cancels or
-underflows when the best response is rare. Every ``pi`` is log-convex and decreasing in ``x``, hence so is their sum, and
-Newton's iteration on its logarithm rises to the root from the lower bound ``a ref(argmax r)``; the root is at most
+underflows when the best response is rare. Every ``pi`` is log-convex and decreasing in ``x``, hence so is their sum,
+and Newton's iteration on its logarithm rises to the root from the lower bound ``a ref(argmax r)``; the root is at most
 ``2a + b log 2A``, where ``pi <= max(1/2A, ref/2)``. The tangent of the (concave) objective bounds every policy's value,
 and the result carries that gap.
 
