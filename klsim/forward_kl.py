@@ -77,7 +77,8 @@ def reweighted(log_ref: Any, exponent: Any) -> np.ndarray:
     log_p, phi = _validate.numpy_arrays(log_ref=log_ref, exponent=exponent)
     _validate.log_probs("log_ref", np, log_p)
     _validate.budgets("exponent", np, _validate.finite("exponent", np, phi))
-    _validate.broadcast(log_ref=log_p, exponent=phi)
+    if _validate.broadcast(log_ref=log_p, exponent=phi)[-1] != log_p.shape[-1]:
+        _validate.fail("exponent", f"must broadcast to {log_p.shape[-1]} outcomes, got shape {phi.shape}")
     gone = np.isinf(log_p)
     with np.errstate(over="ignore"):
         powered = phi * np.where(gone, 0.0, log_p)
@@ -115,8 +116,9 @@ def forward_kl_with_entropy(log_ref: Any, reward: Any, alpha: Any, entropy: Any 
     reason = f"Newton's iteration was cut off on {stuck} of {len(a)} problems" if stuck else "multiplier found"
     reason = f"the gap is above rounding on {wide} of {len(a)} problems" if wide else reason
     numbers = (value, np.sum(pi * r, axis=-1), kl(log_pi, log_p), a, gap)
-    converged = not stuck and not wide
-    return Optimum(log_pi.reshape(*shape, -1), *(x.reshape(shape) for x in numbers), converged, reason)
+    value, expected, divergence, beta, gap = (x.reshape(shape) for x in numbers)
+    policy = log_pi.reshape(*shape, log_pi.shape[-1])
+    return Optimum(policy, value, expected, divergence, beta, gap, not stuck and not wide, reason)
 
 
 def _rows(log_ref: Any, reward: Any, alpha: Any, entropy: Any) -> tuple[Any, ...]:

@@ -30,10 +30,10 @@ ARMS = {
     "pass-at-k",
     title="Pass@k on hard prompts: the flat targets find rare answers, in either direction of the KL",
     caption="24 prompts whose correct answer has reference mass 10^U(-5, -3), 64 answers, groups of 8, 300 steps; exact pass@k, mean over"
-    " prompts and 10 seeds, band: 95 % interval. Without a flatter target the direction of the KL does not matter; with one it does"
-    " not matter either (C7).",
+    " prompts and 10 seeds, band: 95 % interval. Without a flatter target the direction of the KL does not matter; with one it"
+    " matters at small k only (C7).",
     size=(8.0, 4.6),
-    draw=Lines("k", "pass", by="run", xscale="log", yscale="log", xlabel="samples k", ylabel="pass@k on hard prompts",
+    draw=Lines("k", "pass", by="run", xscale="log", xlabel="samples k", ylabel="pass@k on hard prompts",
                styles={"base": {"color": "0.3", "linestyle": "--"}, "forward KL": {"linestyle": ":"}}),
 )  # fmt: skip
 def pass_at_k(run):
