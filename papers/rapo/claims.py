@@ -402,7 +402,7 @@ C5 = paper.claim("C5", r"""
 def entropy_falls_by_a_variance(ref, phi, *, power=1.0, tempered=1.0):
     h = 1e-5
     measured = (entropy(temper(ref, phi + h)) - entropy(temper(ref, phi - h))) / (2 * h)
-    law = temper(ref, np.where(tempered, phi, 1.0))
+    law = reweighted(ref, np.where(tempered, phi, 1.0)[..., None])
     spread = variance(law, np.where(np.isfinite(ref), ref, 0.0))
     return measured, -(phi**power) * spread, 1 + 100 * spread
 
