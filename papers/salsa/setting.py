@@ -89,7 +89,8 @@ class World(NamedTuple):
     def draw(cls, rngs, pairs=PAIRS):
         made = [_world(rng, pairs) for rng in rngs]
         features, reward, counts, contexts, uniforms = (np.array(x) for x in zip(*made))
-        fits = [_fit(features[:, :CONTEXTS], counts[:, i] / pairs) for i in range(2)]
+        train = np.ascontiguousarray(features[:, :CONTEXTS])
+        fits = [_fit(train, counts[:, i] / pairs) for i in range(2)]
         return cls(features, reward, *fits, contexts, uniforms)
 
     def scores(self, theta):
@@ -112,14 +113,14 @@ def _world(rng, pairs):
 
 
 def _log_policy(features, theta):
-    logits = np.matmul(features, theta[:, None, :, None])[..., 0]
+    logits = np.matmul(features.reshape(len(theta), -1, FEATURES), theta[..., None]).reshape(features.shape[:3])
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))  # logits of order ten
 
 
 def _ascend(features, weights, pi):
     """``sum_xa weights (phi - E_pi phi)``, ``(seeds, d)``."""
     left = weights - pi * weights.sum(axis=-1, keepdims=True)
-    return np.matmul(left[:, :, None], features)[:, :, 0].sum(axis=1)
+    return np.matmul(left.reshape(len(left), 1, -1), features.reshape(len(left), -1, FEATURES))[:, 0]
 
 
 def _fit(features, shares, steps=300, lr=0.5):
@@ -133,7 +134,7 @@ def _fit(features, shares, steps=300, lr=0.5):
 def reinforce(world, theta_ref, beta, record=(), lr=0.5):
     """400 steps from theta1 with ``R = r - beta (log pi - log ref)`` minus its exact context mean, one response for each of
     64 uniform contexts; the final parameters, or those after the steps of ``record``."""
-    features, reward = world.features[:, :CONTEXTS], world.reward[:, :CONTEXTS]
+    features, reward = np.ascontiguousarray(world.features[:, :CONTEXTS]), world.reward[:, :CONTEXTS]
     log_ref, theta, kept = _log_policy(features, theta_ref), world.theta1, []
     seeds = np.arange(len(theta))[:, None]
     for step in range(STEPS):
