@@ -132,6 +132,7 @@ C2_closer = paper.claim("C2-closer", r"""
 
 
 @C2_closer.check(Inequality(1e-11, scale=1), Space(pi=Policies(), **PAIR), batched=False, instances=60,
+                 examples=[{"pi": np.log([0.7, 0.2, 0.1]), "p1": np.log([0.7, 0.2, 0.1]), "p2": np.log([0.1, 0.2, 0.7])}],
                  true={"than the two on average, by D": Variant({"of": "mean"}, kind=Identity(1e-11, scale=1))})  # fmt: skip
 def closer_than_either(pi, p1, p2, *, of="both"):
     one, two = kl(pi, p1), kl(pi, p2)

@@ -33,7 +33,7 @@ def gain(sft, beta=None):
     "reward-by-weight",
     title="Reward of the optimum against the mixing weight",
     caption="40 responses, two SFT models with independent errors around the reward, 400 instances; difference to the weight 0 (the first model)"
-    " with its 95 % interval. The middle is best at every beta (C4; the paper's reward against mixing weight is on LLMs).",
+    " with its 95 % interval. The best weight is near the middle at every beta (C4; the paper's reward against mixing weight is on LLMs).",
     draw=Lines("w", "gain", by="beta", label="beta = {}", xlabel="weight w of the second model", ylabel="reward minus that at w = 0",
                levels={0.0: ""}),
 )  # fmt: skip
