@@ -477,7 +477,8 @@ C6 = paper.claim("C6", r"""
     Two classes, correct mass $\epsilon<\frac12$ in the reference, $r\in\{0,1\}$. The optimum succeeds with probability $p>\epsilon$ at
     the reverse-KL coefficient $1/(\log\frac p{1-p}-\log\frac\epsilon{1-\epsilon})$, which vanishes logarithmically, and at
     the forward-KL coefficient $1/(\frac{1-\epsilon}{1-p}-\frac\epsilon p)$, which does not vanish: for $p=\frac12$ it is
-    $\frac1{2(1-2\epsilon)}$. As $\epsilon\to0$ the forward optimum succeeds with $\max(0,1-a)$, the reverse one with 0.
+    $\frac1{2(1-2\epsilon)}$. As $\epsilon\to0$ the forward optimum succeeds with $\max(0,1-a)$, the reverse one with 0. For
+    $\epsilon\in[.1,.6]$ and $a=.2$ the forward optimum succeeds with .82 to .93.
 
     where: derived
     assumes: phi = 1, b = 0.
@@ -507,13 +508,21 @@ def success_on_the_rarest(*, forward=1.0):
     return {f"{kind} {at:g}": (eps, success(kind, eps, at) - end) for (kind, at), end in ends.items()}
 
 
+@C6.check(Inequality(1e-9), Space(eps=Floats(0.1, 0.6)), instances=100, false={"at a = .1": {"a": 0.1}})
+def easy_prompts_at_a_fifth(eps, *, a=0.2):
+    """What C7's forward KL would leave of easy prompts, were its optimum that of C1."""
+    p = success("forward", eps, a)
+    return {"at least .82": (0.82, p), "at most .93": (p, 0.93)}
+
+
 # C7 ------------------------------------------------------------------------------------------------
 C7 = paper.claim("C7", r"""
     Pass@k beyond the base model on hard prompts: the flatter target does it
 
     24 prompts with a correct answer of mass $10^{U(-5,-3)}$, 24 easy ones; 64 answers, groups of 8, tabular logits, 300 steps. RAPO
     (forward KL to $\pi_{ref}^\phi$, $\phi=.3+.7\cdot$ the group's mean reward, $a=.2$, weight $\min(u,10)-1$, $b=.02$) raises
-    pass@256 on the hard prompts by more than .02 over the base and over the reverse KL, with easy pass@1 above .9. Without the
+    pass@256 on the hard prompts by more than .02 over the base and over the reverse KL, with easy pass@1 above .95 (C6's optimum has
+    at most .93: the scaled advantage and the cap change the objective). Without the
     reweighting the forward KL is within .005 of the reverse one; a reverse KL to the flat reference and an entropy bonus without KL
     also gain more than .02. The cap keeps the easy prompts: without it their pass@1 is lower by more than .02.
 
@@ -535,7 +544,7 @@ def flat_targets_gain_on_hard_prompts(rngs, *, flatten=True):
     return {
         "over the base": ours[0] - base[0] - 0.02,
         "over the reverse KL": ours[0] - reverse[0] - 0.02,
-        "easy pass@1": ours[1] - 0.9,
+        "easy pass@1": ours[1] - 0.95,
         "reverse KL to the flat reference": flat[0] - reverse[0] - 0.02,
         "entropy bonus without KL": bonus[0] - reverse[0] - 0.02,
     }

@@ -151,7 +151,8 @@ C3 = paper.claim("C3", r"""
     $\pi^*_s=\mathrm{pool}(\pi_1^*,\pi_2^*;w)\propto p_1^{1-w}p_2^we^{r/\beta}$ (every real $w$). With $V=\beta\log\mathbb{E}e^{r/\beta}$
     $$V_s=(1-w)V_1+wV_2+\beta\big(D_w(p_1,p_2)-D_w(\pi^*_1,\pi^*_2)\big):$$ for $0\le w\le1$ at most the average plus $\beta D_w$,
     reversed outside. As $\beta\to0$ the optima agree and that is attained; as $\beta\to\infty$ $V_s$ minus the average tends
-    to the reward of the soup minus the average reward. On token trees with a pool of every token $J_{p_s}$ has a bonus $\beta\,\mathbb{E}_\pi\sum_tD_w(s_t)$ for prefixes on
+    to the reward of the soup minus the average reward. In contexts $D_w$ is averaged.
+    On token trees with a pool of every token $J_{p_s}$ has a bonus $\beta\,\mathbb{E}_\pi\sum_tD_w(s_t)$ for prefixes on
     which the models disagree, and $\pi^*_s\propto\mathrm{pool}(\pi_1^*,\pi_2^*)e^{\sum_tD_w(s_t)}$.
 
     where: derived
@@ -200,6 +201,22 @@ def penalties_to_several_references(p1, p2, reward, beta, w, *, price=1.0):
         ),
         "KL": (ours.kl, mean, size),
     }
+
+
+TABLE = Normals("X", "A").map(log_normalize)
+
+
+@C3.check(Identity(1e-11, scale=1), Space(pi=TABLE, p1=TABLE, p2=TABLE, beta=Betas(0.2, 2.0), w=ANY, X=Sizes(1, 4), A=Sizes(2, 5)),
+          instances=500, false={"plus the largest D of a context": {"of_contexts": np.max}})  # fmt: skip
+def in_contexts_disagreement_is_averaged(pi, p1, p2, beta, w, *, of_contexts=np.mean):
+    at = np.asarray(w)[..., None]
+
+    def cost(ref):
+        return beta * np.mean(kl(pi, ref), axis=-1)
+
+    price = beta * of_contexts(apart(p1, p2, at), axis=-1)
+    size = np.abs(w) * (cost(p1) + cost(p2)) + cost(p1) + np.abs(price)
+    return cost(soup([p1, p2], [1 - at, at])), (1 - w) * cost(p1) + w * cost(p2) - price, size
 
 
 def drawn_pair(rng):
