@@ -437,7 +437,7 @@ def further_with_more_reward(rngs, *, correlation=0.0):
 
 @C5.check(
     Identity(1e-8),
-    Space(**C3_SPACE | {"w": INSIDE}),
+    Space(**C3_SPACE | {"w": INSIDE}, A=Sizes(2, 6)),
     instances=500,
     false={"at nine tenths of that KL": {"share": 0.9}},
 )
