@@ -78,7 +78,7 @@ def no_optimiser_does_better(hat, reward, a, *, tilted=False):
     return {"value": (objective(best, hat, reward, a), value), "the same law, to 1e-5": (1e-5, away)}
 
 
-@C1.check(Identity(1e-10, scale=1), Space(**PROBLEM), instances=3000,
+@C1.check(Identity(1e-10, scale=1), Space(**PROBLEM), instances=1000,
           false={"with hat/pi the other way up": {"power": -1}, "lambda is at most max r + a/2": {"reach": 0.5}})  # fmt: skip
 def one_multiplier_for_all(hat, reward, a, *, power=1, reach=1.0):
     log_pi = forward_kl_with_entropy(hat, reward, a).log_policy
@@ -119,7 +119,7 @@ def outside(log_pi):
     return np.exp(log_pi[..., -1])
 
 
-@C2.check(Identity(1e-10, scale=1), Space(**OUTSIDE), instances=3000, examples=[{"hat": np.log([0.6, 0.4]), "reward": np.array([0.2, 0.5]), "a": 0.3, "lead": 0.5}],
+@C2.check(Identity(1e-10, scale=1), Space(**OUTSIDE), instances=1000, examples=[{"hat": np.log([0.6, 0.4]), "reward": np.array([0.2, 0.5]), "a": 0.3, "lead": 0.5}],
           false={"always 1 - a E[1/(r_out - r)]": {"floor": -9.0}, "1 - a, whatever the lead": {"of_lead": 0.0}})  # fmt: skip
 def the_derivative_in_the_escaped_mass_vanishes(hat, reward, a, lead, *, floor=0.0, of_lead=1.0):
     """With mass m outside, the best of mass 1 - m inside has multiplier ``lambda(m)``; the value has slope ``r_out - lambda(m)``."""
@@ -140,7 +140,7 @@ def the_derivative_in_the_escaped_mass_vanishes(hat, reward, a, lead, *, floor=0
     }
 
 
-@C2.check(Identity(1e-10, scale=1), Space(hat=Policies(zero_support=True), reward=Rewards(), a=Floats(0.05, 1.5)), instances=3000,
+@C2.check(Identity(1e-10, scale=1), Space(hat=Policies(zero_support=True), reward=Rewards(), a=Floats(0.05, 1.5)), instances=1000,
           false={"it never leaves": {"free": False}})  # fmt: skip
 def conditions_of_the_optimum(hat, reward, a, *, free=True):
     """No response outside is worth more than the multiplier; those that hold mass are worth just that."""
@@ -415,7 +415,7 @@ def rare_answers_gain(ref, phi, *, mean="geometric"):
     return 0.0 * gain, np.where(ref <= bar[..., None], gain, 1.0)
 
 
-@C5.check(Inequality(1e-12, scale=1), Space(ref=Policies(), correct=Masks(), phi=Floats(0.0, 1.0)), instances=3000,
+@C5.check(Inequality(1e-12, scale=1), Space(ref=Policies(), correct=Masks(), phi=Floats(0.0, 1.0)), instances=250,
           false={"with phi(1) = .8": {"kept": 0.8}, "with phi(1) and phi(0) swapped": {"swap": True}})  # fmt: skip
 def correct_mass_never_increases(ref, correct, phi, *, kept=1.0, swap=False):
     exponent = np.where(correct != swap, kept, kept * phi[..., None])
@@ -538,7 +538,7 @@ def arms(rngs, *chosen):
 
 # over 40 seeds (standard deviation): over the base .141 ± .045, RAPO, the flat reverse KL and the bonus over the reverse KL
 # .096 ± .032, .097 ± .032, .102 ± .033, easy .9938 ± .0003
-@C7.check(Effect(seeds=12), false={"without the reweighting": Variant({"flatten": False}, kind=Effect(seeds=4))})
+@C7.check(Effect(seeds=14), false={"without the reweighting": Variant({"flatten": False}, kind=Effect(seeds=4))})
 def flat_targets_gain_on_hard_prompts(rngs, *, flatten=True):
     base, ours, flat, bonus, reverse = arms(rngs, RAPO._replace(flatten=flatten), REVERSE_FLAT, ENTROPY_ONLY, REVERSE)
     return {
@@ -551,7 +551,7 @@ def flat_targets_gain_on_hard_prompts(rngs, *, flatten=True):
 
 
 # .0005 ± .0017 to .0023 with common uniforms
-@C7.check(Effect(seeds=16, alternative="within", margin=0.005),
+@C7.check(Effect(seeds=14, alternative="within", margin=0.005),
           false={"with the reweighting": Variant({"flatten": True}, kind=Effect(seeds=4, alternative="within", margin=0.005))})  # fmt: skip
 def direction_alone_changes_nothing(rngs, *, flatten=False):
     _, forward, reverse = arms(rngs, FORWARD._replace(flatten=flatten), REVERSE)
@@ -580,7 +580,7 @@ C7_direction = paper.claim("C7-direction", r"""
 
 # -.001 to -.003 ± .011
 @C7_direction.check(
-    Effect(seeds=10, null=0.02), true={"over the reverse KL to the plain reference": {"rival": REVERSE}}
+    Effect(seeds=12, null=0.02), true={"over the reverse KL to the plain reference": {"rival": REVERSE}}
 )
 def forward_beats_reverse_on_the_same_reference(rngs, *, rival=REVERSE_FLAT):
     _, ours, other = arms(rngs, RAPO, rival)
