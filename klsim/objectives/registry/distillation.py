@@ -72,7 +72,7 @@ DISTILLATION: tuple[Objective, ...] = (
               partial(support.minillm, length_normalized=False), terms({"reverse_kl(teacher)": 1.0}),
               optimum="teacher"),
     Objective("minillm", _DISTIL, "Gu et al. 2024", support.minillm, None,
-              bias="a token's return is the mean over the tokens after it: no divergence of sequences",
+              bias="a token's return is the mean over the tokens after it: from three tokens on no divergence",
               optimum="teacher"),
     Objective("iw_opd", _DISTIL, "Xie et al. 2026", support.iw_opd, None,
               bias="a token's weight depends on the tokens after it", optimum="teacher"),
