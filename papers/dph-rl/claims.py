@@ -616,7 +616,8 @@ def improvement_is_resisted(log_pi, log_ref, right, name, *, loss=None):
     """Where success has risen, whatever else moved, the loss pulls it down."""
     g = filtered_gradient(log_pi, log_ref, right, loss or name)
     risen = success(log_pi, right) >= success(log_ref, right)
-    return -success_sum(g, right) if risen else 0.0, 0.0, np.sum(np.abs(g))
+    weights = np.where(right, np.exp(log_pi) * (1 + np.abs(log_pi - log_ref)), 0.0)  # what the gradient adds up
+    return -success_sum(g, right) if risen else 0.0, 0.0, 1 + weights.sum() / success(log_ref, right)
 
 
 @C9.check(Identity(1e-9, scale=1), Space(log_ref=Policies(spread=12.0), split=Policies(), right=Masks(), A=Sizes(2, 6)), instances=200,
