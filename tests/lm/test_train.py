@@ -108,10 +108,8 @@ def test_resume_after_a_kill_gives_the_same_bits(tmp_path, small):
     process = subprocess.Popen(
         command(config, "--output", str(cut)), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    deadline = time.time() + 120
     while not list((cut / "rl").glob("checkpoint-*")):
         assert process.poll() is None, process.stderr.read().decode()
-        assert time.time() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -15,7 +15,7 @@ from cosmic_ray.plugins import get_operator
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
     "distributions", "divergences", "optima", "best_of_n", "memoryless", "mass_balance", "estimators", "planning",
-    "learning", "problems", "objectives",
+    "learning", "problems", "objectives", "modes", "forward_kl", "several_references",
 )  # fmt: skip
 OPERATORS = tuple(
     f"core/{name}"
