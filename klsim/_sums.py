@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["log_mean_exp_of_shortfall", "log_sum", "mean", "mean_expm1", "quiet", "supported"]
+__all__ = ["log_mean_exp_of_shortfall", "log_sum", "mean", "mean_expm1", "normalized", "quiet", "supported"]
 
 Array = Any
 quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore")
@@ -17,6 +17,12 @@ def log_sum(xp: Any, x: Array, axis: int = -1, *, keepdims: bool = False) -> Arr
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
     return total if keepdims else xp.squeeze(total, axis=axis)
+
+
+def normalized(xp: Any, logits: Array) -> Array:
+    """``logits - log_sum(logits)``, also where beside 1e17 the log of the sum would be rounded away."""
+    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
 
 
 def supported(xp: Any, log_p: Array) -> Array:

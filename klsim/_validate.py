@@ -222,6 +222,8 @@ def log_probs(name: str, xp: Any, x: Array, *, normalised: bool = True) -> Array
             near = xp.abs(xp.sum(xp.exp(x), axis=-1) - 1) <= 0.5 * normalisation_tolerance(xp, x.dtype)
         if bool(xp.all(near)):
             return x
+    elif not normalised and 0 not in x.shape and bool(xp.all(xp.isfinite(xp.max(x, axis=-1)))):
+        return x  # a NaN or inf would be the row's maximum
     _refuse(xp, name, x, xp.isnan(x), "log-probabilities must not be NaN")
     _refuse(xp, name, x, xp.isinf(x) & (x > 0), "log-probabilities must be < inf")
     if 0 in x.shape:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
-from klsim._sums import log_mean_exp_of_shortfall, log_sum, mean, mean_expm1, quiet, supported
+from klsim._sums import log_mean_exp_of_shortfall, log_sum, mean, mean_expm1, normalized, quiet, supported
 
 __all__ = [
     "arithmetic_mixture",
@@ -62,7 +62,7 @@ def log_normalize(logits: Array) -> Array:
     """
     xp, logits = _validate.arrays(logits=logits)
     logits = _validate.log_probs("logits", xp, logits, normalised=False)
-    return logits - log_sum(xp, logits, keepdims=True)
+    return normalized(xp, logits)
 
 
 @_validate.widened
@@ -157,7 +157,7 @@ def tilt(log_ref: Array, reward: Array, beta: Array) -> Array:
     _validate.positive("beta", xp, beta[..., 0])
     _, drop = relative_shortfall(xp, log_ref, reward, beta)
     logits = log_ref - drop
-    return logits - log_sum(xp, logits, keepdims=True)
+    return normalized(xp, logits)
 
 
 @_validate.widened
@@ -237,7 +237,7 @@ def geometric_mixture(log_policies: Sequence[Array], weights: Sequence[Any]) -> 
             one of positive weight (the normaliser is infinite), or no support is left.
     """
     xp, logits = _geometric_logits(log_policies, weights)
-    return logits - log_sum(xp, logits, keepdims=True)
+    return normalized(xp, logits)
 
 
 @_validate.widened
@@ -291,7 +291,7 @@ def condition(log_p: Array, event: Array) -> Array:
     index = _validate.first_true(xp, xp.all(xp.isinf(kept), axis=-1))
     if index is not None:
         _validate.fail("event", "has probability 0", index=index)
-    return kept - log_sum(xp, kept, keepdims=True)
+    return normalized(xp, kept)
 
 
 def sample(log_policy: Any, size: int | tuple[int, ...], rng: np.random.Generator | int) -> np.ndarray:

@@ -121,3 +121,8 @@ class TestTorch:
     def test_mixing_libraries_is_an_error(self):
         with pytest.raises(TypeError, match="mix"):
             d.tilt(torch.zeros(2, dtype=torch.float64) - np.log(2), np.zeros(2), 1.0)
+
+
+def test_logits_beside_which_the_log_of_their_sum_is_rounded_away():
+    """-> a law: 1e17 + log 2 is 1e17, so that subtracting the log of the sum would leave a mass of 2."""
+    np.testing.assert_allclose(np.exp(d.log_normalize(np.array([1e17, 1e17, -1e17, -np.inf]))), [0.5, 0.5, 0, 0])

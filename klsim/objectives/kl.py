@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from klsim import _validate
-from klsim._sums import log_sum
+from klsim._sums import normalized
 from klsim.distributions import geometric_mixture
 from klsim.divergences import Generator, as_generator, divergence_of
 from klsim.estimators import k1, k2, k3
@@ -163,7 +163,7 @@ def temper(vocab_log_probs: Array, exponent: Array) -> Array:
     _validate.broadcast(exponent=phi, vocab_log_probs=q[..., 0])
     phi = phi[..., None] if phi.ndim else phi
     powered = xp.where(xp.isinf(q), q, phi * xp.where(xp.isinf(q), xp.zeros_like(q), q))
-    return powered - log_sum(xp, powered, keepdims=True)
+    return normalized(xp, powered)
 
 
 @takes_batch

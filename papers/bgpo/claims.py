@@ -470,24 +470,24 @@ C8 = paper.claim("C8", r"""
     A larger n_t learns faster; the bound does not overflow where the ratio does
 
     At fixed rollouts, steps (30) and learning rate the final reward is higher with $n_t=16$ than with 1. With four epochs a batch at a
-    large step the exponential objective overflows in some of 30 runs, the bound in none.
+    large step the exponential objective overflows in some of 40 runs, the bound in none.
 
     where: Table 2, Table 3 (effects re-stated on a tabular model)
     """)  # fmt: skip
 
 
-# mean .063, deviation .096 a seed: a risk of 1e-4 needs 77 seeds
-@C8.check(Effect(seeds=100), false={"with step size 0": Variant({"lr": 0.0}, kind=Effect(seeds=5)),
+# mean .065, deviation .104 a seed: a risk of 1e-4 needs 81 seeds
+@C8.check(Effect(seeds=120), false={"with step size 0": Variant({"lr": 0.0}, kind=Effect(seeds=5)),
                                     "the other way round": Variant({"masks": (1, 16)}, kind=Effect(seeds=20))})  # fmt: skip
-def more_masks(rng, *, masks=(16, 1), lr=4.0):
-    seed = int(rng.integers(2**31))
-    many, few = (train(seed, n, lr=lr, steps=30) for n in masks)
+def more_masks(rngs, *, masks=(16, 1), lr=4.0):
+    seed = int(rngs[0].integers(2**31))
+    many, few = (train(seed, len(rngs), n, lr=lr, steps=30) for n in masks)
     return many - few
 
 
-# the ratio overflows in a third of the runs: in none of 30 with probability 1e-5
+# the ratio overflows in a quarter of the runs: in none of 40 with probability 1e-5
 @C8.check(Inequality(scale=1), false={"by Jensen's inequality alone, without Lemma 1": {"bound": "Jensen"}})
 def overflow(rng, *, bound="bgpo"):
-    seeds = [int(s) for s in rng.integers(2**31, size=30)]
-    lost = {rule: sum(math.isnan(train(s, 4, epochs=4, rule=rule)) for s in seeds) for rule in (bound, "elbo")}
+    seed = int(rng.integers(2**31))
+    lost = {rule: np.isnan(train(seed, 40, 4, epochs=4, rule=rule)).sum() for rule in (bound, "elbo")}
     return {"the ratio in some": (1.0, lost["elbo"]), "the bound in none": (lost[bound], 0.0)}

@@ -73,7 +73,7 @@ def variance_not_bias(run):
 )
 def more_masks(run):
     masks = (1, 2, 4, 16)
-    rewards = [[train(run.seed * 1000 + seed, n) for n in masks] for seed in range(30)]
+    rewards = np.transpose([train(run.seed, 30, n) for n in masks])
     return {"masks": [str(n) for n in masks], **over_seeds(reward=rewards)}
 
 
@@ -98,15 +98,15 @@ RULES = {
     }, titles={"reward": "with a clamp", "overflow": "without"}),
 )  # fmt: skip
 def four_weightings(run):
-    seeds, words = [run.seed * 1000 + k for k in range(30)], list(RULES.values())
-    reward = [[train(s, 4, epochs=4, rule=rule, clamp=10.0) for rule in RULES] for s in seeds]
-    lost = [sum(math.isnan(train(s, 4, epochs=4, rule=rule)) for s in seeds) for rule in RULES]
-    low, high = np.transpose([binomtest(k, len(seeds)).proportion_ci() for k in lost])
+    runs, words = 30, list(RULES.values())
+    reward = np.transpose([train(run.seed, runs, 4, epochs=4, rule=rule, clamp=10.0) for rule in RULES])
+    lost = [int(np.isnan(train(run.seed, runs, 4, epochs=4, rule=rule)).sum()) for rule in RULES]
+    low, high = np.transpose([binomtest(k, runs).proportion_ci() for k in lost])
     yield {"panel": "reward", "weighting": words, **over_seeds(value=reward)}
     yield {
         "panel": "overflow",
         "weighting": words,
-        "value": np.divide(lost, len(seeds)),
+        "value": np.divide(lost, runs),
         "value low": low,
         "value high": high,
     }

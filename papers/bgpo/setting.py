@@ -232,54 +232,42 @@ WORDS = list(itertools.product(range(VOCAB), repeat=LENGTH))
 REWARD = np.array([np.mean([(b - a) % VOCAB == 1 for a, b in itertools.pairwise(y)]) for y in WORDS])
 
 
-def rollouts(rng, p):
-    """GROUP random-order samples: tokens ``(G, L)``."""
-    tokens = np.full((GROUP, LENGTH), VOCAB)
-    orders = np.argsort(rng.random((GROUP, LENGTH)), axis=1)
-    for step in range(LENGTH):
-        at = orders[:, step]
-        rows = np.cumsum(p[tokens @ PLACE, at], axis=1)
-        tokens[np.arange(GROUP), at] = np.minimum((rng.random((GROUP, 1)) > rows).sum(axis=1), VOCAB - 1)
+def rollouts(rng, theta):
+    """GROUP random-order samples of every run: tokens ``(runs, G, L)``."""
+    runs, size = np.arange(len(theta))[:, None], (len(theta), GROUP)
+    tokens = np.full((*size, LENGTH), VOCAB)
+    orders = np.argsort(rng.random(tokens.shape), axis=-1)
+    for at in np.moveaxis(orders, -1, 0):
+        rows = np.cumsum(np.exp(log_normalize(theta[runs, tokens @ PLACE, at])), axis=-1)
+        drawn = np.minimum((rng.random((*size, 1)) > rows).sum(axis=-1), VOCAB - 1)
+        np.put_along_axis(tokens, at[..., None], drawn[..., None], axis=-1)
     return tokens
 
 
-def ells(log_p, tokens, masks, weights):
-    """``ell_ij`` and the states they touch."""
-    states = np.where(masks, VOCAB, tokens[:, None]) @ PLACE
-    rows = np.take_along_axis(log_p[states], tokens[:, None, :, None], axis=-1)[..., 0]
-    return weights * np.sum(rows * masks, axis=-1), states
-
-
-def ascent(log_p, tokens, masks, weights, states, factor):
-    """``mean_i mean_j factor_ij grad ell_ij``."""
-    pull = (factor * weights)[..., None] * masks / factor.size
-    step = np.zeros_like(log_p)
-    position = np.broadcast_to(np.arange(LENGTH), masks.shape)
-    where = np.broadcast_to(states[..., None], masks.shape)
-    np.add.at(step, (where, position, np.broadcast_to(tokens[:, None], masks.shape)), pull)
-    np.add.at(step, (where, position), -pull[..., None] * np.exp(log_p)[where, position])
-    return step
-
-
-def train(seed, n, *, epochs=1, rule="bgpo", lr=4.0, clamp=math.inf, steps=60):
-    """Final exact reward of tabular training; NaN if it overflowed. The seed fixes the start for every ``n``."""
+def train(seed, runs, n, *, epochs=1, rule="bgpo", lr=4.0, clamp=math.inf, steps=60):
+    """Final exact rewards ``(runs,)`` of tabular training; NaN where it overflowed. The seed fixes the starts for every ``n``."""
     rng = np.random.default_rng(seed)
-    theta = random_theta(rng, LENGTH, VOCAB, 0.3)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(steps):
-            log_p = log_normalize(theta)
-            tokens = rollouts(rng, np.exp(log_p))
-            reward = REWARD[tokens @ VOCAB ** np.arange(LENGTH)[::-1]]
-            masks, weights = (x.reshape(GROUP, n, *x.shape[1:]) for x in count_scheme(LENGTH, GROUP * n, rng))
-            if reward.std() < 1e-12:
-                continue
-            a = ((reward - reward.mean()) / reward.std())[:, None]
-            old, _ = ells(log_p, tokens, masks, weights)
-            for _ in range(epochs):
-                log_p = log_normalize(theta)
-                now, states = ells(log_p, tokens, masks, weights)
-                factor = WEIGHTS[rule](np.minimum(now - old, clamp), a)
-                theta = theta + lr * ascent(log_p, tokens, masks, weights, states, factor)
-                if not np.all(np.isfinite(theta)):
-                    return math.nan
-    return float(np.exp(output_law(model_of(theta))) @ REWARD)
+    theta = np.array([random_theta(rng, LENGTH, VOCAB, 0.3) for _ in range(runs)])
+    alive, run = np.ones(runs, dtype=bool), np.arange(runs)[:, None, None]
+    for _ in range(steps):
+        tokens = rollouts(rng, theta)
+        reward = REWARD[tokens @ VOCAB ** np.arange(LENGTH)[::-1]]
+        spread = reward.std(axis=1, keepdims=True)
+        a = np.where(spread > 1e-12, (reward - reward.mean(axis=1, keepdims=True)) / np.maximum(spread, 1e-12), 0.0)
+        masks, weights = count_scheme(LENGTH, runs * GROUP * n, rng)
+        masks, weights = masks.reshape(runs, GROUP, n, LENGTH), weights.reshape(runs, GROUP, n)
+        states = np.where(masks, VOCAB, tokens[:, :, None]) @ PLACE
+        chosen = np.eye(VOCAB)[tokens][:, :, None]
+        old = None
+        for _ in range(epochs):
+            log_p = log_normalize(theta[run, states])
+            now = weights * np.sum(log_p * chosen * masks[..., None], axis=(-2, -1))
+            old = now if old is None else old
+            with np.errstate(over="ignore", invalid="ignore"):
+                factor = WEIGHTS[rule](np.minimum(now - old, clamp), a[..., None])
+                pull = (factor * weights)[..., None] * masks / (GROUP * n)
+                np.add.at(theta, (run, states), lr * pull[..., None] * (chosen - np.exp(log_p)))
+            lost = ~np.isfinite(theta).all(axis=(1, 2, 3))
+            alive, theta[lost] = alive & ~lost, 0.0
+    final = [np.exp(output_law(model_of(logits))) @ REWARD for logits in theta]
+    return np.where(alive, final, math.nan)
