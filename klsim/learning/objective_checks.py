@@ -232,7 +232,8 @@ def descend(
     r"""Exact expected updates in the tabular logits, natural at every prefix: ``z -= lr g / (d(s) pi(a|s))``.
 
     On-policy prompts are re-drawn from the current policy. Returns the policy's table after the numbers of steps in
-    ``record`` and at the end. The visits d(s) and pi are floored at 1e-12.
+    ``record`` and at the end, which comes early where no logit moves by more than 1e-15. The visits d(s) and pi are
+    floored at 1e-12.
     """
     _validate.instance("problem", problem, TreeProblem)
     if not callable(loss):
@@ -240,16 +241,17 @@ def descend(
     steps, lr = _validate.integer("steps", steps, low=0), _validate.real("lr", lr, low=-1e100, high=1e100)
     record = _validate.sequence("record", record)
     marks = sorted({_validate.integer("record", k, low=0, high=steps) for k in record} | {steps})
-    kept = []
+    kept, still = [], False
     for k in range(steps + 1):
         if k in marks:
             kept.append(problem.tables["policy"])
-        if k == steps:
-            break
-        g = expected_gradient(loss, problem, group_size=group_size, external=external).gradient
+        if still or k == steps:
+            continue
+        g = expected_gradient(loss, problem, group_size=group_size, external=external, checked=k > 0).gradient
         weight = problem.visits("behaviour")[:, None] * np.exp(problem.tables["policy"])
         step = np.clip(lr * g / np.maximum(weight, 1e-12), -2.0, 2.0)
         problem = problem.with_policy(log_normalize(problem.tables["policy"] - step))
+        still = float(np.max(np.abs(step), initial=0.0)) <= 1e-15
     return kept
 
 
