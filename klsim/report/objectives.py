@@ -246,7 +246,8 @@ the policy (sums over all sequences). Largest error among the claims: {error:.0e
   writes the responses.
 - `fixed_length` divides by the maximal length of a response; where batches are cut to their longest response instead,
   the loss depends on it (`klsim audit` says "depends on the width to which a batch is padded").
-- Last column: exact natural updates at every prefix, at most {STEPS} steps, until no logit moves; distance to the closed form over sequences.
+- Last column: exact natural updates at every prefix, at most {STEPS} steps, until no logit moves; distance to the
+  closed form over sequences.
   `token tilt`: the KL's credit stops at its own token; `token mixture`, `sequence mixture`: `ref^(1-lam) T^lam`,
   normalised at every prefix or over sequences.
 
