@@ -298,15 +298,32 @@ def _write(
     page: Path | None,
     as_json: bool,
 ) -> None:
-    from klsim.files import write_atomically
-    from klsim.frontier import Frontier
     from klsim.frontier import as_json as values_of
-    from klsim.report import frontier as report
 
     if as_json:
         typer.echo(json.dumps(_json(results, notes, values_of), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        report.show(results, notes)
+        from klsim.report.frontier import show
+
+        show(results, notes)
+    if csv or figure or page is not None:
+        _write_files(results, notes, source, seed, csv, figure, page, as_json)
+
+
+def _write_files(
+    results: Mapping[str, Result],
+    notes: Sequence[str],
+    source: str,
+    seed: int,
+    csv: Path | None,
+    figure: Path | None,
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    from klsim.files import write_atomically
+    from klsim.frontier import Frontier
+    from klsim.report import frontier_page as report
+
     found = results.get("frontier")
     if (csv or figure) and not isinstance(found, Frontier):
         raise ValueError("--csv and --figure draw the frontier; --report also draws comparisons")

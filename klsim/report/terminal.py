@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from klsim.report.compare import Difference
-from klsim.report.figures import Drawn
+if TYPE_CHECKING:
+    from klsim.report.compare import Difference
+    from klsim.report.figures import Drawn
 
 __all__ = [
     "Advance",

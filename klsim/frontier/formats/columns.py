@@ -123,6 +123,13 @@ def _shown(value: Any) -> str:
     return json.dumps(value, default=str)[:60]
 
 
+def _plain(column: Any, missing: float) -> np.ndarray:
+    """A numeric Arrow array as NumPy's, by DLPack where nothing is missing: Arrow's own ways import pandas."""
+    if column.null_count:
+        return np.array([missing if x is None else x for x in column.to_pylist()])
+    return np.from_dlpack(column)
+
+
 def _arrow_numbers(column: Any, rows: np.ndarray, bad: Fail, *, text: bool) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -142,7 +149,7 @@ def _arrow_numbers(column: Any, rows: np.ndarray, bad: Fail, *, text: bool) -> n
         missing = np.flatnonzero(np.asarray(pc.is_null(column))[rows])
         if missing.size:
             bad("is missing", int(rows[missing[0]]))
-    found = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    found = _plain(pc.cast(column, pa.float64(), safe=False), missing=math.nan)
     return np.asarray(found if len(rows) == len(found) else found[rows], dtype=np.float64)
 
 
@@ -195,7 +202,7 @@ def prompt_keys(source: Source, chunk: Chunk, name: str, column: Any, rows: np.n
                 fail(source, "is missing", chunk.start + int(rows[missing[0]]), name)
         encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
         keys = [str(value) for value in encoded.dictionary.to_pylist()]
-        indices = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        indices = _plain(encoded.indices, missing=0)
         return keys, indices if len(rows) == len(indices) else indices[rows]
     known: dict[str, int] = {}
     codes = np.empty(len(rows), np.int64)
