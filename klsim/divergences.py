@@ -115,9 +115,13 @@ class Generator(ABC):
             t = xp.where(finite, t, xp.ones_like(t))
             found = t * y - self.value(t)
             found = xp.where(xp.isnan(found), xp.full_like(found, math.inf), found)  # inf - inf: it overflows
-            return xp.where(finite, found, self._conjugate_at_recession(xp, y))
+            return xp.where(finite, found, self.conjugate_at_recession(xp, y))
 
-    def _conjugate_at_recession(self, xp: Any, y: Array) -> Array:
+    def conjugate_at_recession(self, xp: Any, y: Array) -> Array:
+        """``f*(y)`` where the supremum is not attained: the limit of ``t y - f(t)``, for ``y >= recession``.
+
+        ``inf`` unless a generator says otherwise: at ``y = recession`` the limit can be finite.
+        """
         return xp.full_like(y, math.inf)
 
     @abstractmethod
@@ -335,7 +339,8 @@ class Alpha(Generator):
         inside = xp.exp(xp.log(xp.where(base > 0, base, xp.ones_like(base))) / (self.order - 1.0))
         return xp.where(base > 0, inside, xp.full_like(y, 0.0 if self.order > 1 else math.inf))
 
-    def _conjugate_at_recession(self, xp: Any, y: Array) -> Array:
+    def conjugate_at_recession(self, xp: Any, y: Array) -> Array:
+        """``-1/order`` at the recession slope of negative orders."""
         limit = -1.0 / self.order if self.order < 0 else math.inf
         return xp.where(y <= self.recession, xp.full_like(y, limit), xp.full_like(y, math.inf))
 
