@@ -149,6 +149,6 @@ def _over_prompts(values: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     counts = np.bincount(codes)
     present = counts > 0
     means = np.bincount(codes, values)[present] / counts[present]
-    if len(means) < 2:
+    if len(means) < 2 or not np.all(np.isfinite(means)):  # exp(ref - policy) can overflow
         return float(means.mean()), math.inf
     return float(means.mean()), float(np.std(means, ddof=1)) / math.sqrt(len(means))

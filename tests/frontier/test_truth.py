@@ -98,6 +98,8 @@ def test_positive_log_probabilities_are_refused(tmp_path, reference):
     one = policy()
     one[9] = {**one[9], "policy_logp": 5.0}
     assert "o.jsonl, row 10: policy_logp is 5," in run(reference, "--policy", write(tmp_path / "o.jsonl", one), code=2)
+    one[9] = {**one[9], "policy_logp": -4.0, "ref_logp": 796.0}  # exp(ref - policy) overflows
+    assert "o.jsonl, row 10: ref_logp is 796," in run(reference, "--policy", write(tmp_path / "o.jsonl", one), code=2)
 
 
 @pytest.mark.parametrize("ratio", [400.0, -300.0])
