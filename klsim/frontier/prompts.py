@@ -15,7 +15,7 @@ import numpy as np
 
 from klsim.frontier.bootstrap import Bootstrap
 from klsim.frontier.estimate import Settings, prepare
-from klsim.frontier.result import Estimate, Result, Shown, plus_minus
+from klsim.frontier.result import Estimate, Result, Shown, mark, plus_minus
 
 __all__ = ["Difficulty", "GroupShare", "Prompts", "prompts"]
 
@@ -46,6 +46,12 @@ class GroupShare:
     equal: Estimate
     right: Estimate | None
     wrong: Estimate | None
+
+    @property
+    def reason(self) -> str:
+        """Why a share is blank; empty if none is."""
+        shares = [e for e in (self.equal, self.right, self.wrong) if e is not None]
+        return next((e.reason for e in shares if not e.trusted), "")
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Prompts(Result):
         groups: dict[str, Sequence[Any]] = {"group size": [x.size for x in g], "no gradient": [x.equal for x in g]}
         if self.binary:
             groups |= {"all right": [x.right for x in g], "all wrong": [x.wrong for x in g]}
+        groups["trusted"] = [mark(x.reason) for x in g]
         note = "means of few samples scatter more than the prompts themselves: the outer rows hold some of the others"
         return Shown("prompts by their mean reward", parts, note), Shown("groups without a gradient", groups)
 

@@ -8,7 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-__all__ = ["BestOfN", "Estimate", "Frontier", "FrontierPoint", "PolicyPoint", "Result", "Shown", "as_json", "text_of"]
+__all__ = [
+    "BestOfN",
+    "Estimate",
+    "Frontier",
+    "FrontierPoint",
+    "PolicyPoint",
+    "Result",
+    "Shown",
+    "as_json",
+    "mark",
+    "text_of",
+]
 
 
 @dataclass(frozen=True)
@@ -312,7 +323,7 @@ class Frontier(Result):
             "N of equal reward": [1, *(None if b is None else b.n for b in same)],
             "its KL": [0.0, *(None if b is None else b.kl.value for b in same)],
             "effective samples": [None, *(p.ess if p.trusted else None for p in points)],
-            "trusted": [_mark(self.reference.reason), *(_mark(p.reason) for p in points)],
+            "trusted": [mark(self.reference.reason), *(mark(p.reason) for p in points)],
         }
         return Shown("frontier", columns, "N of equal reward: best-of-N reaches the same; it costs N samples a prompt")
 
@@ -326,7 +337,7 @@ class Frontier(Result):
             "log N - (N-1)/N": [b.kl_bound for b in shown],
             "win rate": [b.win_rate for b in shown],
             "below the frontier by": [b.missed_reward if b.trusted else None for b in shown],
-            "trusted": [_mark(b.reason) for b in shown],
+            "trusted": [mark(b.reason) for b in shown],
         }
         return Shown("best of N", columns)
 
@@ -337,7 +348,8 @@ class Frontier(Result):
         return plot(self, axes)
 
 
-def _mark(reason: str) -> str:
+def mark(reason: str) -> str:
+    """Of the column "trusted"."""
     return f"✗ {reason}" if reason else "✓"
 
 
@@ -354,7 +366,7 @@ def _policy_table(policies: Sequence[PolicyPoint]) -> Shown:
     if any(p.length is not None for p in policies):
         columns["tokens"] = [p.length for p in policies]
         columns["KL a token"] = [p.kl_per_token for p in policies]
-    columns["trusted"] = [_mark(p.reason) for p in policies]
+    columns["trusted"] = [mark(p.reason) for p in policies]
     return Shown("trained policy", columns)
 
 
