@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["log_mean_exp_of_shortfall", "log_sum", "mean", "mean_expm1", "quiet", "supported"]
+__all__ = ["detach", "log_mean_exp_of_shortfall", "log_sum", "mean", "mean_expm1", "quiet", "supported"]
 
 Array = Any
 quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore")
@@ -17,6 +17,11 @@ def log_sum(xp: Any, x: Array, axis: int = -1, *, keepdims: bool = False) -> Arr
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
     return total if keepdims else xp.squeeze(total, axis=axis)
+
+
+def detach(x: Array) -> Array:
+    """``x`` as a constant, whatever it holds. NumPy arrays are constants already."""
+    return x.detach() if hasattr(x, "detach") else x
 
 
 def supported(xp: Any, log_p: Array) -> Array:

@@ -15,9 +15,10 @@ import math
 from typing import Any, Literal
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch, two_numbers
+from klsim.objectives.batch import Loss, TokenBatch, takes_batch, two_numbers
 from klsim.objectives.policy_gradient import (
     Clip,
     clip_bounds,
@@ -219,16 +220,17 @@ def vespo(
     here, where phi is computed from log w.
     """
     pairs = {"positive": positive, "negative": negative}
+    laws = []
     for name, pair in pairs.items():
         k, decay = two_numbers(name, pair)
-        _validate.real(f"{name}[0]", k, low=0.0)
-        _validate.real(f"{name}[1]", decay, low=0.0, open_low=True)
+        k = _validate.real(f"{name}[0]", k, low=0.0)
+        laws.append((k, _validate.real(f"{name}[1]", decay, low=0.0, open_low=True)))
     xp = batch.xp
     advantage = per_token(batch, detach(estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)))
     log_w = detach(xp.sum(batch.log_probs - batch.rollout, axis=-1, keepdims=True))
     log_w = per_token(batch, log_w)
     power, decay = (
-        xp.where(advantage >= 0, xp.full_like(log_w, positive[i]), xp.full_like(log_w, negative[i])) for i in (0, 1)
+        xp.where(advantage >= 0, xp.full_like(log_w, one), xp.full_like(log_w, other)) for one, other in zip(*laws)
     )
     weight = gamma_weight(log_w, power, decay)
     loss = _log_probability(batch, weight, advantage, aggregate)
