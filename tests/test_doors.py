@@ -272,6 +272,7 @@ def token_batch(**fields):
     return objectives.TokenBatch(**chosen, **vocab, tokens=np.zeros((2, 2), int), rewards=[1.0, 0.0], **fields)
 
 
+FAR = objectives.TokenBatch(log_probs=np.zeros((2, 1)), old_log_probs=[[-2.0], [-2.0]], rewards=[1.0, 0.0])
 BATCH, OBJECTIVE = token_batch(), OBJECTIVES["reinforce"]
 GROUPS = np.zeros(3, int)
 PROMPTS = random_prompts(1, 0)
@@ -357,6 +358,9 @@ class TestFuzzed:
             (lambda: distillation.returns([0.0, math.inf], BATCH, 0.9), r"values\[1\] = inf: must be finite"),
             (lambda: distillation.g_opd_token_reward(BATCH, -math.inf), "lam = -inf"),
             (lambda: objectives.g_opd_full(BATCH, lam=math.inf), "lam = inf"),
+            (lambda: objectives.sapo(BATCH, negative=math.inf), "negative = inf"),
+            (lambda: objectives.vespo(BATCH, positive=(0.0, math.inf)), r"positive\[1\] = inf"),
+            (lambda: objectives.vespo(FAR, negative=(1e30, 1.0)), r"positive \(or negative\): power"),
             (lambda: objectives.iw_opd_weights(BATCH, gamma=math.inf), "gamma = inf"),
             (lambda: objectives.AdaptiveEntropy(entropy=math.nan), "entropy = nan"),
             (lambda: objectives.AdaptiveThreshold().update(math.inf, 0.0), "kl = inf"),
