@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["log_mean_exp_of_shortfall", "log_sum", "mean", "mean_expm1", "normalized", "quiet", "supported"]
+__all__ = ["detach", "log_mean_exp_of_shortfall", "log_sum", "mean", "mean_expm1", "normalized", "quiet", "supported"]
 
 Array = Any
 quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore")
@@ -23,6 +23,11 @@ def normalized(xp: Any, logits: Array) -> Array:
     """``logits - log_sum(logits)``, also where beside 1e17 the log of the sum would be rounded away."""
     shifted = logits - xp.max(logits, axis=-1, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
+
+
+def detach(x: Array) -> Array:
+    """``x`` as a constant, whatever it holds. NumPy arrays are constants already."""
+    return x.detach() if hasattr(x, "detach") else x
 
 
 def supported(xp: Any, log_p: Array) -> Array:

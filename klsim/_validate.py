@@ -8,9 +8,10 @@ sequences become NumPy ``float64``.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,14 @@ __all__ = [
     "first_true",
     "fits",
     "flag",
+    "function",
     "generator",
     "instance",
     "integer",
     "integers",
     "log_probs",
     "normalisation_tolerance",
+    "not_nan",
     "number",
     "numpy_arrays",
     "one_of",
@@ -180,6 +183,12 @@ def _refuse(xp: Any, name: str, x: Array, bad: Array, rule: str) -> None:
 def normalisation_tolerance(xp: Any, dtype: Any) -> float:
     """How far a log-sum may be from 0: the square root of the machine epsilon."""
     return float(math.sqrt(xp.finfo(dtype).eps))
+
+
+def not_nan(name: str, xp: Any, x: Array) -> Array:
+    """``x`` with no NaN; infinities pass."""
+    _refuse(xp, name, x, xp.isnan(x), "must not be NaN")
+    return x
 
 
 def finite(name: str, xp: Any, x: Array) -> Array:
@@ -430,6 +439,28 @@ def sequence(name: str, value: Any, *, of: type | tuple[type, ...] = object) -> 
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise TypeError(f"{name}[{i}]: must be a {wanted}, got {type(entry).__name__}")
     return entries
+
+
+def function(name: str, value: Any) -> Callable[..., Any]:
+    """An option that is a function: a caller's own refuses with an error that names the option.
+
+    What the library's functions raise names what it is about, and is left as it is.
+    """
+    if not callable(value):
+        raise TypeError(f"{name}: must be a function, got {type(value).__name__}")
+    own = value.func if isinstance(value, functools.partial) else value
+    if (getattr(own, "__module__", None) or "").partition(".")[0] == "klsim":  # `_named` is: not wrapped twice
+        return value
+    return functools.partial(_named, name, value)
+
+
+def _named(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return function(*args)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        shown = getattr(function, "__name__", type(function).__name__)
+        raise kind(f"{name}: {shown} refuses what it is called with ({error})") from error
 
 
 def flag(name: str, value: Any) -> bool:

@@ -231,6 +231,7 @@ def kl_estimate(log_prob: Array, n: Array | None = None, *, log_n: Array | None 
     """
     _, count = _log_count(n, log_n)
     xp, log_prob, count = _validate.arrays(log_prob=log_prob, log_n=count)
+    _validate.broadcast(log_prob=log_prob, **{"n" if log_n is None else "log_n": count})
     index = _validate.first_true(xp, ~(log_prob <= 0))
     if index is not None:
         _validate.fail("log_prob", "must be <= 0", float(log_prob[index]), index)

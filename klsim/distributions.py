@@ -110,10 +110,8 @@ def reference_and_reward(
     _validate.log_probs(ref_name, xp, log_ref)
     _validate.same_last_axis(**{ref_name: log_ref, reward_name: reward})
     _validate.finite(reward_name, xp, reward)
-    for name, value in zip(scalars, rest):
-        _validate.same_last_axis(
-            **{ref_name: log_ref, name: xp.broadcast_to(value[..., None], (*value.shape, log_ref.shape[-1]))}
-        )
+    if any(value.ndim for value in rest):
+        _validate.broadcast(**{ref_name: log_ref[..., 0], reward_name: reward[..., 0], **dict(zip(scalars, rest))})
     return (xp, log_ref, reward, *(value[..., None] for value in rest))
 
 
@@ -203,6 +201,8 @@ def _components(log_policies: Sequence[Array], weights: Sequence[Any]) -> tuple[
     for k, weight in enumerate(scalars):
         _validate.finite(f"weights[{k}]", xp, weight)
     _validate.same_last_axis(**dict(zip(named, policies)))
+    if any(weight.ndim for weight in scalars):
+        _validate.broadcast(**dict(zip(named, (*(policy[..., 0] for policy in policies), *scalars))))
     return xp, policies, [w[..., None] for w in scalars]
 
 
@@ -314,7 +314,7 @@ def sample(log_policy: Any, size: int | tuple[int, ...], rng: np.random.Generato
         cumulative = np.cumsum(row)
         last = int(np.flatnonzero(row)[-1])
         draws[i] = np.minimum(np.searchsorted(cumulative, uniforms[i] * cumulative[-1], side="right"), last)
-    return draws.reshape(*weights.shape[:-1], *shape)
+    return draws.reshape((*weights.shape[:-1], *shape))
 
 
 def give_back(xp: Any, like: Array, values: np.ndarray) -> Array:
@@ -325,7 +325,8 @@ def give_back(xp: Any, like: Array, values: np.ndarray) -> Array:
 
 
 def to_numpy(x: Array) -> np.ndarray:
-    """A NumPy view or copy of any array, without its autograd graph."""
+    """A NumPy view or copy of any array, without its autograd graph; ``bfloat16`` (NumPy has none) as ``float32``."""
     if isinstance(x, np.ndarray):
         return x
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+    x = x.detach().cpu() if hasattr(x, "detach") else x
+    return np.asarray(x.float() if str(getattr(x, "dtype", "")).endswith("bfloat16") else x)

@@ -11,7 +11,8 @@ to first order in the step size (arXiv 2510.01180, Theorem 1): ``A_2, B_2`` are 
 ``S = R+ P+ + R- P-`` with ``P±`` the sampled masses. The bracket is additive over sampled tokens, which
 gives its exact expectation (`expected_one_step`).
 
-``log_policy`` is ``(..., A)``, masks are boolean ``(..., A)``, rewards and ``n`` scalars or batch arrays.
+``log_policy`` is ``(..., A)``, masks are boolean ``(..., A)``, rewards, step sizes and ``n`` scalars or batch arrays;
+rewards and step sizes are at most 1e100 in size, ``n`` at least 1e-100, so that no product of them overflows.
 """
 
 from __future__ import annotations
@@ -82,6 +83,11 @@ def _scalars(**named: Any) -> list[np.ndarray]:
     return found
 
 
+def _batch(**named: np.ndarray) -> None:
+    """Leading axes broadcast: of laws and masks ``(..., A)`` and of scalars ``(..., 1)``, all together."""
+    _validate.broadcast(**{name: x[..., 0] for name, x in named.items()})
+
+
 def _reward_pair(r_pos: Any, r_neg: Any) -> list[np.ndarray]:
     return _scalars(r_pos=r_pos, r_neg=r_neg)
 
@@ -118,6 +124,7 @@ def one_step(
     _validate.same_last_axis(log_policy=pi, sampled=sampled)
     r_pos, r_neg, lr = _scalars(r_pos=r_pos, r_neg=r_neg, lr=lr)
     n = _count(n)
+    _batch(log_policy=pi, correct=correct, sampled=sampled, n=n, r_pos=r_pos, r_neg=r_neg, lr=lr)
     good, bad, _ = _masses(pi, correct)
 
     def moment(where: np.ndarray, power: int) -> np.ndarray:
@@ -140,6 +147,7 @@ def attribution(log_policy: Any, correct: Any, r_pos: Any = 1.0, r_neg: Any = -1
     """
     pi, correct = _policy(log_policy, correct)
     r_pos, r_neg = _reward_pair(r_pos, r_neg)
+    _batch(log_policy=pi, correct=correct, r_pos=r_pos, r_neg=r_neg)
     good, bad, gap = _masses(pi, correct)
     return np.asarray(np.where(correct, r_pos * pi * (bad * pi - gap), -r_neg * pi * (good * pi + gap)))
 
@@ -176,9 +184,10 @@ def expected_one_step(
     (behaviour,) = _validate.numpy_arrays(log_behaviour=log_policy if log_behaviour is None else log_behaviour)
     _validate.log_probs("log_behaviour", np, behaviour)
     _validate.same_last_axis(log_policy=weights, log_behaviour=behaviour)
-    n = _count(n)
+    n, (rate,) = _count(n), _scalars(lr=1.0 if lr is None else lr)
+    _batch(log_policy=weights, log_behaviour=behaviour, n=n, lr=rate)
     bracket = np.sum(weights * _drawn(behaviour, n), axis=-1)
-    return bracket if lr is None else bracket * (_scalars(lr=lr)[0] / n)[..., 0]
+    return bracket if lr is None else bracket * (rate / n)[..., 0]
 
 
 def _drawn(log_behaviour: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -191,9 +200,10 @@ def unsampled_second_moment(log_policy: Any, n: Any) -> np.ndarray:
     """``E[sum of pi_i^2 over unsampled tokens] = sum_i pi_i^2 (1 - pi_i)^n`` (Lemma 2)."""
     (log_policy,) = _validate.numpy_arrays(log_policy=log_policy)
     _validate.log_probs("log_policy", np, log_policy)
-    pi = np.exp(log_policy)
+    pi, n = np.exp(log_policy), _count(n)
+    _batch(log_policy=pi, n=n)
     with np.errstate(divide="ignore", over="ignore"):
-        return np.asarray(np.sum(pi**2 * np.exp(_count(n) * np.log1p(-np.minimum(pi, 1.0))), axis=-1))
+        return np.asarray(np.sum(pi**2 * np.exp(n * np.log1p(-np.minimum(pi, 1.0))), axis=-1))
 
 
 def unsampled_second_moment_bound(n: Any) -> np.ndarray:
@@ -218,10 +228,10 @@ def expected_draw_step(
     ``(n-1)/n sum pi (R - E R) v``."""
     pi, correct = _policy(log_policy, correct)
     r_pos, r_neg = _reward_pair(r_pos, r_neg)
-    _validate.broadcast(log_policy=pi, r_pos=r_pos, r_neg=r_neg)
+    n = _count(n)
+    _batch(log_policy=pi, correct=correct, n=n, r_pos=r_pos, r_neg=r_neg)
     reward = np.where(correct, r_pos, r_neg)
     value = draw_attribution(log_policy, correct)
-    n = _count(n)
     if not _validate.flag("centred", centred):
         return np.sum(pi * reward * value, axis=-1) + 0 * n[..., 0]
     mean = np.sum(pi * reward, axis=-1, keepdims=True)
@@ -247,14 +257,13 @@ def score_function_step(
     index = _validate.first_true(np, n == 0)
     if index is not None:
         _validate.fail("counts", "needs at least one draw", index=index[:-1])
-    _validate.broadcast(log_policy=pi, counts=counts, r_pos=r_pos, r_neg=r_neg)
+    own = isinstance(baseline, str)
+    (b,) = _scalars(baseline=0.0 if own else baseline)
+    _batch(log_policy=pi, correct=correct, counts=counts, r_pos=r_pos, r_neg=r_neg, baseline=b)
     reward = np.where(correct, r_pos, r_neg)
-    if isinstance(baseline, str):
+    if own:
         _validate.one_of("baseline", baseline, ("mean",))
         b = np.sum(counts * reward, axis=-1, keepdims=True) / n
-    else:
-        (b,) = _scalars(baseline=baseline)
-    _validate.broadcast(log_policy=pi, baseline=b)
     advantage = counts * (reward - b)
     d_logits = (advantage - pi * np.sum(advantage, axis=-1, keepdims=True)) / n
     good = np.sum(np.where(correct, pi, 0.0), axis=-1, keepdims=True)

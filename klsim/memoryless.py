@@ -172,6 +172,7 @@ class MemorylessSource:
 
         ``alpha = 0`` is the base source's rate ``I(x)``; ``inf`` outside the range of rewards.
         """
+        alpha = _validate.real("alpha", alpha)
         alive = self.reward[np.isfinite(self.log_p)]
         if not alive.min() <= _validate.real("x", x) <= alive.max():
             return math.inf

@@ -131,17 +131,6 @@ LEFT_OUT = {
         ),
         "takes names and texts; its own tests",
     ),
-    **dict.fromkeys(
-        (
-            "learning.objective_checks.deepened",
-            "learning.objective_checks.prompts_for",
-            "learning.objective_checks.with_default_mean",
-            "learning.objective_checks.with_open_clip",
-            "learning.prompt_trees.TreeProblem",
-            "learning.prompt_trees.TreeProblem.with_rewards",
-        ),
-        "its door is not done yet",
-    ),
 }
 """Shrinks: a name leaves this table when its door is done."""
 SECONDS = 60  # of CPU: no call of this size may take as long

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
+import mpmath
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from klsim import best_of_n, distributions, divergences, estimators, learning, mass_balance, objectives, optima
+from klsim import (
+    best_of_n,
+    distributions,
+    divergences,
+    estimators,
+    learning,
+    mass_balance,
+    objectives,
+    optima,
+    planning,
+)
 from klsim.best_of_n import RewardLaw
-from klsim.learning import expected_gradient, functional_gradient, random_prompts, value_regression
+from klsim.learning import (
+    expected_gradient,
+    functional_gradient,
+    functionals,
+    objective_checks,
+    random_prompts,
+    value_regression,
+)
 from klsim.memoryless import MarkovSource, MemorylessSource, law_kl, tilt_law
+from klsim.objectives import distillation, preferences, several_attempts
 from klsim.objectives.registry import OBJECTIVES
-from klsim.problems import MaskedDiffusionLM, TokenTree, masked_diffusion, token_tree
+from klsim.problems import DiscountedMDP, MaskedDiffusionLM, TabularMDP, TokenTree, masked_diffusion, token_tree
 
 HALF = np.log([0.5, 0.5])
 
@@ -237,6 +257,200 @@ class TestWrongTypes:
     def test_a_clear_error(self, call):
         with pytest.raises((TypeError, ValueError), match=r"^[a-z_]+(\[\d+\])*[ :]"):
             call()
+
+
+def refuses(*_):
+    """A caller's function."""
+    raise TypeError("its own reason")
+
+
+def token_batch(**fields):
+    """Two responses of two tokens of three, with everything that a loss may ask for."""
+    table = np.log(np.full((2, 2, 3), 1 / 3))
+    chosen = dict.fromkeys(("log_probs", "ref_log_probs", "teacher_log_probs", "old_log_probs"), table[..., 0])
+    vocab = dict.fromkeys(("vocab_log_probs", "old_vocab_log_probs"), table)
+    return objectives.TokenBatch(**chosen, **vocab, tokens=np.zeros((2, 2), int), rewards=[1.0, 0.0], **fields)
+
+
+FAR = objectives.TokenBatch(log_probs=np.zeros((2, 1)), old_log_probs=[[-2.0], [-2.0]], rewards=[1.0, 0.0])
+BATCH, OBJECTIVE = token_batch(), OBJECTIVES["reinforce"]
+GROUPS = np.zeros(3, int)
+PROMPTS = random_prompts(1, 0)
+WRONG = np.array([True, False, True])
+TWO, THREE, FLAT = np.stack([np.log(np.full(3, 1 / 3))] * 2), np.ones(3), np.log(np.full(3, 1 / 3))
+MDP = DiscountedMDP(np.full((2, 2, 2), 0.5), np.eye(2), 0.9, [0.5, 0.5])
+CHAIN = TabularMDP(np.full((2, 2, 2), 0.5), np.eye(2), np.array([0.5, 0.5]), horizon=2)
+
+
+class TestFuzzed:
+    """One row a kind of fault that the fuzz of every public callable has found."""
+
+    @pytest.mark.parametrize(
+        ("call", "text"),
+        [
+            (lambda: mass_balance.attribution(TWO, WRONG, THREE), "broadcast, got log_policy: .* r_pos: "),
+            (lambda: mass_balance.one_step(FLAT, WRONG, WRONG, THREE, r_neg=[]), "broadcast, got .* r_neg: "),
+            (lambda: mass_balance.expected_one_step(TWO, WRONG, 2, lr=THREE), "broadcast, got .* lr: "),
+            (lambda: mass_balance.unsampled_second_moment(TWO, THREE), "broadcast, got log_policy: .* n: "),
+            (lambda: mass_balance.expected_draw_step(TWO, WRONG, THREE), "broadcast, got .* n: "),
+            (
+                lambda: mass_balance.score_function_step(FLAT, WRONG, [2, 2, 2], THREE, baseline=HALF),
+                "broadcast, got .* baseline: ",
+            ),
+            (lambda: best_of_n.kl_estimate(HALF, log_n=THREE), "broadcast, got log_prob: .* log_n: "),
+            (lambda: best_of_n.kl_estimate(HALF, THREE), "broadcast, got log_prob: .* n: "),
+            (lambda: distributions.geometric_mixture(TWO, (HALF, THREE)), r"broadcast, got .* weights\[1\]: "),
+            (lambda: objectives.soup(TWO, (HALF, THREE)), r"broadcast, got .* weights\[1\]: "),
+            (
+                lambda: optima.forward_kl_regularized(FLAT, TWO, np.ones((2, 0))),
+                "broadcast, got log_ref: .* reward: .* beta: ",
+            ),
+            (lambda: optima.kl_constrained(FLAT, TWO, THREE), "broadcast, got log_ref: .* reward: .* budget: "),
+        ],
+    )
+    def test_shapes_that_fit_one_by_one_but_not_together(self, call, text):
+        with pytest.raises(ValueError, match=text):
+            call()
+
+    @pytest.mark.parametrize("loss", ["grpo", "gpg", "opo", "topr", "g_opd", "optimal_token_baseline"])
+    @pytest.mark.parametrize("function", [int, refuses, functools.partial(refuses, 1)])
+    def test_a_caller_s_function_that_raises_is_named(self, loss, function):
+        with pytest.raises((TypeError, ValueError), match=r"^aggregate: \w+ refuses what it is called with \(.+\)"):
+            getattr(objectives, loss)(BATCH, aggregate=function)
+
+    @pytest.mark.parametrize(
+        ("call", "text"),
+        [
+            (lambda: objectives.rloo(BATCH, ratio=refuses), "^ratio: refuses refuses .*its own reason"),
+            (lambda: objectives.entropy_bonus(BATCH, aggregate=int), "^aggregate: int refuses"),
+            (lambda: objectives.opd(BATCH, aggregate=refuses), "^aggregate: refuses refuses"),
+            (lambda: objectives.advantages(THREE, GROUPS, scale=refuses), "^scale: refuses refuses"),
+            (lambda: objectives.advantages(THREE, GROUPS, baseline=int), "^baseline: int refuses"),
+            (lambda: objectives.prompt_weights(refuses, 0.5, 2), r"^estimator: refuses groups of group_size = 2"),
+            (lambda: objectives.prompt_weights(lambda r, g: r[:1], 0.5, 2), "^estimator: must return shape"),
+            (lambda: learning.functional_value(refuses, PROMPTS), "^name: refuses refuses"),
+            (lambda: expected_gradient(refuses, PROMPTS), "^loss: refuses refuses"),
+        ],
+    )
+    def test_so_are_other_functions(self, call, text):
+        with pytest.raises((TypeError, ValueError), match=text):
+            call()
+
+    def test_the_library_s_own_functions_say_what_they_are_about(self):
+        with pytest.raises(ValueError, match=r"^group\[0\] = 0: this response is alone"):
+            objectives.advantages([1.0, 0.0], [0, 1])
+
+    @pytest.mark.parametrize("wrong", [THREE, torch.tensor([True, False]), pd.Series([0, 1]), 1, None])
+    def test_flags_are_booleans(self, wrong):
+        for name, call in (
+            ("strict", lambda: objectives.lp_reg(BATCH, strict=wrong)),
+            ("deep", lambda: objective_checks.check_gradient(OBJECTIVE, seeds=[0], deep=wrong)),
+            ("deep", lambda: objective_checks.prompts_for(OBJECTIVE, 0, deep=wrong)),
+        ):
+            with pytest.raises(TypeError, match=f"{name} = .*: must be True or False"):
+                call()
+
+    @pytest.mark.parametrize(
+        ("call", "text"),
+        [
+            (lambda: preferences.log_sigmoid([math.nan, 0.0]), r"x\[0\] = nan: must not be NaN"),
+            (lambda: objectives.detach(math.nan), "x = nan: must not be NaN"),
+            (lambda: distillation.returns([0.0, math.inf], BATCH, 0.9), r"values\[1\] = inf: must be finite"),
+            (lambda: distillation.g_opd_token_reward(BATCH, -math.inf), "lam = -inf"),
+            (lambda: objectives.g_opd_full(BATCH, lam=math.inf), "lam = inf"),
+            (lambda: objectives.sapo(BATCH, negative=math.inf), "negative = inf"),
+            (lambda: objectives.vespo(BATCH, positive=(0.0, math.inf)), r"positive\[1\] = inf"),
+            (lambda: objectives.vespo(FAR, negative=(1e30, 1.0)), r"positive \(or negative\): power"),
+            (lambda: objectives.iw_opd_weights(BATCH, gamma=math.inf), "gamma = inf"),
+            (lambda: objectives.AdaptiveEntropy(entropy=math.nan), "entropy = nan"),
+            (lambda: objectives.AdaptiveThreshold().update(math.inf, 0.0), "kl = inf"),
+            (lambda: objectives.AdaptiveThreshold().update(0.0, 1e308), r"reward = 1e\+308"),
+            (lambda: objectives.beta_scale(1.0, 1e308), r"beta = 1e\+308"),
+            (
+                lambda: learning.exact_tree_ascent([HALF[None]], [HALF[None]], reward=[0, 1e101]),
+                r"reward\[1\] = 1e\+101",
+            ),
+        ],
+    )
+    def test_numbers_that_would_make_nan(self, call, text):
+        with pytest.raises(ValueError, match=text):
+            call()
+
+    @pytest.mark.parametrize(
+        ("call", "text"),
+        [
+            (lambda: functionals.parse_term("2"), "^name: functional '2': unknown"),
+            (lambda: functionals.parse_term("max_at_k(k=inf)"), "^name: functional .*: k must be a whole number"),
+            (
+                lambda: learning.functional_value("reward@2", PROMPTS),
+                "^name: functional 'reward@2': there is no prompt 2",
+            ),
+            (
+                lambda: functionals.explain(
+                    [learning.functional_gradient("reward", PROMPTS)], [PROMPTS], ["reward", "a"]
+                ),
+                r"^terms\[1\]: functional 'a': unknown",
+            ),
+            (lambda: masked_diffusion.masked_sets(10**9), "length = 1000000000: would need"),
+            (lambda: learning.sqirl(CHAIN, 1, 10**9), "m = 1000000000: would need"),
+            (lambda: learning.gorp(CHAIN, 1, 10**9), "m = 1000000000: would need"),
+            (lambda: MemorylessSource(HALF, [0.0, 1.0]).rate_function(0.5, THREE), "alpha = ndarray: must be a real"),
+            (lambda: objectives.vespo(BATCH, negative=torch.ones(3)), "negative: must be a pair"),
+            (lambda: several_attempts.best_of_others(THREE, [0.5, 1, 1], 2), "group: must be"),
+            (lambda: learning.TreeProblem(PROMPTS, [0.5]), "together: must be"),
+            (lambda: learning.TreeProblem(PROMPTS, [0, 1]), "together: needs one number for each of 1 prompts"),
+            (lambda: learning.TreeProblem(PROMPTS).with_rewards("a"), "reward: must hold real numbers"),
+            (lambda: learning.TreeProblem(PROMPTS).with_rewards([1.0, 2.0]), "reward: must have shape"),
+            (lambda: objective_checks.deepened(3), "objective: must be a Objective"),
+            (lambda: objective_checks.with_open_clip("grpo"), "objective: must be a Objective"),
+            (lambda: objective_checks.with_default_mean(None), "objective: must be a Objective"),
+            (lambda: objective_checks.prompts_for(3, 0), "objective: must be a Objective"),
+        ],
+    )
+    def test_names_sizes_and_kinds(self, call, text):
+        with pytest.raises((TypeError, ValueError), match=text):
+            call()
+
+    def test_what_was_refused_for_its_kind_is_right_now(self):
+        value = torch.tensor([0.5, 0.5], dtype=torch.float64, requires_grad=True)
+        np.testing.assert_array_equal(planning.backup(MDP, value)[0], planning.backup(MDP, [0.5, 0.5])[0])
+        assert distributions.sample(HALF, (), 0).shape == ()
+        assert distributions.sample(torch.as_tensor(HALF).bfloat16(), 5, 0).shape == (5,)
+        np.testing.assert_array_equal(
+            several_attempts.best_of_others(pd.Series([1.0, 2.0, 3.0]), [0, 0, 0], 2), [3.0, 3.0, 2.0],
+        )  # fmt: skip
+        table, words = torch.as_tensor(TWO), pd.DataFrame({"a": [0, 1]})
+        with pytest.raises(ValueError, match="tokens: must have shape"):
+            objectives.sampled(table, words)
+        pair = torch.tensor([2.0, 3.0], dtype=torch.float64, requires_grad=True)
+        assert float(objectives.vespo(BATCH, positive=pair)[0]) == float(objectives.vespo(BATCH)[0])
+
+    def test_numbers_of_batches_need_not_be_dense(self):
+        prompts = random_prompts(3, 0)
+        far, near = (learning.TreeProblem(prompts, numbers) for numbers in ([10**9, -5, 10**9], [1, 0, 1]))
+        np.testing.assert_array_equal(far.share, [0.5, 1.0, 0.5])
+        np.testing.assert_array_equal(far.together, near.together)
+
+    def test_prompt_weights_of_rare_success(self):
+        """``E[(r - rbar)/std ...]``: a group of G with one success gives ``sqrt(G - 1)`` as p tends to 0."""
+        grpo = functools.partial(objectives.advantages, baseline=objectives.group_mean, scale=objectives.group_std)
+        for p in (1e-300, 5e-324):
+            assert float(objectives.prompt_weights(grpo, p, 5)[0]) == pytest.approx(2.0, rel=1e-12)
+        for p in (0.1, 0.9):
+            np.testing.assert_allclose(objectives.prompt_weights(grpo, p, 4), objectives.std_weight([p], 4), rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("alpha", "beta"), [(1.0, 1.0), (1.5, 1.5), (1.0, 3.0), (40.0, 2.5), (1e6, 1e6), (1.0, 1e6)]
+    )
+    def test_beta_scale_is_the_density(self, alpha, beta):
+        rewards, group = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1, 2, 2])
+        found = objectives.beta_scale(alpha, beta)(rewards, group)
+        with mpmath.workdps(40):
+            density = [
+                float(mpmath.mpf(p) ** (alpha - 1) * (1 - mpmath.mpf(p)) ** (beta - 1) / mpmath.beta(alpha, beta))
+                for p in (0.5, 0.5, 1.0, 1.0, 0.0, 0.0)
+            ]
+        np.testing.assert_allclose(found, density, rtol=1e-8 if max(alpha, beta) > 100 else 1e-13)
 
 
 def test_cispo_ascends_by_its_stop_gradient_alone():

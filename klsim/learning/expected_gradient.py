@@ -130,8 +130,7 @@ def expected_gradient(
         TypeError: it does not return a scalar tensor.
     """
     problem = as_problem(problem)
-    if not callable(loss):
-        raise TypeError(f"loss: must be a function of a TokenBatch, got {type(loss).__name__}")
+    loss = _validate.function("loss", loss)
     external = _validate.integer("external", external, low=0)
     group_size = _validate.integer("group_size", group_size, low=0 if external else 1)
     max_batches = _validate.integer("max_batches", max_batches, low=0)

@@ -116,12 +116,12 @@ def parse_term(name: str) -> Term:
     mean, inner = (outer[1], outer[2]) if outer else ("", name.strip())
     match = re.fullmatch(r"(alpha\([\d.]+\)|[a-z_0-9]+)(?:@(\d+))?\s*(?:\(([^()]*)\))?", inner)
     if not match or match[1] not in BASES:
-        raise ValueError(f"functional {name!r}: unknown; try {', '.join(BASES)}")
+        raise ValueError(f"name: functional {name!r}: unknown; try {', '.join(BASES)}")
     flags, numbers, of = _options(name, match[3] or "")
     term = Term(name, match[1], int(match[2]) if match[2] else None, frozenset(flags), numbers, of, mean)
     needed = NEEDED.get(term.base)
     if needed and needed not in numbers:
-        raise ValueError(f"functional {name!r}: needs {needed}, as {term.base}({needed}=…)")
+        raise ValueError(f"name: functional {name!r}: needs {needed}, as {term.base}({needed}=…)")
     _check(term)
     return term
 
@@ -138,12 +138,12 @@ def _options(name: str, text: str) -> tuple[set[str], dict[str, float], str]:
             try:
                 numbers[key] = float(value)
             except ValueError:
-                raise ValueError(f"functional {name!r}: {key}={value} is no number") from None
+                raise ValueError(f"name: functional {name!r}: {key}={value} is no number") from None
         elif not equals and word in FLAGS:
             flags.add(word)
         else:
             known = ", ".join((*FLAGS, *(f"{n}=" for n in NUMBERS), "of=policy"))
-            raise ValueError(f"functional {name!r}: unknown option {word} ({known})")
+            raise ValueError(f"name: functional {name!r}: unknown option {word} ({known})")
     return flags, numbers, of
 
 
@@ -152,10 +152,10 @@ def _check(term: Term) -> None:
     name, flags = term.name, term.flags
 
     def fail(rule: str) -> None:
-        raise ValueError(f"functional {name!r}: {rule}")
+        raise ValueError(f"name: functional {name!r}: {rule}")
 
     for key, value in term.numbers.items():
-        if key in ("k", "top") and (value < 1 or value != int(value)):
+        if key in ("k", "top") and not (value >= 1 and value.is_integer()):
             fail(f"{key} must be a whole number >= 1, got {value:g}")
         if key in ("beta", "temperature") and not (value > 0 and math.isfinite(value)):
             fail(f"{key} must be > 0, got {value:g}")
@@ -192,8 +192,9 @@ def _value(term: Term, problem: TreeProblem, table: torch.Tensor) -> torch.Tenso
 
     share = np.array(problem.share)
     if term.prompt is not None:
-        chosen = _validate.integer("prompt", term.prompt, low=0, high=len(share) - 1)
-        share = (np.arange(len(share)) == chosen).astype(float)
+        if term.prompt >= len(share):
+            raise ValueError(f"name: functional {term.name!r}: there is no prompt {term.prompt}, only {len(share)}")
+        share = (np.arange(len(share)) == term.prompt).astype(float)
     kept = problem.ended.astype(float) if "ended" in term.flags else np.ones(len(problem.reward))
     weights = share[problem.prompt] * kept
     if term.mean == "sequence_mean":
@@ -203,7 +204,7 @@ def _value(term: Term, problem: TreeProblem, table: torch.Tensor) -> torch.Tenso
         batch = problem.together[problem.prompt]
         tokens = np.bincount(batch, drawn)[batch]
         if not tokens.all():
-            raise ValueError(f"functional {term.name!r}: no response that counts is ever drawn")
+            raise ValueError(f"name: functional {term.name!r}: no response that counts is ever drawn")
         weights = weights / tokens
     if term.about_pairs:
         return _pairs(term, problem, table, share)
@@ -334,7 +335,7 @@ def _top(term: Term, table: torch.Tensor, other: torch.Tensor) -> tuple[torch.Te
 
     k = int(term.numbers["top"])
     if k > table.shape[-1]:
-        raise ValueError(f"functional {term.name!r}: top={k} of a vocabulary of {table.shape[-1]}")
+        raise ValueError(f"name: functional {term.name!r}: top={k} of a vocabulary of {table.shape[-1]}")
     ranked = table.detach() if term.of == "policy" else other
     chosen = ranked.topk(k, dim=-1).indices
     rest = torch.ones(table.shape, dtype=torch.bool).scatter(-1, chosen, False)
@@ -358,7 +359,9 @@ def _plain_kl(term: Term, log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Ten
         return torch.exp(log_p) * (log_p - log_q)
     if term.base == "forward_kl":
         return torch.exp(log_q) * (log_q - log_p)
-    raise ValueError(f"functional {term.name!r}: truncated to top= only KLs are defined; add tail or renormalised")
+    raise ValueError(
+        f"name: functional {term.name!r}: truncated to top= only KLs are defined; add tail or renormalised"
+    )
 
 
 def _divergence(xp: Any, term: Term, log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
@@ -411,13 +414,15 @@ def functional_gradient(name: str | Functional, problem: TreeProblem | Sequence[
 
 
 def _evaluate(name: str | Functional, problem: TreeProblem, table: torch.Tensor) -> torch.Tensor:
+    import torch
+
     if isinstance(name, str):
         return _value(parse_term(name), problem, table)
     if not callable(name):
         raise TypeError(f"name: must be the name of a functional or a function, got {type(name).__name__}")
-    value = name(problem, table)
-    if getattr(value, "ndim", None) != 0:
-        raise TypeError(f"functional {getattr(name, '__name__', name)!r}: must return a torch scalar")
+    value = _validate.function("name", name)(problem, table)
+    if not isinstance(value, torch.Tensor) or value.ndim != 0:
+        raise TypeError(f"name: functional {getattr(name, '__name__', name)!r}: must return a torch scalar")
     return value
 
 
@@ -448,7 +453,8 @@ def explain(
 ) -> Explanation:
     """The one combination of population gradients ``terms`` that fits the gradients on all problems best.
 
-    Use enough problems: a small tree has only ``prefixes (V - 1)`` directions, which a few terms span.
+    Use enough problems: a small tree has only ``prefixes (V - 1)`` directions, which a few terms span. Entries of the
+    gradients are at most 1e100 in size, so that their squares do not overflow.
 
     Raises:
         ValueError: no problem or term, numbers that do not match, an unknown term.
@@ -467,7 +473,7 @@ def explain(
             _validate.fail("gradients", f"needs shape {p.tables['policy'].shape}, got {g.shape}")
         if np.abs(_validate.finite("gradients", np, g)).max() > 1e100:
             _validate.fail("gradients", "must be at most 1e100 in size")
-    columns = np.stack([np.concatenate([functional_gradient(t, p).ravel() for p in made]) for t in terms], axis=1)
+    columns = np.stack([_column(f"terms[{i}]", term, made) for i, term in enumerate(terms)], axis=1)
     target = np.concatenate([np.asarray(g, dtype=float).ravel() for g in gradients])
     scale = np.linalg.norm(columns, axis=0)
     scale = np.where(scale > 0, scale, 1.0)
@@ -477,3 +483,12 @@ def explain(
     nothing = size <= 1e-12 * float(scale.max())
     names = {term: 0.0 if nothing else float(c) for term, c in zip(terms, found / scale)}
     return Explanation(names, 0.0 if nothing else left / size, bool(rank == len(terms)))
+
+
+def _column(argument: str, term: str | Functional, problems: Sequence[TreeProblem]) -> np.ndarray:
+    """The gradients of a term on all problems, one after another."""
+    try:
+        return np.concatenate([functional_gradient(term, p).ravel() for p in problems])
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{argument}: {str(error).removeprefix('name: ')}") from None

@@ -90,11 +90,13 @@ def problem_for(
 
 def deepened(objective: Objective) -> Objective:
     """The same with groups of 4, where one prompt makes a batch."""
+    _validate.instance("objective", objective, Objective)
     return objective if objective.prompts > 1 else replace(objective, group_size=DEEP_GROUP)
 
 
 def with_open_clip(objective: Objective) -> Objective | None:
     """The same without a clip of its ratio; None if it has none that an argument opens."""
+    _validate.instance("objective", objective, Objective)
     loss = objective.loss
     inner = loss.func if isinstance(loss, partial) else loss
     default = inspect.signature(inner).parameters.get("clip")
@@ -105,7 +107,11 @@ def with_open_clip(objective: Objective) -> Objective | None:
 
 
 def with_default_mean(objective: Objective) -> Objective | None:
-    """The same with its function's own aggregation, where the claim is about summed tokens; without a claim."""
+    """The same with its function's own aggregation, where the claim is about summed tokens; without a claim.
+
+    None where the claim is not about summed tokens.
+    """
+    _validate.instance("objective", objective, Objective)
     loss = objective.loss
     if not isinstance(loss, partial) or loss.keywords.get("aggregate") is not sequence_sum:
         return None
@@ -165,7 +171,7 @@ def check_gradient(
     """
     _validate.instance("objective", objective, Objective)
     seeds = [_validate.integer("seeds", seed, low=0) for seed in _validate.sequence("seeds", seeds)]
-    off_policy = _validate.flag("off_policy", off_policy)
+    off_policy, deep = _validate.flag("off_policy", off_policy), _validate.flag("deep", deep)
     if not seeds:
         _validate.fail("seeds", "needs at least one")
     if off_policy and objective.draws != "policy":
@@ -233,11 +239,10 @@ def descend(
 
     On-policy prompts are re-drawn from the current policy. Returns the policy's table after the numbers of steps in
     ``record`` and at the end, which comes early where no logit moves by more than 1e-15. The visits d(s) and pi are
-    floored at 1e-12.
+    floored at 1e-12; ``lr`` is at most 1e100 in size (no entry of a step is longer than 2).
     """
     _validate.instance("problem", problem, TreeProblem)
-    if not callable(loss):
-        raise TypeError(f"loss: must be a function of a TokenBatch, got {type(loss).__name__}")
+    loss = _validate.function("loss", loss)
     steps, lr = _validate.integer("steps", steps, low=0), _validate.real("lr", lr, low=-1e100, high=1e100)
     record = _validate.sequence("record", record)
     marks = sorted({_validate.integer("record", k, low=0, high=steps) for k in record} | {steps})
@@ -312,7 +317,10 @@ def sequence_kl(end: TreeProblem, table: np.ndarray) -> float:
 
 
 def closed_forms(problem: TreeProblem, *, beta: float = BETA, lam: float = LAM) -> dict[str, np.ndarray]:
-    """Tables of the closed-form optima: tilts at ``beta``, mixtures at ``lam``, reference, teacher and its mode."""
+    """Tables of the closed-form optima: tilts at ``beta``, mixtures at ``lam``, reference, teacher and its mode.
+
+    ``beta`` in [1e-100, 1e100], ``lam`` at most 1e100 in size: then no logit overflows.
+    """
     _validate.instance("problem", problem, TreeProblem)
     beta = _validate.real("beta", beta, low=1e-100, high=1e100)
     lam = _validate.real("lam", lam, low=-1e100, high=1e100)

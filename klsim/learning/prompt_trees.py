@@ -73,7 +73,7 @@ class TreeProblem:
     """The responses and prefixes of some prompts, enumerated.
 
     Attributes:
-        prompts: what it was made of. together: ``(prompts,)``, the number of the batch that each shares with others.
+        prompts: what it was made of. together: ``(prompts,)``, the number, from 0, of the batch that each is in.
         nodes, tokens, mask: of every response, ``(N, T)``; masked positions hold 0.
         reward: ``(N,)``. prompt: ``(N,)``, which prompt it answers. length: ``(N,)`` tokens.
         ended: ``(N,)``, whether it ends with the token of the end (else the horizon cut it).
@@ -84,15 +84,20 @@ class TreeProblem:
     Args:
         together: for several independent problems in one: prompts with the same number are answered in one batch.
             None: all in one.
+
+    Raises:
+        TypeError: what is no `PromptTree`, numbers that are no integers.
+        ValueError: no prompt, trees of different vocabulary or horizon, not one number a prompt.
     """
 
     def __init__(self, prompts: Sequence[PromptTree], together: Sequence[int] | None = None) -> None:
         prompts = _validate.sequence("prompts", prompts, of=PromptTree)
         if not prompts:
             raise ValueError("prompts: needs at least one PromptTree")
-        self.together = np.zeros(len(prompts), dtype=int) if together is None else np.asarray(together, dtype=int)
-        if self.together.shape != (len(prompts),):
-            _validate.fail("together", f"needs one number for each of {len(prompts)} prompts", self.together.shape)
+        batches = np.zeros(len(prompts), dtype=int) if together is None else _validate.integers("together", together)
+        if batches.shape != (len(prompts),):
+            _validate.fail("together", f"needs one number for each of {len(prompts)} prompts, got {batches.shape}")
+        self.together = np.unique(batches, return_inverse=True)[1]
         shapes = {(p.tree.vocab, p.tree.horizon) for p in prompts}
         if len(shapes) > 1:
             raise ValueError(f"prompts: must share vocabulary and horizon, got {sorted(shapes)}")
@@ -154,11 +159,16 @@ class TreeProblem:
         return other
 
     def with_rewards(self, reward: np.ndarray) -> TreeProblem:
-        """The same problem with other rewards of its responses, ``(N,)``."""
+        """The same problem with other rewards of its responses, ``(N,)``.
+
+        Raises:
+            TypeError: not real numbers. ValueError: another shape, a reward that is not finite.
+        """
+        (given,) = _validate.numpy_arrays(reward=reward)
+        if given.shape != self.reward.shape:
+            _validate.fail("reward", f"must have shape {self.reward.shape}, got {given.shape}")
         other = copy.copy(self)
-        other.reward = _validate.finite("reward", np, np.asarray(reward, dtype=float))
-        if other.reward.shape != self.reward.shape:
-            _validate.fail("reward", f"must have shape {self.reward.shape}", other.reward.shape)
+        other.reward = np.array(_validate.finite("reward", np, given), dtype=np.float64)
         return other
 
     @cached_property
@@ -231,7 +241,8 @@ def random_prompts(
 ) -> list[PromptTree]:
     """Prompts with N(0, 1) logits everywhere; rewards 0/1 (both occur) or N(0, 1).
 
-    With ``near``, only the reference's logits are N(0, 1); other policies' are the reference's plus ``near`` N(0, 1).
+    With ``near`` (at most 1e100 in size), only the reference's logits are N(0, 1); other policies' are the reference's
+    plus ``near`` N(0, 1).
     """
     rng, count = _validate.generator(rng), _validate.integer("count", count, low=1)
     vocab, horizon = _validate.integer("vocab", vocab, low=1), _validate.integer("horizon", horizon, low=1)

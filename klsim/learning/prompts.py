@@ -94,8 +94,7 @@ def ascend_prompts(
     """
     _validate.instance("problem", problem, PromptBandit)
     _validate.instance("optimiser", optimiser, SGD, Adam)
-    if not callable(direction):
-        raise TypeError(f"direction: must be a function of log_policy and rng, got {type(direction).__name__}")
+    direction = _validate.function("direction", direction)
     steps = _validate.integer("steps", steps, low=0)
     marks = {_validate.integer("record", k, low=0, high=steps) for k in _validate.sequence("record", record)} | {steps}
     generator, weights = _validate.generator(rng), np.zeros(problem.weight_shape)

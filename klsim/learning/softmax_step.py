@@ -130,7 +130,7 @@ def _step(logits: Any, gradient: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class SGD:
-    """``z + lr * gradient``."""
+    """``z + lr * gradient``; ``lr`` is at most 1e100 in size, gradients at most 1e150: no step overflows."""
 
     lr: float
 
@@ -145,7 +145,7 @@ class SGD:
 
 @dataclass(frozen=True)
 class NaturalGradient:
-    """``z + lr * (gradient / pi)``: the Fisher-preconditioned step, mirror descent with the KL."""
+    """``z + lr * (gradient / pi)``: the Fisher-preconditioned step, mirror descent with the KL. Limits as `SGD`."""
 
     lr: float
 
@@ -166,7 +166,8 @@ class NaturalGradient:
 class Adam:
     """AdamW as in torch, for ascent: bias-corrected moments, ``epsilon`` outside the root, decoupled decay.
 
-    Moments live in the object that `step` returns; the one you construct is the start.
+    Moments live in the object that `step` returns; the one you construct is the start. ``lr``, ``epsilon`` and
+    ``weight_decay`` are at most 1e100 in size, gradients and moments at most 1e150.
     """
 
     lr: float

@@ -29,6 +29,7 @@ def _run(name: str, problem: TabularMDP, k: int, m: int, runs: int, rng: Any) ->
     runs = _validate.integer("runs", runs, low=1)
     if problem.actions is not None and not np.all(problem.actions):
         _validate.fail("problem", "random exploration needs every action to be legal everywhere")
+    _validate.fits("m", m, m * (2 * problem.horizon + 1))  # the states and actions of m episodes
     seeds = _validate.generator(rng).integers(0, 2**31 - 1, runs)
     edges = np.ascontiguousarray(np.cumsum(problem.dense().transition, axis=-1))
     kernel = getattr(kernels, name)

@@ -64,7 +64,8 @@ def myopic_optimum(log_teacher: Sequence[Any], reward: Any, beta: Any) -> tuple[
     KL costs are ignored: the optimum of ``E[r] - beta KL(pi‖T)`` has ``beta log E_T[e^(V(sa)/beta)]`` in place of V.
 
     Args:
-        log_teacher: levels ``(..., V**t, V)``. reward: of sequences, ``(..., V**H)``. beta: > 0, ``(...)``.
+        log_teacher: levels ``(..., V**t, V)``. reward: of sequences, ``(..., V**H)``, at most 1e100 in size.
+        beta: > 0, ``(...)``.
 
     Returns:
         the policy's levels, and ``V`` of every prefix, ``H + 1`` arrays ``(..., V**t)``.
@@ -94,6 +95,7 @@ def joint_ascent(
 
     A natural step adds ``(lr/beta) [Q(s,a) - beta log(pi/T)(a|s)]`` to the logits of every node, Q the expected reward
     under the current policy; a plain one has the factor ``pi(a|s)`` and is centred (nodes not weighted by visits).
+    Rewards are at most 1e100 in size, ``lr`` at most 1e6.
     """
     teacher, reward, beta = _tree(log_teacher, reward, beta)
     _, _, start = check_levels("logits", logits, policy=False)

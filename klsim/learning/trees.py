@@ -58,10 +58,16 @@ def _one_tree(name: str, levels: Any) -> tuple[int, list[np.ndarray]]:
     for t, level in enumerate(values):
         if level.ndim != 2:
             _validate.fail(f"{name}[{t}]", f"must have shape (V**t, V), got {level.shape}")
-        index = _validate.first_true(np, ~(np.abs(level) <= 1e100))
-        if index is not None:
-            _validate.fail(f"{name}[{t}]", "must be finite (at most 1e100)", float(level[index]), index)
+        _small(f"{name}[{t}]", level)
     return vocab, values
+
+
+def _small(name: str, value: np.ndarray) -> np.ndarray:
+    """Finite, and at most 1e100 in size: products of three such numbers do not overflow."""
+    index = _validate.first_true(np, ~(np.abs(value.astype(np.float64)) <= 1e100))
+    if index is not None:
+        _validate.fail(name, "must be finite (at most 1e100)", float(value[index]), index)
+    return value
 
 
 def _law(name: str, log_law: Any) -> np.ndarray:
@@ -85,8 +91,7 @@ def _sampled_tree(
                                 ("reward", leaf, (leaves,)), ("log_target", target, (leaves,))):  # fmt: skip
         if value.shape != wanted:
             _validate.fail(name, f"does not fit a tree of vocabulary {vocab} and horizon {horizon}")
-    if np.abs(_validate.finite("reward", np, leaf)).max() > 1e100:
-        _validate.fail("reward", "must be at most 1e100 in size")
+    _small("reward", leaf)
     return vocab, horizon, flat, _flat(ref), extra, leaf, target
 
 
@@ -110,7 +115,8 @@ def train_tree(
     """Sampled REINFORCE with plain SGD ascent from ``logits`` (levels ``(V**t, V)``).
 
     Args:
-        log_ref: reference levels, full support. reward: of sequences ``(V**H,)``. token_reward: levels.
+        log_ref: reference levels, full support. reward: of sequences ``(V**H,)``. token_reward: levels. All these
+            numbers, ``beta`` and ``lr`` are at most 1e100 in size: products of three of them do not overflow.
         log_target: of sequences, for ``credit="target"``.
         beta: coefficient of the sampled penalty ``log(pi/ref)`` inside the (detached) reward.
         credit, baseline: see the module; baselines are taken at each depth over the batch.
@@ -164,6 +170,12 @@ def exact_tree_ascent(
     """The expected step of `train_tree`, by enumeration; ``natural`` adds ``lr Q(s, a)`` to the logits instead.
 
     Credit ``"token"`` ascends with the visitation frozen; ``"to_go"`` is the gradient of the objective.
+
+    Args:
+        logits, log_ref, reward, token_reward, beta, lr, record: as `train_tree`, with its limit of 1e100 on their size.
+
+    Raises:
+        ValueError: shapes, infinite logits, numbers above 1e100, unknown names; a step that overflows.
     """
     vocab, now = _one_tree("logits", logits)
     _, ref = _one_tree("log_ref", log_ref)
@@ -178,7 +190,7 @@ def exact_tree_ascent(
         (given,) = _validate.numpy_arrays(reward=reward)
         if given.size != leaf.size:
             _validate.fail("reward", f"needs {leaf.size} entries, one a sequence, got shape {given.shape}")
-        leaf = _validate.finite("reward", np, given).reshape(leaf.shape)
+        leaf = _small("reward", given).astype(np.float64).reshape(leaf.shape)
     for name, other in (("log_ref", ref), ("token_reward", extra)):
         if [x.shape for x in other] != [x.shape for x in now]:
             _validate.fail(name, f"does not fit a tree of vocabulary {vocab} and horizon {horizon}")

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.distributions import entropy
 from klsim.objectives.aggregate import Aggregate, token_mean
 from klsim.objectives.baselines import whitened
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, takes_batch
 from klsim.objectives.policy_gradient import Clip, surrogate
 
 __all__ = ["AdaptiveEntropy", "entropy_bonus", "gae", "ppo", "value_loss"]
@@ -108,6 +109,7 @@ class AdaptiveEntropy:
         _validate.real("coefficient", self.coefficient, low=low, high=high)
         _validate.real("delta", self.delta, low=0.0)
         _validate.real("target", self.target, low=0.0)
+        _validate.real("entropy", self.entropy, low=0.0)
 
     @property
     def applied(self) -> float:

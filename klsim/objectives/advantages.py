@@ -207,12 +207,16 @@ def beta_scale(alpha: float, beta: float) -> Scale:
     ``(1, 1)`` is no scale, ``(3/2, 3/2)`` is ``8/pi sqrt(p(1-p))``: GRPO up to a constant. The paper re-estimates the
     two parameters from the batch's success rates at every step; here they are given.
 
+    Args:
+        alpha, beta: in [1, 1e6]; the density's relative error is 1e-15 times their size times their logarithm.
+
     Raises:
-        ValueError: a parameter < 1 (the density would be infinite at 0 or 1); rewards that are not 0 or 1.
+        ValueError: a parameter < 1 (the density would be infinite at 0 or 1) or > 1e6; rewards that are not 0 or 1.
 
     Source: Xiao et al. (2025), arXiv:2506.02864.
     """
-    alpha, beta = _validate.real("alpha", alpha, low=1.0), _validate.real("beta", beta, low=1.0)
+    alpha = _validate.real("alpha", alpha, low=1.0, high=1e6)
+    beta = _validate.real("beta", beta, low=1.0, high=1e6)
     log_norm = math.lgamma(alpha + beta) - math.lgamma(alpha) - math.lgamma(beta)
 
     def scale(rewards: Array, group: Array) -> Array:
@@ -221,7 +225,11 @@ def beta_scale(alpha: float, beta: float) -> Scale:
         if index is not None:
             _validate.fail("rewards", "must be 0 or 1", float(rewards[index]), index)
         rate = _group_average(rewards, group)
-        return math.exp(log_norm) * rate ** (alpha - 1) * (1 - rate) ** (beta - 1)
+        inside = (rate > 0) & (rate < 1)  # at the ends the density is 0, or that of a parameter 1
+        safe = xp.where(inside, rate, xp.full_like(rate, 0.5))
+        density = xp.exp(log_norm + (alpha - 1) * xp.log(safe) + (beta - 1) * xp.log1p(-safe))
+        end = math.exp(log_norm) if min(alpha, beta) == 1 else 0.0
+        return xp.where(inside, density, end * rate ** (alpha - 1) * (1 - rate) ** (beta - 1))
 
     return scale
 
@@ -241,9 +249,7 @@ def advantages(
     Raises:
         ValueError: what the baseline raises; a negative ``epsilon``.
     """
-    for name, function in (("baseline", baseline), ("scale", scale)):
-        if not callable(function):
-            raise TypeError(f"{name}: must be a function of rewards and group, got {type(function).__name__}")
+    baseline, scale = _validate.function("baseline", baseline), _validate.function("scale", scale)
     xp, rewards, group = checked(rewards, group)
     epsilon = _validate.real("epsilon", epsilon, low=0.0)
     spread = scale(rewards, group)
@@ -262,10 +268,11 @@ def prompt_weights(estimator: Baseline, success: Any, group_size: int) -> np.nda
 
     Args:
         estimator: ``(rewards [QG], group [QG]) -> advantages [QG]``. success: ``(Q,)`` in (0, 1).
+
+    Raises:
+        TypeError, ValueError: what the estimator refuses, or returns; success outside (0, 1); more than 10^7 counts.
     """
     import itertools
-
-    from scipy.stats import binom
 
     if not callable(estimator):
         raise TypeError(f"estimator: must be a function of rewards and group, got {type(estimator).__name__}")
@@ -277,17 +284,39 @@ def prompt_weights(estimator: Baseline, success: Any, group_size: int) -> np.nda
     if batches > 10**7:
         _validate.fail("group_size", "has more than 10^7 counts of successes to enumerate", group_size)
     group = np.repeat(np.arange(len(p)), group_size)
+    chance, right, wrong = _chances(p, group_size)
+    prompts = np.arange(len(p))
     out = np.zeros(len(p))
     for counts in itertools.product(range(group_size + 1), repeat=len(p)):
         rewards = (np.arange(group_size) < np.array(counts)[:, None]).astype(float).ravel()
-        score = rewards / p[group] - (1 - rewards) / (1 - p[group])
-        chance = float(np.prod(binom.pmf(counts, group_size, p)))
-        try:
-            advantage = np.asarray(estimator(rewards, group))
-        except ValueError as error:
-            raise ValueError(f"estimator: refuses groups of group_size = {group_size} ({error})") from None
-        out += chance * np.bincount(group, advantage * score) / len(group)
+        advantage = _estimate(estimator, rewards, group, group_size)
+        others = np.where(np.eye(len(p), dtype=bool), 1.0, chance[prompts, counts]).prod(axis=1)
+        up = right[prompts, counts] * np.bincount(group, advantage * rewards)
+        down = wrong[prompts, counts] * np.bincount(group, advantage * (1 - rewards))
+        out += others * (up - down) / len(group)
     return out
+
+
+def _chances(p: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(P(c), P(c)/p, P(c)/(1 - p))`` of ``c = 0 … size`` successes, ``(Q, size + 1)``; nothing is divided by p."""
+    from scipy.stats import binom
+
+    c, rate = np.arange(size + 1), p[:, None]
+    right = size / np.maximum(c, 1) * binom.pmf(c - 1, size - 1, rate)  # C(G, c) c = G C(G - 1, c - 1)
+    wrong = size / np.maximum(size - c, 1) * binom.pmf(c, size - 1, rate)
+    return binom.pmf(c, size, rate), right, wrong
+
+
+def _estimate(estimator: Baseline, rewards: np.ndarray, group: np.ndarray, group_size: int) -> np.ndarray:
+    try:
+        found = estimator(rewards, group)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"estimator: refuses groups of group_size = {group_size} ({error})") from None
+    (advantage,) = _validate.numpy_arrays(estimator=found)
+    if advantage.shape != rewards.shape:
+        _validate.fail("estimator", f"must return shape {rewards.shape}, got {advantage.shape}")
+    return _validate.finite("estimator", np, advantage)
 
 
 def std_weight(success: Any, group_size: int) -> np.ndarray:

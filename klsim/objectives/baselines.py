@@ -11,9 +11,10 @@ import math
 from typing import Any, Literal
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.objectives.advantages import checked, group_mean, group_sizes
 from klsim.objectives.aggregate import Aggregate, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, of_batch, takes_batch
 from klsim.objectives.distillation import returns
 from klsim.objectives.kl import log_ratio
 from klsim.objectives.policy_gradient import Clip, surrogate

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from array_api_compat import array_namespace
 
-from klsim import _validate
+from klsim import _sums, _validate
 
 __all__ = ["Loss", "TokenBatch", "detach"]
 
@@ -44,8 +44,8 @@ def takes_batch(function: Function) -> Function:
         if batch is None:
             _validate.instance("batch", given[0], TokenBatch)
         for name in _CALLED:
-            if name in options and not callable(options[name]):
-                raise TypeError(f"{name}: must be a function, got {type(options[name]).__name__}")
+            if name in options:
+                options[name] = _validate.function(name, options[name])
         result = function(*args, **options)
         loss = result[0] if isinstance(result, tuple) else None
         if loss is not None and getattr(loss, "shape", None) == () and bool(loss != loss):
@@ -73,8 +73,15 @@ def of_batch(name: str, value: Array, batch: TokenBatch) -> Array:
 
 
 def detach(x: Array) -> Array:
-    """``x`` as a constant (stop-gradient). NumPy arrays are constants already."""
-    return x.detach() if hasattr(x, "detach") else x
+    """``x`` as a constant (stop-gradient). NumPy arrays are constants already.
+
+    Raises:
+        TypeError: not real numbers.
+        ValueError: NaN.
+    """
+    xp, numbers = _validate.arrays(x=x)
+    _validate.not_nan("x", xp, numbers)
+    return _sums.detach(x)
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,7 @@ class TokenBatch:
     @property
     def old(self) -> Array:
         """``old_log_probs``, or the detached policy if the batch is on-policy."""
-        return detach(self.log_probs) if self.old_log_probs is None else self.old_log_probs
+        return _sums.detach(self.log_probs) if self.old_log_probs is None else self.old_log_probs
 
     @property
     def rollout(self) -> Array:
@@ -203,17 +210,17 @@ class TokenBatch:
         """The reward of every response ``[B]``: per-token rewards are summed over its tokens."""
         (rewards,) = self.need("rewards")
         if rewards.ndim == 1:
-            return detach(rewards)
-        return detach(self.xp.sum(rewards * self.weights, axis=-1))
+            return _sums.detach(rewards)
+        return _sums.detach(self.xp.sum(rewards * self.weights, axis=-1))
 
     def token_rewards(self) -> Array:
         """The rewards as one a token, ``[B, T]``: a response's reward stands at its last token, 0 elsewhere."""
         (rewards,) = self.need("rewards")
         if rewards.ndim == 2:
-            return detach(rewards) * self.weights
+            return _sums.detach(rewards) * self.weights
         place = self.xp.cumulative_sum(self.weights, axis=-1)
         last = self.mask & (place == place[:, -1:])
-        return detach(self.xp.where(last, rewards[:, None], self.xp.zeros_like(self.weights)))
+        return _sums.detach(self.xp.where(last, rewards[:, None], self.xp.zeros_like(self.weights)))
 
     def need(self, *names: str) -> tuple[Array, ...]:
         """The named fields.

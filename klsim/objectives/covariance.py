@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch, two_numbers
+from klsim.objectives.batch import Loss, TokenBatch, of_batch, takes_batch, two_numbers
 from klsim.objectives.policy_gradient import Clip, clip_bounds, estimated, per_token, token_ratio
 
 __all__ = ["clip_cov", "covariance", "kl_cov"]

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from klsim import _validate
-from klsim._sums import supported
+from klsim._sums import detach, supported
 from klsim.divergences import GENERATORS, divergence_of
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, of_batch, takes_batch
 from klsim.objectives.kl import log_ratio
 from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate
 
@@ -51,10 +51,14 @@ def returns(values: Array, batch: TokenBatch, discount: float) -> Array:
     """Credit of a token for per-token ``values``: ``sum_{t' >= t} discount^(t'-t) v_t'``, ``[B, T]``.
 
     ``discount`` 0 credits a token with its own value, 1 with all that follows.
+
+    Raises:
+        ValueError: values that are not finite, or of a shape that is not the batch's.
     """
     discount = _validate.real("discount", discount, low=0.0, high=1.0)
     xp = batch.xp
-    values = per_token(batch, of_batch("values", values, batch)) * batch.weights
+    values = _validate.finite("values", xp, of_batch("values", values, batch))
+    values = per_token(batch, values) * batch.weights
     if discount == 0:
         return values
     credit = [values[:, -1]]
@@ -63,10 +67,17 @@ def returns(values: Array, batch: TokenBatch, discount: float) -> Array:
     return xp.stack(credit[::-1], axis=1)
 
 
+def _lam(lam: float) -> float:
+    return _validate.real("lam", lam, low=-1e100, high=1e100)
+
+
 @takes_batch
 def g_opd_token_reward(batch: TokenBatch, lam: float) -> Array:
-    """``lam log(T/q) - log(pi/q)`` of the sampled tokens, a constant ``[B, T]``; ``lam = 1`` needs no reference."""
-    lam = _validate.real("lam", lam)
+    """``lam log(T/q) - log(pi/q)`` of the sampled tokens, a constant ``[B, T]``; ``lam = 1`` needs no reference.
+
+    ``lam`` is at most 1e100 in size: a larger one leaves nothing of ``log(pi/q)``, and overflows.
+    """
+    lam = _lam(lam)
     (teacher,) = batch.need("teacher_log_probs")
     if lam == 1:
         return detach(teacher - batch.log_probs)
@@ -113,7 +124,7 @@ def g_opd_full(batch: TokenBatch, *, lam: float = 1.25, aggregate: Aggregate = t
     It is ``KL(pi‖q^{1-lam} T^lam / z) - log z`` at every visited prefix. Tokens that T (or q, for
     ``lam < 1``) excludes must have no mass under the policy.
     """
-    lam = _validate.real("lam", lam)
+    lam = _lam(lam)
     xp = batch.xp
     pi, teacher = batch.need("vocab_log_probs", "teacher_vocab_log_probs")
     target = lam * supported(xp, detach(teacher))
@@ -161,6 +172,13 @@ def product_of_teachers(ref: Array, teachers: Sequence[Array], weights: Sequence
     r"""``log q + sum_i w_i (log T_i - log q)``: the summed rewards of several teachers as one (unnormalised) teacher.
 
     `g_opd` with ``lam = 1`` on it has the optimum ``q^{1 - sum w} prod T_i^{w_i} / Z``, a product of experts.
+
+    Args:
+        ref: ``[...]``. teachers: one array each, finite. weights: one number each, at most 1e100 in size: a larger one
+            leaves nothing of the reference, whose share is ``1 - sum w``.
+
+    Raises:
+        ValueError: no teacher, weights that do not match, numbers that are not finite or whose sum overflows.
 
     Source: ``gopd`` C12.
     """

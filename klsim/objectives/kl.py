@@ -22,14 +22,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from array_api_compat import is_array_api_obj
 
 from klsim import _validate
-from klsim._sums import normalized
+from klsim._sums import detach, normalized
 from klsim.distributions import geometric_mixture
 from klsim.divergences import Generator, as_generator, divergence_of
 from klsim.estimators import k1, k2, k3
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, takes_batch
 from klsim.objectives.policy_gradient import token_ratio
 
 __all__ = [
@@ -136,7 +137,7 @@ def sampled(vocab_log_probs: Array, tokens: Array) -> Array:
     """Log-probabilities of the sampled ``tokens [...]`` in ``vocab_log_probs [..., V]``."""
     xp, log_p = _validate.arrays(vocab_log_probs=vocab_log_probs)
     _validate.log_probs("vocab_log_probs", xp, log_p, normalised=False)
-    if not hasattr(tokens, "shape"):
+    if not is_array_api_obj(tokens):
         tokens = xp.asarray(_validate.integers("tokens", tokens).tolist())
     if isinstance(tokens, np.ndarray | np.generic) != isinstance(log_p, np.ndarray | np.generic):
         raise TypeError(f"tokens: must be of the kind of vocab_log_probs, got {type(tokens).__name__}")

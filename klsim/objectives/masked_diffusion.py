@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from klsim import _validate
-from klsim.objectives.batch import Loss, detach
+from klsim._sums import detach
+from klsim.objectives.batch import Loss
 
 __all__ = ["bgpo", "elbo_ratio", "elbo_two_pass"]
 

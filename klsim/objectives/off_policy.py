@@ -9,9 +9,10 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.objectives.advantages import advantages, group_mean, group_std, no_scale
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
-from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, of_batch, takes_batch
 from klsim.objectives.kl import divergence
 from klsim.objectives.policy_gradient import Clip, estimated, grpo, per_token, surrogate, token_ratio
 
@@ -219,7 +220,8 @@ def recap_weights(history: Any, *, window: int, temperature: float = 5.0, floor:
     weights are 1. The weights multiply the objectives' losses as constants.
 
     Args:
-        history: ``(K, steps)``, newest last, non-negative (losses, or rewards). floor: under both means.
+        history: ``(K, steps)``, newest last, non-negative (losses, or rewards), at most 1e100: their squares do not
+            overflow. floor: under both means.
 
     Raises:
         ValueError: a negative or non-finite value, or a wrong shape.

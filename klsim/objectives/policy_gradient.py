@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.objectives.advantages import (
     advantages,
     batch_mean,
@@ -23,7 +24,7 @@ from klsim.objectives.advantages import (
     no_baseline,
 )
 from klsim.objectives.aggregate import Aggregate, fixed_length, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, of_batch, takes_batch
 
 __all__ = [
     "Clip",

@@ -25,8 +25,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, takes_batch
 
 __all__ = ["cpo", "dpo", "ipo", "kto", "log_sigmoid", "online_dpo", "orpo", "pair_rows", "simpo"]
 
@@ -34,8 +35,16 @@ Array = Any
 
 
 def log_sigmoid(x: Array) -> Array:
-    """``log(1/(1 + e^-x))`` without overflow."""
+    """``log(1/(1 + e^-x))`` without overflow.
+
+    Raises:
+        ValueError: NaN.
+    """
     xp, x = _validate.arrays(x=x)
+    return _log_sigmoid(xp, _validate.not_nan("x", xp, x))
+
+
+def _log_sigmoid(xp: Any, x: Array) -> Array:
     return -xp.logaddexp(xp.zeros_like(x), -x)
 
 
@@ -98,7 +107,7 @@ def _margin(batch: TokenBatch, score: Array) -> Array:
 
 
 def _logistic(xp: Any, x: Array, smoothing: float) -> Array:
-    return -(1 - smoothing) * log_sigmoid(x) - smoothing * log_sigmoid(-x)
+    return -(1 - smoothing) * _log_sigmoid(xp, x) - smoothing * _log_sigmoid(xp, -x)
 
 
 def _half(name: str, value: float) -> float:
@@ -169,7 +178,7 @@ def kto(
     else:
         point = xp.zeros_like(h[0]) + _validate.real("reference_point", reference_point, low=0.0)
     gain = beta * (h - point)
-    loss = xp.where(preferred, good * xp.exp(log_sigmoid(-gain)), bad * xp.exp(log_sigmoid(gain)))
+    loss = xp.where(preferred, good * xp.exp(_log_sigmoid(xp, -gain)), bad * xp.exp(_log_sigmoid(xp, gain)))
     return xp.mean(loss), {"reference_point": detach(point), "kl": detach(xp.mean(h))}
 
 
@@ -194,7 +203,7 @@ def orpo(batch: TokenBatch, *, beta: float = 0.1, aggregate: Aggregate = sequenc
     mean = xp.minimum(mean, xp.full_like(mean, -float(xp.finfo(mean.dtype).eps)))
     margin = _margin(batch, mean - xp.log(-xp.expm1(mean)))
     nll = _preferred_nll(batch, aggregate)
-    return nll - beta * xp.mean(log_sigmoid(margin)), _metrics(xp, margin) | {"nll": detach(nll)}
+    return nll - beta * xp.mean(_log_sigmoid(xp, margin)), _metrics(xp, margin) | {"nll": detach(nll)}
 
 
 @takes_batch
@@ -262,9 +271,9 @@ def online_dpo(
     h, reward = _log_ratio(batch), batch.total_rewards()
     margin = xp.take(h, first) - xp.take(h, second)
     gap = xp.take(reward, first) - xp.take(reward, second)
-    chance = xp.exp(log_sigmoid(gap)) if labels == "bradley_terry" else (xp.sign(gap) + 1) / 2
+    chance = xp.exp(_log_sigmoid(xp, gap)) if labels == "bradley_terry" else (xp.sign(gap) + 1) / 2
     if loss == "dpo":
-        value = -chance * log_sigmoid(beta * margin) - (1 - chance) * log_sigmoid(-beta * margin)
+        value = -chance * _log_sigmoid(xp, beta * margin) - (1 - chance) * _log_sigmoid(xp, -beta * margin)
     else:
         value = chance * (margin - 1 / (2 * beta)) ** 2 + (1 - chance) * (margin + 1 / (2 * beta)) ** 2
     return xp.mean(value), {"margin": detach(xp.mean(xp.sign(gap) * margin))}

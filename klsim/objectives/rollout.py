@@ -22,9 +22,10 @@ import math
 from typing import Any, Literal
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.objectives.advantages import group_mean, group_std, leave_one_out_mean, no_baseline, no_scale
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch, two_numbers
+from klsim.objectives.batch import Loss, TokenBatch, of_batch, takes_batch, two_numbers
 from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate, token_ratio
 
 __all__ = [
@@ -233,10 +234,11 @@ def topr(
 
     Source: Le Roux et al. (2025), arXiv:2503.14286.
     """
-    bounds = {"positive": positive, "negative": negative}
-    for name, interval in bounds.items():
+    bounds = []
+    for name, interval in (("positive", positive), ("negative", negative)):
         a, b = two_numbers(name, interval)
-        _validate.real(f"{name}[1]", b, low=_validate.real(f"{name}[0]", a, low=0.0))
+        a = _validate.real(f"{name}[0]", a, low=0.0)
+        bounds.append((a, _validate.real(f"{name}[1]", b, low=a)))
     baseline = _validate.real("baseline", baseline)
     xp = batch.xp
     reward = estimated(batch, baseline=no_baseline) - baseline
@@ -244,9 +246,7 @@ def topr(
     reward = per_token(batch, detach(reward))
 
     def bound(place: int) -> Array:
-        logs = [
-            math.log(bounds[name][place]) if bounds[name][place] else -math.inf for name in ("positive", "negative")
-        ]
+        logs = [math.log(ends[place]) if ends[place] else -math.inf for ends in bounds]
         return xp.where(reward >= 0, xp.full_like(log_w, logs[0]), xp.full_like(log_w, logs[1]))
 
     weight = xp.exp(xp.maximum(xp.minimum(log_w, bound(1)), bound(0)))

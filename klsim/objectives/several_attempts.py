@@ -108,6 +108,7 @@ def best_of_others(rewards: Array, group: Array, size: int) -> Array:
         ValueError: ``size < 1``; a group with fewer others.
     """
     size = _validate.integer("size", size, low=1)
+    _, rewards, group = checked(rewards, group)
     _smallest_group(rewards, group, size + 1, f"a set of {size} others")
     return _by_group(rewards, group, lambda n: _weights_without(n, size))
 

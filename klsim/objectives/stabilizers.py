@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from klsim import _validate
-from klsim._sums import supported
+from klsim._sums import detach, supported
 from klsim.estimators import k3
 from klsim.objectives.advantages import advantages, checked, group_mean, group_sample_std, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, of_batch, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, of_batch, takes_batch
 from klsim.objectives.kl import divergence, log_ratio, sampled
 from klsim.objectives.policy_gradient import Clip, estimated, per_token, surrogate, token_ratio
 
@@ -60,7 +60,7 @@ def lp_reg_gate(
     ``proxy_log_probs``: of the sampled tokens, ``-inf`` where the proxy has none. ``strict``: ``pi < quantile``
     (the paper); with ``<=`` a batch of certain tokens opens the gate for all of them (``lp-reg`` C4, C6).
     """
-    rho = _validate.probability("rho", rho)
+    rho, strict = _validate.probability("rho", rho), _validate.flag("strict", strict)
     xp = batch.xp
     proxy_log_probs = per_token(batch, of_batch("proxy_log_probs", proxy_log_probs, batch))
     advantage = of_batch("advantage", advantage, batch)
@@ -261,8 +261,12 @@ class AdaptiveThreshold:
     phase: Literal["warmup", "climbing", "plateau", "converged"] = "warmup"
 
     def update(self, kl: float, reward: float) -> AdaptiveThreshold:
-        """The state after one more batch with mean KL ``kl`` (nats a token) and mean reward ``reward``."""
-        kl, reward = _validate.real("kl", kl), _validate.real("reward", reward)
+        """The state after one more batch with mean KL ``kl`` (nats a token) and mean reward ``reward``.
+
+        Both at most 1e100 in size, so that no difference of two of them overflows.
+        """
+        kl = _validate.real("kl", kl, low=-1e100, high=1e100)
+        reward = _validate.real("reward", reward, low=-1e100, high=1e100)
         average = 0.9 * self.kl + 0.1 * kl
         rewards = (*self.rewards, reward)[-100:]
         integral, error, control = self.integral, self.error, 0.0

@@ -21,9 +21,10 @@ import math
 from typing import Any, Literal
 
 from klsim import _validate
+from klsim._sums import detach
 from klsim.divergences import GENERATORS, divergence_of
 from klsim.objectives.aggregate import Aggregate, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch
+from klsim.objectives.batch import Loss, TokenBatch, takes_batch
 from klsim.objectives.distillation import returns
 
 __all__ = ["iw_opd", "iw_opd_weights", "minillm", "skew_kl", "top_k_opd", "top_k_tokens"]
@@ -177,9 +178,9 @@ def iw_opd_weights(batch: TokenBatch, *, gamma: float = 0.5) -> Array:
     r"""``1 + gamma (1 - sum_{u < t} |A_u| / sum_u |A_u|)``, ``A = log T/mu`` of sampled tokens; ``[B, T]``.
 
     ``1 + gamma`` at the first token, falling to 1: late tokens, after the student has left the teacher's paths, weigh
-    less.
+    less. ``gamma`` is at most 1e100.
     """
-    gamma = _validate.real("gamma", gamma, low=0.0)
+    gamma = _validate.real("gamma", gamma, low=0.0, high=1e100)
     xp = batch.xp
     (teacher,) = batch.need("teacher_log_probs")
     size = xp.abs(detach(teacher - batch.rollout)) * batch.weights

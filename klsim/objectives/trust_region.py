@@ -15,9 +15,10 @@ import math
 from typing import Any, Literal
 
 from klsim import _validate
+from klsim._sums import detach, quiet
 from klsim.objectives.advantages import group_mean, group_std
 from klsim.objectives.aggregate import Aggregate, sequence_mean, sequence_sum, token_mean
-from klsim.objectives.batch import Loss, TokenBatch, detach, takes_batch, two_numbers
+from klsim.objectives.batch import Loss, TokenBatch, takes_batch, two_numbers
 from klsim.objectives.policy_gradient import (
     Clip,
     clip_bounds,
@@ -158,12 +159,13 @@ def sapo(
 ) -> Loss:
     r"""``-aggregate[ f(rho) A ]`` with `soft_gate`, temperature ``positive`` for ``A > 0``, else ``negative``.
 
-    On-policy the gradient is that of `grpo`; the value is not (``f(1) = 2/tau``).
+    On-policy the gradient is that of `grpo`; the value is not (``f(1) = 2/tau``). Temperatures lie in [1e-30, 1e30],
+    which single precision holds.
 
     Source: Gao et al. (2025), arXiv:2511.20347; temperatures 1.0 and 1.05 as in the paper, TRL and verl.
     """
-    positive = _validate.real("positive", positive, low=0.0, open_low=True)
-    negative = _validate.real("negative", negative, low=0.0, open_low=True)
+    positive = _validate.real("positive", positive, low=1e-30, high=1e30)
+    negative = _validate.real("negative", negative, low=1e-30, high=1e30)
     xp = batch.xp
     advantage = per_token(batch, detach(estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)))
     log_rho = token_ratio(batch)
@@ -186,6 +188,7 @@ def luspo(batch: TokenBatch, *, clip: Clip = (3e-4, 4e-4), epsilon: float = 0.0)
     return surrogate(batch, advantage, ratio=geometric_mean_ratio, clip=clip, aggregate=sequence_sum)
 
 
+@quiet
 def gamma_weight(log_weight: Array, power: Array, decay: Array) -> Array:
     r"""``phi(w) = w^k e^{lambda (1 - w)}``, ``phi(1) = 1``; of ``log w`` (VESPO). Its mode is ``w = k/lambda``."""
     xp, log_weight, power, decay = _validate.arrays(log_weight=log_weight, power=power, decay=decay)
@@ -212,25 +215,30 @@ def vespo(
 ) -> Loss:
     r"""``-aggregate[ sg(phi(w)) A log pi ]``, ``w = pi(y)/mu(y)`` of the whole response, `gamma_weight` for phi.
 
-    ``positive``, ``negative``: ``(k, lambda)`` for ``A >= 0`` and ``A < 0``. mu: the sampler (`TokenBatch.rollout`), so
-    that a mismatch of trainer and sampler is corrected by the same weight. On-policy as GRPO with a token mean.
+    ``positive``, ``negative``: ``(k, lambda)`` for ``A >= 0`` and ``A < 0``, lambda in [1e-30, 1e30], k up to 1e30.
+    mu: the sampler (`TokenBatch.rollout`), so that a mismatch of trainer and sampler is corrected by the same weight.
+    On-policy as GRPO with a token mean.
 
     Source: arXiv:2602.10693 (2026); TRL's defaults. TRL truncates log w at -18.4 and 20; no bound is needed
     here, where phi is computed from log w.
     """
     pairs = {"positive": positive, "negative": negative}
+    laws = []
     for name, pair in pairs.items():
         k, decay = two_numbers(name, pair)
-        _validate.real(f"{name}[0]", k, low=0.0)
-        _validate.real(f"{name}[1]", decay, low=0.0, open_low=True)
+        k = _validate.real(f"{name}[0]", k, low=0.0, high=1e30)
+        laws.append((k, _validate.real(f"{name}[1]", decay, low=1e-30, high=1e30)))
     xp = batch.xp
     advantage = per_token(batch, detach(estimated(batch, baseline=group_mean, scale=group_std, epsilon=epsilon)))
     log_w = detach(xp.sum(batch.log_probs - batch.rollout, axis=-1, keepdims=True))
     log_w = per_token(batch, log_w)
     power, decay = (
-        xp.where(advantage >= 0, xp.full_like(log_w, positive[i]), xp.full_like(log_w, negative[i])) for i in (0, 1)
+        xp.where(advantage >= 0, xp.full_like(log_w, one), xp.full_like(log_w, other)) for one, other in zip(*laws)
     )
-    weight = gamma_weight(log_w, power, decay)
+    try:
+        weight = gamma_weight(log_w, power, decay)
+    except ValueError as error:
+        raise ValueError(f"positive (or negative): {error}") from None
     loss = _log_probability(batch, weight, advantage, aggregate)
     return loss, {"mean_weight": token_mean(weight, batch.mask)}
 

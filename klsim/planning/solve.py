@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate, optima
+from klsim.distributions import to_numpy
 from klsim.planning.chains import expected_next
 from klsim.planning.solution import AverageSolution, Solution, by_problem, reference, soft_backup
 from klsim.problems import AverageMDP, Bandit, DiscountedMDP, TabularMDP, TokenTree
@@ -33,7 +34,7 @@ def backup(problem: DiscountedMDP, value: Any, log_ref: Any = None, beta: float 
     xp, given = _validate.arrays(value=value)
     if np.shape(given) != problem.shape[:1]:
         _validate.fail("value", f"must have shape {problem.shape[:1]}, got {np.shape(given)}")
-    given = np.asarray(_validate.finite("value", xp, given), dtype=np.float64)
+    given = np.asarray(to_numpy(_validate.finite("value", xp, given)), dtype=np.float64)
     assert problem.actions is not None
     ref = reference(log_ref, problem.shape, problem.actions)
     q = expected_next(problem.transition, given)

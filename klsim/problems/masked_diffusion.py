@@ -104,6 +104,7 @@ def from_joint(log_joint: Any, vocab: int, length: int) -> MaskedDiffusionLM:
 def masked_sets(length: int) -> Iterator[tuple[int, ...]]:
     """All non-empty sets of masked positions, by size."""
     length = _validate.integer("length", length, low=1)
+    _validate.fits("length", length, length, each=40)  # a pointer and an integer a position, per size
     return itertools.chain.from_iterable(itertools.combinations(range(length), size) for size in range(1, length + 1))
 
 

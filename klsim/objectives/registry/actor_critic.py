@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from klsim._sums import detach
 from klsim.objectives import actor_critic
 from klsim.objectives.aggregate import sequence_sum
-from klsim.objectives.batch import Loss, TokenBatch, detach
+from klsim.objectives.batch import Loss, TokenBatch
 from klsim.objectives.registry.objective import Objective, terms
 
 __all__ = ["ACTOR_CRITIC"]
