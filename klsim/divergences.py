@@ -33,17 +33,7 @@ from klsim import _validate
 from klsim._stable import excess, log_power_plus, power_gap
 from klsim._sums import log_sum, quiet
 
-__all__ = [
-    "GENERATORS",
-    "Alpha",
-    "Generator",
-    "chi2",
-    "f_divergence",
-    "js",
-    "kl",
-    "renyi",
-    "tv",
-]
+__all__ = ["GENERATORS", "Alpha", "Generator", "chi2", "f_divergence", "js", "kl", "renyi", "tv"]
 
 Array = Any
 
@@ -118,10 +108,7 @@ class Generator(ABC):
             return xp.where(finite, found, self.conjugate_at_recession(xp, y))
 
     def conjugate_at_recession(self, xp: Any, y: Array) -> Array:
-        """``f*(y)`` where the supremum is not attained: the limit of ``t y - f(t)``, for ``y >= recession``.
-
-        ``inf`` unless a generator says otherwise: at ``y = recession`` the limit can be finite.
-        """
+        """``f*(y)`` for ``y >= recession``: the limit of ``t y - f(t)``, which at ``recession`` can be finite."""
         return xp.full_like(y, math.inf)
 
     @abstractmethod
@@ -340,7 +327,6 @@ class Alpha(Generator):
         return xp.where(base > 0, inside, xp.full_like(y, 0.0 if self.order > 1 else math.inf))
 
     def conjugate_at_recession(self, xp: Any, y: Array) -> Array:
-        """``-1/order`` at the recession slope of negative orders."""
         limit = -1.0 / self.order if self.order < 0 else math.inf
         return xp.where(y <= self.recession, xp.full_like(y, limit), xp.full_like(y, math.inf))
 
