@@ -36,7 +36,7 @@ class Projection:
 
 
 def binned_gaussian(mean: Any, log_width: Any, bins: int) -> np.ndarray:
-    """``log pi(x)`` on ``bins`` bins, ``(..., bins)``; ``mean`` (any real number of bins) and ``log_width`` broadcast."""
+    """``log pi(x)`` on ``bins`` bins, ``(..., bins)``; ``mean`` (of any size) and ``log_width`` broadcast."""
     bins = _validate.integer("bins", bins, low=1, high=10**6)
     mean, log_width = _validate.numpy_arrays(mean=mean, log_width=log_width)
     for name, value, size in (("mean", mean, 1e6), ("log_width", log_width, 50.0)):
@@ -109,7 +109,7 @@ def _gradient(mean: Any, log_width: Any, teacher: np.ndarray, loss: str) -> tupl
 
 @lru_cache(maxsize=4)
 def _grid(bins: int) -> tuple[np.ndarray, ...]:
-    """Means from half the range outside, widths of the whole range ``(n,)``; ``log pi``, ``pi`` ``(n, K)``, ``-H (n,)``."""
+    """Means (also outside), widths ``(n,)``; ``log pi``, ``pi`` ``(n, K)``, ``-H`` ``(n,)``."""
     means = np.linspace(-0.5 * bins, 1.5 * bins, 4 * bins + 1)
     widths = np.linspace(*LOG_WIDTHS, 29)
     mean, width = (a.ravel() for a in np.meshgrid(means, widths, indexing="ij"))

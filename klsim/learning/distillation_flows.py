@@ -18,6 +18,7 @@ Source: ``vla-opd`` C2, C3, C9.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Literal
 
@@ -62,9 +63,11 @@ def distillation_force(log_policy: Any, log_teacher: Any, loss: DistillationLoss
 
 
 def entropy_rate(log_policy: Any, force: Any) -> np.ndarray:
-    """``dH/dt = -Cov_pi(log pi, zdot)`` while the logits move along ``force``, ``(...)``; tokens without mass have none."""
+    """``dH/dt = -Cov_pi(log pi, zdot)`` while the logits move along ``force``, ``(...)``; ``0 log 0 = 0``."""
     log_policy, force = _validate.numpy_arrays(log_policy=log_policy, force=force)
     _validate.log_probs("log_policy", np, log_policy)
+    _validate.finite("force", np, force)
+    _validate.broadcast(log_policy=log_policy, force=force)
     logs = np.where(np.isneginf(log_policy), 0.0, log_policy)
     return -np.sum(population_gradient(log_policy, logs) * force, axis=-1)
 
@@ -111,7 +114,7 @@ def distillation_flow(logits: Any, log_teacher: Any, loss: DistillationLoss, tim
 
 
 def final_rate(log_teacher: Any) -> np.ndarray:
-    """The exponent with which flows of either KL end at T: the smallest positive eigenvalue of ``diag T - T T'``, ``(...)``.
+    """The exponent with which flows of either KL end at T, ``(...)``: the second eigenvalue of ``diag T - T T'``.
 
     It lies between the smallest and the second smallest probability of T (eigenvalues interlace).
 
@@ -132,9 +135,9 @@ def spread_time(rest: Any, teacher_mass: Any, actions: int, loss: DistillationLo
     r"""Time until a confident student has ``share`` of the teacher's entropy, along the flow of either KL.
 
     The student has ``1 - rest`` on one of ``n`` actions, the teacher ``m`` there, the others are alike. The gap D of
-    the logits falls with ``Ddot = -(p - m) n/(n-1)`` (forward KL) or ``-p q (D - D_T) n/(n-1)`` (reverse), p = 1 - q the
-    student's probability and ``D_T`` the teacher's gap, so that times are integrals: ``~ (n-1)/n log(1/rest)/(1-m)``
-    and ``~ (n-1)/n / (rest (D - D_T))``.
+    the logits falls with ``Ddot = -(p - m) n/(n-1)`` (forward KL) or ``-p q (D - D_T) n/(n-1)`` (reverse), p = 1 - q
+    the student's probability and ``D_T`` the teacher's gap, so that times are integrals:
+    ``~ (n-1)/n log(1/rest)/(1-m)`` and ``~ (n-1)/n / (rest (D - D_T))``.
 
     Args:
         rest: in (0, 1), below ``1 - m``. teacher_mass: m in [1/n, 1). actions: n >= 2. share: in (0, 1).
@@ -169,13 +172,13 @@ def spread_time(rest: Any, teacher_mass: Any, actions: int, loss: DistillationLo
         return 0.0
     end = float(brentq(lambda q: entropy(q) - aim, rest, 1 - m, xtol=1e-300, rtol=1e-14))
     points = np.linspace(gap(end), gap(rest), 1 + max(1, math.ceil(gap(rest) - gap(end))))
-    return float(sum(quad(slowness, a, b, epsabs=0.0, epsrel=1e-12)[0] for a, b in zip(points, points[1:])))
+    return float(sum(quad(slowness, a, b, epsabs=0.0, epsrel=1e-12)[0] for a, b in itertools.pairwise(points)))
 
 
 def score_variance(log_policy: Any, weight: Any) -> np.ndarray:
-    """Trace of the variance of ``w(a) grad_z log pi(a)``, ``a ~ pi``: ``E[w^2 |e_a - pi|^2] - |E[w (e_a - pi)]|^2``, ``(...)``.
+    """Trace of the variance of ``w(a) grad_z log pi(a)``: ``E[w^2 |e_a - pi|^2] - |E[w (e_a - pi)]|^2``, ``(...)``.
 
-    The mean of G independent samples has a G-th of it. Args: ``log_policy``, ``weight`` ``(..., A)``.
+    Of one ``a ~ pi``; the mean of G independent samples has a G-th of it. ``log_policy``, ``weight``: ``(..., A)``.
     """
     mean = population_gradient(log_policy, weight)
     log_policy, weight = _validate.numpy_arrays(log_policy=log_policy, weight=weight)

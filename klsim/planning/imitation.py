@@ -48,7 +48,7 @@ def visited_divergence(
 
 
 def distillation_gradient(problem: TabularMDP, log_policy: Any, log_teacher: Any, *, discount: float = 0.0) -> Any:
-    """Expected policy gradient of token rewards ``r = -log(pi/T)`` in the logits of every step and state, ``(H, S, A)``.
+    """Expected policy gradient of rewards ``r = -log(pi/T)`` in the logits of every step and state, ``(H, S, A)``.
 
     ``discount=0``: a step is credited with its own reward; minus the gradient of `visited_divergence` with the visits
     held fixed. ``discount=1``: with all that follow; minus the gradient of the trajectory KL, visits included. The
@@ -119,7 +119,7 @@ def imitation_regret(problem: TabularMDP, log_policy: Any, log_teacher: Any) -> 
 
 
 def unrecovered_cost(error: Any, horizon: Any) -> np.ndarray:
-    r"""Expected steps off track in ``horizon`` steps if each step on track errs with chance ``error`` and none recovers.
+    r"""Expected steps off track in ``horizon`` steps if a step on track errs with chance ``error`` and none recovers.
 
     ``sum_{t=1}^H (1 - (1 - eps)^t) = H - (1 - eps)(1 - (1 - eps)^H)/eps``, at most ``eps H (H+1)/2``, its value to
     first order. Where every error is recovered at once with chance ``1 - eps`` it is ``eps H``.
