@@ -445,7 +445,7 @@ C5 = paper.claim("C5", r"""
     On or off track, cost 1 per step off. Without recovery
     $J=H-(1-\varepsilon)\frac{1-(1-\varepsilon)^H}\varepsilon\le\varepsilon\frac{H(H+1)}2$, and as much to first order; if
     every error is recovered with probability $1-\varepsilon$, $J=\varepsilon H$. In every problem the regret is at most
-    $u\sum_tE_{d_t^\pi}\mathrm{TV}(\pi,T)$, u the largest loss of one action if T takes over, and at most
+    $u\sum_tE_{d_t^\pi}\mathrm{TV}(\pi,T)$, u the largest loss of one action if T takes over (H without recovery), and at most
     $\sum_t(H-t)E_{d_t^T}\mathrm{TV}(\pi,T)$ times the range of rewards.
 
     where: the paper's motivation; imitation bounds of Ross and Bagnell
@@ -457,7 +457,12 @@ TRACK = Space(error=Floats(1e-9, 1.0, log=True), horizon=Integers(1, 50))
           false={"off track absorbs both": {"recovers": False}, "an error costs from the next step": {"late": 1}})  # fmt: skip
 def two_states(error, horizon, *, recovers=True, late=0):
     back, never = (-evaluate(*track(float(error), int(horizon), x)[:2]).reward for x in (recovers, False))
-    return {"recovers": (back, error * horizon), "never": (never, unrecovered_cost(error, horizon - late))}
+    found = imitation_regret(*track(float(error), int(horizon), recovers=False))
+    return {
+        "recovers": (back, error * horizon),
+        "never": (never, unrecovered_cost(error, horizon - late)),
+        "u": (found.recovery, horizon),
+    }
 
 
 @C5.check(Inequality(1e-12), TRACK, instances=300, false={"eps H²/2": {"more": 0}, "eps H": {"power": 0}})
