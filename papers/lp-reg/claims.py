@@ -492,9 +492,9 @@ C6 = paper.claim("C6", r"""
     noise tokens; 16 groups of 8, plain steps. GRPO ends at the head (below .6 on average). A lagged proxy (lag 50, $\beta=1$)
     with $\le$ in the gate reaches .9; refreshed at every step it does not, at $\beta=100$ either. With $\le$ the head does
     it: head tokens alone in the gate reach .8, all but the head .62 at most. With the strict gate (lr 1, 2000 steps, lag 250)
-    $\beta=10$ stays below .6 and $\beta=30$ reaches .7, on both sides of $\beta^*=12.9$; at lag 50 30 fails, too. A forward
-    KL at every sample ($\beta=.5$), an entropy bonus (.1) and Adam without any penalty (lr .03) solve the tree as well: it
-    does not separate Lp-Reg from them.
+    $\beta=10$ stays below .6 and $\beta=50$ reaches .8, on both sides of $\beta^*=12.9$; at lag 50 both fail. A forward KL at
+    every sample ($\beta=.5$), an entropy bonus (.1) and Adam without any penalty (lr .03) solve the tree as well: it does not
+    separate Lp-Reg from them.
 
     where: Figs. 1, 4, 7-10 at small scale; the tree and the attribution are derived
     assumes: unshared states, plain gradients, one spark.
@@ -517,7 +517,8 @@ def reach(rngs, run):
     return grow(rngs, run)[0]
 
 
-@C6.check(Effect(seeds=40, alternative="less", null=0.6), false={"with a lagged proxy": {"run": Run(beta=1.0)}})
+@C6.check(Effect(seeds=40, alternative="less", null=0.6),
+          false={"with a lagged proxy": Variant({"run": Run(beta=1.0)}, kind=Effect(seeds=12, alternative="less", null=0.6))})  # fmt: skip
 def grpo_stalls(rngs, *, run=PLAIN):
     return reach(rngs, run)
 
@@ -528,16 +529,16 @@ def a_live_proxy_never_helps(rngs, *, lag=1):
 
 
 # head alone 1.0, others .51 ± .07
-@C6.check(Effect(seeds=40), false={"exchanged": {"sign": -1}})
+@C6.check(Effect(seeds=40), false={"exchanged": Variant({"sign": -1}, kind=Effect(seeds=12))})
 def through_the_head(rngs, *, sign=1):
     head, others = (reach(rngs, Run(beta=1.0, only=only)) for only in ("head", "others"))
     return {"head": sign * (head - 0.8), "others": sign * (0.62 - others)}
 
 
-@C6.check(Effect(seeds=8), false={"renewed every 50 steps": {"lag": 50}})
+@C6.check(Effect(seeds=8), false={"renewed every 50 steps": Variant({"lag": 50}, kind=Effect(seeds=4))})
 def the_strict_gate_needs_beta_above_critical(rngs, *, lag=250):
-    low, high = (reach(rngs, SLOW._replace(beta=beta, lag=lag)) for beta in (10.0, 30.0))
-    return {"beta = 10": 0.6 - low, "beta = 30": high - 0.7}
+    low, high = (reach(rngs, SLOW._replace(beta=beta, lag=lag)) for beta in (10.0, 50.0))
+    return {"beta = 10": 0.6 - low, "beta = 50": high - 0.8}
 
 
 @C6.check(Effect(seeds=10, null=0.8), false={"a tenth of each": {"share": 0.1}})
@@ -577,14 +578,15 @@ C6_protects = paper.claim("C6-protects", r"""
 
     where: Figs. 1 and 4, read without their network
     instead: Not in an unshared softmax with plain steps: the pull on a spark is at most $\beta\,\mathrm{proxy}_s$ a sample,
-    an order below the push. $\beta=30$ with a long lag and small steps solves it; $\beta=1$ only with $\le$ in the gate,
+    an order below the push. $\beta=50$ with a long lag and small steps solves it; $\beta=1$ only with $\le$ in the gate,
     through the head. The paper's networks share parameters and use Adam.
     by: C3/above_the_critical_pull, C6
     origin: as commonly read
     """)  # fmt: skip
 
 
-@C6_protects.check(Effect(seeds=40, null=0.6), true={"with <= in the gate": {"gate": "<="}})
+@C6_protects.check(Effect(seeds=40, null=0.6),
+          true={"with <= in the gate": Variant({"gate": "<="}, kind=Effect(seeds=12, null=0.6))})  # fmt: skip
 def as_printed(rngs, *, gate="<"):
     return reach(rngs, Run(beta=1.0, gate=gate))
 

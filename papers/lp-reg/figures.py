@@ -129,14 +129,14 @@ def _(table, figure):
 
 @figures.figure(
     "spark-and-entropy",
-    title="Spark and entropy in the middle of training",
-    caption="Probability of the spark against the entropy of the root at step 100, a point a seed (16): an entropy bonus large enough to keep the spark keeps entropy with it,"
+    title="Spark and entropy early in training",
+    caption="Probability of the spark against the entropy of the root at step 30, a point a seed (16): what keeps the spark keeps entropy with it,"
     " GRPO and the strict gate keep neither (C6; the paper's Fig. 12 has such a scatter of sampled sparks in LLMs).",
     size=(6.4, 4.4),
 )  # fmt: skip
 def spark_and_entropy(run):
     for name, setup in METHODS.items():
-        path = grow(rngs(run, "training"), setup._replace(steps=100))
+        path = grow(rngs(run, "training"), setup._replace(steps=30))
         yield {"method": name, "spark": path[1], "entropy": path[3]}
 
 

@@ -13,7 +13,7 @@ from klsim.learning.binned_gaussian import LOG_WIDTHS, binned_gaussian, gaussian
 from klsim.learning.distillation_flows import distillation_flow
 from klsim.objectives import TokenBatch, hard_cross_entropy
 from klsim.planning import solve
-from klsim.planning.imitation import distillation_gradient
+from klsim.planning.imitation import distillation_gradient, visited_divergence
 from klsim.problems import TabularMDP
 
 BINS = np.arange(41)
@@ -55,6 +55,10 @@ class Student(NamedTuple):
     def credit(self, discount):
         """`distillation_gradient` in theta."""
         return self.in_theta(distillation_gradient(self.problem, self.policy(), self.target, discount=discount))
+
+    def visited(self, theta, visits=None):
+        """`visited_divergence` of the policy at ``theta``."""
+        return visited_divergence(self.problem, self.policy(theta), self.target, visits=visits)
 
     def mean_score(self, states, actions):
         """Mean over trajectories of ``sum_t r_t grad log pi(a_t|s_t)``."""
@@ -126,10 +130,10 @@ def hard_loss(log_pi, teacher):
 LATE = 10.0 ** np.arange(5, 12)
 
 
-def hard_flow(rng, actions):
-    """``1 - max pi``, entropy, times: to K of labels from random logits."""
+def hard_flow(rng, actions, times=LATE):
+    """``1 - max pi`` and entropy at the times, from random logits."""
     z, teacher = 1.2 * rng.standard_normal((2, actions))
-    path = distillation_flow(z, log_normalize(teacher), "hard_ce", LATE)
+    path = distillation_flow(z, log_normalize(teacher), "hard_ce", times)
     return np.sum(np.exp(np.sort(path, axis=-1)[:, :-1]), axis=-1), entropy(path)
 
 
