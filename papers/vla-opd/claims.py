@@ -85,7 +85,6 @@ def mean_of_the_reward(pi, teacher, *, forward=False):
 @C1.check(Identity(1e-7, scale=1), Space(student=Drawn(Student.draw)), instances=4,
           false={"per step, with moving visits": {"held": False}, "to go, with detached ones": {"discounts": (1.0,), "moving": False}})  # fmt: skip
 def what_the_credits_ascend(student, *, discounts=(0.0, 1.0), held=True, moving=True):
-    """Against finite differences of a sum over frozen visits, and of one over those of the moved policy."""
     out = {}
     for discount in discounts:
         visits = student.policy() if (held if discount == 0 else not moving) else None
@@ -297,7 +296,6 @@ RESTS = 10.0 ** -np.arange(2.0, 9.0)
 
 @C3.check(Limit(rate=-1.0), false={"(n-1)/n log(1/delta)": {"factor": 1.0}})
 def forward_time_is_logarithmic(*, factor=1 / 0.6):
-    """The slope in ``log 1/delta`` tends to ``(n-1)/(n (1-m))``, with an error of order delta."""
     times = np.array([spread_time(rest, 0.4, 20, "forward_kl") for rest in RESTS])
     return 1 / RESTS[:-1], np.diff(times) / np.log(10) - factor * 19 / 20
 
@@ -345,7 +343,6 @@ def entropies_are_ordered(c, sigma, *, start=None):
 
 @C4.check(Exists(1e-3), CENTRAL, batched=False, instances=10, false={"of the forward KL": {"loss": "forward_kl"}})
 def a_wide_local_optimum(c, sigma, *, loss="reverse_kl"):
-    """A rest point above the global optimum; its gradient is at most 1e-4 there, or it does not count."""
     teacher = blurred(float(c), float(sigma))
     found, best = project(teacher, loss, start=(20.0, 2.0)), project(teacher, loss)
     slope = np.abs(gaussian_gradient(found.mean, found.log_width, teacher, loss)[1]).max()
@@ -381,7 +378,6 @@ def training_locks(rngs, *, wide=False):
 
 @C4.check(Effect(seeds=100, null=3.0), false={"of teachers with sigma above 1": {"low": 1.0, "high": 1.5}})
 def or_ends_wide(rngs, *, low=0.8, high=0.85):
-    """From 3 bins off, towards narrow teachers, the entropy under the reverse KL ends above 3 nats on average."""
     c, sigma = np.array([(rng.integers(10, 31), rng.uniform(low, high)) for rng in rngs]).T
     teachers = np.array([blurred(*pair) for pair in zip(c, sigma)])
     return entropy(train_gaussian(teachers, "reverse_kl", c + 3, math.log(0.5))[-1])
