@@ -180,8 +180,14 @@ def score_variance(log_policy: Any, weight: Any) -> np.ndarray:
 
     Of one ``a ~ pi``; the mean of G independent samples has a G-th of it. ``log_policy``, ``weight``: ``(..., A)``.
     """
-    mean = population_gradient(log_policy, weight)
     log_policy, weight = _validate.numpy_arrays(log_policy=log_policy, weight=weight)
+    _validate.log_probs("log_policy", np, log_policy)
+    _validate.same_last_axis(log_policy=log_policy, weight=weight)
+    _validate.finite("weight", np, weight)
     pi = np.exp(log_policy)
-    length = 1 - 2 * pi + np.sum(pi * pi, axis=-1, keepdims=True)
-    return np.asarray(np.sum(pi * weight**2 * length, axis=-1) - np.sum(mean**2, axis=-1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = pi * (weight - np.sum(pi * weight, axis=-1, keepdims=True))
+        length = 1 - 2 * pi + np.sum(pi * pi, axis=-1, keepdims=True)
+        found = np.sum(pi * weight**2 * length, axis=-1) - np.sum(mean**2, axis=-1)
+    _validate.representable("weight", np, found)
+    return np.asarray(found)

@@ -80,8 +80,14 @@ def mass_rate(log_policy: Any, force: Any, event: Any) -> np.ndarray:
     Args:
         log_policy, force: ``(..., A)``. event: boolean ``(..., A)``.
     """
-    _, event = _event(log_policy, "event", event)
-    return np.asarray(np.sum(population_gradient(log_policy, force) * event, axis=-1))
+    pi, event = _event(log_policy, "event", event)
+    (force,) = _validate.numpy_arrays(force=force)
+    _validate.same_last_axis(log_policy=pi, force=force)
+    _validate.finite("force", np, force)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.sum(pi * (force - np.sum(pi * force, axis=-1, keepdims=True)) * event, axis=-1)
+    _validate.representable("force", np, found)
+    return np.asarray(found)
 
 
 def _parts(log_policy: Any, kept: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -142,7 +142,7 @@ def test_project_inside_the_class():
         (lambda: flows.spread_time(0.1, 0.1, 5, "forward_kl"), "teacher_mass"),
         (lambda: flows.spread_time(0.1, 0.4, 1, "forward_kl"), "actions"),
         (lambda: flows.spread_time(0.1, 0.4, 5, "hard_ce"), "loss"),
-        (lambda: flows.score_variance(HALF, [1.0, 2.0, 3.0]), "weight|reward"),
+        (lambda: flows.score_variance(HALF, [1.0, 2.0, 3.0]), "weight"),
         (lambda: bg.binned_gaussian(math.nan, 0.0, 5), "mean"),
         (lambda: bg.binned_gaussian(0.0, 60.0, 5), "log_width"),
         (lambda: bg.binned_gaussian(0.0, 0.0, 0), "bins"),
