@@ -184,14 +184,14 @@ def entropy_along_the_flow(z, teacher, *, centred=1, sign=1):
     return out
 
 
-@C2.check(Inequality(1e-9, scale=1), Space(start=Drawn(Start.draw)), instances=10,
+@C2.check(Inequality(1e-9, scale=1), Space(start=Drawn(Start.draw)), instances=5,
           false={"hard labels": {"losses": ("hard_ce",)}})  # fmt: skip
 def both_kls_end_at_the_teacher(start, *, losses=("forward_kl", "reverse_kl")):
     ends = {loss: distillation_flow(start.z, start.teacher, loss, [2000.0])[0] for loss in losses}
     return {loss: (np.max(np.abs(np.exp(end) - np.exp(start.teacher))), 1e-6) for loss, end in ends.items()}
 
 
-@C2.check(Identity(1e-7, scale=1), PAIR, batched=False, instances=20,
+@C2.check(Identity(1e-7, scale=1), PAIR, batched=False, instances=8,
           false={"diag T alone": {"outer": 0.0}, "T T' alone": {"diagonal": 0.0}})  # fmt: skip
 def jacobians_at_the_teacher(z, teacher, *, outer=1.0, diagonal=1.0):
     t, steps = np.exp(teacher), 1e-5 * np.eye(teacher.size)
@@ -359,7 +359,7 @@ def inside_the_class_they_agree(c, sigma, *, share=1.0):
 
 
 # deviations .6 in entropy and .3 in mass (an eighth ends wide): the risk at 120 teachers is below 1e-5
-@C4.check(Effect(seeds=120), false={"from the wide start": {"wide": True}})
+@C4.check(Effect(seeds=120), false={"from the wide start": Variant({"wide": True}, kind=Effect(seeds=20))})
 def training_locks(rngs, *, wide=False):
     c, sigma = np.array([(rng.integers(5, 36), rng.uniform(0.8, 1.5)) for rng in rngs]).T
     start = (0 * c + 20.0, 2.0) if wide else (c + 3, math.log(0.5))
@@ -642,7 +642,7 @@ C9_baseline = paper.claim("C9-baseline", r"""
     """)  # fmt: skip
 
 
-@C9_baseline.check(Inequality(1e-12, scale=1), Space(pi=MILD, teacher=MILD, A=Sizes(2, 6)), instances=60,
+@C9_baseline.check(Inequality(1e-12, scale=1), Space(pi=MILD, teacher=MILD, A=Sizes(2, 6)), instances=30,
           true={"the best constant": {"best": True}})  # fmt: skip
 def lowers_the_variance(pi, teacher, *, best=False):
     r, p = teacher - pi, np.exp(pi)
@@ -667,7 +667,7 @@ C10 = paper.claim("C10", r"""
 
 
 # unseen: .033 ± .065 a seed, KL .6 ± .4: the risk at 200 seeds is below 1e-6
-@C10.check(Effect(seeds=200), false={"by labels drawn from the teacher": {"arm": "drawn"}})
+@C10.check(Effect(seeds=200), false={"labels of the teacher": Variant({"arm": "drawn"}, kind=Effect(seeds=40))})
 def foreign_labels_forget(rngs, *, arm="external"):
     found = learned(rngs, (arm, "even", "opd"))
     moved = {name: found[name][1] - found["opd"][1] for name in (arm, "even")}
