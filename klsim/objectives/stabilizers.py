@@ -64,13 +64,13 @@ def lp_reg_gate(
     xp = batch.xp
     proxy_log_probs = per_token(batch, of_batch("proxy_log_probs", proxy_log_probs, batch))
     advantage = of_batch("advantage", advantage, batch)
-    log_probs = detach(batch.log_probs)
-    flat = xp.sort(log_probs[batch.mask])
+    probs = xp.exp(detach(batch.log_probs))
+    flat = xp.sort(probs[batch.mask])
     place = rho * (flat.shape[0] - 1)
     below, share = int(place), place - int(place)
     above = min(below + 1, flat.shape[0] - 1)
-    quantile = xp.exp(flat[below]) * (1 - share) + xp.exp(flat[above]) * share
-    rare = xp.exp(log_probs) < quantile if strict else xp.exp(log_probs) <= quantile
+    quantile = flat[below] + share * (flat[above] - flat[below])  # of equal ones it is their value, to the last bit
+    rare = probs < quantile if strict else probs <= quantile
     return rare & (per_token(batch, advantage) < 0) & ~xp.isinf(proxy_log_probs) & batch.mask
 
 
