@@ -88,9 +88,7 @@ def surrogate_weight(
     return np.asarray(weight)
 
 
-def gate_edges(
-    alpha: Any, clip: Clip = (0.2, 0.28), clamp: float = math.inf
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def gate_edges(alpha: Any, clip: Clip = (0.2, 0.28), clamp: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
     r"""``(rise, fall)``: at ``pi = pi_old`` a token with ``A > 0`` moves iff ``log(T/pi_old) > rise``, one with
     ``A < 0`` iff ``log(T/pi_old) < fall``.
 
@@ -107,7 +105,9 @@ def gate_edges(
     return np.where((alpha == 1) & (high == 0), math.inf, rise), np.where((alpha == 1) & (low == 0), -math.inf, fall)
 
 
-def update_stop(log_old: Any, log_teacher: Any, advantage: Any, *, alpha: Any = 0.5, clip: Clip = (0.2, 0.28)) -> np.ndarray:  # fmt: skip
+def update_stop(
+    log_old: Any, log_teacher: Any, advantage: Any, *, alpha: Any = 0.5, clip: Clip = (0.2, 0.28)
+) -> np.ndarray:
     r"""``log pi`` at which a token, moved alone by ascent of the unclamped surrogate, stops within one update.
 
     ``A > 0``: ``(1 + high) mix``, ``mix = pi_old^alpha T^{1-alpha}``, 0 where that exceeds probability 1, ``log_old``

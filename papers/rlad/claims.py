@@ -33,6 +33,7 @@ paper = Paper(
 PAIRS = Space(pair=Drawn(Pair.draw), alpha=Floats(0.0, 1.0))
 MILD = Policies(spread=12.0)
 CLIP = (0.2, 0.2)
+FREE = {"clip": OPEN, "clamp": math.inf}
 
 
 # C1 ------------------------------------------------------------------------------------------------
@@ -60,7 +61,8 @@ def ratio_to_the_mixture(pi, old, teacher, alpha, *, swap=False, mean="geometric
     return np.exp(trrd_log_ratio(single(pi, old, teacher), alpha=alpha, clamp=math.inf))[:, 0], np.exp(pi) / mixed
 
 
-@C1.check(Identity(1e-12, scale=1), Space(**THREE), batched=False, instances=100, false={"at alpha = 1/2": {"ends": (0.5, 0.5)}})
+@C1.check(Identity(1e-12, scale=1), Space(**THREE), batched=False, instances=100,
+          false={"at alpha = 1/2": {"ends": (0.5, 0.5)}})  # fmt: skip
 def end_points(pi, old, teacher, *, ends=(1.0, 0.0)):
     batch = single(pi, old, teacher)
     grpo, pure = (trrd_log_ratio(batch, alpha=end, clamp=math.inf)[:, 0] for end in ends)
@@ -101,15 +103,16 @@ C2 = paper.claim("C2", r"""
 @C2.check(Identity(1e-7, scale=1), PAIRS, instances=25,
           false={"(T/old)^(1-alpha)": {"sign": -1}, "that of E[A]": {"sign": 0}})  # fmt: skip
 def expected_gradient(pair, alpha, *, sign=1):
-    found = gradient(lambda z: expected_trrd(z, pair.old, pair.teacher, pair.centred, alpha=alpha, clip=OPEN, clamp=math.inf), pair.old)
-    exact = population_gradient(pair.old, np.exp(sign * (1 - alpha) * (pair.old - pair.teacher)) * pair.centred)
+    old, teacher, centred = pair.old, pair.teacher, pair.centred
+    found = gradient(lambda z: expected_trrd(z, old, teacher, centred, alpha=alpha, **FREE), old)
+    exact = population_gradient(pair.old, np.exp(sign * (1 - alpha) * (old - teacher)) * centred)
     return found, exact, np.linalg.norm(exact)
 
 
 @C2.check(Identity(1e-9), Space(old=MILD, teacher=MILD, alpha=Floats(0.0, 1.0), A=Sizes(2, 8)), batched=False, instances=100,
           false={"of order 1 + alpha": {"order": 1}, "without 1 - alpha": {"times": 0}})  # fmt: skip
 def mean_ratio_is_a_renyi_divergence(old, teacher, alpha, *, order=-1, times=1):
-    ratio = surrogate_weight(old, old, teacher, np.ones_like(old), alpha=alpha, clip=OPEN, clamp=math.inf)
+    ratio = surrogate_weight(old, old, teacher, np.ones_like(old), alpha=alpha, **FREE)
     apart = renyi(old, teacher, 2 - alpha if order == -1 else 1 + alpha)
     return np.exp(old) @ ratio, np.exp((1 - alpha) ** times * apart)
 
@@ -119,7 +122,7 @@ def mean_ratio_is_a_renyi_divergence(old, teacher, alpha, *, order=-1, times=1):
 def mean_ratio_is_at_least_one(old, teacher, alpha, *, sign=1):
     towards = teacher if sign == 1 else 2 * old - teacher
     top = np.minimum(towards, 0.0)
-    ratio = surrogate_weight(old, old, top, np.ones_like(old), alpha=alpha[..., None], clip=OPEN, clamp=math.inf)
+    ratio = surrogate_weight(old, old, top, np.ones_like(old), alpha=alpha[..., None], **FREE)
     ratio = ratio * np.exp(-(1 - alpha[..., None]) * (towards - top))
     return np.ones_like(alpha), np.sum(np.exp(old) * ratio, axis=-1)
 
@@ -134,7 +137,8 @@ def a_constant_advantage_moves(rng, *, alpha=0.5):
 @C2.check(Effect(seeds=80, alternative="less", null=0.985), false={"at alpha = 1": {"alpha": 1.0}})
 def it_is_not_the_gradient_of_the_reward(rng, *, alpha=0.5):
     pair = Pair.draw(rng)
-    return float(cosine(ascent(pair.old, pair.teacher, pair.centred, alpha=alpha), population_gradient(pair.old, pair.reward)))
+    ours = ascent(pair.old, pair.teacher, pair.centred, alpha=alpha)
+    return float(cosine(ours, population_gradient(pair.old, pair.reward)))
 
 
 C2_imitates = paper.claim("C2-imitates", r"""
@@ -156,7 +160,8 @@ PROBABILITY = Floats(0.001, 0.999)
     instances=200, examples=[{"old": 0.2, "teacher": 0.8, "advantage": 1.0, "alpha": 0.5}], true={"less": {"sign": -1}},
 )  # fmt: skip
 def what_the_teacher_likes_weighs_more(old, teacher, advantage, alpha, *, sign=1):
-    return sign * advantage, sign * surrogate_weight(np.log(old), np.log(old), np.log(teacher), advantage, alpha=alpha, clamp=math.inf)
+    at = np.log(old)
+    return sign * advantage, sign * surrogate_weight(at, at, np.log(teacher), advantage, alpha=alpha, clamp=math.inf)
 
 
 # C3 ------------------------------------------------------------------------------------------------
@@ -180,7 +185,8 @@ def regularised(pi, old, teacher, reward, alpha):
 def gap_to_the_optimum(pi, old, teacher, reward, alpha, *, swap=False, times=1.0):
     share = 1 - alpha if swap else alpha
     best = kl_regularized_to_several([old, teacher], [share, 1 - share], reward, 1.0)
-    return best.value - regularised(pi, old, teacher, reward, alpha), times * kl(pi, best.log_policy), kl(pi, old) + kl(pi, teacher)
+    gap = best.value - regularised(pi, old, teacher, reward, alpha)
+    return gap, times * kl(pi, best.log_policy), kl(pi, old) + kl(pi, teacher)
 
 
 def pull(pair, alpha):
@@ -209,7 +215,8 @@ def directions_differ(rng, *, alpha=0.5):
 def only_the_regularised_objective_pulls(rng, *, alpha=0.5):
     """Length of its gradient minus that of TRRD, without reward."""
     pair = Pair.draw(rng)._replace(reward=np.zeros(8))
-    return float(np.linalg.norm(pull(pair, alpha)) - np.linalg.norm(ascent(pair.old, pair.teacher, pair.reward, alpha=alpha, clip=CLIP)))
+    ours = ascent(pair.old, pair.teacher, pair.reward, alpha=alpha, clip=CLIP)
+    return float(np.linalg.norm(pull(pair, alpha)) - np.linalg.norm(ours))
 
 
 C3_implicit = paper.claim("C3-implicit", r"""
@@ -269,7 +276,8 @@ def slope(pi, old, teacher, advantage, **options):
 @C4.check(Identity(1e-7, scale=1), Space(**TOKEN, advantage=ADVANTAGE, where=smooth), batched=False, instances=300,
           false={"edges exchanged": {"clip": (0.28, 0.2)}, "without clipping": {"clip": OPEN}})  # fmt: skip
 def coefficient_of_a_token(pi, old, teacher, advantage, alpha, *, clip=(0.2, 0.28)):
-    weight = surrogate_weight(np.log(pi), np.log(old), np.log(teacher), advantage, alpha=alpha, clip=clip, clamp=math.inf)
+    at = [np.log(x) for x in (pi, old, teacher)]
+    weight = surrogate_weight(*at, advantage, alpha=alpha, clip=clip, clamp=math.inf)
     found = slope(pi, old, teacher, advantage, alpha=float(alpha), clip=(0.2, 0.28), clamp=math.inf)
     return found, weight, abs(advantage) * max(pi / old, pi / teacher, 1)
 
@@ -376,7 +384,8 @@ def derivative_of_the_ratio(pi, old, teacher, alpha, *, outside=1.0):
 @C5.check(Inequality(1e-12, scale=1), Space(old=PROBABILITY, teacher=PROBABILITY, alpha=Floats(0.05, 0.95)), instances=200,
           false={"half of it": {"times": 0.5}, "without the clamp": {"clamp": math.inf}})  # fmt: skip
 def ratio_is_bounded(old, teacher, alpha, *, times=1.0, clamp=1.0):
-    ratio = surrogate_weight(np.log(old), np.log(old), np.log(teacher), np.ones_like(old), alpha=alpha, clip=OPEN, clamp=clamp)
+    at = np.log(old)
+    ratio = surrogate_weight(at, at, np.log(teacher), np.ones_like(old), alpha=alpha, clip=OPEN, clamp=clamp)
     rate = np.where((np.abs(np.log(old / teacher)) > 1) & (clamp == 1), alpha, 1.0)  # the weight is slope times ratio
     return np.abs(np.log(ratio / rate)), times * (1 - alpha)
 
@@ -398,8 +407,8 @@ def gates_that_can_shut(gap, alpha, high, low, *, both="", clamp=1.0):
 def thresholds_in_numbers(*, wide=0.2):
     """The largest alpha of a grid of .0002 at which a gate has an edge."""
     grid = np.arange(0.7, 0.9, 2e-4)
-    ends = [grid[np.isfinite(gate_edges(grid, (wide, high), 1.0)[side])].max() for side, high in ((0, wide), (0, 0.28), (1, 0.28))]
-    return np.array(ends), np.array([0.818, 0.753, 0.777])
+    edges = [gate_edges(grid, (wide, high), 1.0)[side] for side, high in ((0, wide), (0, 0.28), (1, 0.28))]
+    return np.array([grid[np.isfinite(edge)].max() for edge in edges]), np.array([0.818, 0.753, 0.777])
 
 
 C5_range = paper.claim("C5-range", r"""
@@ -499,7 +508,8 @@ def unequal(teacher, shares, alpha):
     shares, teacher = log_normalize(shares), np.asarray(teacher)
     log_teacher = np.concatenate([np.log(teacher)[..., None], np.log1p(-teacher)[..., None] + shares], axis=-1)
     uniform = np.full(log_teacher.shape, -math.log(log_teacher.shape[-1]))
-    return stops(uniform, log_teacher, alpha, clip=CLIP), band_stop(np.exp(uniform[..., 0]), teacher, alpha=alpha, clip=CLIP)
+    value = band_stop(np.exp(uniform[..., 0]), teacher, alpha=alpha, clip=CLIP)
+    return stops(uniform, log_teacher, alpha, clip=CLIP), value
 
 
 @C7.check(Inequality(1e-12, scale=1), TOLD_APART, instances=40, false={"an upper bound": {"sign": -1}})
@@ -572,7 +582,10 @@ def gains_over_grpo(rngs, *, noise=0.2):
     return gains | {"RLAD .9, at the end": found["RLAD .9"][1] - found["GRPO"][1]}
 
 
-@C8.check(Effect(seeds=24, alternative="within", margin=0.03), false={"four epochs": {"epochs": 4}, "alpha = .7": {"name": "RLAD .7"}})
+@C8.check(
+    Effect(seeds=24, alternative="within", margin=0.03),
+    false={"four epochs": {"epochs": 4}, "alpha = .7": {"name": "RLAD .7"}},
+)
 def one_epoch_leaves_nothing_at_nine(rngs, *, epochs=1, name="RLAD .9"):
     found = success(rngs, ("GRPO", name), noise=0.2, epochs=epochs)
     return found[name][0] - found["GRPO"][0]
@@ -597,10 +610,14 @@ C8_headline = paper.claim("C8-headline", r"""
     """)  # fmt: skip
 
 
-@C8_headline.check(Effect(seeds=12), true={"than GRPO with false positives": Variant({"noise": 0.2, "others": ("GRPO",)}, kind=Effect(seeds=48))})
+@C8_headline.check(
+    Effect(seeds=12),
+    true={"than GRPO with false positives": Variant({"noise": 0.2, "others": ("GRPO",)}, kind=Effect(seeds=48))},
+)
 def faster_with_a_good_teacher(rngs, *, noise=0.0, others=("GRPO", "KDRL .1")):
     found = success(rngs, ("RLAD .5", "RLAD .9", *others), noise=noise)
-    return {f"{name} - {other}": found[name][0] - found[other][0] for name in ("RLAD .5", "RLAD .9") for other in others}
+    pairs = [(name, other) for name in ("RLAD .5", "RLAD .9") for other in others]
+    return {f"{name} - {other}": found[name][0] - found[other][0] for name, other in pairs}
 
 
 # C9 ------------------------------------------------------------------------------------------------
@@ -630,17 +647,25 @@ def survives_without_a_band(rngs, *, name="RLAD .9"):
     return final(rngs, name)[0]
 
 
-@C9.check(Effect(seeds=8, alternative="less", null=0.02), false={"a good teacher": {"bad": 0}, "RLAD .5": {"name": "RLAD .5"}})
+@C9.check(
+    Effect(seeds=8, alternative="less", null=0.02), false={"a good teacher": {"bad": 0}, "RLAD .5": {"name": "RLAD .5"}}
+)
 def kdrl_collapses(rngs, *, name="KDRL .3", bad=2):
     return final(rngs, name, bad=bad)[0]
 
 
-@C9.check(Effect(seeds=8, alternative="less", null=0.3), false={"a good teacher": {"bad": 0}, "alpha = .9": {"names": ("RLAD .9",)}})
+@C9.check(
+    Effect(seeds=8, alternative="less", null=0.3),
+    false={"a good teacher": {"bad": 0}, "alpha = .9": {"names": ("RLAD .9",)}},
+)
 def the_band_fails(rngs, *, names=("RLAD .5", "RLAD .7"), bad=2):
     return {name: final(rngs, name, bad=bad)[0] for name in names}
 
 
-@C9.check(Effect(seeds=8, alternative="less", null=0.55), false={"alpha = .9": {"names": ("RLAD .9",)}, "a good teacher": {"bad": 0}})
+@C9.check(
+    Effect(seeds=8, alternative="less", null=0.55),
+    false={"alpha = .9": {"names": ("RLAD .9",)}, "a good teacher": {"bad": 0}},
+)
 def right_tokens_are_pushed_down(rngs, *, names=("RLAD .5", "RLAD .7"), bad=2):
     return {name: final(rngs, name, bad=bad)[1] for name in names}
 
@@ -663,6 +688,8 @@ C9_robust = paper.claim("C9-robust", r"""
     """)  # fmt: skip
 
 
-@C9_robust.check(Effect(seeds=8, null=0.3), true={"at alpha = .9": {"name": "RLAD .9"}, "with a good teacher": {"bad": 0}})
+@C9_robust.check(
+    Effect(seeds=8, null=0.3), true={"at alpha = .9": {"name": "RLAD .9"}, "with a good teacher": {"bad": 0}}
+)
 def robust_at_the_default(rngs, *, name="RLAD .5", bad=2):
     return final(rngs, name, bad=bad)[0]

@@ -123,7 +123,9 @@ class Chain:
         A gate depends on the token and the sign of its advantage: advantages are summed by both first, and tokens counted.
         """
         kinds = np.stack([np.maximum(advantage, 0), np.maximum(-advantage, 0), np.ones_like(advantage)], axis=1)
-        sums = (kinds @ reached.reshape(len(logits), GROUPS * SIZE, -1).astype(float)).reshape(-1, 3, POSITIONS, TOKENS - 1)
+        sums = (kinds @ reached.reshape(len(logits), GROUPS * SIZE, -1).astype(float)).reshape(
+            -1, 3, POSITIONS, TOKENS - 1
+        )
         whole = np.broadcast_to(kinds.sum(axis=-1)[..., None, None], (*sums.shape[:-1], 1))
         gains, losses, count = np.moveaxis(np.diff(sums, axis=-1, prepend=0.0, append=whole), 1, 0)
         total, signs = np.stack([gains, losses]), np.array([1.0, -1.0])[:, None, None, None]
