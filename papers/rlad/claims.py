@@ -314,7 +314,7 @@ def ascended(log_pi, old, teacher, advantage, alpha):
 # a last step is at most STEP (1 + eps)
 @C4.check(
     Identity(9.6e-3, scale=1),
-    Space(old=Floats(0.01, 0.6), teacher=Floats(0.01, 0.6), size=Floats(0.3, 2.0), sign=Choice(-1.0, 1.0)),
+    Space(old=Floats(0.01, 0.95), teacher=Floats(0.01, 0.95), size=Floats(0.3, 2.0), sign=Choice(-1.0, 1.0)),
     instances=400, false={"1/(1+eps) as the lower edge": {"low": 1 / 6}, "mix with the weights exchanged": {"alpha": 0.4},
                           "they are pulled in from beyond": {"beyond": True}},
 )  # fmt: skip

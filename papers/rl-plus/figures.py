@@ -1,0 +1,3 @@
+"""."""
+from klsim.report.figures import Figures
+figures = Figures()
