@@ -60,8 +60,10 @@ def mis_weight(log_pi: Any, log_behaviours: Sequence[Any]) -> np.ndarray:
 
 
 def combination_weights(log_behaviours: Sequence[Any], *, power: float = 1.0) -> np.ndarray:
-    """``w_i = p_i^power / sum_j p_j^power``, ``(n, ..., A)``: 1 is the balance heuristic, 2 the power heuristic, ``inf``
-    the maximum heuristic (ties shared), 0 equal weights. ``1/n`` each where no behaviour has mass.
+    """``w_i = p_i^power / sum_j p_j^power``, ``(n, ..., A)``; ``1/n`` each where no behaviour has mass.
+
+    ``power`` 1 is the balance heuristic, 2 the power heuristic, ``inf`` the maximum heuristic (ties shared), 0 equal
+    weights.
     """
     power = _validate.real("power", power, low=0.0)
     stacked, _ = _behaviours(log_behaviours)

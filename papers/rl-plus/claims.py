@@ -18,7 +18,7 @@ from klsim.distributions import arithmetic_mixture, expectation, log_normalize, 
 from klsim.multiple_importance import combination_weights, combined_moments, minimum_variance_weights, mis_weight
 from klsim.objectives import TokenBatch
 from klsim.objectives.off_policy import mis_ratio
-from klsim.spaces import Choice, Drawn, Floats, Integers, Normals, Policies, Sizes, Space
+from klsim.spaces import Choice, Floats, Integers, Normals, Policies, Sizes, Space
 
 from .setting import (
     ARMS,
@@ -73,7 +73,7 @@ def bias_on_external_samples(pi, old, omega, values, *, sign=1):
     return found, sign * terms.sum(axis=-1), np.sum(np.exp(pi) * np.abs(values), axis=-1)
 
 
-@C1.check(Inequality(1e-12), Space(old=Policies(zero_support=True), omega=Policies(zero_support=True), A=Sizes(2, 12)), instances=300,
+@C1.check(Inequality(1e-12), Space(old=Policies(zero_support=True), omega=Policies(zero_support=True), A=Sizes(2, 12)), instances=100,
           false={"at least 1": {"sign": -1}, "at most .9": {"most": 0.9}})  # fmt: skip
 def mass_at_the_old_policy(old, omega, *, sign=1, most=1.0):
     mass = expectation(omega, mis_weight(old, [old, omega]))
@@ -113,7 +113,9 @@ C1_external = paper.claim("C1-external", r"""
     """)  # fmt: skip
 
 
-@C1_external.check(Identity(1e-12, scale=1), Space(**THREE, values=VALUES), instances=100, true={"pooled": {"pool": True}})
+@C1_external.check(
+    Identity(1e-12, scale=1), Space(**THREE, values=VALUES), instances=100, true={"pooled": {"pool": True}}
+)
 def external_samples_alone(pi, old, omega, values, *, pool=False):
     weight = mis_weight(pi, [old, omega])
     found = expectation(omega, weight * values)
@@ -135,7 +137,7 @@ C2 = paper.claim("C2", r"""
     """)  # fmt: skip
 
 
-@C2.check(Inequality(1e-12), Space(**THREE), instances=300, false={"pi/old": {"times": 1.0}})
+@C2.check(Inequality(1e-12), Space(**THREE), instances=100, false={"pi/old": {"times": 1.0}})
 def bounded_by_the_own_ratio(pi, old, omega, *, times=2.0):
     return mis_weight(pi, [old, omega]), times * np.exp(pi - old)
 
@@ -149,9 +151,10 @@ def bounded_with_the_estimate(pi, old, vocab, *, times=4 / 3):
 
 def variances(rng, floor, *, both_miss=False, count=200):
     """Of ``(pi/omega) A`` and ``r^m A`` under omega, which has the floor on one action; 200 instances."""
-    pi, omega, values = log_normalize(rng.standard_normal((count, 10))), rng.standard_normal((count, 10)), rng.standard_normal((count, 10))
-    old = log_normalize(rng.standard_normal((count, 10))) if both_miss else log_normalize(pi + 0.1 * rng.standard_normal((count, 10)))
-    omega, old = with_floor(log_normalize(omega), floor), with_floor(old, floor) if both_miss else old
+    pi, omega, far = log_normalize(rng.standard_normal((3, count, 10)))
+    values, near = rng.standard_normal((count, 10)), log_normalize(pi + 0.1 * rng.standard_normal((count, 10)))
+    old = with_floor(far, floor) if both_miss else near
+    omega = with_floor(omega, floor)
     return variance(omega, np.exp(pi - omega) * values), variance(omega, mis_weight(pi, [old, omega]) * values)
 
 
@@ -182,19 +185,25 @@ def variance_by_the_floor(rng, *, ratio=0):
 POOL = {"pi": MILD, "old": MILD, "omega": MILD, "gain": Normals("A"), "lean": Normals("A"), "A": Sizes(2, 8)}
 
 
-@C2.check(Inequality(1e-12, scale=1e-9), Space(**POOL), instances=300,
+@C2.check(Inequality(1e-12, scale=1e-9), Space(**POOL), instances=80,
           false={"signed advantages": {"signed": True}, "weights of any sign": {"optimal": True}})  # fmt: skip
 def balance_is_nearly_optimal(pi, old, omega, gain, lean, *, signed=False, optimal=False):
     values, share = (gain if signed else expit(gain)), expit(3 * lean)
     behaviours = [old, omega]
     mean, own = combined_moments(pi, behaviours, combination_weights(behaviours), values)
-    rivals = {f"power {p:g}": combination_weights(behaviours, power=p) for p in (0, 2, math.inf)} | {"any": np.stack([share, 1 - share])}
+    rivals = {f"power {p:g}": combination_weights(behaviours, power=p) for p in (0, 2, math.inf)}
+    rivals["any"] = np.stack([share, 1 - share])
     if optimal:
         rivals = {"any sign": minimum_variance_weights(pi, behaviours, values)}
     return {name: (own, combined_moments(pi, behaviours, w, values)[1] + mean**2 / 2) for name, w in rivals.items()}
 
 
-@C2.check(Identity(1e-10, scale=1e-9), Space(**POOL), instances=300, false={"samples from one author twice": {"first": "omega"}})
+@C2.check(
+    Identity(1e-10, scale=1e-9),
+    Space(**POOL),
+    instances=200,
+    false={"samples from one author twice": {"first": "omega"}},
+)
 def moments_by_enumeration(pi, old, omega, gain, lean, *, first="old"):
     """All pairs of samples."""
     weights = np.stack([lean, 1 - lean])
@@ -208,9 +217,13 @@ def moments_by_enumeration(pi, old, omega, gain, lean, *, first="old"):
     return {"mean": (mean, exact, size), "variance": (spread, around, np.sum(law * total**2, axis=(-2, -1)))}
 
 
-@C2.check(Optimality(1e-9, scale=1e-9), Space(**POOL), instances=200, false={"the balance heuristic": {"candidate": "balance"}})
+@C2.check(
+    Optimality(1e-9, scale=1e-9), Space(**POOL), instances=50, false={"the balance heuristic": {"candidate": "balance"}}
+)
 def least_variance_of_any_weights(pi, old, omega, gain, lean, *, candidate="optimal"):
-    best = minimum_variance_weights(pi, [old, omega], gain) if candidate == "optimal" else combination_weights([old, omega])
+    best = minimum_variance_weights(pi, [old, omega], gain)
+    if candidate == "balance":
+        best = combination_weights([old, omega])
     least = combined_moments(pi, [old, omega], best, gain)[1]
     found = {}
     for size in (1e-2, 1.0):
@@ -248,7 +261,12 @@ def bias_of_the_proxy(pi, old, omega, values, *, plus=1.0, swap=False):
     return {"terms": (proxy, factor * mis, size[..., None]), "sum": (found, direct, size)}
 
 
-@C3.check(Identity(1e-12), Space(old=MILD, omega=MILD, constant=Floats(0.5, 2.0), A=Sizes(2, 12)), instances=200, false={"so is MIS": {"ratio": "mis"}})
+@C3.check(
+    Identity(1e-12),
+    Space(old=MILD, omega=MILD, constant=Floats(0.5, 2.0), A=Sizes(2, 12)),
+    instances=200,
+    false={"so is MIS": {"ratio": "mis"}},
+)
 def exact_for_a_constant(old, omega, constant, *, ratio="proxy"):
     weight = np.ones_like(old) if ratio == "proxy" else mis_weight(old, [old, omega])
     return expectation(omega, weight * constant[..., None]), constant
@@ -274,7 +292,9 @@ C3_always = paper.claim("C3-always", r"""
     """)  # fmt: skip
 
 
-@C3_always.check(Inequality(1e-10, scale=1), Space(**THREE, values=VALUES), instances=200, true={"action by action": {"of": "terms"}})
+@C3_always.check(
+    Inequality(1e-10, scale=1), Space(**THREE, values=VALUES), instances=60, true={"action by action": {"of": "terms"}}
+)
 def less_bias(pi, old, omega, values, *, of="sum"):
     proxy, mis = bias_terms(pi, old, omega, values)
     return (np.abs(mis), np.abs(proxy)) if of == "terms" else (np.abs(mis.sum(axis=-1)), np.abs(proxy.sum(axis=-1)))
@@ -305,7 +325,13 @@ def least_risk(old, move, *, share=0.5):
     return found | {"value": (-risk(estimate, old), -least)}
 
 
-@C4.check(Identity(1e-6, scale=1), Space(old=Normals(9).map(log_normalize)), batched=False, instances=8, false={"weights .4 and .6": {"share": 0.4}})
+@C4.check(
+    Identity(1e-6, scale=1),
+    Space(old=Normals(9).map(log_normalize)),
+    batched=False,
+    instances=8,
+    false={"weights .4 and .6": {"share": 0.4}},
+)
 def least_risk_by_bfgs(old, *, share=0.5):
     found = minimize(lambda w: risk(w, old), np.zeros(9), method="BFGS", options={"gtol": 1e-10}).x
     return found, share * np.exp(old) + (1 - share) / 9
@@ -366,7 +392,8 @@ UNIFORM = {"uniform": Floats(1e-6, 1.0, log=True)}
 @C5.check(Identity(1e-7), Space(p=Floats(1e-5, 0.95, log=True), vocab=Choice(1000, 50_000), uniform=Choice("1/V", "1")), batched=False, instances=60,
           false={"without EAF": {"gamma": 0.0}, "(1-p)": {"gamma": 1.0}})  # fmt: skip
 def weight_of_the_loss(p, vocab, uniform, *, gamma=0.5):
-    return released_slope(p, int(vocab), uniform=str(uniform)), external_weight(p, 1 / vocab if uniform == "1/V" else 1.0, gamma)
+    value = 1 / vocab if uniform == "1/V" else 1.0
+    return released_slope(p, int(vocab), uniform=str(uniform)), external_weight(p, value, gamma)
 
 
 def peak(uniform):
@@ -376,7 +403,8 @@ def peak(uniform):
 
 @C5.check(Identity(1e-6), Space(**UNIFORM), batched=False, instances=40, false={"3p^2 + p/V = (1-p)/V": {"two": 1.0}})
 def peak_of_the_weight(uniform, *, two=2.0):
-    found = minimize_scalar(lambda x: -external_weight(np.exp(x), uniform), bounds=(math.log(1e-7), math.log(0.99)), method="bounded", options={"xatol": 1e-11})
+    bounds = (math.log(1e-7), math.log(0.99))
+    found = minimize_scalar(lambda x: -external_weight(np.exp(x), uniform), bounds=bounds, options={"xatol": 1e-11})
     at = np.exp(found.x)
     # flat at its top: the place is good to the root of the rounding, the first-order condition to its square
     return (3 * at**2 + uniform * at) / (two * uniform * (1 - at)), 1.0
@@ -389,7 +417,8 @@ def one_peak(uniform, x, y, *, earlier=1.0):
     start = earlier * top
     beyond = start + (1 - start) * np.stack([low, high])
     falls = external_weight(beyond[1], uniform), external_weight(beyond[0], uniform)
-    return {"falls beyond": falls, "rises before": (external_weight(top * low, uniform), external_weight(top * high, uniform))}
+    rises = external_weight(top * low, uniform), external_weight(top * high, uniform)
+    return {"falls beyond": falls, "rises before": rises}
 
 
 @C5.check(Limit(rate=1.0), false={"V p": {"times": 0.25}, "without EAF it is constant": {"power": 0.0}})
@@ -407,7 +436,13 @@ def clipped_from_the_start(ratio, vocab, *, above=3.0):
     return (own_ratio(p, int(vocab)) > 1.2) * 1.0, (p * int(vocab) > above) * 1.0
 
 
-@C5.check(Inequality(1e-12), Space(p=Floats(1e-8, 1.0, log=True)), batched=False, instances=60, false={"the text's": {"uniform": "1/V"}})
+@C5.check(
+    Inequality(1e-12),
+    Space(p=Floats(1e-8, 1.0, log=True)),
+    batched=False,
+    instances=60,
+    false={"the text's": {"uniform": "1/V"}},
+)
 def released_ratio_is_below_one(p, *, uniform="1"):
     return own_ratio(p, 50_000, uniform), 1.0
 
@@ -418,8 +453,10 @@ def numbers_of_the_weight(*, gamma=0.5):
     p = np.exp(np.arange(math.log(1e-7), -1e-4, 1e-4))
     text, code = (external_weight(p, u, gamma) for u in (2e-5, 1.0))
     wide = p[text > 1.3] if np.any(text > 1.3) else np.ones(1)
-    found = [p[text.argmax()], p[code.argmax()], wide[0], wide[-1], *external_weight(1e-3, np.array([2e-5, 1.0]), gamma)]
-    return np.array(found), np.array([0.0036, 0.457, 2.6e-4, 0.049, 1.324, 0.0040])
+    rare = external_weight(1e-3, np.array([2e-5, 1.0]), gamma)
+    return np.array([p[text.argmax()], p[code.argmax()], wide[0], wide[-1], *rare]), np.array(
+        [0.0036, 0.457, 2.6e-4, 0.049, 1.324, 0.0040]
+    )
 
 
 C5_rare = paper.claim("C5-rare", r"""
@@ -460,7 +497,8 @@ def updates_in_numbers(*, lr=0.2):
     """At p = .3, .01, 1e-4 (not for pi and the code, whose numbers are in the next check), 1e-5, 1e-6."""
     starts = (0.3, 0.01, 1e-4, 1e-5, 1e-6)
     known = {"text": [6, 21, 52, 174, 1309], "text, EAF": [7, 24, 54, 176, 1311], "SFT": [7, 28, 51, 63, 74]}
-    return {name: (np.array([updates_to_half(p, WEIGHTS[name], lr) for p in starts]), np.array(x)) for name, x in known.items()}
+    found = {name: np.array([updates_to_half(p, WEIGHTS[name], lr) for p in starts]) for name in known}
+    return {name: (found[name], np.array(x)) for name, x in known.items()}
 
 
 @C6.check(Identity(1e-12), false={"code without U": {"code": "text"}})
@@ -476,7 +514,10 @@ def logarithmic(*, names=("SFT",)):
     return {name: (-np.log(starts), 1 / counts(name, starts)) for name in names}
 
 
-@C6.check(Limit(rate=-1.0, rate_tol=0.05), false={"SFT": {"names": ("SFT",)}, "above 1/V": {"names": ("text",), "vocab_share": 1e3}})
+@C6.check(
+    Limit(rate=-1.0, rate_tol=0.05),
+    false={"SFT": {"names": ("SFT",)}, "above 1/V": {"names": ("text",), "vocab_share": 1e3}},
+)
 def inverse_in_the_probability(*, names=("pi", "code, EAF", "text"), vocab_share=1.0):
     """Updates against ``1/p_0``: for the text below 1/V."""
     found = {}
@@ -499,9 +540,16 @@ C6_eaf = paper.claim("C6-eaf", r"""
     """)  # fmt: skip
 
 
-@C6_eaf.check(Inequality(1e-12), Space(start=Floats(1e-5, 0.4, log=True), uniform=Floats(1e-5, 1e-2, log=True)), batched=False, instances=20, true={"more": {"sign": -1}})
+@C6_eaf.check(
+    Inequality(1e-12),
+    Space(start=Floats(1e-5, 0.4, log=True), uniform=Floats(1e-5, 1e-2, log=True)),
+    batched=False,
+    instances=20,
+    true={"more": {"sign": -1}},
+)
 def fewer_updates(start, uniform, *, sign=1):
-    with_it, without = (updates_to_half(float(start), lambda p, g=g: external_weight(p, uniform, g)) for g in (0.5, 0.0))
+    rules = (lambda p: external_weight(p, uniform), lambda p: external_weight(p, uniform, 0.0))
+    with_it, without = (updates_to_half(float(start), rule) for rule in rules)
     return sign * with_it, sign * without
 
 
@@ -520,17 +568,22 @@ C7 = paper.claim("C7", r"""
 def results(rngs, *names, arms=ARMS, **options):
     """Measures of the base and of arms trained on the same worlds."""
     world = World(rngs, **options)
-    return world.measures(world.start), *(world.measures(world.train(arms[name], rngs[0])) for name in names)
+    return world.measures(world.start), *(world.measures(world.train(arms[name])) for name in names)
 
 
 # pass@1 +.446 ± .02, pass@64 -.25 ± .02, @256 -.27 ± .03, hard -.60 ± .04 a seed
-@C7.check(Effect(seeds=8, null=0.05), false={"one-hot prompts": Variant({"shared": False}, kind=Effect(seeds=4, null=0.05))})
+@C7.check(
+    Effect(seeds=8, null=0.05), false={"one-hot prompts": Variant({"shared": False}, kind=Effect(seeds=4, null=0.05))}
+)
 def grpo_collapses(rngs, *, shared=True):
     base, grpo = results(rngs, "GRPO", shared=shared)
-    return {"pass@1 gained": grpo["@1"] - base["@1"]} | {f"{m} lost": base[m] - grpo[m] for m in ("@64", "@256", "hard @64")}
+    lost = {f"{m} lost": base[m] - grpo[m] for m in ("@64", "@256", "hard @64")}
+    return lost | {"pass@1 gained": grpo["@1"] - base["@1"]}
 
 
-@C7.check(Effect(seeds=8, null=0.05), false={"GRPO": {"name": "GRPO"}, "the released weight": {"name": "released code"}})
+@C7.check(
+    Effect(seeds=8, null=0.05), false={"GRPO": {"name": "GRPO"}, "the released weight": {"name": "released code"}}
+)
 def demonstrations_repair(rngs, *, name="RL-PLUS"):
     base, ours, grpo = results(rngs, name, "GRPO")
     return {"pass@1": ours["@1"] - base["@1"], "pass@64": ours["@64"] - base["@64"], "hard @64": ours["hard @64"] - base["hard @64"],
@@ -572,7 +625,10 @@ def eaf_changes_little(rngs, *, name="without EAF"):
     return {m: text[m] - without[m] for m in ("@1", "@64")}
 
 
-@C8.check(Effect(seeds=16), false={"a constant weight": {"name": "weight 1", "arms": ARMS | {"RL-PLUS": Arm(lambda p: np.ones_like(p))}}})
+@C8.check(
+    Effect(seeds=8),
+    false={"a constant weight": {"name": "weight 1", "arms": ARMS | {"RL-PLUS": Arm(lambda p: np.ones_like(p))}}},
+)
 def eaf_leaves_entropy(rngs, *, name="without EAF", arms=ARMS):
     return apart(rngs, "RL-PLUS", name, "entropy", arms)
 
@@ -603,9 +659,11 @@ C8_sft = paper.claim("C8-sft", r"""
 
 
 # -.13 ± .027 at 1, -.020 ± .009 at 1/4
-@C8_sft.check(Effect(seeds=16), true={"at coefficient 1/8": {"coefficients": (1 / 8,)}})
+@C8_sft.check(Effect(seeds=12), true={"at coefficient 1/8": {"coefficients": (1 / 8,)}})
 def beats_the_sft_loss(rngs, *, coefficients=(1 / 4, 1.0)):
-    return {f"c = {c:g}": apart(rngs, "RL-PLUS", "mix", "@1", ARMS | {"mix": Arm(sft=c)}) for c in coefficients}
+    mixes = {f"c = {c:g}": Arm(sft=c) for c in coefficients}
+    _, ours, *theirs = results(rngs, "RL-PLUS", *mixes, arms=ARMS | mixes)
+    return {name: ours["@1"] - mix["@1"] for name, mix in zip(mixes, theirs)}
 
 
 C8_devices = paper.claim("C8-devices", r"""

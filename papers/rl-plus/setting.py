@@ -10,7 +10,6 @@ from scipy.special import logit
 
 from klsim.distributions import log_normalize
 from klsim.estimators import pass_at_k_exact
-from klsim.learning.prompts import draw_answers
 from klsim.objectives import TokenBatch, rl_plus
 
 GAMMA = 0.5
@@ -36,7 +35,10 @@ def released_slope(p, vocab, *, uniform="1/V", gamma=GAMMA, h=1e-6):
         return -loss
 
     still = TokenBatch(at, advantages=np.ones_like(at), external=np.ones(len(at), dtype=bool))
-    focal = [rl_plus(still, vocab_size=vocab, uniform=uniform, gamma=g, aggregate=lambda v, mask: v[:, 0])[0] for g in (gamma, 0.0)]
+    focal = [
+        rl_plus(still, vocab_size=vocab, uniform=uniform, gamma=g, aggregate=lambda v, mask: v[:, 0])[0]
+        for g in (gamma, 0.0)
+    ]
     return (value(h) - value(-h)) / (2 * h) * (focal[0] / focal[1])
 
 
@@ -110,11 +112,11 @@ class World:
     """Forty prompts with logits ``b + W x``: two common strategies are right for 24 easy prompts, one of twenty rare ones for 16.
 
     Steps of .5 on b and 2 on W, averaged over prompts, move the logits by ``K g`` with ``K = (.5 + 2 x x')/40``.
-    ``shared=False``: one-hot prompts, b frozen, step 2 a prompt: ``K = 2``.
+    Worlds and draws of a seed are the same for every arm. ``shared=False``: one-hot prompts, b frozen, step 2 a prompt: ``K = 2``.
     """
 
     def __init__(self, rngs, *, shared=True):
-        start, kernels, right, other = [], [], [], []
+        start, kernels, right, other, draws = [], [], [], [], []
         bias = np.repeat([1.0, 0.0, -1.0], [2, 2, STRATEGIES - 4])
         for rng in rngs:
             x = rng.standard_normal((PROMPTS, PROMPTS)) / math.sqrt(PROMPTS)
@@ -122,9 +124,10 @@ class World:
             kernels.append((0.5 + 2 * x @ x.T) / PROMPTS if shared else 2 * np.eye(PROMPTS))
             answer = np.append(rng.integers(2, size=EASY), rng.integers(4, STRATEGIES, size=PROMPTS - EASY))
             right.append(answer)
+            draws.append(rng.random((STEPS, PROMPTS, GROUP)))
             other.append((answer + rng.integers(1, STRATEGIES, size=PROMPTS)) % STRATEGIES)
         self.start, self.kernel = np.stack(start), np.stack(kernels)
-        self.right, self.other = np.stack(right), np.stack(other)
+        self.right, self.other, self.draws = np.stack(right), np.stack(other), np.stack(draws)
 
     def measures(self, logits):
         """``{measure: (seeds,)}``: exact pass@k, of hard prompts at 64, entropy in nats."""
@@ -134,17 +137,18 @@ class World:
         entropy = -np.sum(np.exp(log_pi) * log_pi, axis=-1).mean(axis=-1)
         return found | {"hard @64": pass_at_k_exact(p[:, EASY:], 64).mean(axis=-1), "entropy": entropy}
 
-    def train(self, arm, rng, *, steps=STEPS, watch=None):
-        """Logits after the steps; ``watch(step, logits)`` is called before each and at the end."""
+    def train(self, arm, *, watch=None):
+        """Logits after 300 steps; ``watch(step, logits)`` is called before each and at the end."""
         logits = self.start.copy()
         answer = np.arange(STRATEGIES) == self.right[..., None]
         demo = np.arange(STRATEGIES) == (self.other if arm.wrong else self.right)[..., None]
         own = GROUP if arm.weight is None and not arm.sft else GROUP - 1
-        for step in range(steps):
+        for step in range(STEPS):
             if watch:
                 watch(step, logits)
-            log_pi = log_normalize(logits)
-            counts, p = draw_answers(log_pi, own, rng), np.exp(log_pi)
+            p = np.exp(log_normalize(logits))
+            below = self.draws[:, step, :, :own, None] < np.cumsum(p, axis=-1)[:, :, None, :-1]
+            counts = np.diff(below.sum(axis=2), axis=-1, prepend=0, append=own)
             wins = np.sum(counts * answer, axis=-1, keepdims=True).astype(float)
             size = own
             if arm.weight is not None:  # a demonstration of reward 1 in the group
@@ -158,5 +162,5 @@ class World:
             gradient = (pull - p * pull.sum(axis=-1, keepdims=True)) / GROUP + arm.sft * (demo - p)
             logits = logits + self.kernel @ gradient
         if watch:
-            watch(steps, logits)
+            watch(STEPS, logits)
         return logits
