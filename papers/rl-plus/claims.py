@@ -612,8 +612,9 @@ def the_released_weight_is_too_small(rngs, *, other="released code"):
     return apart(rngs, "RL-PLUS", other, "@64")
 
 
-# +.024 ± .012, +.013 ± .015 and +.008 ± .012 a seed
-@C8.check(Effect(seeds=12, null=-0.005), false={"the released weight": {"name": "released code"}})
+# +.024 ± .012, +.014 ± .017 and +.009 ± .013 a seed: the risk at 40 seeds is below 1e-4
+@C8.check(Effect(seeds=40, null=-0.005),
+          false={"the released weight": Variant({"name": "released code"}, kind=Effect(seeds=8, null=-0.005))})  # fmt: skip
 def a_constant_weight_does_as_well(rngs, *, name="weight 1"):
     _, constant, text = results(rngs, name, "RL-PLUS")
     return {m: constant[m] - text[m] for m in ("@1", "@64", "@256")}

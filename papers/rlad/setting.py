@@ -41,8 +41,14 @@ def ascent(log_old, log_teacher, advantage, *, alpha, clip=OPEN, clamp=math.inf)
     return population_gradient(log_old, weight)
 
 
+def unit(x):
+    """The direction; 0 where there is none (every gate shut)."""
+    size = np.linalg.norm(x)
+    return x / size if size > 0 else 0.0 * x
+
+
 def cosine(a, b):
-    return np.sum(a * b, axis=-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+    return float(unit(a) @ unit(b))
 
 
 class Pair(NamedTuple):
