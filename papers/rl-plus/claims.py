@@ -199,6 +199,18 @@ def balance_is_nearly_optimal(pi, old, omega, gain, lean, *, signed=False, optim
 
 
 @C2.check(
+    Identity(1e-12, scale=1),
+    Space(old=MILD, omega=MILD, A=Sizes(2, 8)),
+    instances=200,
+    false={"the odds once": {"odds": 1.0}},
+)
+def weights_by_odds(old, omega, *, odds=2.0):
+    """Of the power and the maximum heuristic; with equal odds the latter is shared."""
+    power, maximum = (combination_weights([old, omega], power=p)[0] for p in (2, math.inf))
+    return {"power": (power, expit(odds * (old - omega))), "maximum": (maximum, np.heaviside(old - omega, 0.5))}
+
+
+@C2.check(
     Identity(1e-10, scale=1e-9),
     Space(**POOL),
     instances=200,
