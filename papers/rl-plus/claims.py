@@ -20,17 +20,7 @@ from klsim.objectives import TokenBatch
 from klsim.objectives.off_policy import mis_ratio
 from klsim.spaces import Choice, Floats, Integers, Normals, Policies, Sizes, Space
 
-from .setting import (
-    ARMS,
-    WEIGHTS,
-    Arm,
-    Triple,
-    World,
-    external_weight,
-    released_slope,
-    updates_to_half,
-    with_floor,
-)
+from .setting import ARMS, WEIGHTS, Arm, Triple, World, external_weight, released_slope, updates_to_half, with_floor
 
 paper = Paper(
     "rl-plus",
@@ -229,8 +219,18 @@ def moments_by_enumeration(pi, old, omega, gain, lean, *, first="old"):
     return {"mean": (mean, exact, size), "variance": (spread, around, np.sum(law * total**2, axis=(-2, -1)))}
 
 
+NOTHING = {
+    name: np.log(p) for name, p in (("pi", [0.2, 0.3, 0.5]), ("old", [0.6, 0.3, 0.1]), ("omega", [0.2, 0.2, 0.6]))
+}
+NOTHING |= {"gain": np.array([0.0, 1.0, 2.0]), "lean": np.array([0.3, 1.0, -0.5])}
+
+
 @C2.check(
-    Optimality(1e-9, scale=1e-9), Space(**POOL), instances=50, false={"the balance heuristic": {"candidate": "balance"}}
+    Optimality(1e-9, scale=1e-9),
+    Space(**POOL),
+    instances=50,
+    examples=[NOTHING],
+    false={"the balance heuristic": {"candidate": "balance"}},
 )
 def least_variance_of_any_weights(pi, old, omega, gain, lean, *, candidate="optimal"):
     best = minimum_variance_weights(pi, [old, omega], gain)
