@@ -561,7 +561,7 @@ C8 = paper.claim("C8", r"""
 
     A chain of ten tokens, teacher right with .9 each, wrong responses pass with probability .2: success averaged over 80 iterations is higher than GRPO's
     at $\alpha=.5,.7,.9$, and at the end at .9. At .9 no gate is shut at the first inner step (C5): its gain comes from the later inner epochs, and with one
-    epoch a gain is below .03, while .5 and .7 keep theirs. With an exact verifier there is no gain.
+    epoch a gain is below .03, while those of .5 and .7 are above it. With an exact verifier there is no gain.
 
     where: Fig. 1-2 and tables, on a chain instead of language models; the noise is ours
     """)  # fmt: skip
@@ -582,16 +582,18 @@ def gains_over_grpo(rngs, *, noise=0.2):
     return gains | {"RLAD .9, at the end": found["RLAD .9"][1] - found["GRPO"][1]}
 
 
-@C8.check(
-    Effect(seeds=24, alternative="within", margin=0.03),
-    false={"four epochs": {"epochs": 4}, "alpha = .7": {"name": "RLAD .7"}},
-)
+# -.003 ± .019 with a long tail (a late start): 60 seeds
+FEW = Effect(seeds=12, alternative="within", margin=0.03)
+
+
+@C8.check(Effect(seeds=60, alternative="within", margin=0.03),
+          false={"four epochs": Variant({"epochs": 4}, kind=FEW), "alpha = .7": Variant({"name": "RLAD .7"}, kind=FEW)})  # fmt: skip
 def one_epoch_leaves_nothing_at_nine(rngs, *, epochs=1, name="RLAD .9"):
     found = success(rngs, ("GRPO", name), noise=0.2, epochs=epochs)
     return found[name][0] - found["GRPO"][0]
 
 
-@C8.check(Effect(seeds=12), false={"alpha = .9": {"names": ("RLAD .9",)}})
+@C8.check(Effect(seeds=12, null=0.03), false={"alpha = .9": {"names": ("RLAD .9",)}})
 def one_epoch_is_enough_for_gates(rngs, *, names=("RLAD .5", "RLAD .7")):
     found = success(rngs, ("GRPO", *names), noise=0.2, epochs=1)
     return {name: found[name][0] - found["GRPO"][0] for name in names}
@@ -641,8 +643,10 @@ def final(rngs, name, *, bad=2):
     return curve[-1], np.array([p[b, 0].mean() for p, b in zip(policy, chain.bad)])
 
 
-# ends .956 ± .009 (.9), .079 ± .009, .184 ± .013, .002 ± .002
-@C9.check(Effect(seeds=8, null=0.9), false={"alpha = .7": {"name": "RLAD .7"}})
+# ends .957 ± .013 (.9; one late start in 200 at .80), .079 ± .009, .184 ± .013, .002 ± .002
+@C9.check(
+    Effect(seeds=24, null=0.9), false={"alpha = .7": Variant({"name": "RLAD .7"}, kind=Effect(seeds=8, null=0.9))}
+)
 def survives_without_a_band(rngs, *, name="RLAD .9"):
     return final(rngs, name)[0]
 
