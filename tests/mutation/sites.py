@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = (
     "distributions", "divergences", "optima", "best_of_n", "memoryless", "mass_balance", "estimators", "planning",
     "learning", "problems", "objectives", "modes", "forward_kl", "several_references",
+    "multiple_importance",
 )  # fmt: skip
 OPERATORS = tuple(
     f"core/{name}"
