@@ -79,7 +79,7 @@ def _success(logits, symbols, correct):
 
 @numba.njit(cache=True)
 def train_rule(logits, symbols, correct, cuts, group, lr, steps, target, rng):
-    """``steps`` groups on ``logits (m, A)`` in place, or until the success reaches ``target``; the groups that it took."""
+    """``steps`` groups on ``logits (m, A)`` in place, or until the success reaches ``target``; how many it took."""
     prompts, horizon = symbols.shape
     answers = logits.shape[1]
     chosen, right = np.empty((group, horizon), np.int64), np.empty(group)

@@ -7,8 +7,8 @@ trajectories:
     \qquad \eta = \sqrt{\frac{8\,KL}{HT}}
 
 with ``e_t`` as in `critic_error`: by the performance-difference lemma the gap is a sum over the H levels, and
-``KL(mu‖pi_t)`` falls at every state by at least ``eta <mu - pi_t, Qhat_t> - eta^2/8`` (Hoeffding). With the exact critic
-improvement is monotone and for any step size ``J(mu) - J(pi_T) <= (KL/eta + H)/T``.
+``KL(mu‖pi_t)`` falls at every state by at least ``eta <mu - pi_t, Qhat_t> - eta^2/8`` (Hoeffding). With the exact
+critic improvement is monotone and for any step size ``J(mu) - J(pi_T) <= (KL/eta + H)/T``.
 
 Source: ``prefixrl`` C3.
 """
@@ -29,7 +29,7 @@ __all__ = ["average_gap_bound", "critic_error", "last_gap_bound", "npg_step_size
 
 def _setting(kl: float, horizon: int, steps: int) -> tuple[float, int, int]:
     return (
-        _validate.real("kl", kl, low=0.0),
+        _validate.real("kl", kl, low=0.0, high=1e100),
         _validate.integer("horizon", horizon, low=1),
         _validate.integer("steps", steps, low=1),
     )

@@ -20,7 +20,14 @@ import numpy as np
 from klsim import _validate
 from klsim.problems.token_tree import check_levels
 
-__all__ = ["GradientMoments", "accepted_policy", "gradient_moments", "prefix_node", "prefix_values", "prefixed_objective"]
+__all__ = [
+    "GradientMoments",
+    "accepted_policy",
+    "gradient_moments",
+    "prefix_node",
+    "prefix_values",
+    "prefixed_objective",
+]
 
 Levels = tuple[np.ndarray, ...]
 
@@ -83,7 +90,7 @@ def accepted_policy(log_policy: Sequence[Any], right: Any) -> Levels:
     values = _upwards(policy, leaves, vocab)
     index = _validate.first_true(np, values[0] <= 0)
     if index is not None:
-        _validate.fail("right", "has probability 0 under log_policy", index=index)
+        _validate.fail("right", "has probability 0 under log_policy", index=index[:-1] or None)
     out = []
     for pi, value, after in zip(policy, values, values[1:]):
         joint, total = pi * _children(after, vocab), value[..., None]

@@ -32,7 +32,7 @@ from klsim.problems.token_tree import (
     tokens,
     visit_log_probs,
 )
-from klsim.spaces import Betas, Choice, Drawn, Floats, Integers, Normals, Sizes, Space, TokenTrees, TreePolicies
+from klsim.spaces import Betas, Choice, Drawn, Floats, Integers, Sizes, Space, TokenTrees, TreePolicies
 
 from .setting import (
     FLIP,
@@ -288,8 +288,6 @@ def gap_of_the_stuck_chain(error, horizon, *, levels=False):
     return gap, average_gap_bound(distance, int(horizon) if levels else 1, 10**12, off * (1 if levels else 10))
 
 
-
-
 C3_constant = paper.claim("C3-constant", r"""
     With the exact critic the constant of one level is enough: sqrt(KL/(2T)) for every H
 
@@ -323,7 +321,9 @@ C4 = paper.claim("C4", r"""
     """)  # fmt: skip
 
 
-@C4.check(Identity(1e-11, scale=1), Space(**TREES), instances=60, false={"mu is one accepted trace": {"entropy_of_mu": 0}})
+@C4.check(
+    Identity(1e-11, scale=1), Space(**TREES), instances=60, false={"mu is one accepted trace": {"entropy_of_mu": 0}}
+)
 def kl_is_log_of_the_cost(pi, tree, *, entropy_of_mu=1):
     """The KL as a sum over the states of mu; the law as leaves conditioned on success."""
     right, law = right_of(tree), sequence_log_probs(pi)
@@ -460,7 +460,9 @@ def the_same_rollouts_without_prefixes(rngs, *, prefixes=False):
     return after_training(rngs, prefixes=prefixes)
 
 
-@C6.check(Inequality(1e-12), Space(trained=Drawn(Trained.draw)), instances=12, false={"with shared symbols": {"shared": True}})
+@C6.check(
+    Inequality(1e-12), Space(trained=Drawn(Trained.draw)), instances=12, false={"with shared symbols": {"shared": True}}
+)
 def cap_of_tabular_policies(trained, *, shared=False):
     world, logits = (trained.world, trained.logits) if shared else (trained.world.tabular(), trained.tabular_logits)
     return world.success(logits), world.success(world.zeros()) / world.success(world.zeros(), start=4)
@@ -503,7 +505,8 @@ def rollouts_to_success(rngs, *, attempts=4**STEPS):
     for rng in rngs:
         world = draw_world(rng)
         groups = [
-            world.train(world.zeros(), cuts(prefixes), steps=200_000, target=0.9, rng=rng)[1] for prefixes in (True, False)
+            world.train(world.zeros(), cuts(prefixes), steps=200_000, target=0.9, rng=rng)[1]
+            for prefixes in (True, False)
         ]
         out.append(np.log((8 * groups[0] + PROMPTS * attempts) / (8 * groups[1])))
     return np.array(out)
@@ -583,7 +586,12 @@ C7_rises = paper.claim("C7-rises", r"""
     """)  # fmt: skip
 
 
-@C7_rises.check(Inequality(1e-12, scale=1e-290), Space(**TREES, leaf=LEAF), instances=60, true={"with one right sequence": {"single": True}})
+@C7_rises.check(
+    Inequality(1e-12, scale=1e-290),
+    Space(**TREES, leaf=LEAF),
+    instances=60,
+    true={"with one right sequence": {"single": True}},
+)
 def success_never_drops(pi, tree, leaf, *, single=False):
     found = np.flatnonzero(right_of(tree))
     y = found[int(leaf) % found.size]
@@ -603,7 +611,11 @@ C8 = paper.claim("C8", r"""
     where: derived
     """)  # fmt: skip
 AGGREGATES = {"sums": sequence_sum, "token mean": token_mean, "fixed length": fixed_length(50.0)}
-ESTIMATORS = {"mean": (group_mean, no_scale), "std": (group_mean, group_std), "leave one out": (leave_one_out_mean, no_scale)}
+ESTIMATORS = {
+    "mean": (group_mean, no_scale),
+    "std": (group_mean, group_std),
+    "leave one out": (leave_one_out_mean, no_scale),
+}
 
 
 def prefix_weights(group, aggregates, *, ratio=1.0, clip=np.inf, centred=True):
