@@ -83,7 +83,7 @@ C1 = paper.claim("C1", r"""
 PLAIN = {"the prefixed problems alone": {"plain": 0}}
 
 
-@C1.check(Optimality(1e-12, scale=1), Space(tree=TokenTrees(2, 3, binary=True), leaf=LEAF), instances=60, false=PLAIN)
+@C1.check(Optimality(1e-12, scale=1), Space(tree=TokenTrees(2, 3), leaf=LEAF), instances=60, false=PLAIN)
 def of_all_deterministic_policies(tree, leaf, *, plain=1):
     """All 2^7 deterministic policies; the worst maximiser of J_pre against the best of J."""
     bits = np.arange(2**7)[:, None] >> np.arange(7) & 1
@@ -473,10 +473,11 @@ def cap_of_tabular_policies(trained, *, shared=False):
 def success_through_a_prefix(pi, tree, leaf, depth, *, plain=False):
     """Exact ascent on the problem after the prefix; what it makes of the success through it."""
     prefix = trace_of(tree, leaf)[: min(int(depth), tree.horizon - 1)]
-    below = tree.reward.reshape((tree.vocab,) * tree.horizon)[prefix].ravel()
+    reward = right_of(tree).astype(float)
+    below = reward.reshape((tree.vocab,) * tree.horizon)[prefix].ravel()
     start = np.exp(visit_log_probs(pi)[len(prefix)][prefix_node(prefix, tree.vocab)])
     if plain:
-        pi = exact_tree_ascent(pi, pi, reward=tree.reward, steps=5, lr=5.0).final
+        pi = exact_tree_ascent(pi, pi, reward=reward, steps=5, lr=5.0).final
         reach, after = np.exp(visit_log_probs(pi)[len(prefix)][prefix_node(prefix, tree.vocab)]), restrict(pi, prefix)
     else:
         reach, begin = start, restrict(pi, prefix)
