@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from klsim.distributions import log_normalize
 from klsim.learning import SGD, ascend_prompts, divergence_gradient, group_gradient, population_gradient
@@ -105,16 +106,24 @@ def train_tabular(worlds, rng, steps=300):
     return Run(own.success(run.final)[None], own.success(), np.ones(len(worlds.reward)))
 
 
-def flow(logits, velocity, until=None, crossing=None, tolerance=1e-9):
-    """Solution of ``dz/dt = velocity(log softmax z)``: up to a time, or to where ``crossing(log pi) = 0``."""
-    from scipy.integrate import solve_ivp
+def hitting_time(logits, velocity, crossing):
+    """When the solution of ``dz/dt = velocity(log softmax z)`` first has ``crossing(log pi) = 0``."""
 
     def event(_, z):
         return crossing(log_normalize(z))
 
     event.terminal = True
     found = solve_ivp(
-        lambda _, z: velocity(log_normalize(z)), (0, 1e9 if until is None else until), logits, method="LSODA", rtol=tolerance,
-        atol=tolerance, events=None if crossing is None else event,
+        lambda _, z: velocity(log_normalize(z)), (0, 1e9), logits, method="LSODA", rtol=1e-9, atol=1e-9, events=event
+    )
+    return found.t_events[0][0]
+
+
+def flow(logits, velocity, times):
+    """The solution of ``dz/dt = velocity(log softmax z)`` at the given times, ``(times, A)``; integrated in log t."""
+    span = np.log(times)
+    found = solve_ivp(
+        lambda s, z: np.exp(s) * velocity(log_normalize(z)), (-6.0, span[-1]), logits, method="LSODA", rtol=1e-8, atol=1e-8,
+        t_eval=span,
     )  # fmt: skip
-    return found
+    return found.y.T
