@@ -152,7 +152,7 @@ def pair(one, two, phi, psi, c, d):
 
 
 # the features enter the differences as |phi|^3: sizes up to a hundred, truncation h^2 = 1e-8 of that
-@C2.check(Identity(1e-6, scale=1), Space(**PAIR), instances=300, false={"with one cross term": {"cross": 1}, "without pi.pi'": {"overlap": 0}})
+@C2.check(Identity(1e-6, scale=1), Space(**PAIR), instances=200, false={"with one cross term": {"cross": 1}, "without pi.pi'": {"overlap": 0}})
 def change_of_the_other_success(one, two, phi, psi, c, d, *, cross=2, overlap=1):
     problem, correct = pair(one, two, phi, psi, c, d)
     pi = problem.log_policy()
@@ -174,7 +174,7 @@ def change_of_the_other_success(one, two, phi, psi, c, d, *, cross=2, overlap=1)
     }  # fmt: skip
 
 
-@C2.check(Inequality(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, c=ANSWER, A=Sizes(2, 11)), instances=300, false={"with different answers": {"shift": 1}})
+@C2.check(Inequality(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, c=ANSWER, A=Sizes(2, 11)), instances=200, false={"with different answers": {"shift": 1}})
 def same_answers_help(one, two, c, *, shift=0):
     pi = log_normalize(np.stack([one, two], axis=-2))
     correct = np.stack([np.asarray(c), np.asarray(c) + shift], axis=-1) % one.shape[-1]
@@ -182,7 +182,7 @@ def same_answers_help(one, two, c, *, shift=0):
     return miss[..., 0] * miss[..., 1], interference_bracket(pi, correct)[..., 0, 1]
 
 
-@C2.check(Inequality(1e-12, scale=1e-290), Space(one=LOGITS, two=LOGITS, c=ANSWER, d=ANSWER, A=Sizes(2, 11)), instances=300,
+@C2.check(Inequality(1e-12, scale=1e-290), Space(one=LOGITS, two=LOGITS, c=ANSWER, d=ANSWER, A=Sizes(2, 11)), instances=200,
           false={"with the product of the cross terms": {"product": True}})  # fmt: skip
 def harm_if_and_only_if(one, two, c, d, *, product=False):
     """The change times the margin of the rule is never negative; different answers."""
@@ -198,7 +198,7 @@ def harm_if_and_only_if(one, two, c, d, *, product=False):
     return 0.0 * margin, np.where(rounding, 0.0, margin) * success_interference(pi, correct, same)[..., 0, 1]
 
 
-@C2.check(Identity(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, A=Sizes(2, 2)), instances=200, false={"half of it": {"factor": 1}})
+@C2.check(Identity(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, A=Sizes(2, 2)), instances=100, false={"half of it": {"factor": 1}})
 def two_answers(one, two, *, factor=2):
     pi = log_normalize(np.stack([one, two], axis=-2))
     correct = np.broadcast_to([0, 1], pi.shape[:-1])
@@ -238,7 +238,7 @@ C3 = paper.claim("C3", r"""
 TABLE = Space(logits=Normals("A", scale=2.0), c=ANSWER, A=Sizes(2, 12))
 
 
-@C3.check(Identity(1e-11, scale=1e-290), TABLE, instances=300, false={"(1-Q)^2 alone": {"wrong": 0}, "twice (1-Q)^2": {"wrong": 0, "whole": 2}})
+@C3.check(Identity(1e-11, scale=1e-290), TABLE, instances=200, false={"(1-Q)^2 alone": {"wrong": 0}, "twice (1-Q)^2": {"wrong": 0, "whole": 2}})
 def speed(logits, c, *, wrong=1, whole=1):
     pi = log_normalize(logits)
     right = one_hot(c, pi)
@@ -272,7 +272,7 @@ VELOCITIES = {
 }
 
 
-@C3.check(Identity(1e-6), Space(start=Floats(0.002, 0.4, log=True), answers=Integers(2, 50), objective=Choice(*VELOCITIES)), batched=False, instances=20,
+@C3.check(Identity(1e-6), Space(start=Floats(0.002, 0.4, log=True), answers=Integers(2, 50), objective=Choice(*VELOCITIES)), batched=False, instances=12,
           false={"another objective's": {"swap": True}, "for many answers": {"finite": False}})  # fmt: skip
 def hitting_times(start, answers, objective, *, swap=False, finite=True):
     """Closed form against the flow of the logits, integrated."""
@@ -343,7 +343,7 @@ def differences_of_logits(logits, right, *, natural=False, swap=False):
 
 
 # the statement rounds to four digits
-@C4.check(Identity(5e-4), false={"after half as many": {"steps": 2000}})
+@C4.check(Identity(5e-4), false={"after a quarter of them": {"steps": 1000}})
 def a_trajectory(*, steps=4000):
     """From logits (.3, 0, -.3, 1, 1), three right answers, 4000 steps of .5: the ratios of 1.82 and 1.35 become 197.1 and 83.7."""
     logits, reward = np.array([[0.3, 0.0, -0.3, 1.0, 1.0]]), np.array([[1.0, 1.0, 1.0, 0.0, 0.0]])
@@ -385,12 +385,12 @@ def shrinkage(rngs, *, method=GRPO, tabular=False):
     }
 
 
-@C5.check(Effect(seeds=12), false={"with logits of their own": {"tabular": True}})
+@C5.check(Effect(seeds=8), false={"with logits of their own": {"tabular": True}})
 def coverage_shrinks(rngs, *, tabular=False):
     return shrinkage(rngs, tabular=tabular)
 
 
-@C5.check(Effect(seeds=12), false={"with logits of their own": {"tabular": True}})
+@C5.check(Effect(seeds=8), false={"with logits of their own": {"tabular": True}})
 def without_sampling(rngs, *, tabular=False):
     return shrinkage(rngs, method=EXACT, tabular=tabular)
 
@@ -414,22 +414,27 @@ def compare(rngs, *methods, marks=(300,)):
     return [train(worlds, method, rngs[0], marks=marks) for method in methods]
 
 
-@C6.check(Effect(seeds=12), false={"as many prompts at random": {"method": RANDOM}, "without the filter": {"method": FORWARD}})
+# per seed pass@8 is two deviations above 0, the correlation 1.4 below: 14 and 28 seeds for a risk below 1e-4
+@C6.check(Effect(seeds=14), false={"as many prompts at random": {"method": RANDOM}})
 def against_reverse_kl(rngs, *, method=SELF):
     """After as many steps (the last mark), and stopped early (the first)."""
     (ours,), (grpo,) = compare(rngs, method), compare(rngs, REVERSE, marks=(20, 300))
     higher = {f"pass@{k}": ours.pass_at(k) - grpo.pass_at(k) for k in (8, 64, 1024)}
     early = {f"pass@{k}, stopped early": ours.pass_at(k) - grpo.pass_at(k, 0) for k in (8, 64)}
     return higher | early | {
-        "correlation": -ours.correlation(),
-        "of GRPO": grpo.correlation(),
+        "correlation of GRPO": grpo.correlation(),
         "rollouts": 0.5 - ours.rollouts,
         "pass@1 is lower": grpo.pass_at(1) - ours.pass_at(1),
     }
 
 
-# deviation .017 a seed around -.006 (both): a margin of .05 is eight standard errors away
-@C6.check(Effect(seeds=10, alternative="within", margin=0.05), false={"the greedy failures": {"method": SELF}})
+@C6.check(Effect(seeds=28, alternative="less"), false={"of GRPO with reverse KL": Variant({"method": REVERSE}, kind=Effect(seeds=8, alternative="less"))})
+def the_correlation_is_reversed(rngs, *, method=SELF):
+    return compare(rngs, method)[0].correlation()
+
+
+# deviation .017 a seed around 0 (and .019 around .007): a margin of .05 is eight standard errors away
+@C6.check(Effect(seeds=8, alternative="within", margin=0.05), false={"the greedy failures": {"method": SELF}})
 def a_random_filter_is_none(rngs, *, method=RANDOM):
     ours, everything = compare(rngs, method, FORWARD)
     return ours.pass_at(64) - everything.pass_at(64)
@@ -441,13 +446,13 @@ def same_coverage_as_early_stopping(rngs, *, steps=20):
     return ours.pass_at(1024) - grpo.pass_at(1024)
 
 
-@C6.check(Effect(seeds=12), false={"after 300 steps against 20": {"ours": 300, "theirs": 20}})
-def more_coverage_after_longer_training(rngs, *, ours=830, theirs=80):
-    (long,), (grpo,) = compare(rngs, SELF, marks=(ours,)), compare(rngs, REVERSE, marks=(theirs,))
+@C6.check(Effect(seeds=12), false={"of GRPO, 300 steps against 80": {"method": REVERSE, "steps": 300}})
+def more_coverage_after_longer_training(rngs, *, method=SELF, steps=830):
+    (long,), (grpo,) = compare(rngs, method, marks=(steps,)), compare(rngs, REVERSE, marks=(80,))
     return long.pass_at(1024) - grpo.pass_at(1024)
 
 
-@C6.check(Effect(seeds=8), false={"at beta = 0": {"beta": 0.0}})
+@C6.check(Effect(seeds=9), false={"at beta = 0": {"beta": 0.0}})
 def forward_kl_without_a_filter(rngs, *, beta=0.1):
     forward, reverse = compare(rngs, FORWARD._replace(beta=beta), REVERSE._replace(beta=beta))
     return forward.pass_at(1024) - reverse.pass_at(1024)
@@ -465,7 +470,7 @@ C6_pass1 = paper.claim("C6-pass1", r"""
     """)  # fmt: skip
 
 
-@C6_pass1.check(Effect(seeds=8, null=-0.05), true={"at k = 64": {"k": 64}})
+@C6_pass1.check(Effect(seeds=6, null=-0.05), true={"at k = 64": {"k": 64}})
 def at_no_price(rngs, *, k=1):
     ours, grpo = compare(rngs, SELF, REVERSE)
     return ours.pass_at(k) - grpo.pass_at(k)
@@ -483,7 +488,7 @@ C6_kl = paper.claim("C6-kl", r"""
     """)  # fmt: skip
 
 
-@C6_kl.check(Effect(seeds=10), true={"the filter alone": {"part": FILTER}})
+@C6_kl.check(Effect(seeds=8), true={"the filter alone": {"part": FILTER}})
 def half_of_the_gain(rngs, *, part=FORWARD):
     some, ours, grpo = (run.pass_at(64) for run in compare(rngs, part, SELF, REVERSE))
     return (some - grpo) - (ours - grpo) / 2
@@ -502,7 +507,7 @@ C7 = paper.claim("C7", r"""
 
 
 # central differences of step 1e-5: truncation 1e-10 of log-ratios up to ten, rounding 1e-11
-@C7.check(Identity(1e-7, scale=1), Space(one=Normals("A"), two=Normals("A"), A=Sizes(2, 6)), instances=300,
+@C7.check(Identity(1e-7, scale=1), Space(one=Normals("A"), two=Normals("A"), A=Sizes(2, 6)), instances=200,
           false={"without the KL inside": {"centred": False}, "with pi_b for pi": {"weight": "base"}})  # fmt: skip
 def gradients(one, two, *, centred=True, weight="policy"):
     base, h = log_normalize(two), 1e-5

@@ -76,10 +76,10 @@ def train(worlds, method, rng, *, marks=(300,)):
     def direction(log_policy, generator):
         keep = np.ones(log_policy.shape[:-1], dtype=bool)
         if method.keep != "all":
-            failed = greedy_failures(log_policy, worlds.reward)
-            count = failed.sum(axis=-1, keepdims=True)
+            keep = greedy_failures(log_policy, worlds.reward)
+        if method.keep == "random":
             order = np.argsort(np.argsort(generator.random(keep.shape), axis=-1), axis=-1)
-            keep = failed if method.keep == "failures" else order < count
+            keep = order < keep.sum(axis=-1, keepdims=True)
         share.append(keep.mean(axis=-1))
         along = (
             population_gradient(log_policy, worlds.reward)
