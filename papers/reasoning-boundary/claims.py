@@ -174,7 +174,7 @@ def change_of_the_other_success(one, two, phi, psi, c, d, *, cross=2, overlap=1)
     }  # fmt: skip
 
 
-@C2.check(Inequality(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, c=ANSWER, A=Sizes(2, 11)), instances=200, false={"with different answers": {"shift": 1}})
+@C2.check(Inequality(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, c=ANSWER, A=Sizes(2, 11)), instances=100, false={"with different answers": {"shift": 1}})
 def same_answers_help(one, two, c, *, shift=0):
     pi = log_normalize(np.stack([one, two], axis=-2))
     correct = np.stack([np.asarray(c), np.asarray(c) + shift], axis=-1) % one.shape[-1]
@@ -182,7 +182,7 @@ def same_answers_help(one, two, c, *, shift=0):
     return miss[..., 0] * miss[..., 1], interference_bracket(pi, correct)[..., 0, 1]
 
 
-@C2.check(Inequality(1e-12, scale=1e-290), Space(one=LOGITS, two=LOGITS, c=ANSWER, d=ANSWER, A=Sizes(2, 11)), instances=200,
+@C2.check(Inequality(1e-12, scale=1e-290), Space(one=LOGITS, two=LOGITS, c=ANSWER, d=ANSWER, A=Sizes(2, 11)), instances=100,
           false={"with the product of the cross terms": {"product": True}})  # fmt: skip
 def harm_if_and_only_if(one, two, c, d, *, product=False):
     """The change times the margin of the rule is never negative; different answers."""
@@ -218,7 +218,7 @@ C2_harm = paper.claim("C2-harm", r"""
     """)  # fmt: skip
 
 
-@C2_harm.check(Inequality(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, A=Sizes(2, 11)), instances=200, true={
+@C2_harm.check(Inequality(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, A=Sizes(2, 11)), instances=100, true={
     "with two answers": Variant(space=Space(one=LOGITS, two=LOGITS, A=Sizes(2, 2)))})  # fmt: skip
 def different_answers_harm(one, two):
     pi = log_normalize(np.stack([one, two], axis=-2))
@@ -256,7 +256,7 @@ def speed(logits, c, *, wrong=1, whole=1):
     }
 
 
-@C3.check(Inequality(1e-12, scale=1e-290), TABLE, instances=200, false={"at most 1.2 times": {"most": 1.2}})
+@C3.check(Inequality(1e-12, scale=1e-290), TABLE, instances=100, false={"at most 1.2 times": {"most": 1.2}})
 def between_one_and_two(logits, c, *, most=2.0):
     pi = log_normalize(logits)[..., None, :]
     correct = np.asarray(c)[..., None] % pi.shape[-1]
@@ -306,7 +306,7 @@ C3_updates = paper.claim("C3-updates", r"""
     """)  # fmt: skip
 
 
-@C3_updates.check(Inequality(1e-12, scale=1), Space(logits=Normals("A", scale=2.0), A=Sizes(2, 12)), instances=200,
+@C3_updates.check(Inequality(1e-12, scale=1), Space(logits=Normals("A", scale=2.0), A=Sizes(2, 12)), instances=100,
                   true={"times the chance to be sampled, up to 1/4": {"sampled": True}})  # fmt: skip
 def change_of_its_own(logits, *, sampled=False):
     """Of the least likely answer against the second least likely one."""
@@ -343,7 +343,7 @@ def differences_of_logits(logits, right, *, natural=False, swap=False):
 
 
 # the statement rounds to four digits
-@C4.check(Identity(5e-4), false={"after a quarter of them": {"steps": 1000}})
+@C4.check(Identity(5e-4), false={"after a tenth of them": {"steps": 400}})
 def a_trajectory(*, steps=4000):
     """From logits (.3, 0, -.3, 1, 1), three right answers, 4000 steps of .5: the ratios of 1.82 and 1.35 become 197.1 and 83.7."""
     logits, reward = np.array([[0.3, 0.0, -0.3, 1.0, 1.0]]), np.array([[1.0, 1.0, 1.0, 0.0, 0.0]])
@@ -414,12 +414,12 @@ def compare(rngs, *methods, marks=(300,)):
     return [train(worlds, method, rngs[0], marks=marks) for method in methods]
 
 
-# per seed pass@8 is two deviations above 0, the correlation 1.4 below: 14 and 28 seeds for a risk below 1e-4
-@C6.check(Effect(seeds=14), false={"as many prompts at random": {"method": RANDOM}})
+# per seed every part is at least 3.3 deviations from 0
+@C6.check(Effect(seeds=8), false={"as many prompts at random": {"method": RANDOM}})
 def against_reverse_kl(rngs, *, method=SELF):
     """After as many steps (the last mark), and stopped early (the first)."""
     (ours,), (grpo,) = compare(rngs, method), compare(rngs, REVERSE, marks=(20, 300))
-    higher = {f"pass@{k}": ours.pass_at(k) - grpo.pass_at(k) for k in (8, 64, 1024)}
+    higher = {f"pass@{k}": ours.pass_at(k) - grpo.pass_at(k) for k in (64, 1024)}
     early = {f"pass@{k}, stopped early": ours.pass_at(k) - grpo.pass_at(k, 0) for k in (8, 64)}
     return higher | early | {
         "correlation of GRPO": grpo.correlation(),
@@ -428,34 +428,41 @@ def against_reverse_kl(rngs, *, method=SELF):
     }
 
 
-@C6.check(Effect(seeds=28, alternative="less"), false={"of GRPO with reverse KL": Variant({"method": REVERSE}, kind=Effect(seeds=8, alternative="less"))})
-def the_correlation_is_reversed(rngs, *, method=SELF):
-    return compare(rngs, method)[0].correlation()
+# per seed pass@8 is 2 deviations above 0, the correlation 1.4 below: 22 seeds for a risk below 1e-4
+@C6.check(Effect(seeds=22), false={"as many prompts at random": Variant({"method": RANDOM}, kind=Effect(seeds=4))})
+def with_a_reversed_correlation(rngs, *, method=SELF):
+    ours, grpo = compare(rngs, method, REVERSE)
+    return {"pass@8": ours.pass_at(8) - grpo.pass_at(8), "minus the correlation": -ours.correlation()}
 
 
-# deviation .017 a seed around 0 (and .019 around .007): a margin of .05 is eight standard errors away
-@C6.check(Effect(seeds=8, alternative="within", margin=0.05), false={"the greedy failures": {"method": SELF}})
+# deviation .017 a seed around 0: a margin of .05 is eight standard errors away
+@C6.check(Effect(seeds=8, alternative="within", margin=0.05),
+          false={"the greedy failures": Variant({"method": SELF}, kind=Effect(seeds=4, alternative="within", margin=0.05))})  # fmt: skip
 def a_random_filter_is_none(rngs, *, method=RANDOM):
     ours, everything = compare(rngs, method, FORWARD)
     return ours.pass_at(64) - everything.pass_at(64)
 
 
-@C6.check(Effect(seeds=12, alternative="within", margin=0.05), false={"stopped after 100 steps": {"steps": 100}})
+# deviation .02 to .03 a seed around .01
+@C6.check(Effect(seeds=24, alternative="within", margin=0.05),
+          false={"stopped after 300 steps": Variant({"steps": 300}, kind=Effect(seeds=6, alternative="within", margin=0.05))})  # fmt: skip
 def same_coverage_as_early_stopping(rngs, *, steps=20):
     (ours,), (grpo,) = compare(rngs, SELF), compare(rngs, REVERSE, marks=(steps,))
     return ours.pass_at(1024) - grpo.pass_at(1024)
 
 
-@C6.check(Effect(seeds=12), false={"of GRPO, 300 steps against 80": {"method": REVERSE, "steps": 300}})
+# two deviations a seed
+@C6.check(Effect(seeds=20),
+          false={"of GRPO, 300 steps against 80": Variant({"method": REVERSE, "steps": 300}, kind=Effect(seeds=6))})  # fmt: skip
 def more_coverage_after_longer_training(rngs, *, method=SELF, steps=830):
     (long,), (grpo,) = compare(rngs, method, marks=(steps,)), compare(rngs, REVERSE, marks=(80,))
     return long.pass_at(1024) - grpo.pass_at(1024)
 
 
-@C6.check(Effect(seeds=9), false={"at beta = 0": {"beta": 0.0}})
-def forward_kl_without_a_filter(rngs, *, beta=0.1):
-    forward, reverse = compare(rngs, FORWARD._replace(beta=beta), REVERSE._replace(beta=beta))
-    return forward.pass_at(1024) - reverse.pass_at(1024)
+@C6.check(Effect(seeds=12), false={"no KL": Variant({"method": GRPO}, kind=Effect(seeds=5))})
+def forward_kl_without_a_filter(rngs, *, method=FORWARD):
+    ours, reverse = compare(rngs, method, REVERSE)
+    return ours.pass_at(1024) - reverse.pass_at(1024)
 
 
 C6_pass1 = paper.claim("C6-pass1", r"""
@@ -477,21 +484,21 @@ def at_no_price(rngs, *, k=1):
 
 
 C6_kl = paper.claim("C6-kl", r"""
-    Most of SELF's gain at k = 64 is that of the forward KL
+    The forward KL alone, on all prompts, has SELF's pass@64 to .09
 
-    Forward instead of reverse KL, all prompts, gains at least half of what SELF gains over GRPO with reverse KL.
+    .09 is half of what SELF gains over GRPO with reverse KL.
 
     where: SELF as selection plus forward KL; the released scripts have the KL switched off
-    instead: The filter alone (no KL) gains more than half; the forward KL alone an eighth.
+    instead: The forward KL alone gains an eighth of it (.69 against .67; SELF has .86); the filter alone, without a KL, is within .09 (.83).
     by: C6
     origin: as commonly read
     """)  # fmt: skip
 
 
-@C6_kl.check(Effect(seeds=8), true={"the filter alone": {"part": FILTER}})
-def half_of_the_gain(rngs, *, part=FORWARD):
-    some, ours, grpo = (run.pass_at(64) for run in compare(rngs, part, SELF, REVERSE))
-    return (some - grpo) - (ours - grpo) / 2
+@C6_kl.check(Effect(seeds=8, alternative="less", null=0.09), true={"the filter alone": {"part": FILTER}})
+def what_is_missing(rngs, *, part=FORWARD):
+    some, ours = compare(rngs, part, SELF)
+    return ours.pass_at(64) - some.pass_at(64)
 
 
 # C7 ------------------------------------------------------------------------------------------------
@@ -559,7 +566,7 @@ C7_reverse = paper.claim("C7-reverse", r"""
     """)  # fmt: skip
 
 
-@C7_reverse.check(Inequality(1e-9, scale=1e-12), Space(move=Normals("A"), two=Normals("A"), A=Sizes(3, 6)), instances=200,
+@C7_reverse.check(Inequality(1e-9, scale=1e-12), Space(move=Normals("A"), two=Normals("A"), A=Sizes(3, 6)), instances=100,
                   examples=[{"move": np.array([6.0, 0.0, -6.0]), "two": np.zeros(3)}],
                   true={"within a hundredth of the base's logits": {"near": 0.01}})  # fmt: skip
 def forces_are_alike(move, two, *, near=5.0):
