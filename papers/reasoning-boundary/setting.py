@@ -69,8 +69,8 @@ class Run(NamedTuple):
         return top / np.sqrt(norms[0] * norms[1])
 
 
-def train(worlds, method, rng, *, marks=(300,)):
-    """Up to the last mark: ``W += (6/n_kept) sum_kept (G - beta grad KL) phi^T``."""
+def followed(worlds, method, rng, marks):
+    """The run up to the last mark, and the share of prompts at each step: ``W += (6/n_kept) sum_kept (G - beta grad KL) phi^T``."""
     log_ref, share = worlds.log_policy(), []
 
     def direction(log_policy, generator):
@@ -90,11 +90,18 @@ def train(worlds, method, rng, *, marks=(300,)):
             along = along - method.beta * divergence_gradient(log_policy, log_ref, method.penalty)
         return along * keep[..., None] / np.maximum(keep.sum(axis=-1), 1)[..., None, None]
 
-    run = ascend_prompts(worlds, direction, SGD(STEP), steps=max(marks), record=marks, rng=rng)
-    order = dict(zip(run.steps.tolist(), run.weights))
-    return Run(
-        np.stack([worlds.success(order[mark]) for mark in marks]), worlds.success(), np.mean(share, axis=0)
-    )
+    return ascend_prompts(worlds, direction, SGD(STEP), steps=max(marks), record=marks, rng=rng), share
+
+
+def train(worlds, method, rng, *, marks=(300,)):
+    """Success after each mark (increasing) of one run."""
+    run, share = followed(worlds, method, rng, marks)
+    return Run(np.stack([worlds.success(w) for w in run.weights]), worlds.success(), np.mean(share, axis=0))
+
+
+def weights_after(worlds, method, rng, steps=300):
+    """The shared weights at the end of a run."""
+    return followed(worlds, method, rng, (steps,))[0].final
 
 
 def train_tabular(worlds, rng, steps=300):
