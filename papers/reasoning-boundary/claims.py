@@ -24,7 +24,20 @@ from klsim.learning.interference import (
 from klsim.problems import PromptBandit
 from klsim.spaces import Choice, Floats, Integers, Normals, Policies, PromptBandits, Sizes, Space
 
-from .setting import EXACT, FILTER, FORWARD, GRPO, RANDOM, REVERSE, SELF, draw_worlds, flow, hitting_time, train, train_tabular
+from .setting import (
+    EXACT,
+    FILTER,
+    FORWARD,
+    GRPO,
+    RANDOM,
+    REVERSE,
+    SELF,
+    draw_worlds,
+    flow,
+    hitting_time,
+    train,
+    train_tabular,
+)
 
 paper = Paper(
     "reasoning-boundary",
@@ -141,7 +154,16 @@ C2 = paper.claim("C2", r"""
     where: derived
     assumes: One right answer a prompt.
     """)  # fmt: skip
-PAIR = {"one": LOGITS, "two": LOGITS, "phi": Normals("D"), "psi": Normals("D"), "c": ANSWER, "d": ANSWER, "A": Sizes(2, 11), "D": Sizes(1, 3)}
+PAIR = {
+    "one": LOGITS,
+    "two": LOGITS,
+    "phi": Normals("D"),
+    "psi": Normals("D"),
+    "c": ANSWER,
+    "d": ANSWER,
+    "A": Sizes(2, 11),
+    "D": Sizes(1, 3),
+}
 
 
 def pair(one, two, phi, psi, c, d):
@@ -152,7 +174,12 @@ def pair(one, two, phi, psi, c, d):
 
 
 # the features enter the differences as |phi|^3: sizes up to a hundred, truncation h^2 = 1e-8 of that
-@C2.check(Identity(1e-6, scale=1), Space(**PAIR), instances=200, false={"with one cross term": {"cross": 1}, "without pi.pi'": {"overlap": 0}})
+@C2.check(
+    Identity(1e-6, scale=1),
+    Space(**PAIR),
+    instances=200,
+    false={"with one cross term": {"cross": 1}, "without pi.pi'": {"overlap": 0}},
+)
 def change_of_the_other_success(one, two, phi, psi, c, d, *, cross=2, overlap=1):
     problem, correct = pair(one, two, phi, psi, c, d)
     pi = problem.log_policy()
@@ -174,7 +201,12 @@ def change_of_the_other_success(one, two, phi, psi, c, d, *, cross=2, overlap=1)
     }  # fmt: skip
 
 
-@C2.check(Inequality(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, c=ANSWER, A=Sizes(2, 11)), instances=100, false={"with different answers": {"shift": 1}})
+@C2.check(
+    Inequality(1e-12, scale=1),
+    Space(one=LOGITS, two=LOGITS, c=ANSWER, A=Sizes(2, 11)),
+    instances=100,
+    false={"with different answers": {"shift": 1}},
+)
 def same_answers_help(one, two, c, *, shift=0):
     pi = log_normalize(np.stack([one, two], axis=-2))
     correct = np.stack([np.asarray(c), np.asarray(c) + shift], axis=-1) % one.shape[-1]
@@ -198,7 +230,12 @@ def harm_if_and_only_if(one, two, c, d, *, product=False):
     return 0.0 * margin, np.where(rounding, 0.0, margin) * success_interference(pi, correct, same)[..., 0, 1]
 
 
-@C2.check(Identity(1e-12, scale=1), Space(one=LOGITS, two=LOGITS, A=Sizes(2, 2)), instances=100, false={"half of it": {"factor": 1}})
+@C2.check(
+    Identity(1e-12, scale=1),
+    Space(one=LOGITS, two=LOGITS, A=Sizes(2, 2)),
+    instances=100,
+    false={"half of it": {"factor": 1}},
+)
 def two_answers(one, two, *, factor=2):
     pi = log_normalize(np.stack([one, two], axis=-2))
     correct = np.broadcast_to([0, 1], pi.shape[:-1])
@@ -238,7 +275,12 @@ C3 = paper.claim("C3", r"""
 TABLE = Space(logits=Normals("A", scale=2.0), c=ANSWER, A=Sizes(2, 12))
 
 
-@C3.check(Identity(1e-11, scale=1e-290), TABLE, instances=200, false={"(1-Q)^2 alone": {"wrong": 0}, "twice (1-Q)^2": {"wrong": 0, "whole": 2}})
+@C3.check(
+    Identity(1e-11, scale=1e-290),
+    TABLE,
+    instances=200,
+    false={"(1-Q)^2 alone": {"wrong": 0}, "twice (1-Q)^2": {"wrong": 0, "whole": 2}},
+)
 def speed(logits, c, *, wrong=1, whole=1):
     pi = log_normalize(logits)
     right = one_hot(c, pi)
@@ -287,7 +329,10 @@ def hitting_times(start, answers, objective, *, swap=False, finite=True):
     return found, time if finite or objective == "natural" else time * answers / (answers - 1)
 
 
-@C3.check(Limit(rate=-1.0, rate_tol=0.05), false={"on log Q": {"objective": "log_success"}, "natural gradient": {"objective": "natural"}})
+@C3.check(
+    Limit(rate=-1.0, rate_tol=0.05),
+    false={"on log Q": {"objective": "log_success"}, "natural gradient": {"objective": "natural"}},
+)
 def order_of_the_time(*, objective="success"):
     start = 0.02 / 2.0 ** np.arange(10)
     return start, time_to_success(start, 0.5, 50, objective)
@@ -353,7 +398,10 @@ def a_trajectory(*, steps=4000):
 
 
 # the reward minus Q, of order 1/t, is good to 1e-16 t: times up to 1e5 for rounding below the tolerance of the integrator
-@C4.check(Limit(rate=-2 / 3, rate_tol=0.04), false={"with three wrong answers": {"wrong": 3}, "with one wrong answer": {"wrong": 1}})
+@C4.check(
+    Limit(rate=-2 / 3, rate_tol=0.04),
+    false={"with three wrong answers": {"wrong": 3}, "with one wrong answer": {"wrong": 1}},
+)
 def the_losers_share(rng, *, wrong=2):
     """In log-time, from random right answers and equal wrong ones."""
     reward = np.append(np.ones(3), np.zeros(wrong))
@@ -421,11 +469,15 @@ def against_reverse_kl(rngs, *, method=SELF):
     (ours,), (grpo,) = compare(rngs, method), compare(rngs, REVERSE, marks=(20, 300))
     higher = {f"pass@{k}": ours.pass_at(k) - grpo.pass_at(k) for k in (64, 1024)}
     early = {f"pass@{k}, stopped early": ours.pass_at(k) - grpo.pass_at(k, 0) for k in (8, 64)}
-    return higher | early | {
-        "correlation of GRPO": grpo.correlation(),
-        "rollouts": 0.5 - ours.rollouts,
-        "pass@1 is lower": grpo.pass_at(1) - ours.pass_at(1),
-    }
+    return (
+        higher
+        | early
+        | {
+            "correlation of GRPO": grpo.correlation(),
+            "rollouts": 0.5 - ours.rollouts,
+            "pass@1 is lower": grpo.pass_at(1) - ours.pass_at(1),
+        }
+    )
 
 
 # per seed pass@8 is 2 deviations above 0, the correlation 1.4 below: 22 seeds for a risk below 1e-4
@@ -541,7 +593,10 @@ def forces(m):
     return np.exp(pi[:, 2]), *(-divergence_gradient(pi, base, name)[:, 2] for name in ("forward_kl", "kl"))
 
 
-@C7.check(Limit(rate=1.0, rate_tol=0.05), false={"the reverse force": {"reverse": True}, "to the uniform law of two": {"end": 0.5}})
+@C7.check(
+    Limit(rate=1.0, rate_tol=0.05),
+    false={"the reverse force": {"reverse": True}, "to the uniform law of two": {"end": 0.5}},
+)
 def the_forward_force_stays(*, reverse=False, end=1 / 3):
     mass, forward, back = forces(np.arange(2.0, 13.0))
     return mass, (back if reverse else forward) - end

@@ -39,9 +39,18 @@ def pass_at_k(run):
             ("SELF", SELF, (300, 830)),
         )
     }
-    curves = [(BASE, "GRPO", None), ("GRPO", "GRPO", 0), ("GRPO + reverse KL", "GRPO + reverse KL", 1), ("SELF", "SELF", 0)]
+    curves = [
+        (BASE, "GRPO", None),
+        ("GRPO", "GRPO", 0),
+        ("GRPO + reverse KL", "GRPO + reverse KL", 1),
+        ("SELF", "SELF", 0),
+    ]
     for name, source, mark in [*curves, (LONG, "SELF", 1), (EARLY, "GRPO + reverse KL", 0)]:
-        yield {"policy": name, "k": ks, **over_seeds(value=np.stack([runs[source].pass_at(k, mark) for k in ks], axis=1))}
+        yield {
+            "policy": name,
+            "k": ks,
+            **over_seeds(value=np.stack([runs[source].pass_at(k, mark) for k in ks], axis=1)),
+        }
 
 
 @figures.figure(
@@ -80,7 +89,10 @@ def _(table, figure):
         off = rows["x"] != rows["y"]
         image = axes.imshow(rows["value"].reshape(X, X), norm=norm, cmap="RdBu_r", origin="lower")
         axes.grid(visible=False)
-        axes.set(xlabel="prompt x' that changes, by initial success", title=f"{when}: {np.mean(rows['value'][off] < 0):.0%} of pairs harm")
+        axes.set(
+            xlabel="prompt x' that changes, by initial success",
+            title=f"{when}: {np.mean(rows['value'][off] < 0):.0%} of pairs harm",
+        )
     panels[0].set_ylabel("prompt x of the step, by initial success")
     figure.colorbar(image, ax=list(panels), label="change of log Q(x') per unit step")
 
@@ -89,7 +101,7 @@ def _(table, figure):
     "winner-take-all",
     title="Change of log Q against its initial value",
     caption="8 worlds of 40 prompts, 300 steps. GRPO raises what the base already solves and lowers the rest; SELF, which trains on greedy failures only, raises"
-    " the middle and the low end. Mean of the correlations of single worlds in the titles (C5, C6).",
+    " the middle and hardly lowers the rest. Mean of the correlations of single worlds in the titles (C5, C6).",
     size=(9.5, 4.2),
 )
 def winner_take_all(run):

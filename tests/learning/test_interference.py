@@ -55,9 +55,7 @@ class TestKernel:
         problem, _ = world(1)
         direction = np.random.default_rng(2).standard_normal((4, 5))
         found = differences(problem.log_policy, problem, problem.weight_gradient(direction))
-        np.testing.assert_allclose(
-            log_prob_change(problem.log_policy(), problem.features, direction), found, atol=1e-8
-        )
+        np.testing.assert_allclose(log_prob_change(problem.log_policy(), problem.features, direction), found, atol=1e-8)
 
     def test_batches_are_worlds(self):
         worlds = [world(s)[0] for s in (3, 4)]
@@ -84,9 +82,7 @@ class TestInterference:
         for x in range(4):
             step = problem.weight_gradient(gradient * (np.arange(4) == x)[:, None])
             found = differences(problem.success, problem, step)
-            np.testing.assert_allclose(
-                success_interference(pi, correct, problem.features)[x], found, atol=1e-9
-            )
+            np.testing.assert_allclose(success_interference(pi, correct, problem.features)[x], found, atol=1e-9)
 
     def test_orthogonal_features_leave_others_alone(self):
         problem, correct = world(7)
@@ -110,9 +106,7 @@ class TestTime:
     def test_the_numbers_of_the_paper(self):
         start = np.array([0.02, 0.01, 0.005, 0.0025])
         np.testing.assert_allclose(time_to_success(start, 0.5, 50), [55.6, 106.0, 205.4, 402.8], atol=0.05)
-        np.testing.assert_allclose(
-            time_to_success(start, 0.5, 50, "log_success"), [4.77, 5.47, 6.16, 6.85], atol=0.005
-        )
+        np.testing.assert_allclose(time_to_success(start, 0.5, 50, "log_success"), [4.77, 5.47, 6.16, 6.85], atol=0.005)
         np.testing.assert_allclose(time_to_success(start, 0.5, 50, "natural"), [3.89, 4.60, 5.29, 5.99], atol=0.005)
 
     @pytest.mark.parametrize("objective", ["success", "log_success", "natural"])
