@@ -5,16 +5,16 @@ With ``z(x, .) = z_0(x, .) + W phi(x)`` a step along a direction ``G(x, .)`` in 
 .. math:: \log \pi(y'|x') \;\text{by}\; \eta \sum_x \phi(x) \cdot \phi(x') \sum_y G(x, y) ([y = y'] - \pi(y|x'))
 
 to first order: `log_prob_change`. With ``G = sum_y pi(y|x) A(x, y) (e_y - pi(x))`` this is the sum over samples of
-``A(x, y) K``, `score_kernel` ``K = phi(x).phi(x') (e_y - pi(x)).(e_{y'} - pi(x'))``. For one right answer c a prompt and
-``Q = pi(c)`` the gradients ``g = Q (e_c - pi)`` meet in
+``A(x, y) K``, `score_kernel` ``K = phi(x).phi(x') (e_y - pi(x)).(e_{y'} - pi(x'))``. For one right answer c a prompt
+and ``Q = pi(c)`` the gradients ``g = Q (e_c - pi)`` meet in
 
 .. math:: g(x) \cdot g(x') = Q Q' ([c = c'] - \pi'(c) - \pi(c') + \pi \cdot \pi')
 
 (`interference_bracket`): never negative for equal answers, always negative for two answers that differ, of either sign
 from three answers on.
 
-The time of exact gradient flow from ``Q_0`` to a target, ``A - 1`` equal wrong answers, is in `time_to_success`: ``1/Q_0``
-for the success, logarithmic for its logarithm and for the natural gradient.
+The time of exact gradient flow from ``Q_0`` to a target, ``A - 1`` equal wrong answers, is in `time_to_success`: of order
+``1/Q_0`` for the success, logarithmic for its logarithm and for the natural gradient.
 
 Source: ``reasoning-boundary`` C1-C3.
 """
@@ -107,7 +107,7 @@ def interference_bracket(log_policy: Any, correct: Any) -> np.ndarray:
 
 
 def success_interference(log_policy: Any, correct: Any, features: Any) -> np.ndarray:
-    """First-order change of ``Q(x')`` (column) a unit step along the gradient of ``Q(x)`` (row) in W, ``(..., X, X)``."""
+    """First-order change of ``Q(x')`` (column) a unit step along the gradient of ``Q(x)`` (row), ``(..., X, X)``."""
     pi = _policy(log_policy)
     gradient = population_gradient(log_policy, _right(correct, pi))
     return np.asarray(_gram(features, pi.shape[-2]) * (gradient @ np.swapaxes(gradient, -1, -2)))
@@ -133,9 +133,9 @@ def success_speed(log_policy: Any, correct: Any, objective: Objective = "success
 def time_to_success(start: Any, target: Any, answers: int, objective: Objective = "success") -> np.ndarray:
     """Time of exact tabular gradient flow from success ``start`` to ``target``, ``A - 1`` equal wrong answers.
 
-    With ``l = log(q/(1-q))``: the difference between target and start of ``(A-1)/A (1/(1-q) - 1/q + 2 l)`` for the success,
-    ``(A-1)/A (1/(1-q) + l)`` for its logarithm, ``l`` for the natural gradient. ``A = 2`` is also the case of all wrong
-    mass on one of many answers.
+    With ``l = log(q/(1-q))``: the difference between target and start of ``(A-1)/A (1/(1-q) - 1/q + 2 l)`` for the
+    success, ``(A-1)/A (1/(1-q) + l)`` for its logarithm, ``l`` for the natural gradient. ``A = 2`` is also the case of
+    all wrong mass on one of many answers.
 
     Raises:
         ValueError: rates outside (0, 1), fewer than two answers.
