@@ -13,8 +13,8 @@ and ``Q = pi(c)`` the gradients ``g = Q (e_c - pi)`` meet in
 (`interference_bracket`): never negative for equal answers, always negative for two answers that differ, of either sign
 from three answers on.
 
-The time of exact gradient flow from ``Q_0`` to a target, ``A - 1`` equal wrong answers, is in `time_to_success`: of order
-``1/Q_0`` for the success, logarithmic for its logarithm and for the natural gradient.
+The time of exact gradient flow from ``Q_0`` to a target, ``A - 1`` equal wrong answers, is in `time_to_success`: of
+order ``1/Q_0`` for the success, logarithmic for its logarithm and for the natural gradient.
 
 Source: ``reasoning-boundary`` C1-C3.
 """
