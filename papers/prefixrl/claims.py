@@ -47,6 +47,7 @@ from .setting import (
     cuts,
     cuts_of,
     draw_world,
+    score_functions,
     stuck_chain,
 )
 
@@ -552,6 +553,21 @@ def signal_to_noise(pi, leaf, *, right=1, baseline=False):
     reward = np.isin(np.arange(count), (int(leaf) + np.arange(right)) % count).astype(float)
     values, moments = prefix_values(pi, reward), gradient_moments(pi, reward, baseline=baseline)
     return {f"prefixes of {t}": (moments.squared_mean[t], values[t] * moments.second[t]) for t in range(horizon)}
+
+
+@C7.check(Identity(1e-11, scale=1), Space(pi=TreePolicies(), tree=TokenTrees(), baseline=Choice(True, False), V=Sizes(2, 3), H=Sizes(1, 3)),
+          instances=40, false={"the norm of the mean is the mean of the norms": {"squared": False}})  # fmt: skip
+def moments_of_the_gradient(pi, tree, baseline, *, squared=True):
+    """Of one sample from the root, any rewards, against all sequences."""
+    law, value = np.exp(sequence_log_probs(pi)), prefix_values(pi, tree.reward)[0][0]
+    g = (tree.reward - (value if baseline else 0.0))[:, None] * score_functions(pi)
+    found = gradient_moments(pi, tree.reward, baseline=bool(baseline))
+    mean = np.sum((law @ g) ** 2) if squared else law @ np.sum(g**2, axis=1)
+    size = np.max(tree.reward**2) * tree.horizon
+    return {
+        "mean": (found.squared_mean[0][0], mean, size),
+        "second": (found.second[0][0], law @ np.sum(g**2, axis=1), size),
+    }
 
 
 @C7.check(Optimality(1e-12, scale=1e-290), Space(**TREES, leaf=LEAF, size=Integers(2, 16)), instances=60,

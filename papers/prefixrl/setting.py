@@ -24,6 +24,18 @@ def random_tree(rng, vocab, horizon):
     return tuple(log_normalize(rng.standard_normal((vocab**t, vocab))) for t in range(horizon))
 
 
+def score_functions(levels):
+    """``grad log pi(y)`` of every sequence in the logits of all prefixes, ``(V**H, parameters)``."""
+    vocab, horizon = levels[0].shape[-1], len(levels)
+    out, leaves = [], np.arange(vocab**horizon)
+    for t, level in enumerate(levels):
+        node, token = leaves // vocab ** (horizon - t), leaves // vocab ** (horizon - t - 1) % vocab
+        here = np.zeros((leaves.size, *level.shape))
+        here[leaves, node] = np.eye(vocab)[token] - np.exp(level[node])
+        out.append(here.reshape(leaves.size, -1))
+    return np.concatenate(out, axis=1)
+
+
 def cuts_of(trace, horizon):
     """Its prefixes of lengths 1 … H-1."""
     return [tuple(trace[:h]) for h in range(1, horizon)]
