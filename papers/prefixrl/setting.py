@@ -161,15 +161,19 @@ def cuts(prefixes=True):
 
 
 class Trained(NamedTuple):
-    """A world with and without shared parameters, each after 600 groups on prefixed problems only."""
+    """Logits of a world, shared or of every step its own, before and after 600 groups on prefixed problems only."""
 
     world: RuleWorld
-    logits: np.ndarray
-    tabular_logits: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
 
     @classmethod
-    def draw(cls, rng):
+    def draw(cls, rng, tabular=True):
         world = draw_world(rng)
-        own = world.tabular()
-        shared, alone = (w.train(w.zeros(), cuts(), steps=UPDATES, rng=rng)[0] for w in (world, own))
-        return cls(world, shared, alone)
+        world = world.tabular() if tabular else world
+        start = 0.3 * rng.standard_normal(world.zeros().shape)
+        return cls(world, start, world.train(start, cuts(), steps=UPDATES, rng=rng)[0])
+
+    def early(self, logits):
+        """Chance of the right tokens before the shortest prefix ends, ``(P,)``."""
+        return self.world.success(logits) / self.world.success(logits, start=CUTS[0])
