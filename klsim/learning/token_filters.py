@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import gammaln, xlog1py, xlogy
 
 from klsim import _validate
 from klsim.distributions import entropy
@@ -168,7 +168,8 @@ def token_advantage(success: float, overall: float, group_size: int, *, epsilon:
     size = _validate.integer("group_size", group_size, low=2)
     epsilon = _validate.real("epsilon", epsilon, low=0.0)
     others = np.arange(size)
-    law = binom.pmf(others, size - 1, overall)
+    ways = gammaln(size) - gammaln(others + 1) - gammaln(size - others)
+    law = np.exp(ways + xlogy(others, overall) + xlog1py(size - 1 - others, -overall))
     mean, negative = 0.0, 0.0
     for reward, chance in ((1.0, success), (0.0, 1 - success)):
         rate = (others + reward) / size

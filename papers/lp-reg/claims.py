@@ -301,9 +301,9 @@ def advantage_of_a_token(success, overall, size, *, ddof=0, more=0):
         others = sum(rewards[1:])
         law = (success if rewards[0] else 1 - success) * overall**others * (1 - overall) ** (size + more - 1 - others)
         spread = np.std(rewards, ddof=ddof)
-        a = (rewards[0] - np.mean(rewards)) / spread if spread > 0 else 0.0
+        a = (rewards[0] - np.mean(rewards)) / (spread + 0.1) if spread > 0 else 0.0
         mean, negative = mean + law * a, negative + law * (a < 0)
-    found = token_advantage(float(success), float(overall), size)
+    found = token_advantage(float(success), float(overall), size, epsilon=0.1)
     return {"mean": (found.mean, mean), "negative": (found.negative, negative)}
 
 
@@ -318,11 +318,11 @@ def spark_at_the_start():
     )
 
 
-# deviations .02 of a seed's mean over 100 steps: no risk at 30 seeds
-@C3.check(Effect(seeds=30, alternative="within", margin=0.02), false={"without a group's mean": {"shift": 0.45}})
+# deviations .016 of a seed's mean over 400 steps: the risk at 60 seeds is below 1e-4
+@C3.check(Effect(seeds=60, alternative="within", margin=0.02), false={"without a group's mean": {"shift": 0.45}})
 def sampled_in_the_tree(rngs, *, shift=0.0):
     advantage, _, pi = spark_at_the_start()
-    u = np.array([r.random((100, 3, 128)) for r in rngs]).reshape(-1, 3, 128)
+    u = np.array([r.random((400, 3, 128)) for r in rngs]).reshape(-1, 3, 128)
     tokens, _, found = played(u, np.broadcast_to(pi, (len(u), TOKENS)), np.full((len(u), ARMS), 1 / ARMS))
     spark = (tokens == SPARK).reshape(len(rngs), -1)
     found = found.reshape(len(rngs), -1) + shift
@@ -388,7 +388,7 @@ def where_it_opens(sampled, *, lagged=False):
 
 
 # active fractions .013 ± .005 a batch, below .027
-@C4.check(Effect(seeds=30), false={"without the condition on A": {"negative": False}})
+@C4.check(Effect(seeds=80), false={"without the condition on A": {"negative": False}})
 def about_a_quarter_of_rho(rng, *, negative=True):
     """40 states x 16 samples, rho .05: a share of .008 to .018 is active, with negative advantages only."""
     sampled = Sampled.draw(rng)
@@ -504,7 +504,7 @@ SLOW = Run(lr=1.0, steps=2000, lag=250, gate="<")
 
 
 # success is .5 or 1 a seed; GRPO finds the branch in one run of 80, so that even two finds among these seeds leave the verdict
-@C6.check(Effect(seeds=16, null=0.3),
+@C6.check(Effect(seeds=24, null=0.3),
           false={"renewed at every step": {"lag": 1}, "with the strict gate": {"gate": "<"}})  # fmt: skip
 def a_lagged_penalty_keeps_the_spark(rngs, *, lag=50, gate="<="):
     """Above plain GRPO; both at most 1."""

@@ -358,7 +358,7 @@ def inside_the_class_they_agree(c, sigma, *, share=1.0):
     return {loss: (np.max(np.abs(np.exp(end) - np.exp(exact))), 1e-3) for loss, end in ends.items()}
 
 
-# deviations .6 in entropy and .3 in mass (an eighth ends wide): the risk at 120 teachers is below 1e-5
+# deviations .6 in entropy and .3 in mass (an eighth ends wide): the risk at 120 teachers is below 1e-4
 @C4.check(Effect(seeds=120), false={"from the wide start": Variant({"wide": True}, kind=Effect(seeds=20))})
 def training_locks(rngs, *, wide=False):
     c, sigma = np.array([(rng.integers(5, 36), rng.uniform(0.8, 1.5)) for rng in rngs]).T
@@ -571,8 +571,8 @@ C8 = paper.claim("C8", r"""
     """)  # fmt: skip
 
 
-# deviations: 1 step of OPD, .05 in GRPO's exponent .57: no risk at 10 seeds
-@C8.check(Effect(seeds=10), false={"a uniform teacher": {"teacher": 0.25}})
+# deviations: 1 step of OPD, .05 in GRPO's exponent .57: the risks at 30 and 10 seeds are below 1e-6
+@C8.check(Effect(seeds=30), false={"a uniform teacher": {"teacher": 0.25}})
 def opd_is_linear(rngs, *, teacher=0.999):
     whole, cut = Password(teacher=teacher), Password(teacher=teacher, stops=True)
     out = {f"H = {h}": h + 1 - learn_password(rngs, h, "opd", whole, limit=100) for h in (2, 4, 8, 10)}
@@ -666,7 +666,7 @@ C10 = paper.claim("C10", r"""
     """)  # fmt: skip
 
 
-# unseen: .033 ± .065 a seed, KL .6 ± .4: the risk at 200 seeds is below 1e-6
+# unseen: .033 ± .065 a seed, KL .6 ± .4: the risk at 200 seeds is below 1e-5
 @C10.check(Effect(seeds=200), false={"labels of the teacher": Variant({"arm": "drawn"}, kind=Effect(seeds=40))})
 def foreign_labels_forget(rngs, *, arm="external"):
     found = learned(rngs, (arm, "even", "opd"))
@@ -674,8 +674,8 @@ def foreign_labels_forget(rngs, *, arm="external"):
     return {"unseen success": found["opd"][0] - found[arm][0], "KL": moved[arm] - 0.2, "KL, even": moved["even"] - 0.1}
 
 
-# deviations below .03 a seed: the risk at 100 seeds is below 1e-6
-@C10.check(Effect(seeds=100, alternative="within", margin=0.02), false={"foreign labels": {"arms": ("external",)}})
+# deviations below .04 a seed: the risk at 130 seeds is below 1e-4
+@C10.check(Effect(seeds=130, alternative="within", margin=0.02), false={"foreign labels": {"arms": ("external",)}})
 def the_teachers_labels_do_not(rngs, *, arms=("soft", "drawn", "argmax")):
     found = learned(rngs, (*arms, "opd"))
     return {arm: found["opd"][0] - found[arm][0] for arm in arms}

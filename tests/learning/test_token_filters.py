@@ -73,6 +73,8 @@ def test_advantage_of_pairs():
     assert (found.mean, found.negative) == pytest.approx((0.3 * 0.4 - 0.7 * 0.6, 0.7 * 0.6))
     halved = tf.token_advantage(0.3, 0.6, 2, epsilon=0.5)
     assert halved.mean == pytest.approx(found.mean / 2)
+    assert tf.token_advantage(0.0, 2e-308, 8).negative == pytest.approx(0.0, abs=1e-300)
+    assert tf.token_advantage(1.0, 0.0, 4).mean == pytest.approx(math.sqrt(3))  # the only success
     assert tf.token_advantage(0.0, 0.0, 8) == tf.TokenAdvantage(0.0, 0.0)
     assert tf.token_advantage(0.4, 0.4, 8).mean == pytest.approx(0.0, abs=1e-15)  # an average token
 
