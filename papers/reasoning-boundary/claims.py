@@ -289,12 +289,13 @@ def speed(logits, c, *, wrong=1, whole=1):
     b = whole * lost.sum(axis=-1) ** 2 + wrong * np.sum(lost**2, axis=-1)
     rows, correct = pi[..., None, :], np.asarray(c)[..., None] % pi.shape[-1]
     found = {o: success_speed(rows, correct, o)[..., 0] for o in ("success", "log_success", "natural")}
+    rounding = 1e-3 * found["natural"]  # r - Q is a difference of numbers of order one, good to 1e-16
     return {
-        "flow": (np.sum(g * g, axis=-1) / q, found["success"]),
+        "flow": (np.sum(g * g, axis=-1) / q, found["success"], rounding),
         "success": (found["success"], q * b),
-        "log success": (np.sum(g * g, axis=-1) / q**2, b),
+        "log success": (np.sum(g * g, axis=-1) / q**2, b, rounding),
         "log success, library": (found["log_success"], b),
-        "natural": (np.sum(g * (right - q[..., None]), axis=-1) / q, found["natural"], 1e-3 * found["natural"]),
+        "natural": (np.sum(g * (right - q[..., None]), axis=-1) / q, found["natural"], rounding),
     }
 
 
@@ -403,9 +404,9 @@ def a_trajectory(*, steps=4000):
     false={"with three wrong answers": {"wrong": 3}, "with one wrong answer": {"wrong": 1}},
 )
 def the_losers_share(rng, *, wrong=2):
-    """In log-time, from random right answers and equal wrong ones."""
+    """From right answers whose logits are at least .5 apart (near ties take longer) and equal wrong ones."""
     reward = np.append(np.ones(3), np.zeros(wrong))
-    logits = np.append(rng.uniform(-1, 1, 3), np.zeros(wrong))
+    logits = np.append(np.array([1.0, 0.0, -1.0]) + rng.uniform(-0.25, 0.25, 3), np.zeros(wrong))
     times = 2.0 ** np.arange(8, 18)
     z = flow(logits, lambda pi: population_gradient(pi, reward), times=times)[:, :3]
     return times, np.exp(z.min(axis=1) - z.max(axis=1))
