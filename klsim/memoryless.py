@@ -76,7 +76,7 @@ class MemorylessSource:
     @property
     def delta_max(self) -> float:
         """``-log p(argmax r)``: from this budget on the constraint is slack."""
-        return -float(np.logaddexp.reduce(self.log_p[self._best]))
+        return max(-float(np.logaddexp.reduce(self.log_p[self._best])), 0.0)
 
     @property
     def _best(self) -> np.ndarray:

@@ -127,3 +127,9 @@ class TestMarkov:
         assert alpha == pytest.approx(0.2142, abs=1e-4)
         with pytest.raises(ValueError, match="limit"):
             self.chain.alpha_for_budget(5.0)
+
+
+def test_a_slack_budget_is_never_negative():
+    """The mass of the best letters can round to 1 + 2e-16."""
+    log_p = np.array([-0.19357470431622836, -700.0, -21.936468400147525, -1.7373183146983084])
+    assert MemorylessSource(log_p, np.array([0.0, -2.0, 0.0, 0.0])).delta_max == 0.0

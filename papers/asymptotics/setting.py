@@ -40,10 +40,10 @@ def clear_best(log_ref, reward):
 
 
 def delta_max(log_ref, reward):
-    """``-log p(argmax r)``."""
+    """``-log p(argmax r)``; rounding cannot make it negative."""
     alive = np.isfinite(log_ref)
     best = np.max(np.where(alive, reward, -np.inf), axis=-1, keepdims=True)
-    return -np.logaddexp.reduce(np.where(alive & (reward == best), log_ref, -np.inf), axis=-1)
+    return np.maximum(-np.logaddexp.reduce(np.where(alive & (reward == best), log_ref, -np.inf), axis=-1), 0.0)
 
 
 def reach(reward):

@@ -258,6 +258,10 @@ def test_lp_reg():
     assert gate.tolist() == ((probs < threshold) & MASK & (advantage[:, None] < 0)).tolist()
     assert not lp_reg_gate(batch(), proxy - np.inf, advantage, rho=1.0).any()
     assert lp_reg_gate(batch(), proxy, advantage, rho=0.0, strict=False).tolist() == [[False, False], [True, False]]
+    for p in np.linspace(0.01, 0.99, 99):  # all tied: none is below the quantile, all are at it
+        tied = batch(log_probs=np.full((2, 2), np.log(p)))
+        assert not lp_reg_gate(tied, proxy, -np.ones(2), rho=0.3).any()
+        assert np.array_equal(lp_reg_gate(tied, proxy, -np.ones(2), rho=0.3, strict=False), MASK)
     kept = np.exp(o.min_p_proxy(np.log([0.9, 0.05, 0.05]), 0.06))
     assert np.allclose(kept, [1, 0, 0])
     with pytest.raises(ValueError, match="nothing is kept"):
