@@ -188,12 +188,7 @@ def balance_is_nearly_optimal(pi, old, omega, gain, lean, *, signed=False, optim
     return {name: (own, combined_moments(pi, behaviours, w, values)[1] + mean**2 / 2) for name, w in rivals.items()}
 
 
-@C2.check(
-    Identity(1e-12, scale=1),
-    Space(old=MILD, omega=MILD, A=Sizes(2, 8)),
-    instances=200,
-    false={"the odds once": {"odds": 1.0}},
-)
+@C2.check(Identity(1e-12, scale=1), Space(old=MILD, omega=MILD, A=Sizes(2, 8)), instances=200, false={"the odds once": {"odds": 1.0}})  # fmt: skip
 def weights_by_odds(old, omega, *, odds=2.0):
     """Of the power and the maximum heuristic; with equal odds the latter is shared."""
     power, maximum = (combination_weights([old, omega], power=p)[0] for p in (2, math.inf))
@@ -571,7 +566,7 @@ C7 = paper.claim("C7", r"""
 
     Forty prompts that share parameters, 24 with a common right strategy, 16 with one of twenty rare ones: GRPO raises pass@1 and lowers pass@64 and @256 below the base, losing
     the hard prompts. With one right demonstration in each group of eight, weighted as in the text, pass@1 and pass@64 are above the base and pass@1 above GRPO.
-    Without sharing nothing collapses: with logits of their own prompts do not lose.
+    Without sharing nothing collapses: with logits of their own prompts gain at every k.
 
     where: derived; abstract and pass@k figures, on prompts with shared parameters instead of language models
     """)  # fmt: skip
@@ -591,6 +586,13 @@ def grpo_collapses(rngs, *, shared=True):
     base, grpo = results(rngs, "GRPO", shared=shared)
     lost = {f"{m} lost": base[m] - grpo[m] for m in ("@64", "@256", "hard @64")}
     return lost | {"pass@1 gained": grpo["@1"] - base["@1"]}
+
+
+# 2.2 deviations a seed at k = 256, 7 and more elsewhere: the risk at 14 seeds is below 1e-6
+@C7.check(Effect(seeds=14), false={"with shared parameters": Variant({"shared": True}, kind=Effect(seeds=4))})
+def nothing_is_lost_without_sharing(rngs, *, shared=False):
+    base, grpo = results(rngs, "GRPO", shared=shared)
+    return {m: grpo[m] - base[m] for m in ("@1", "@64", "@256", "hard @64")}
 
 
 @C7.check(
