@@ -161,15 +161,17 @@ def cuts(prefixes=True):
 
 
 class Trained(NamedTuple):
-    """Logits of a world, shared or of every step its own, before and after 600 groups on prefixed problems only."""
+    """Logits of a world before and after 600 groups on prefixed problems only."""
 
     world: RuleWorld
     before: np.ndarray
     after: np.ndarray
 
     @classmethod
-    def draw(cls, rng, tabular=True):
-        world = draw_world(rng)
+    def draw(cls, rng, shared=False):
+        """Shared symbols; or logits of every step its own, or no symbol in common of early and late steps."""
+        tabular = not shared and rng.random() < 0.5
+        world = draw_world(rng, shared or tabular)
         world = world.tabular() if tabular else world
         start = 0.3 * rng.standard_normal(world.zeros().shape)
         return cls(world, start, world.train(start, cuts(), steps=UPDATES, rng=rng)[0])

@@ -104,12 +104,16 @@ def weights_after(worlds, method, rng, steps=300):
     return followed(worlds, method, rng, (steps,))[0].final
 
 
-def train_tabular(worlds, rng, steps=300):
-    """GRPO on logits of their own, ``z += .2 G``."""
+def train_tabular(worlds, rng, steps=300, exact=False):
+    """GRPO, or exact ascent on the success, on logits of their own, ``z += .2 G``."""
     own = PromptBandit.tabular(worlds.base_logits, worlds.reward)
-    run = ascend_prompts(
-        own, lambda log_policy, g: group_gradient(log_policy, own.reward, ROLLOUTS, g), SGD(0.2), steps=steps, rng=rng
-    )
+
+    def direction(log_policy, g):
+        if exact:
+            return population_gradient(log_policy, own.reward)
+        return group_gradient(log_policy, own.reward, ROLLOUTS, g)
+
+    run = ascend_prompts(own, direction, SGD(0.2), steps=steps, rng=rng)
     return Run(own.success(run.final)[None], own.success(), np.ones(len(worlds.reward)))
 
 

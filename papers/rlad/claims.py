@@ -172,7 +172,7 @@ C3 = paper.claim("C3", r"""
     $\log Z-J(\pi)=\mathrm{KL}(\pi\|\pi^*)$. At $\pi=\pi_{old}$, $\alpha=\frac12$ the cosine of its gradient with TRRD's ($A=R$ standardised) is below .9 on
     average; where nothing is to be learned ($A=0$, $R=0$) TRRD stands still and J pulls to the mixture. At $\alpha=1$ the directions agree.
 
-    where: the objective: after Eq. 5; the comparison is derived
+    where: derived; the objective: after Eq. 5
     """)  # fmt: skip
 
 
@@ -243,9 +243,10 @@ C4 = paper.claim("C4", r"""
 
     The gradient is nonzero iff $A>0,\ r<1+\epsilon_{hi}$ or $A<0,\ r>1-\epsilon_{lo}$. At the first inner step: iff $T/\pi_{old}>(1+\epsilon_{hi})^{-1/(1-\alpha)}$
     for $A>0$, $T/\pi_{old}<(1-\epsilon_{lo})^{-1/(1-\alpha)}$ for $A<0$; at $\alpha=\frac12,\epsilon=.2$: .6944 and 1.5625. Within one update a token moved
-    alone stops at $(1+\epsilon_{hi})\,mix$ or $(1-\epsilon_{lo})\,mix$; it stays where it starts beyond, and goes to 1 where the edge is.
+    alone stops at $(1+\epsilon_{hi})\,mix$ or $(1-\epsilon_{lo})\,mix$; where it starts beyond the edge it stays, and where the edge
+    is above 1 it goes to 1.
 
-    where: Eq. 4-5 (the clipped objective); gates and stops are derived
+    where: derived; the clipped objective: Eq. 4-5
     assumes: $\alpha<1$; no clamp for the last two.
     """)  # fmt: skip
 
@@ -315,7 +316,7 @@ def ascended(log_pi, old, teacher, advantage, alpha):
 @C4.check(
     Identity(9.6e-3, scale=1),
     Space(old=Floats(0.01, 0.95), teacher=Floats(0.01, 0.95), size=Floats(0.3, 2.0), sign=Choice(-1.0, 1.0)),
-    instances=400, false={"1/(1+eps) as the lower edge": {"low": 1 / 6}, "mix with the weights exchanged": {"alpha": 0.4},
+    instances=400, false={"1/(1+eps) as the lower edge": {"low": 1 / 6}, "mix with the weights .4 and .6": {"alpha": 0.4},
                           "they are pulled in from beyond": {"beyond": True}},
 )  # fmt: skip
 def a_token_stops_at_the_edge(old, teacher, size, sign, *, alpha=0.5, low=0.2, beyond=False):
@@ -360,7 +361,7 @@ C5 = paper.claim("C5", r"""
     inner step the positive gate can shut only if $1-\alpha\ge\log(1+\epsilon_{hi})$ ($\alpha\le.818$ for .2, .753 for .28), the negative one only if
     $1-\alpha\ge-\log(1-\epsilon_{lo})$ (.777 for .2): at $\alpha=.9$ no token is, however wrong the teacher.
 
-    where: App. B (the clamp); the consequences are derived
+    where: derived; the clamp: App. B
     """)  # fmt: skip
 
 
@@ -437,7 +438,7 @@ C6 = paper.claim("C6", r"""
     The coefficient on $\nabla\log\pi$ is 0 or has the sign of A, for every $\alpha$, clamped or not. KDRL's $A+\beta\log(T/\pi)$ has the other sign for more than
     10 % of tokens at $\beta=.5$ (policies: softmax of $1.5N(0,1)$ over eight arms, $|A|\sim U(.3,2)$).
 
-    where: "imitate only when it helps"; KDRL's coefficient: kdrl/C2
+    where: derived; "imitate only when it helps"; KDRL's coefficient: kdrl/C2
     """)  # fmt: skip
 
 
@@ -541,7 +542,7 @@ C7_ceiling = paper.claim("C7-ceiling", r"""
 
     Success above .99 in the end, for a teacher worse than that.
 
-    where: the advantage keeps deciding the direction; students above their teachers in the tables
+    where: Sec. 4 (the advantage decides the direction, the teacher the trust region), read as a general statement
     instead: For a weak teacher the gates shut first: $p_T=.02$ at $\alpha=\frac12$ stops at .373, GRPO reaches 1. True at $\alpha=1$, and with the clamp
     from $\alpha=.78$ on, where no gate shuts.
     by: C7
@@ -561,9 +562,9 @@ C8 = paper.claim("C8", r"""
 
     A chain of ten tokens, teacher right with .9 each, wrong responses pass with probability .2: success averaged over 80 iterations is higher than GRPO's
     at $\alpha=.5,.7,.9$, and at the end at .9. At .9 no gate is shut at the first inner step (C5): its gain comes from the later inner epochs, and with one
-    epoch a gain is below .03, while those of .5 and .7 are above it. With an exact verifier there is no gain.
+    epoch a gain is below .03, while those of .5 and .7 are above it. With an exact verifier all three are behind GRPO.
 
-    where: Fig. 1-2 and tables, on a chain instead of language models; the noise is ours
+    where: derived; Fig. 1-2 and tables, on a chain instead of language models; the noise is ours
     """)  # fmt: skip
 
 
@@ -580,6 +581,13 @@ def gains_over_grpo(rngs, *, noise=0.2):
     found = success(rngs, ("GRPO", "RLAD .5", "RLAD .7", "RLAD .9"), noise=noise)
     gains = {name: found[name][0] - found["GRPO"][0] for name in found if name != "GRPO"}
     return gains | {"RLAD .9, at the end": found["RLAD .9"][1] - found["GRPO"][1]}
+
+
+# -.167 ± .033, -.137 ± .026, -.014 ± .009 a seed: the risk at 40 seeds is below 1e-6
+@C8.check(Effect(seeds=40, alternative="less"), false={"false positives": Variant({"noise": 0.2}, kind=Effect(seeds=8, alternative="less"))})  # fmt: skip
+def no_gain_with_an_exact_verifier(rngs, *, noise=0.0):
+    found = success(rngs, ("GRPO", "RLAD .5", "RLAD .7", "RLAD .9"), noise=noise)
+    return {name: found[name][0] - found["GRPO"][0] for name in found if name != "GRPO"}
 
 
 # -.003 ± .019 with a long tail (a late start): 60 seeds
@@ -607,7 +615,7 @@ C8_headline = paper.claim("C8-headline", r"""
     where: abstract; tables of main results
     instead: On the chain it is slower than both, at every alpha: behind GRPO by .17 at $\alpha=.5$ and by .01 at .9. KDRL ($\beta=.1$) is ahead of all. RLAD's lead
     over GRPO appears with false positives. Language models may differ; the paper's numbers are not contested.
-    by: C8/gains_over_grpo
+    by: C8/no_gain_with_an_exact_verifier, C8/gains_over_grpo
     origin: as commonly read
     """)  # fmt: skip
 
@@ -644,39 +652,31 @@ def final(rngs, name, *, bad=2):
 
 
 # ends .957 ± .013 (.9; one late start in 200 at .80), .079 ± .009, .184 ± .013, .002 ± .002
-@C9.check(
-    Effect(seeds=24, null=0.9), false={"alpha = .7": Variant({"name": "RLAD .7"}, kind=Effect(seeds=8, null=0.9))}
-)
+@C9.check(Effect(seeds=24, null=0.9), false={"alpha = .7": Variant({"name": "RLAD .7"}, kind=Effect(seeds=8, null=0.9))})  # fmt: skip
 def survives_without_a_band(rngs, *, name="RLAD .9"):
     return final(rngs, name)[0]
 
 
-@C9.check(
-    Effect(seeds=8, alternative="less", null=0.02), false={"a good teacher": {"bad": 0}, "RLAD .5": {"name": "RLAD .5"}}
-)
+@C9.check(Effect(seeds=8, alternative="less", null=0.02), false={"a good teacher": {"bad": 0}, "RLAD .5": {"name": "RLAD .5"}})  # fmt: skip
 def kdrl_collapses(rngs, *, name="KDRL .3", bad=2):
     return final(rngs, name, bad=bad)[0]
 
 
-@C9.check(
-    Effect(seeds=8, alternative="less", null=0.3),
-    false={"a good teacher": {"bad": 0}, "alpha = .9": {"names": ("RLAD .9",)}},
-)
+@C9.check(Effect(seeds=8, alternative="less", null=0.3), false={"a good teacher": {"bad": 0}, "alpha = .9": {"names": ("RLAD .9",)}})  # fmt: skip
 def the_band_fails(rngs, *, names=("RLAD .5", "RLAD .7"), bad=2):
     return {name: final(rngs, name, bad=bad)[0] for name in names}
 
 
-@C9.check(
-    Effect(seeds=8, alternative="less", null=0.55),
-    false={"alpha = .9": {"names": ("RLAD .9",)}, "a good teacher": {"bad": 0}},
-)
+@C9.check(Effect(seeds=8, alternative="less", null=0.55), false={"alpha = .9": {"names": ("RLAD .9",)}, "a good teacher": {"bad": 0}})  # fmt: skip
 def right_tokens_are_pushed_down(rngs, *, names=("RLAD .5", "RLAD .7"), bad=2):
     return {name: final(rngs, name, bad=bad)[1] for name in names}
 
 
 @C9.check(Effect(seeds=8, alternative="less", null=-0.1), false={"at alpha = 1": {"alpha": 1.0}})
 def without_the_clamp_nine_pays(rngs, *, alpha=0.9):
-    return final(rngs, Arm(alpha, clamp=math.inf))[0] - final(rngs, Arm(alpha))[0]
+    chain = Chain(rngs, bad=2)
+    free, clamped = (chain.train(Arm(alpha, clamp=clamp))[0][-1] for clamp in (math.inf, 1.0))
+    return free - clamped
 
 
 C9_robust = paper.claim("C9-robust", r"""

@@ -70,7 +70,7 @@ C1 = paper.claim("C1", r"""
     with $d_t$ detached. With $\sum_{t'\ge t}r_{t'}$ in place of $r_t$ it is the gradient of minus the KL of trajectories,
     visits included. The two can have a cosine below .97.
 
-    where: Eq. 5-7; the comparison is derived
+    where: derived; the reward and its gradient: Eq. 5-7, second-hand
     assumes: T of full support.
     """)  # fmt: skip
 
@@ -138,9 +138,8 @@ C1_exact = paper.claim("C1-exact", r"""
 @C1_exact.check(Identity(1e-7, scale=1), Space(student=Drawn(Student.draw)), instances=4,
           true={"with the rewards to go": {"discount": 1.0}})  # fmt: skip
 def ascends_the_trajectory_kl(student, *, discount=0.0):
-    exact = -student.differences(
-        lambda theta: evaluate(student.problem, student.policy(theta), student.target, beta=1.0).kl
-    )
+    problem, target = student.problem, student.target
+    exact = -student.differences(lambda theta: evaluate(problem, student.policy(theta), target, beta=1.0).kl)
     return student.credit(discount), exact, np.linalg.norm(exact)
 
 
@@ -155,7 +154,7 @@ C2 = paper.claim("C2", r"""
     error of the first is of order $t^{-2/K}$ for K > 2, as the other actions become equal slowly. Labels averaged over tied
     argmaxes end uniform on them.
 
-    where: Sec. on objectives, Fig. 4 (entropy explosion, collapse, bounded mode seeking); formulas derived
+    where: derived; Sec. on objectives, Fig. 4 (entropy explosion, collapse, bounded mode seeking)
     assumes: one softmax state, plain gradient flow, T of full support.
     """)  # fmt: skip
 PAIR = Space(z=Normals("A", scale=1.2), teacher=Normals("A", scale=1.2).map(log_normalize), A=Sizes(2, 6))
@@ -319,7 +318,7 @@ C4 = paper.claim("C4", r"""
     teacher. Trained from a confident student 3 bins off, the reverse KL's entropy rises, then falls on average; towards
     teachers with sigma below .85 most runs end in the wide optimum.
 
-    where: Fig. 4, at small scale; the construction and its local optima are derived
+    where: derived; Fig. 4, at small scale
     assumes: hard labels have the best mass here: the argmax is right.
     """)  # fmt: skip
 CENTRAL = Space(c=Integers(5, 35), sigma=Floats(0.8, 1.5))
@@ -435,7 +434,7 @@ C5 = paper.claim("C5", r"""
     $u\sum_tE_{d_t^\pi}\mathrm{TV}(\pi,T)$, u the largest loss of one action if T takes over (H without recovery), and at most
     $\sum_t(H-t)E_{d_t^T}\mathrm{TV}(\pi,T)$ times the range of rewards.
 
-    where: the paper's motivation; imitation bounds of Ross and Bagnell
+    where: derived; the paper's motivation; imitation bounds of Ross and Bagnell
     """)  # fmt: skip
 TRACK = Space(error=Floats(1e-9, 1.0, log=True), horizon=Integers(1, 50))
 
@@ -466,7 +465,7 @@ def exponent_in_the_horizon(*, recovers=False):
 
 
 @C5.check(Inequality(1e-10, scale=1), Space(pair=Drawn(Pair.expert)), instances=20, examples=[{"pair": Pair.on_track()}],
-          false={"u times errors in the teacher's states": {"swap": True}, "half of the on-policy bound": {"share": 0.4}})  # fmt: skip
+          false={"u times errors in the teacher's states": {"swap": True}, "two fifths of the on-policy bound": {"share": 0.4}})  # fmt: skip
 def regret_bounds(pair, *, swap=False, share=1.0):
     found = imitation_regret(*pair)
     errors = found.teacher_errors.sum() * found.recovery if swap else found.own_bound
@@ -541,7 +540,7 @@ C7 = paper.claim("C7", r"""
     slip succeeds at most .05 more often than on one, and at least .1 less often than OPD, which starts from the latter and
     sees 240 rollouts; at H = 80 by .8 at least. OPD succeeds above .98.
 
-    where: the paper's motivation, at small scale
+    where: derived; the paper's motivation, at small scale
     assumes: equal label counts; exact success.
     """)  # fmt: skip
 
@@ -561,21 +560,22 @@ def opd_recovers(rngs, *, slip=0.0, still=False):
 
 # C8 ------------------------------------------------------------------------------------------------
 C8 = paper.claim("C8", r"""
-    A dense signal needs at most H steps, a sparse reward geometrically many
+    On short chains a dense signal needs few steps, a sparse reward geometrically many
 
     A chain of H tokens with 4 actions, the right one with .4 at the start; success only if all are right; 64 rollouts a step.
-    To 90 % success OPD (teacher .999) needs fewer than H + 1 steps for H = 2..10 (fewer than H + 4 if rollouts end at the
-    first error), GRPO at least a factor 1.5 more for every token added from 4 to 10.
+    To 90 % success OPD (teacher .999) needs fewer than H + 1 steps for H = 2..10 (fewer than H + 4 if rollouts end at the first
+    error), but more than 1.5 H at H = 40 (from H = 106 on the teacher itself is below 90 %); GRPO a factor 1.5 more a token, from 4 to 10.
 
-    where: Fig. 2 (about 3x fewer steps on LIBERO-Long), at small scale
+    where: derived; Fig. 2 (about 3x fewer steps on LIBERO-Long), at small scale
     """)  # fmt: skip
 
 
-# deviations: 1 step of OPD, .05 in GRPO's exponent .57: the risks at 30 and 10 seeds are below 1e-6
+# deviations: 1 step of OPD (2.7 around 72 at H = 40), .05 in GRPO's exponent .57: the risks at 30 and 10 seeds are below 1e-6
 @C8.check(Effect(seeds=30), false={"a uniform teacher": {"teacher": 0.25}})
-def opd_is_linear(rngs, *, teacher=0.999):
+def opd_needs_few_steps(rngs, *, teacher=0.999):
     whole, cut = Password(teacher=teacher), Password(teacher=teacher, stops=True)
     out = {f"H = {h}": h + 1 - learn_password(rngs, h, "opd", whole, limit=100) for h in (2, 4, 8, 10)}
+    out["not at H = 40"] = learn_password(rngs, 40, "opd", whole, limit=200) - 60
     return out | {f"cut, H = {h}": h + 4 - learn_password(rngs, h, "opd", cut, limit=100) for h in (2, 8, 10)}
 
 
@@ -611,7 +611,7 @@ C9 = paper.claim("C9", r"""
     The mean over G samples of $r\nabla_z\log\pi$ has a G-th of the variance (trace) of one. Adding $\mathrm{KL}(\pi\|T)$ to
     r, its mean being the baseline, leaves the mean as it is.
 
-    where: G in {2, 4, 8} of the ablation; derived
+    where: derived; G in {2, 4, 8} of the ablation
     """)  # fmt: skip
 
 
@@ -636,7 +636,7 @@ C9_baseline = paper.claim("C9-baseline", r"""
     $\mathrm{tr\,Var}[(r+\mathrm{KL})\nabla\log\pi]\le\mathrm{tr\,Var}[r\nabla\log\pi]$.
 
     where: derived; group and value baselines in policy gradients
-    instead: Not always: above 1 in about .3 of random pairs. The best constant is $E[r|e_a-\pi|^2]/E|e_a-\pi|^2$.
+    instead: Not always: in about .3 of random pairs the variance is larger with it. The best constant is $E[r|e_a-\pi|^2]/E|e_a-\pi|^2$.
     by: C9
     origin: folklore
     """)  # fmt: skip
@@ -661,7 +661,7 @@ C10 = paper.claim("C10", r"""
     of the teacher, hard labels drawn from it, and its argmax end within .02 of OPD; labels even over the valid actions are
     soft, and move further (.1 at least).
 
-    where: Fig. 3 (seen/unseen trade-off), at small scale; the controls are derived
+    where: derived; Fig. 3 (seen/unseen trade-off), at small scale
     assumes: about a third of the seeds do not reach .86 with foreign labels, and stop after 600 steps with less.
     """)  # fmt: skip
 
