@@ -222,7 +222,7 @@ def only_the_regularised_objective_pulls(rng, *, alpha=0.5):
 C3_implicit = paper.claim("C3-implicit", r"""
     TRRD is an implicit weighted KL regularisation: it ascends $E R-\alpha\mathrm{KL}(\pi\|\pi_{old})-(1-\alpha)\mathrm{KL}(\pi\|T)$
 
-    Up to clipping and normalisation: the directions are the same.
+    Up to clipping and normalisation, which is checked as: the directions of the gradients agree.
 
     where: "TRRD as an implicit weighted KL regularization", after Eq. 5
     instead: Only at $\alpha=1$. The surrogate has no term that acts without advantage, and weighs tokens against the teacher (C2).
