@@ -2,7 +2,7 @@ r"""Two small worlds for learning from prefixes: a combination lock, and prompts
 
 *Lock*: a hidden string of H binary tokens, reward 1 for all of it, a tabular policy that starts uniform. REINFORCE with
 the group's mean as baseline moves only when a group has both outcomes: from the root that takes ``2^H`` completions,
-from correct prefixes of uniform length about ``H^1.5``.
+from correct prefixes of uniform length about ``H^1.6`` up to H = 40, towards ``H^2`` beyond.
 
 *Rule*: step t of prompt x shows a symbol, and the right token is a function of the symbol. The policy is
 ``softmax(W[symbol])``: what is learnt at late steps serves the early ones. `RuleWorld.tabular` gives every step its own

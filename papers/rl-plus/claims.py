@@ -292,6 +292,8 @@ def proxy_is_worse_on_average(rng, *, same=False):
 C3_always = paper.claim("C3-always", r"""
     The MIS ratio always has less bias than the on-policy proxy
 
+    The sum over actions of the expected error of $r^m$ is never larger in size than that of $\pi/\pi_{old}$ on foreign samples.
+
     where: Lemma A.5 and the motivation of MIS, second-hand
     instead: Action by action; in sum the proxy's terms can cancel: in about a quarter of random instances it has less bias.
     by: C3/bias_of_the_proxy, C3/proxy_is_worse_on_average
@@ -369,6 +371,8 @@ def weights_in_numbers(*, uniform="1/V", vocab=50_000):
 
 C4_code = paper.claim("C4-code", r"""
     The released code computes the ratio with the uniform law, 4 pi/(3 old + 1/V)
+
+    With $\omega=(\pi_{old}+U)/2$ and $U=1/V$ the ratio $2\pi/(\omega+\pi_{old})$ is $4\pi/(3\pi_{old}+1/V)$: this is what the loss evaluates.
 
     where: the released loss (U of the estimate)
     instead: It sets U to 1: $4\pi/(3\pi_{old}+1)$. At $\pi=\pi_{old}=10^{-4}$, $V=5\cdot10^4$ that is .0004 in place of 1.25; at .9, .973 in place of 1.333.

@@ -72,6 +72,8 @@ def end_points(pi, old, teacher, *, ends=(1.0, 0.0)):
 C1_text = paper.claim("C1-text", r"""
     alpha = 0 recovers GRPO, alpha = 1 the ratio to the teacher
 
+    With $\alpha$ the weight in $r=(\pi/\pi_{old})^\alpha(\pi/T)^{1-\alpha}$.
+
     where: Sec. 4.1, after the definition of the mixture
     instead: The other way round, by Eq. 3 and App. C.
     by: C1
@@ -222,7 +224,7 @@ def only_the_regularised_objective_pulls(rng, *, alpha=0.5):
 C3_implicit = paper.claim("C3-implicit", r"""
     TRRD is an implicit weighted KL regularisation: it ascends $E R-\alpha\mathrm{KL}(\pi\|\pi_{old})-(1-\alpha)\mathrm{KL}(\pi\|T)$
 
-    Up to clipping and normalisation: the directions are the same.
+    Up to clipping and normalisation, which is checked as: the directions of the gradients agree.
 
     where: "TRRD as an implicit weighted KL regularization", after Eq. 5
     instead: Only at $\alpha=1$. The surrogate has no term that acts without advantage, and weighs tokens against the teacher (C2).
@@ -331,6 +333,8 @@ def a_token_stops_at_the_edge(old, teacher, size, sign, *, alpha=0.5, low=0.2, b
 C4_bound = paper.claim("C4-bound", r"""
     Clipping keeps $|\log\pi-\log mix|\le\log(1+\epsilon)$
 
+    At every token, whatever $\pi_{old}$ and $T$ are, $mix=\pi_{old}^\alpha T^{1-\alpha}$.
+
     where: after Eq. 5 (the log-space trust region)
     instead: The edges are $+\log(1+\epsilon)$ and $\log(1-\epsilon)$, which is larger in size (-.223 at $\epsilon=.2$); and clipping forces nothing into them:
     $\pi_{old}=.5,\ T=.01$ starts at r = 7.07 and a token with $A>0$ stays there. $-\log(1-\epsilon)$ holds for tokens that start inside.
@@ -414,6 +418,8 @@ def thresholds_in_numbers(*, wide=0.2):
 
 C5_range = paper.claim("C5-range", r"""
     The clamp brings the ratio of a fresh token into the clip range
+
+    At $\pi=\pi_{old}$, with $\log(\pi_{old}/T)$ clamped to $[-1,1]$: $r\in[1-\epsilon,1+\epsilon]$ at $\epsilon=.2$.
 
     where: App. B (the clamp as stabiliser)
     instead: It bounds r by $e^{1-\alpha}$: $\pi_{old}/T=50$ at $\alpha=\frac12$ has r = 1.649. True from $\alpha=1-\log1.2=.818$ on.
