@@ -178,7 +178,7 @@ C3 = paper.claim("C3", r"""
     $$E_{\pi^*}r-E_{\pi_{ref}}r=\int_0^x\mathrm{Var}_{\pi_s}(r)ds\ge\mathrm{Var}(1-e^{-x}),$$ binary: $\frac{p(1-p)(e^x-1)}{1-p+pe^x}$. The
     regularised gain $\max_\pi(E r-\beta\mathrm{KL}(\pi\|\pi_{ref}))-E_{\pi_{ref}}r=\beta\,\mathrm{KL}(\pi_{ref}\|\pi^*)\ge\beta\mathrm{Var}(x-1+e^{-x})$.
 
-    where: abstract of v2, in words; formulas derived
+    where: derived; abstract of v2, in words; formulas derived
     assumes: $0\le r\le1$
     """)  # fmt: skip
 C3_SPACE = Space(ref=Policies(), reward=Rewards().map(unit), beta=Betas(0.2, 20.0), A=Sizes(2, 8))
@@ -489,7 +489,7 @@ C7 = paper.claim("C7", r"""
     ratio of an update per generated rollout is largest for (0, 1). At accuracy .95 the bands [.3, .7] and [.4, .6] keep
     less than .3 of what they keep at the start.
 
-    where: abstracts (speed-up), restated on prompts with 10 skills; the account by step length is derived
+    where: derived; abstracts (speed-up), restated on prompts with 10 skills; the account by step length is derived
     assumes: fixed B and learning rate, redrawing of prompts; std-normalised advantages unless said.
     """)  # fmt: skip
 

@@ -717,7 +717,7 @@ C11 = paper.claim("C11", r"""
     keeps at least .1 more of the modes of P than GRPO and does not cost .02 of training pass@1; with the forward KL test pass@8 is higher, with JS
     more test modes are kept; the on-policy reverse KL ($\beta=.3$) pays at least .01 in training pass@1.
 
-    where: the reported tables, re-stated on small worlds with exact pass@k
+    where: derived; the reported tables, re-stated on small worlds with exact pass@k
     """)  # fmt: skip
 
 

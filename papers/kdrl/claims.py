@@ -253,7 +253,7 @@ C3 = paper.claim("C3", r"""
     value in place of the soft one. On trees of 3 tokens and 4 steps it loses more than .001
     of J on average over beta = .1, .3, 1, 3, and earns more reward at .3.
 
-    where: (a) the tabular limit of the joint objective; (b) derived
+    where: derived; (a) the tabular limit of the joint objective; (b) derived
     assumes: T of full support; 0 < p_T < 1; return-to-go reward, discount-0 KL.
     """)  # fmt: skip
 
@@ -460,7 +460,7 @@ C5 = paper.claim("C5", r"""
     accuracy; the odds among right answers stay what they were. Averaged over the wrong samples, $1-p=(1-p_T)e^{-(1-p)/\beta}$, always less accurate, on
     either side of the unmasked optimum. Masking unless the whole group is wrong weights wrong samples by $(1-p)^{G-1}$: distillation switches itself off.
 
-    where: Sec. 3.4 (the masks); the fixed points are derived
+    where: derived; Sec. 3.4 (the masks); the fixed points are derived
     assumes: no std; tabular, natural flow.
     """)  # fmt: skip
 
@@ -533,7 +533,7 @@ C6 = paper.claim("C6", r"""
     averaged over the kept responses it is worse. Imitation of right answers beats distillation without reward here (one answer a prompt, nothing to
     generalise); the paper finds the reverse on language models.
 
-    where: table of main results; Sec. 3.4 (masks); on trees instead of language models
+    where: derived; table of main results; Sec. 3.4 (masks); on trees instead of language models
     """)  # fmt: skip
 
 
@@ -569,7 +569,7 @@ C7 = paper.claim("C7", r"""
     In the world of C6, paired by seed: beta from 1 to .03 over the first half beats fixed beta = 1, .03 and .3 (the best of .01, .03, .1, .3, 1, 3), and k2
     beats k3 at beta = .3.
 
-    where: Sec. 3.3 (annealing), Sec. 3.2 (estimators); on trees instead of language models
+    where: derived; Sec. 3.3 (annealing), Sec. 3.2 (estimators); on trees instead of language models
     """)  # fmt: skip
 
 

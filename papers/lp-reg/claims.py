@@ -423,7 +423,7 @@ C5 = paper.claim("C5", r"""
     The entropy bonus, $-\pi_i(\log\pi_i+H)$, raises the mass below every threshold, by $m(1-m)(E_S[h]-E_N[h])\ge0$ with
     $h=\pi(\log\pi+H)$; Lp-Reg's force with the live proxy lowers it (C2).
 
-    where: Sec. 1, Fig. 1(c, d) in words; formulas derived
+    where: derived; Sec. 1, Fig. 1(c, d) in words; formulas derived
     assumes: one softmax state, plain gradient.
     """)  # fmt: skip
 
@@ -496,7 +496,7 @@ C6 = paper.claim("C6", r"""
     every sample ($\beta=.5$), an entropy bonus (.1) and Adam without any penalty (lr .03) solve the tree as well: it does not
     separate Lp-Reg from them.
 
-    where: Figs. 1, 4, 7-10 at small scale; the tree and the attribution are derived
+    where: derived; Figs. 1, 4, 7-10 at small scale; the tree and the attribution are derived
     assumes: unshared states, plain gradients, one spark.
     """)  # fmt: skip
 PLAIN = Run()

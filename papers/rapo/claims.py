@@ -101,7 +101,7 @@ C2 = paper.claim("C2", r"""
     reward are outside, the mass is $1-a$ for $a<1$, whatever the reference. The reverse KL lets nothing out at any
     coefficient.
 
-    where: claim (i), out-of-distribution exploration; the condition is derived
+    where: derived; claim (i), out-of-distribution exploration; the condition is derived
     assumes: A statement on the optimum: sampling that starts with no mass outside never gets there.
     """)  # fmt: skip
 OUTSIDE = {"hat": MILD, "reward": Rewards(), "a": Floats(0.05, 1.5), "lead": Floats(-0.5, 1.0), "A": Sizes(1, 5)}
@@ -298,7 +298,7 @@ C4 = paper.claim("C4", r"""
     second moment $\chi^2(\hat\pi\|\pi)$: a response with $\pi=10^{-7}$, $\hat\pi=10^{-4}$ adds .10 through an event of probability
     $10^{-7}$.
 
-    where: the low-variance estimate; its gradient is derived
+    where: derived; the low-variance estimate; its gradient is derived
     assumes: The policy has mass wherever the reference has.
     """)  # fmt: skip
 PAIR = {"pi": Policies(spread=6.0), "hat": Policies(spread=6.0), "A": Sizes(2, 6)}
@@ -526,7 +526,7 @@ C7 = paper.claim("C7", r"""
     reweighting the forward KL is within .005 of the reverse one; a reverse KL to the flat reference and an entropy bonus without KL
     also gain more than .02. The cap keeps the easy prompts: without it their pass@1 is lower by more than .02.
 
-    where: experiments (AIME with a large budget), at small scale; the attribution is derived
+    where: derived; experiments (AIME with a large budget), at small scale; the attribution is derived
     """)  # fmt: skip
 
 

@@ -315,7 +315,7 @@ C4 = paper.claim("C4", r"""
     arithmetic mixture gains at equal $\beta$ only. Flattening alone is another thing: $p_1^{.71}$ loses reward here and gains where
     the shared part is unrelated to the reward.
 
-    where: "the soup lies in a better-located region", at small scale
+    where: derived; "the soup lies in a better-located region", at small scale
     assumes: Independent errors around the reward.
     """)  # fmt: skip
 BUDGET, BETA, INSTANCES = 0.5, 0.7, 400
@@ -414,7 +414,7 @@ C5 = paper.claim("C5", r"""
     average over instances and starts. It never has more than the best policy $\pi_F$ at the same $\mathrm{KL}(\cdot\|p_1)$, the tilt
     of $p_1$ at some $\beta_F$: the difference is $\beta_F\mathrm{KL}(\pi_s^*\|\pi_F)\ge0$, on average .05 at least.
 
-    where: "a larger deviation in KL is possible", at small scale; the frontier is derived
+    where: derived; "a larger deviation in KL is possible", at small scale; the frontier is derived
     """)  # fmt: skip
 
 
@@ -480,7 +480,7 @@ C6 = paper.claim("C6", r"""
     starts. A single reference retuned to the same KL to the start has more training reward by .004 at least. It is the error of SFT:
     the gain with 20 pairs is larger than with 480 by .004 at least.
 
-    where: main experiment, at small scale; the retuned control is derived
+    where: derived; main experiment, at small scale; the retuned control is derived
     """)  # fmt: skip
 
 
