@@ -51,13 +51,13 @@ LIBRARY = (
 """What a gradient without a claim is searched in."""
 OFF_POLICY = ("reverse_kl(sampled)", "forward_kl(sampled)", "reverse_kl(teacher, sampled)", "forward_kl(old)")
 """The same, where another policy drew the responses."""
-DEEP_VOCAB, DEEP_HORIZON, DEEP_GROUP = 2, 3, 4
+DEEP_HORIZON = 3
 
 
 def prompts_for(
     objective: Objective, seed: int, *, off_policy: bool = False, deep: bool = False, near: float | None = None
 ) -> list[PromptTree]:
-    """Random prompts of the kind that an objective's claim is about; ``deep``: vocabulary 2, horizon 3."""
+    """Random prompts of the kind that an objective's claim is about; ``deep``: its ``deep`` vocabulary, horizon 3."""
     _validate.instance("objective", objective, Objective)
     seed, off_policy = _validate.integer("seed", seed, low=0), _validate.flag("off_policy", off_policy)
     deep = _validate.flag("deep", deep)
@@ -66,7 +66,7 @@ def prompts_for(
     prompts = random_prompts(
         objective.prompts,
         seed,
-        vocab=DEEP_VOCAB if deep or objective.prompts > 1 else 3,
+        vocab=objective.deep[0] if deep else 2 if objective.prompts > 1 else 3,
         horizon=1 if one_token else DEEP_HORIZON if deep else 2,
         eos=None if equal_lengths else 0,
         binary=objective.where.startswith("binary"),
@@ -89,9 +89,9 @@ def problem_for(
 
 
 def deepened(objective: Objective) -> Objective:
-    """The same with groups of 4, where one prompt makes a batch."""
+    """The same with groups of its ``deep`` size (4 for most), where one prompt makes a batch."""
     _validate.instance("objective", objective, Objective)
-    return objective if objective.prompts > 1 else replace(objective, group_size=DEEP_GROUP)
+    return objective if objective.prompts > 1 else replace(objective, group_size=objective.deep[1])
 
 
 def with_open_clip(objective: Objective) -> Objective | None:
@@ -164,7 +164,8 @@ def check_gradient(
     """The expected gradient on one random problem a seed, against the claim or searched in `LIBRARY`.
 
     Args:
-        deep: at horizon 3 with groups of 4. near: size of the logits' distances; None: N(0, 1) logits everywhere.
+        deep: at horizon 3 with the objective's ``deep`` vocabulary and groups.
+        near: size of the logits' distances; None: N(0, 1) logits everywhere.
 
     Raises:
         ValueError: no seed, or off-policy for an objective whose responses come from the reference.

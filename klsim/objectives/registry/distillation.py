@@ -52,7 +52,7 @@ DISTILLATION: tuple[Objective, ...] = (
               bias="imitates argmax T: collapses", optimum="teacher's mode"),
     *(
         Objective(f"top_k_opd, {form}, k = V, summed", _DISTIL, "TRL, verl", summed(support.top_k_opd, k=3, form=form),
-                  terms({"reverse_kl(teacher, frozen)": 1.0}), off_policy="same", optimum="teacher")
+                  terms({"reverse_kl(teacher, frozen)": 1.0}), off_policy="same", optimum="teacher", deep=(3, 2))
         for form in ("truncated", "renormalized", "tail")
     ),
     Objective("top_k_opd, tail, k = 1, summed", _DISTIL, "TRL, verl", summed(support.top_k_opd), None,

@@ -63,6 +63,7 @@ class Objective:
         off_policy: the claim for responses of another policy (``"same"``: as on-policy); None: it has a bias there.
         draws: who writes the responses: the policy, or the reference (rehearsal, SFT).
         prompts, group_size, external: of a batch. prefix: tokens that responses are conditioned on.
+        deep: vocabulary and group size where the claim is also measured at horizon 3.
         seen_as: the prompt with the reference that the objective makes for itself; the claim is about that one.
         optimum: name of the closed form that ascent ends at, see `klsim.report.objectives`.
     """
@@ -82,6 +83,7 @@ class Objective:
     prefix: tuple[int, ...] = ()
     seen_as: Callable[[Any], Any] | None = None
     optimum: str = ""
+    deep: tuple[int, int] = (2, 4)
 
     @property
     def options(self) -> tuple[str, Mapping[str, Any]]:

@@ -31,23 +31,28 @@ def _by_reward(loss: Callable[[TokenBatch], Loss]) -> Callable[[TokenBatch], Los
     return labelled
 
 
+_PAIR = (2, 2)
+"""Their groups are pairs, at horizon 3 too."""
+
 PREFERENCES: tuple[Objective, ...] = (
     Objective("dpo, Bradley-Terry labels", _PAIRS, "Rafailov et al. 2023",
               partial(preferences.online_dpo, labels="bradley_terry", beta=BETA), None, draws="ref",
-              bias="a logistic regression of reward differences on log ratios; the minimum is the sequence tilt"),
+              bias="a logistic regression of reward differences on log ratios; the minimum is the sequence tilt",
+              deep=_PAIR),
     Objective("ipo, Bradley-Terry labels", _PAIRS, "Azar et al. 2024",
               partial(preferences.online_dpo, labels="bradley_terry", loss="ipo", beta=BETA), None, draws="ref",
-              bias="a least-squares regression; the minimum is the tilt by P(y > ref)"),
-    Objective("dpo", _PAIRS, "Rafailov et al. 2023", _by_reward(preferences.dpo), None, draws="ref", bias=_PUSH),
+              bias="a least-squares regression; the minimum is the tilt by P(y > ref)", deep=_PAIR),
+    Objective("dpo", _PAIRS, "Rafailov et al. 2023", _by_reward(preferences.dpo), None, draws="ref", bias=_PUSH,
+              deep=_PAIR),
     Objective("ipo", _PAIRS, "Azar et al. 2024", _by_reward(preferences.ipo), None, draws="ref",
-              bias="a least-squares regression on certain labels"),
+              bias="a least-squares regression on certain labels", deep=_PAIR),
     Objective("kto", _PAIRS, "Ethayarajh et al. 2024", _by_reward(preferences.kto), None, draws="ref",
               bias="a bounded utility per response: what is far from the reference point stops moving"),
     Objective("orpo", _PAIRS, "Hong et al. 2024", _by_reward(preferences.orpo), None, draws="ref",
-              bias="imitates y+ by mean log-likelihood; no reference"),
+              bias="imitates y+ by mean log-likelihood; no reference", deep=_PAIR),
     Objective("cpo", _PAIRS, "Xu et al. 2024", _by_reward(preferences.cpo), None, draws="ref",
-              bias="imitates y+; no reference"),
+              bias="imitates y+; no reference", deep=_PAIR),
     Objective("simpo", _PAIRS, "Meng et al. 2024", _by_reward(preferences.simpo), None, draws="ref",
-              bias="mean log-probabilities and a target margin; no reference"),
-    Objective("online_dpo", _PAIRS, "Guo et al. 2024", preferences.online_dpo, None, bias=_PUSH),
+              bias="mean log-probabilities and a target margin; no reference", deep=_PAIR),
+    Objective("online_dpo", _PAIRS, "Guo et al. 2024", preferences.online_dpo, None, bias=_PUSH, deep=_PAIR),
 )  # fmt: skip

@@ -49,7 +49,7 @@ SEVERAL: tuple[Objective, ...] = (
               lambda s: {"reward_per_token": -float(s.weight(partial(several.pass_at_k_advantages, k=2))[0])},
               "binary", "pass@2 with a std of its own per prompt, 1/length per response", group_size=4),
     Objective("pass_at_k, k = G = 3", _SEVERAL, "Chen et al. 2025", partial(several.pass_at_k, k=3), terms({}),
-              "binary", "no gradient at all: the pass rate of a group is 0 or 1", group_size=3),
+              "binary", "no gradient at all: the pass rate of a group is 0 or 1", group_size=3, deep=(2, 3)),
     Objective("maxrl", _SEVERAL, "arXiv:2602.02710", several.maxrl, _likelihood(1), "binary",
               "log p truncated at order G - 1", prompts=2, group_size=3, optimum="best response"),
     Objective("maxrl, not centred", _SEVERAL, "arXiv:2602.02710", partial(several.maxrl, centred=False),
