@@ -117,6 +117,13 @@ def test_near_claims_are_refuted(name, wrong):
     assert check_gradient(replace(OBJECTIVES[name], population=lambda s: wrong), seeds=range(2)).error > 1e-3
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.slow
+def test_every_claim_holds_at_horizon_three(name):
+    """Where the vocabulary or the groups are part of a claim they stay: `Objective.deep`."""
+    assert check_gradient(OBJECTIVES[name], seeds=range(1), deep=True).holds
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
