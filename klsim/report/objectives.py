@@ -46,7 +46,7 @@ class Row:
     """One objective: what was measured.
 
     Attributes:
-        on_policy, deep: the gradient, and again at horizon 3 (`Objective.deep`). off_policy, open_clip: with responses of
+        on_policy, deep: the gradient, and at horizon 3 (`Objective.deep`). off_policy, open_clip: with responses of
             another policy, and without its clip; None where the reference writes them, or there is no clip.
         end: where training ends. mean: with its function's own mean over tokens, where the claim is about sums.
     """
@@ -171,8 +171,8 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def markdown(rows: Sequence[Row]) -> str:
     """The table of the documentation."""
     lines = [
-        "| objective | loss gradient, on-policy (measured) | conditions | horizon 3, groups of 4 (pairs, k = V: 2; k = G: 3) "
-        "| off-policy "
+        "| objective | loss gradient, on-policy (measured) | conditions "
+        "| horizon 3, groups of 4 (pairs, k = V: 2; k = G: 3) | off-policy "
         "| off-policy, clip open | bias | exact updates end at |",
         "|---|---|---|---|---|---|---|---|",
     ]
