@@ -76,8 +76,8 @@ def measure_objectives(
     else:
         terminal.show_objectives(rows)
     if write:
+        page.update_docs(Path("docs") / "objectives.md", rows, seeds)
         with terminal.progress("curves", sum(map(len, page.CURVES.values()))) as advance:
             files = page.draw_curves(Path("figures"), jobs=workers, scheduler=scheduler, on_done=advance)
-        page.update_docs(Path("docs") / "objectives.md", rows, seeds)
         typer.echo(f"written: docs/objectives.md, figures/{files[0]}", err=as_json)
     return 0 if all(row.as_claimed for row in rows) else 1
