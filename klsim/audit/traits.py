@@ -27,7 +27,8 @@ PROMPT_GROUP = 4
 def prompt_weights(loss: LossFunction) -> tuple[tuple[float, ...], bool]:
     """Weights of ``grad p`` relative to a prompt with p = 1/2 in the same batch, groups of `PROMPT_GROUP`.
 
-    One token, right with some probability; reference and teacher equal the policy, so KL gradients vanish.
+    One token, right with some probability; reference and teacher equal the policy, so KL gradients vanish. All 0, which
+    is not shown, where nothing ascends the reward or the loss refuses responses of one token.
     """
     levels = [(np.log([[p, 1 - p]]),) for other in SUCCESSES for p in (other, 0.5)]
     prompts = [PromptTree(TokenTree(2, 1, [1.0, 0.0]), level, level, level) for level in levels]
@@ -38,7 +39,7 @@ def prompt_weights(loss: LossFunction) -> tuple[tuple[float, ...], bool]:
     try:
         with unwarned():
             gradient = here.batches.logits(here.gradient(loss) - nothing.gradient(loss))
-    except Exception:
+    except Exception:  # user code; what makes it fail everywhere is reported where it is evaluated at all
         return tuple(0.0 for _ in SUCCESSES), False
     reward = functional_gradient("reward", problem)
     weights = np.sum(gradient * reward, axis=1) / np.sum(reward**2, axis=1)

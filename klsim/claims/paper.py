@@ -248,20 +248,11 @@ class Claim:
             definition.check_arguments(f"{self.full_id}/{name}", function, kind, space)
             whole = definition.is_batched(function, kind, space, batched)
             count = instances if instances is not None else (10_000 if whole else 200)
-            file, _ = caller()
             line = inspect.unwrap(function).__code__.co_firstlineno if hasattr(function, "__code__") else 0
             made = Check(
-                name,
-                function,
-                kind,
-                space,
-                tuple(examples),
-                whole,
-                count,
-                uncontrolled=uncontrolled,
-                file=file,
-                line=line,
-            )
+                name, function, kind, space, tuple(examples), whole, count,
+                uncontrolled=uncontrolled, file=caller()[0], line=line,
+            )  # fmt: skip
             for words, changes in variants.items():
                 definition.check_parameters(f"{self.full_id}/{name}", words, function, changes.parameters)
                 made._add(words, functools.partial(function, **changes.parameters), changes)

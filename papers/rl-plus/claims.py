@@ -103,9 +103,7 @@ C1_external = paper.claim("C1-external", r"""
     """)  # fmt: skip
 
 
-@C1_external.check(
-    Identity(1e-12, scale=1), Space(**THREE, values=VALUES), instances=100, true={"pooled": {"pool": True}}
-)
+@C1_external.check(Identity(1e-12, scale=1), Space(**THREE, values=VALUES), instances=100, true={"pooled": {"pool": True}})  # fmt: skip
 def external_samples_alone(pi, old, omega, values, *, pool=False):
     weight = mis_weight(pi, [old, omega])
     found = expectation(omega, weight * values)
@@ -195,12 +193,7 @@ def weights_by_odds(old, omega, *, odds=2.0):
     return {"power": (power, expit(odds * (old - omega))), "maximum": (maximum, np.heaviside(old - omega, 0.5))}
 
 
-@C2.check(
-    Identity(1e-10, scale=1e-9),
-    Space(**POOL),
-    instances=200,
-    false={"samples from one author twice": {"first": "omega"}},
-)
+@C2.check(Identity(1e-10, scale=1e-9), Space(**POOL), instances=200, false={"samples from one author twice": {"first": "omega"}})  # fmt: skip
 def moments_by_enumeration(pi, old, omega, gain, lean, *, first="old"):
     """All pairs of samples."""
     weights = np.stack([lean, 1 - lean])
@@ -301,9 +294,7 @@ C3_always = paper.claim("C3-always", r"""
     """)  # fmt: skip
 
 
-@C3_always.check(
-    Inequality(1e-10, scale=1), Space(**THREE, values=VALUES), instances=60, true={"action by action": {"of": "terms"}}
-)
+@C3_always.check(Inequality(1e-10, scale=1), Space(**THREE, values=VALUES), instances=60, true={"action by action": {"of": "terms"}})  # fmt: skip
 def less_bias(pi, old, omega, values, *, of="sum"):
     proxy, mis = bias_terms(pi, old, omega, values)
     return (np.abs(mis), np.abs(proxy)) if of == "terms" else (np.abs(mis.sum(axis=-1)), np.abs(proxy.sum(axis=-1)))
@@ -525,10 +516,7 @@ def logarithmic(*, names=("SFT",)):
     return {name: (-np.log(starts), 1 / counts(name, starts)) for name in names}
 
 
-@C6.check(
-    Limit(rate=-1.0, rate_tol=0.05),
-    false={"SFT": {"names": ("SFT",)}, "above 1/V": {"names": ("text",), "vocab_share": 1e3}},
-)
+@C6.check(Limit(rate=-1.0, rate_tol=0.05), false={"SFT": {"names": ("SFT",)}, "above 1/V": {"names": ("text",), "vocab_share": 1e3}})  # fmt: skip
 def inverse_in_the_probability(*, names=("pi", "code, EAF", "text"), vocab_share=1.0):
     """Updates against ``1/p_0``: for the text below 1/V."""
     found = {}
@@ -583,9 +571,7 @@ def results(rngs, *names, arms=ARMS, **options):
 
 
 # pass@1 +.446 ± .02, pass@64 -.25 ± .02, @256 -.27 ± .03, hard -.60 ± .04 a seed
-@C7.check(
-    Effect(seeds=8, null=0.05), false={"one-hot prompts": Variant({"shared": False}, kind=Effect(seeds=4, null=0.05))}
-)
+@C7.check(Effect(seeds=8, null=0.05), false={"one-hot prompts": Variant({"shared": False}, kind=Effect(seeds=4, null=0.05))})  # fmt: skip
 def grpo_collapses(rngs, *, shared=True):
     base, grpo = results(rngs, "GRPO", shared=shared)
     lost = {f"{m} lost": base[m] - grpo[m] for m in ("@64", "@256", "hard @64")}
@@ -599,9 +585,7 @@ def nothing_is_lost_without_sharing(rngs, *, shared=False):
     return {m: grpo[m] - base[m] for m in ("@1", "@64", "@256", "hard @64")}
 
 
-@C7.check(
-    Effect(seeds=8, null=0.05), false={"GRPO": {"name": "GRPO"}, "the released weight": {"name": "released code"}}
-)
+@C7.check(Effect(seeds=8, null=0.05), false={"GRPO": {"name": "GRPO"}, "the released weight": {"name": "released code"}})  # fmt: skip
 def demonstrations_repair(rngs, *, name="RL-PLUS"):
     base, ours, grpo = results(rngs, name, "GRPO")
     return {"pass@1": ours["@1"] - base["@1"], "pass@64": ours["@64"] - base["@64"], "hard @64": ours["hard @64"] - base["hard @64"],

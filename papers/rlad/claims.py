@@ -316,8 +316,7 @@ def ascended(log_pi, old, teacher, advantage, alpha):
 
 # a last step is at most STEP (1 + eps)
 @C4.check(
-    Identity(9.6e-3, scale=1),
-    Space(old=Floats(0.01, 0.95), teacher=Floats(0.01, 0.95), size=Floats(0.3, 2.0), sign=Choice(-1.0, 1.0)),
+    Identity(9.6e-3, scale=1), Space(old=Floats(0.01, 0.95), teacher=Floats(0.01, 0.95), size=Floats(0.3, 2.0), sign=Choice(-1.0, 1.0)),
     instances=400, false={"1/(1+eps) as the lower edge": {"low": 1 / 6}, "mix with the weights .4 and .6": {"alpha": 0.4},
                           "they are pulled in from beyond": {"beyond": True}},
 )  # fmt: skip
@@ -626,10 +625,8 @@ C8_headline = paper.claim("C8-headline", r"""
     """)  # fmt: skip
 
 
-@C8_headline.check(
-    Effect(seeds=12),
-    true={"than GRPO with false positives": Variant({"noise": 0.2, "others": ("GRPO",)}, kind=Effect(seeds=48))},
-)
+@C8_headline.check(Effect(seeds=12),
+                   true={"than GRPO with false positives": Variant({"noise": 0.2, "others": ("GRPO",)}, kind=Effect(seeds=48))})  # fmt: skip
 def faster_with_a_good_teacher(rngs, *, noise=0.0, others=("GRPO", "KDRL .1")):
     found = success(rngs, ("RLAD .5", "RLAD .9", *others), noise=noise)
     pairs = [(name, other) for name in ("RLAD .5", "RLAD .9") for other in others]
@@ -698,8 +695,6 @@ C9_robust = paper.claim("C9-robust", r"""
     """)  # fmt: skip
 
 
-@C9_robust.check(
-    Effect(seeds=8, null=0.3), true={"at alpha = .9": {"name": "RLAD .9"}, "with a good teacher": {"bad": 0}}
-)
+@C9_robust.check(Effect(seeds=8, null=0.3), true={"at alpha = .9": {"name": "RLAD .9"}, "with a good teacher": {"bad": 0}})  # fmt: skip
 def robust_at_the_default(rngs, *, name="RLAD .5", bad=2):
     return final(rngs, name, bad=bad)[0]
