@@ -123,7 +123,9 @@ def frontier(
     )  # fmt: skip
     asked.check(bool(policy_where), scheduler)
     results, notes = asked.answer(scheduler)
-    _write(results, notes, asked.source, seed, table, figure, page, as_json)
+    _show(results, notes, as_json=as_json)
+    if table or figure or page:
+        _write(results, notes, asked.source, seed, table, figure, page, as_json)
 
 
 def _log_probs(policy_logp: str, ref_logp: str, log_ratio: str | None, kl: str | None) -> dict[str, str]:
@@ -288,29 +290,17 @@ def _checkpoints(read: Rollouts, unchecked: bool) -> list[PolicySamples]:
     return out
 
 
-def _write(
-    results: dict[str, Result],
-    notes: list[str],
-    source: str,
-    seed: int,
-    csv: Path | None,
-    figure: Path | None,
-    page: Path | None,
-    as_json: bool,
-) -> None:
+def _show(results: Mapping[str, Result], notes: Sequence[str], *, as_json: bool) -> None:
     from klsim.frontier import as_json as values_of
+    from klsim.report.frontier import show
 
     if as_json:
         typer.echo(json.dumps(_json(results, notes, values_of), indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        from klsim.report.frontier import show
-
         show(results, notes)
-    if csv or figure or page is not None:
-        _write_files(results, notes, source, seed, csv, figure, page, as_json)
 
 
-def _write_files(
+def _write(
     results: Mapping[str, Result],
     notes: Sequence[str],
     source: str,
@@ -345,7 +335,7 @@ def _example(folder: Path, seed: int) -> None:
         typer.echo(f"written: {file}")
 
 
-def _json(results: dict[str, Result], notes: list[str], values_of: Callable[[Any], Any]) -> dict[str, Any]:
+def _json(results: Mapping[str, Result], notes: Sequence[str], values_of: Callable[[Any], Any]) -> dict[str, Any]:
     """The frontier's fields at the top, the other answers by their names."""
     out: dict[str, Any] = {}
     for name, result in results.items():
