@@ -159,7 +159,7 @@ def _(table, figure):
 @figures.figure(
     "separation",
     title="Samples until a lock of H tokens opens with probability .9",
-    caption="Tabular REINFORCE, groups of 8, lr 1; dots: 8 runs each, lines: mean of 64 runs. Guides: 2^H and H^1.5. From the root the first success takes"
+    caption="Tabular REINFORCE, groups of 8, lr 1; dots: 8 runs each, lines: mean of 64 runs. Guides: 2^H, and 19 H^1.5 for the lengths drawn (the exponent rises towards 2, C5). From the root the first success takes"
     " 2^H completions; from correct prefixes of uniform length the growth is polynomial (C5).",
     size=(7.0, 4.6),
 )  # fmt: skip

@@ -557,7 +557,7 @@ C7 = paper.claim("C7", r"""
     Capability boundary collapse and its repair
 
     Forty prompts that share parameters, 24 with a common right strategy, 16 with one of twenty rare ones: GRPO raises pass@1 and lowers pass@64 and @256 below the base, losing
-    the hard prompts. With one right demonstration in each group of eight, weighted as in the text, pass@1 and pass@64 are above the base and pass@1 above GRPO.
+    the hard prompts, each by more than .05. With one right demonstration in each group of eight, weighted as in the text, pass@1 and pass@64 are above the base and pass@1 above GRPO, by as much.
     Without sharing nothing collapses: with logits of their own prompts gain at every k.
 
     where: derived; abstract and pass@k figures, on prompts with shared parameters instead of language models
@@ -598,7 +598,7 @@ C8 = paper.claim("C8", r"""
 
     In C7 (paired): the text's weight beats the released code's by more than .2 of pass@64. A constant weight of 1 (the on-policy proxy, no EAF) is no worse than the text's
     by more than .005 in pass@1, @64 and @256; EAF changes pass@1 and @64 by less than .03, and leaves a little more entropy. An SFT loss on the demonstration with coefficient
-    1/8 is behind RL-PLUS in pass@1. Wrong demonstrations take pass@64 below the base and pass@1 below .7.
+    1/8 is behind RL-PLUS in pass@1. Wrong demonstrations take pass@64 more than .02 below the base and pass@1 below .7.
 
     where: derived; ablations (without MIS, without EAF; SFT + GRPO), on prompts instead of language models
     """)  # fmt: skip
