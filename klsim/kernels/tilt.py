@@ -19,6 +19,9 @@ _BLOCK = 2048  # entries that fit the first cache with their buffers
 _SHARE = 1 << 15  # entries of narrow rows that one thread takes at a time: a quarter of a millisecond
 _PIECE = 1024  # entries of one plain sum: its rounding is that of 128 additions
 _SLACK = 1.4e-8  # just inside what the door allows probabilities to miss 1 by
+_ROUNDED = (
+    1e-13  # what rounding makes the probabilities of a narrow row miss 1 by, with room; others are normalised first
+)
 _LEAST = 1e-250
 _MOST = 1e300
 _HUGE = 1e305  # in place of infinity where the compiler may assume that there is none
@@ -268,7 +271,7 @@ def _narrow_values(sums, base, beta, values):
     faults = 0
     for i in range(values.size):
         total, grown, gained = sums[0, i], sums[1, i], sums[2, i]
-        faults += 0 if (abs(total - 1.0) < _SLACK) & ((gained > -0.5) | (grown > _LEAST)) else 1
+        faults += 0 if (abs(total - 1.0) < _ROUNDED) & ((gained > -0.5) | (grown > _LEAST)) else 1
         log_z = log_of_excess(gained, grown)
         values[i] = base[i] + beta * log_z
         sums[0, i] = log_z
@@ -285,7 +288,7 @@ def _narrow_policies(log_ref, x, size, log_z, log_policy):
 
 @numba.njit(cache=True)
 def _backup_block(q, log_ref, size, beta, values, log_policy):
-    """Values and policies of rows of ``size`` entries, one after the other; False if one needs the general path."""
+    """Values, and policies if they have room, of rows of ``size`` entries; False if one needs the general path."""
     if _faults(log_ref, q):
         return False
     buffers, sums, base = np.empty((4, q.size)), np.empty((3, values.size)), np.empty(values.size)
@@ -298,7 +301,8 @@ def _backup_block(q, log_ref, size, beta, values, log_policy):
     _narrow_sums(p, grown, gained, size, sums)
     if _narrow_values(sums, base, beta, values):
         return False
-    _narrow_policies(log_ref, x, size, sums[0], log_policy)
+    if log_policy.size:
+        _narrow_policies(log_ref, x, size, sums[0], log_policy)
     return True
 
 
@@ -325,7 +329,7 @@ def _backup_narrow_rows(q, log_ref, size, beta, values, log_policy):
     return fine.all()
 
 
-_NARROW = 16  # actions up to which rows are looped over column by column
+_NARROW = 64  # actions up to which rows are looped over column by column
 
 
 # results are allocated by NumPy, which asks for large pages: writing fresh memory costs half as much then
@@ -343,12 +347,17 @@ def tilt_long_row(log_ref: np.ndarray, reward: np.ndarray, beta: float) -> tuple
     return _tilt_long_row(log_ref, reward, beta, log_policy, out), log_policy, out
 
 
-def backup_rows(q: np.ndarray, log_ref: np.ndarray, beta: float) -> tuple[bool, np.ndarray, np.ndarray]:
-    """``(fine, values (n,), log_policy (n, A))`` of the soft backup of rows ``(n, A)``, checks included."""
+def backup_rows(
+    q: np.ndarray, log_ref: np.ndarray, beta: float, *, policies: bool = True
+) -> tuple[bool, np.ndarray, np.ndarray]:
+    """``(fine, values (n,), log_policy (n, A))`` of the soft backup of rows ``(n, A)``, checks included.
+
+    Without ``policies`` narrow rows get none, and ``log_policy`` is empty.
+    """
     if q.shape[1] > _NARROW:
         fine, log_policy, out = tilt_rows(log_ref, q, np.full(len(q), beta))
         return fine, out[0], log_policy
-    values, log_policy = np.empty(len(q)), np.empty(q.shape)
+    values, log_policy = np.empty(len(q)), np.empty(q.shape if policies else (0, q.shape[1]))
     flat_q, flat_ref, flat_policy = q.reshape(-1), log_ref.reshape(-1), log_policy.reshape(-1)
     own = (flat_q, flat_ref, q.shape[1], beta, values, flat_policy)
     if q.size > 2 * _SHARE:

@@ -36,12 +36,22 @@ def backup(problem: DiscountedMDP, value: Any, log_ref: Any = None, beta: float 
         _validate.fail("value", f"must have shape {problem.shape[:1]}, got {np.shape(given)}")
     given = np.asarray(to_numpy(_validate.finite("value", xp, given)), dtype=np.float64)
     assert problem.actions is not None
-    ref = reference(log_ref, problem.shape, problem.actions)
     q = expected_next(problem.transition, given)
     q *= problem.discount
     q += problem.reward
-    backed, _ = soft_backup(q, ref, beta)
+    if beta > 0 and problem.actions.all() and _is_plain(log_ref, problem.shape):
+        from klsim.kernels.tilt import backup_rows
+
+        fine, backed, _ = backup_rows(q, log_ref, beta, policies=False)
+        if fine:
+            return backed, q
+    backed, _ = soft_backup(q, reference(log_ref, problem.shape, problem.actions), beta)
     return backed, q
+
+
+def _is_plain(x: Any, shape: tuple[int, ...]) -> bool:
+    """Whether kernels can read ``x`` as it is."""
+    return isinstance(x, np.ndarray) and x.dtype == np.float64 and x.flags.c_contiguous and x.shape == shape
 
 
 @by_problem
@@ -199,11 +209,8 @@ def _large_tree(problem: TokenTree, levels: Any, beta: float) -> Solution | None
     reward, vocab = problem.reward, problem.vocab
     if not beta > 0 or problem.eos is not None or not isinstance(levels, tuple | list):
         return None
-    arrays = (reward, *levels)
-    if not all(isinstance(a, np.ndarray) and a.dtype == np.float64 and a.flags.c_contiguous for a in arrays):
-        return None
     shapes = [(vocab ** len(levels),), *((vocab**t, vocab) for t in range(problem.horizon))]
-    if reward.size < _LARGE or [a.shape for a in arrays] != shapes:
+    if reward.size < _LARGE or not all(map(_is_plain, (reward, *levels), shapes)):
         return None
     from klsim.kernels.tilt import backup_rows
 

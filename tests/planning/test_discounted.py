@@ -180,6 +180,31 @@ def test_one_backup():
         backup(problem, value[1:])
 
 
+@pytest.mark.parametrize("beta", [1e-12, 1e-3, 0.2, 1.0, 1e12])
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_backup_from_a_given_reference(beta, missing):
+    """The kernel for arrays as they are, against 50 digits; with the reference off by what float32 leaves, and not."""
+    rng = np.random.default_rng(5)
+    problem, value = garnet(2, 12, 5, 3, 0.9).dense(), rng.normal(size=12)
+    log_ref = rng.normal(size=(12, 5))
+    if missing:
+        log_ref[:, 2] = -np.inf
+    log_ref -= np.logaddexp.reduce(log_ref, axis=1, keepdims=True)
+    exact, q = [], problem.reward + 0.9 * (problem.transition @ value)
+    with mpmath.workdps(50):
+        for row, logs in zip(q, log_ref, strict=True):
+            terms = [(mpmath.exp(mpmath.mpf(w)), mpmath.mpf(x)) for w, x in zip(logs, row, strict=True) if w > -np.inf]
+            mass = sum(w for w, _ in terms)
+            exact.append(float(beta * mpmath.log(sum(w * mpmath.exp(x / beta) for w, x in terms) / mass)))
+    found, seen = backup(problem, value, log_ref, beta)
+    np.testing.assert_allclose(seen, q, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(found, exact, rtol=2e-13, atol=2e-14)
+    rounded = log_ref.astype(np.float32).astype(float)
+    np.testing.assert_allclose(backup(problem, value, rounded, beta)[0], exact, atol=2e-6)
+    with pytest.raises(ValueError, match="log_ref"):
+        backup(problem, value, log_ref + 0.1, beta)
+
+
 def test_a_problem_by_keyword():
     problem = garnet(3, 5, 2, 2, 0.9)
     policy = np.full((5, 2), -np.log(2))
