@@ -28,11 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from klsim import _validate
 from klsim.kernels import sweeps
 from klsim.kernels.backups import greedy_rows
 from klsim.planning.chains import Chain, action_chain, policy_chain
-from klsim.planning.solution import Solution, soft_backup
+from klsim.planning.solution import Solution, require_finite_values, soft_backup
 from klsim.problems import DiscountedMDP
 
 __all__ = ["SoftBellman", "Value", "solve_discounted"]
@@ -334,9 +333,7 @@ def solve_discounted(
     """The optimum of ``problem`` with ``bonus (S,)`` added to the reward of every state."""
     reward = problem.reward + bonus[:, None]
     largest = float(np.abs(reward).max())
-    if not largest / (1.0 - problem.discount) < 0.5 * np.finfo(float).max:
-        _validate.fail("reward", f"values of size max|reward| / (1 - discount) = {largest:g} / "
-                       f"{1.0 - problem.discount:g} overflow")  # fmt: skip
+    require_finite_values(reward, problem.discount)
     power = math.frexp(largest)[1]
     scaled_beta = math.ldexp(beta, -power) if beta == 0 or math.frexp(beta)[1] - power < 1000 else 1e300
     scaled_beta = 0.0 if scaled_beta < 1e-290 else scaled_beta

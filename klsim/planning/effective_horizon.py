@@ -53,7 +53,7 @@ def qvi_iterates(problem: TabularMDP, count: int, *, log_base: Any = None) -> np
     problem = problem.dense()
     horizon, states, actions = problem.shape
     uniform = np.full(problem.shape, -math.log(actions))
-    base = np.exp(policy_of(problem, uniform if log_base is None else log_base))
+    base = np.exp(policy_of(problem, uniform if log_base is None else log_base, "log_base"))
     out = np.empty((count, *problem.shape))
     value = np.zeros(states)
     for t in range(horizon - 1, -1, -1):
@@ -66,13 +66,27 @@ def qvi_iterates(problem: TabularMDP, count: int, *, log_base: Any = None) -> np
 
 
 def greedy_actions(q_value: np.ndarray) -> np.ndarray:
-    """Boolean, the shape of ``q_value``: within 1e-9 of the largest on the last axis."""
+    """Boolean, the shape of ``q_value`` ``(..., A)``: within 1e-9 of the largest on the last axis.
+
+    Raises:
+        ValueError: no action, NaN or infinite values.
+    """
+    (q_value,) = _validate.numpy_arrays(q_value=q_value)
+    if q_value.ndim == 0 or 0 in q_value.shape:
+        _validate.fail("q_value", f"needs a non-empty last axis of actions, got shape {q_value.shape}")
+    _validate.finite("q_value", np, q_value)
     return np.asarray(q_value >= q_value.max(axis=-1, keepdims=True) - TIE)
 
 
 def reachable(problem: TabularMDP, allowed: np.ndarray) -> np.ndarray:
-    """``(H, S)`` boolean: states that some policy inside ``allowed`` ``(H, S, A)`` visits."""
+    """``(H, S)`` boolean: states that some policy inside ``allowed`` ``(H, S, A)`` visits.
+
+    Raises:
+        TypeError: not a `TabularMDP`, ``allowed`` not boolean. ValueError: its shape.
+    """
+    _validate.instance("problem", problem, TabularMDP)
     problem = problem.dense()
+    allowed = _validate.boolean_mask("allowed", allowed, problem.shape)
     out = np.zeros(problem.shape[:2], dtype=bool)
     out[0] = problem.initial > 0
     for t in range(problem.horizon - 1):

@@ -12,7 +12,7 @@ from klsim import _validate
 from klsim.distributions import sample as sample_outcomes
 from klsim.divergences import kl
 from klsim.planning.chains import expected_next, inflow, policy_chain
-from klsim.planning.solution import by_problem, reference
+from klsim.planning.solution import by_problem, reference, require_finite_values
 from klsim.problems import Bandit, DiscountedMDP, TabularMDP, TokenTree
 from klsim.problems.token_tree import check_levels, sequence_log_probs
 
@@ -36,15 +36,15 @@ class Evaluation:
     state_value: Any = None
 
 
-def _policy(log_policy: Any, shape: tuple[int, ...], actions: Any) -> np.ndarray:
+def _policy(log_policy: Any, shape: tuple[int, ...], actions: Any, name: str = "log_policy") -> np.ndarray:
     if log_policy is None:
-        raise TypeError("log_policy: is required")
-    return reference(log_policy, shape, actions, "log_policy")
+        raise TypeError(f"{name}: is required")
+    return reference(log_policy, shape, actions, name)
 
 
-def policy_of(problem: Any, log_policy: Any) -> np.ndarray:
-    """A policy of a tabular problem, validated and of the problem's shape."""
-    return _policy(log_policy, problem.shape, problem.actions)
+def policy_of(problem: Any, log_policy: Any, name: str = "log_policy") -> np.ndarray:
+    """A policy of a tabular problem, validated and of the problem's shape; ``name`` is that of the argument."""
+    return _policy(log_policy, problem.shape, problem.actions, name)
 
 
 def _terms(problem: Any, log_policy: Any, log_ref: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,10 +85,13 @@ def _total(reward: Any, cost: Any, beta: float) -> Any:
 @evaluate.register
 def _(problem: Bandit, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
     beta = _validate.real("beta", beta, low=0.0)
-    xp, policy, _ = _validate.arrays(log_policy=log_policy, reward=problem.reward)
+    given = problem.log_ref if log_ref is None else log_ref
+    xp, policy, rewards, ref = _validate.arrays(log_policy=log_policy, reward=problem.reward, log_ref=given)
     _validate.log_probs("log_policy", xp, policy)
-    reward = xp.sum(xp.exp(policy) * problem.reward, axis=-1)
-    cost = kl(policy, problem.log_ref if log_ref is None else log_ref)
+    _validate.log_probs("log_ref", xp, ref)
+    _validate.same_last_axis(log_policy=policy, reward=rewards, log_ref=ref)
+    reward = xp.sum(xp.exp(policy) * rewards, axis=-1)
+    cost = kl(policy, ref)
     return Evaluation(_total(reward, cost, beta), reward, cost)
 
 
@@ -113,6 +116,7 @@ def _(problem: TabularMDP, log_policy: Any, log_ref: Any = None, beta: float = 0
 def _(problem: DiscountedMDP, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
     beta = _validate.real("beta", beta, low=0.0)
     weights, rewards, costs = _terms(problem, log_policy, log_ref)
+    require_finite_values(problem.reward, problem.discount)
     chain = policy_chain(problem.transition, weights, problem.discount)
     infinite = np.isinf(costs)
     reward, cost = chain.evaluate(rewards), chain.evaluate(np.where(infinite, 0.0, costs))
@@ -218,7 +222,7 @@ def _trajectories(problem: Any, weights: np.ndarray, horizon: int, count: int, r
 
 @rollouts.register
 def _(problem: TabularMDP, log_policy: Any, count: int, rng: Any, horizon: int | None = None) -> Trajectories:
-    if horizon not in (None, problem.horizon):
+    if horizon is not None and _validate.integer("horizon", horizon) != problem.horizon:
         _validate.fail("horizon", f"the problem has horizon {problem.horizon}", horizon)
     weights = np.exp(_policy(log_policy, problem.shape, problem.actions))
     return _trajectories(problem, weights, problem.horizon, count, rng)
@@ -245,4 +249,8 @@ def _(problem: TokenTree, log_policy: Any, count: int, rng: Any, horizon: int | 
 
 @rollouts.register
 def _(problem: Bandit, log_policy: Any, count: int, rng: Any, horizon: int | None = None) -> np.ndarray:
-    return sample_outcomes(log_policy, count, rng)
+    if horizon is not None:
+        _validate.fail("horizon", "a bandit has none", horizon)
+    xp, policy = _validate.arrays(log_policy=log_policy)
+    _validate.same_last_axis(log_policy=_validate.log_probs("log_policy", xp, policy), log_ref=problem.log_ref)
+    return sample_outcomes(policy, _validate.integer("count", count, low=0), rng)

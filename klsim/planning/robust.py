@@ -132,9 +132,33 @@ def worst_case_regression(
 
     ``inverse`` is ``L^-1 = (sum phi phi^T + reg I)^{-1}``. ``lowest``: of the value, over the states that count.
 
+    Raises:
+        ValueError: shapes, values that are not finite, ``lam <= 0``, another divergence.
+
     Source: ``robust-fdiv``, Algorithm, C6.
     """
+    features, inverse, next_value = _regression(features, inverse, next_value)
+    lam = _validate.real("lam", lam, low=0.0, open_low=True)
+    lowest, highest = _validate.real("lowest", lowest), _validate.real("highest", highest)
+    divergence = _validate.one_of("divergence", divergence, ("none", "tv", "kl", "chi2"))  # type: ignore[assignment]
+    centred, grid = _validate.flag("centred", centred), _validate.integer("grid", grid, low=2, high=10**6)
     solve = inverse @ features.T
+    with np.errstate(all="ignore"):
+        found = _worst_case(solve, next_value, lam, divergence, lowest, highest, centred, grid)
+    _validate.representable("next_value", np, found)
+    return found
+
+
+def _worst_case(
+    solve: np.ndarray,
+    next_value: np.ndarray,
+    lam: float,
+    divergence: Divergence,
+    lowest: float,
+    highest: float,
+    centred: bool,
+    grid: int,
+) -> np.ndarray:
     if divergence == "none":
         return np.asarray(solve @ next_value)
     if divergence == "tv":
@@ -148,6 +172,22 @@ def worst_case_regression(
     first = np.clip(solve @ clipped, 0.0, highest)
     second = np.clip(solve @ clipped**2, 0.0, highest**2)
     return np.asarray(np.max(first + (first**2 - second) / (4 * lam), axis=1))
+
+
+def _regression(features: Any, inverse: Any, next_value: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(K, d)``, ``(d, d)`` and ``(K,)``, finite, K, d >= 1."""
+    given = _validate.numpy_arrays(features=features, inverse=inverse, next_value=next_value)
+    for name, x in zip(("features", "inverse", "next_value"), given, strict=True):
+        _validate.finite(name, np, x)
+    features, inverse, next_value = given
+    if features.ndim != 2 or 0 in features.shape:
+        _validate.fail("features", f"must have shape (K, d), K, d >= 1, got {features.shape}")
+    rows, width = features.shape
+    if inverse.shape != (width, width):
+        _validate.fail("inverse", f"must have shape {(width, width)}, got {inverse.shape}")
+    if next_value.shape != (rows,):
+        _validate.fail("next_value", f"must have shape {(rows,)}, got {next_value.shape}")
+    return features, inverse, next_value
 
 
 def pessimistic_values(

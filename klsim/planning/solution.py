@@ -11,7 +11,7 @@ import numpy as np
 
 from klsim import _validate
 
-__all__ = ["AverageSolution", "Solution", "by_problem", "reference", "soft_backup"]
+__all__ = ["AverageSolution", "Solution", "by_problem", "reference", "require_finite_values", "soft_backup"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,14 @@ def soft_backup(q: np.ndarray, log_ref: np.ndarray, beta: float, slack: float = 
     rows, refs = (np.ascontiguousarray(a.reshape(-1, q.shape[-1])) for a in (q, log_ref))
     values, log_policy = soft_backup_rows(rows, refs, beta, slack)
     return values.reshape(q.shape[:-1]), log_policy.reshape(q.shape)
+
+
+def require_finite_values(reward: np.ndarray, discount: float) -> None:
+    """Refuse rewards whose discounted sums may overflow."""
+    largest = float(np.abs(reward).max())
+    if not largest / (1.0 - discount) < 0.5 * np.finfo(float).max:
+        _validate.fail("reward", f"values of size max|reward| / (1 - discount) = {largest:g} / "
+                       f"{1.0 - discount:g} overflow")  # fmt: skip
 
 
 def reference(log_ref: Any, shape: tuple[int, ...], actions: np.ndarray, name: str = "log_ref") -> np.ndarray:

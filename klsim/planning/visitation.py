@@ -57,11 +57,10 @@ def flow_gap(problem: DiscountedMDP, visitation: Any) -> np.ndarray:
 
 def _table(name: str, value: Any, problem: DiscountedMDP) -> np.ndarray:
     _validate.instance("problem", problem, DiscountedMDP)
-    xp, table = _validate.arrays(**{name: value})
-    table = np.asarray(table)
+    (table,) = _validate.numpy_arrays(**{name: value})
     if table.shape != problem.shape:
         _validate.fail(name, f"must have shape {problem.shape}, got {table.shape}")
-    return np.asarray(_validate.finite(name, xp, table))
+    return np.asarray(_validate.finite(name, np, table))
 
 
 def _law(name: str, value: Any, problem: DiscountedMDP) -> np.ndarray:
@@ -111,6 +110,8 @@ def _minimise(
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         y = offset + matrix @ x
+        if not np.isfinite(y).all():
+            return np.inf, np.zeros(matrix.shape[1])
         ratio = np.maximum(generator.inverse_derivative(y), lower)
         value = float(linear @ x + weights @ (ratio * y - generator.value(ratio)) - tilt @ y)
         if not np.isfinite(value):
@@ -130,9 +131,12 @@ def _minimise(
         if np.abs(objective(x)[1]).max() > 1e-11:
             options = {"gtol": 1e-12, "maxiter": 5000}
             tried = [minimize(objective, at, jac=True, method="BFGS", options=options).x for at in (start, x)]
-            x = min([at for at in (x, *tried) if np.isfinite(objective(at)[0])], key=lambda at: objective(at)[0])
-    value, _ = objective(x)
-    return value, x, np.maximum(generator.inverse_derivative(offset + matrix @ x), lower)
+            x = min((x, *tried), key=lambda at: objective(at)[0])
+        value, _ = objective(x)
+        y = offset + matrix @ x
+    if not np.isfinite(value):  # of rewards that are too large
+        return value, x, np.full(len(offset), np.inf)
+    return value, x, np.maximum(generator.inverse_derivative(y), lower)
 
 
 def _newton_step(
@@ -191,17 +195,23 @@ def visitation_optimum(
     Source: ``dual-rl`` C1.
     """
     data = _law("data", data, problem)
-    alpha = _validate.real("alpha", alpha, low=0.0, open_low=True)
+    alpha = _validate.real("alpha", alpha, low=0.0, high=np.finfo(float).max, open_low=True)
     generator = _smooth(generator)
     zero = np.zeros(data.size)
     linear = (1 - problem.discount) * problem.initial
     flow = _state_flow(problem)
     value, x, ratio = _minimise(linear, flow, problem.reward.ravel() / alpha, data.ravel(), zero, generator, zero)
+    _require_finite(alpha, ratio)
     visitation = np.where(data > 0, data * ratio.reshape(data.shape), 0.0)
     _require_flow(problem, visitation)
     log_policy, _ = _conditionals(visitation)
     gap = alpha * value - visitation_value(problem, log_policy, data, alpha, generator)
     return VisitationOptimum(alpha * value, alpha * x, visitation, log_policy, float(gap))
+
+
+def _require_finite(alpha: float, ratio: np.ndarray) -> None:
+    if not np.isfinite(ratio).all():
+        _validate.fail("alpha", "the ratios of the optimum overflow: rewards are too large for it", alpha)
 
 
 def _require_flow(problem: DiscountedMDP, visitation: np.ndarray) -> None:
@@ -223,7 +233,7 @@ def policy_dual(
     Source: ``dual-rl`` C2.
     """
     data = _law("data", data, problem)
-    alpha = _validate.real("alpha", alpha, low=0.0, open_low=True)
+    alpha = _validate.real("alpha", alpha, low=0.0, high=np.finfo(float).max, open_low=True)
     generator = _smooth(generator)
     visited = occupancy(problem, log_policy)
     index = _validate.first_true(np, (visited > 0) & (data == 0))
@@ -238,6 +248,7 @@ def policy_dual(
         linear, problem.discount * step - np.eye(data.size), problem.reward.ravel() / alpha, data.ravel(), zero,
         generator, zero,
     )  # fmt: skip
+    _require_finite(alpha, ratio)
     gap = alpha * value - visitation_value(problem, policy, data, alpha, generator)
     table = (data.ravel() * ratio).reshape(states, actions)
     return VisitationOptimum(alpha * value, alpha * x.reshape(states, actions), table, policy, float(gap))

@@ -39,6 +39,8 @@ class Transitions:
 
     def counts(self, states: int, actions: int) -> np.ndarray:
         """How often each pair occurs at each step, ``(H, states, actions)``: the coverage of the data."""
+        states, actions = _validate.integer("states", states, low=1), _validate.integer("actions", actions, low=1)
+        _validate.fits("states", states, self.horizon * states * actions)
         out = np.zeros((self.horizon, states, actions), dtype=np.int64)
         for name, value, bound in (("state", self.state, states), ("action", self.action, actions)):
             _validate.integers(name, value, high=bound - 1)
