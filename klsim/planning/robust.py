@@ -175,11 +175,11 @@ def _worst_case(
 
 
 def _regression(features: Any, inverse: Any, next_value: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``(K, d)``, ``(d, d)`` and ``(K,)``, finite, K, d >= 1."""
-    given = _validate.numpy_arrays(features=features, inverse=inverse, next_value=next_value)
-    for name, x in zip(("features", "inverse", "next_value"), given, strict=True):
+    """``(K, d)``, ``(d, d)`` and ``(K,)``, finite, K, d >= 1; subclasses of arrays stay what they are."""
+    given = {"features": features, "inverse": inverse, "next_value": next_value}
+    for name, x in zip(given, _validate.numpy_arrays(**given), strict=True):
         _validate.finite(name, np, x)
-    features, inverse, next_value = given
+    features, inverse, next_value = (np.asanyarray(x, dtype=float) for x in given.values())
     if features.ndim != 2 or 0 in features.shape:
         _validate.fail("features", f"must have shape (K, d), K, d >= 1, got {features.shape}")
     rows, width = features.shape
