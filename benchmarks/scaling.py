@@ -1,15 +1,18 @@
 """Time and memory of every row of the table over three decades of size: ``python -m benchmarks.scaling [FOLDER]``.
 
-Every point is a process of its own: the input, one call to warm up, then the median time of three calls; memory is how far
-the largest resident size grows beyond the input during the first call (so it holds what the call compiles or imports, too).
+``--draw FOLDER`` draws what FOLDER has.
+
+Every point is a process of its own: a small input and one call to warm up, then the input; memory is how far the resident
+size grows beyond what it is then, at the peak of the first call; time is the median of three more.
 Writes ``scaling.csv``, ``.svg`` and ``.png`` to FOLDER (``figures/benchmarks``).
 """
 
 from __future__ import annotations
 
 import csv
+import ctypes
+import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,25 +21,38 @@ from typing import Any
 
 from benchmarks.table import HERE, Row, rows, seconds
 
-COLUMNS = ("row", "unit", "program", "size", "seconds", "mebibytes")
+COLUMNS = ("row", "unit", "peer", "program", "size", "seconds", "mebibytes")
+
+ACROSS = 6
 
 
-def peak() -> float:
-    """Largest resident size so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(peak: bool = False) -> float:
+    """Resident size of this process now, or its peak since `forget_peak`, MiB (Linux)."""
+    field = "VmHWM:" if peak else "VmRSS:"
+    return (
+        next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+        / 1024
+    )
+
+
+def forget_peak() -> None:
+    """Give free memory back, and begin a new peak."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def point(row: Row, side: str, size: int) -> dict[str, Any]:
     """One measurement, in this process."""
     call = row.klsim if side == "klsim" else row.other
-    if row.sizes[0] != size:
-        call(row.setup(row.sizes[0]))  # compiles and imports
+    call(row.setup(row.sizes[0]))  # compiles and imports
     data = row.setup(size)
-    before = peak()
+    forget_peak()
+    before = resident()
     call(data)
-    grown = peak() - before
+    grown = resident(peak=True) - before
     return {
-        "row": row.name, "unit": row.unit, "program": "klsim" if side == "klsim" else row.peer, "size": size,
+        "row": row.name, "unit": row.unit, "peer": row.peer, "program": "klsim" if side == "klsim" else row.peer, "size": size,
         "seconds": statistics.median(seconds(call, data) for _ in range(3)), "mebibytes": grown,
     }  # fmt: skip
 
@@ -55,34 +71,38 @@ def collect() -> list[dict[str, Any]]:
 
 
 def draw(points: list[dict[str, Any]], folder: Path) -> None:
-    """Small multiples: a column a row of the table, time above memory."""
+    """Small multiples: a row of the table each, time above memory."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = list(dict.fromkeys(p["row"] for p in points))
-    figure, axes = plt.subplots(2, len(names), figsize=(2.6 * len(names), 5.2), squeeze=False, layout="constrained")
-    for column, name in enumerate(names):
-        own = [p for p in points if p["row"] == name]
-        for place, program in enumerate(dict.fromkeys(p["program"] for p in own)):
+    panels = list(dict.fromkeys((p["row"], p["peer"]) for p in points))
+    shape = (2 * -(-len(panels) // ACROSS), ACROSS)
+    figure, axes = plt.subplots(*shape, figsize=(2.7 * ACROSS, 2.2 * shape[0]), squeeze=False, layout="constrained")
+    for place, (name, peer) in enumerate(panels):
+        own = [p for p in points if (p["row"], p["peer"]) == (name, peer)]
+        time, memory = axes[place // ACROSS * 2 : place // ACROSS * 2 + 2, place % ACROSS]
+        for program, color, marker in (("klsim", "#1b6ca8", "o"), (peer, "#b5541c", "s")):
             line = [p for p in own if p["program"] == program]
-            style = {"color": ("#1b6ca8", "#b5541c")[place], "marker": ("o", "s")[place], "ms": 4, "lw": 1.4}
-            label = "klsim" if program == "klsim" else "peer"
+            style = {"color": color, "marker": marker, "ms": 4, "lw": 1.4}
             x = [float(p["size"]) for p in line]
-            axes[0, column].plot(x, [float(p["seconds"]) for p in line], label=label, **style)
-            axes[1, column].plot(x, [max(float(p["mebibytes"]), 0.1) for p in line], **style)
-        peer = next(p["program"] for p in own if p["program"] != "klsim")
-        axes[0, column].set_title(f"{_wrapped(name)}\nagainst {_wrapped(peer)}", fontsize=7)
-        axes[1, column].set_xlabel(own[0]["unit"], fontsize=8)
-        for axis in axes[:, column]:
+            time.plot(x, [float(p["seconds"]) for p in line], label="klsim" if program == "klsim" else "peer", **style)
+            memory.plot(x, [max(float(p["mebibytes"]), 0.1) for p in line], **style)
+        time.set_title(f"{_wrapped(name)}\nagainst {_wrapped(peer)}", fontsize=7)
+        memory.set_xlabel(own[0]["unit"], fontsize=8)
+        for axis in (time, memory):
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.tick_params(labelsize=7)
             axis.grid(alpha=0.25, which="major")
             axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("seconds", fontsize=8)
-    axes[1, 0].set_ylabel("growth of resident memory, MiB (at least 0.1)", fontsize=8)
+        memory.set_ylim(0.08, max(12.0, 1.5 * memory.get_ylim()[1]))
+        if place % ACROSS == 0:
+            time.set_ylabel("seconds", fontsize=8)
+            memory.set_ylabel("resident memory,\nMiB more (at least .1)", fontsize=8)
+    for axis in axes.ravel():
+        axis.set_visible(axis.has_data())
     axes[0, 0].legend(frameon=False, fontsize=7)
     for end in ("svg", "png"):
         figure.savefig(folder / f"scaling.{end}", dpi=130)
@@ -98,6 +118,10 @@ def main() -> None:
     if sys.argv[1:2] == ["--point"]:
         number, side, size = sys.argv[2:]
         print(json.dumps(point(rows()[int(number)], side, int(size))))
+        return
+    if sys.argv[1:2] == ["--draw"]:
+        with (Path(sys.argv[2]) / "scaling.csv").open(encoding="utf-8") as file:
+            draw(list(csv.DictReader(file)), Path(sys.argv[2]))
         return
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "figures/benchmarks")
     folder.mkdir(parents=True, exist_ok=True)
