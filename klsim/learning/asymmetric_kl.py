@@ -39,8 +39,7 @@ __all__ = [
 def _checked(log_ref: Any, reward: Any, weight: Any, beta: Any) -> tuple[np.ndarray, ...]:
     """``(log_ref, reward, weight)`` ``(..., A)`` and ``beta (..., 1)``, in float64."""
     log_ref, reward, weight, beta = (
-        x.astype(np.float64)
-        for x in _validate.numpy_arrays(log_ref=log_ref, reward=reward, weight=weight, beta=beta)
+        x.astype(np.float64) for x in _validate.numpy_arrays(log_ref=log_ref, reward=reward, weight=weight, beta=beta)
     )
     _validate.log_probs("log_ref", np, log_ref)
     _validate.finite("reward", np, reward)

@@ -50,6 +50,32 @@ class Groups(NamedTuple):
         return advantages(self.rewards, self.group, baseline=group_mean, scale=group_sample_std, epsilon=1e-9)
 
 
+class Bandit(NamedTuple):
+    """A reference, rewards 0 and 1 of arms, a KL coefficient, and a group that holds every arm in proportion to the policy."""
+
+    z_ref: np.ndarray
+    reward: np.ndarray
+    answers: np.ndarray
+    beta: float
+
+    @classmethod
+    def draw(cls, rng):
+        """2 to 6 arms, 24 answers, every arm at least once."""
+        arms = int(rng.integers(2, 7))
+        counts = 1 + rng.multinomial(24 - arms, rng.dirichlet(np.ones(arms)))
+        right = rng.permutation(arms) < rng.integers(1, arms)
+        return cls(
+            rng.standard_normal(arms),
+            right.astype(float),
+            np.repeat(np.arange(arms), counts),
+            float(rng.uniform(0.05, 1)),
+        )
+
+    @property
+    def log_policy(self):
+        return np.log(np.bincount(self.answers) / self.answers.size)
+
+
 def weights_of_counts(n=GROUP):
     """The DADS weight of a right response in a group with k = 0 … n right ones of n (without format bonus)."""
     out = [1.0]
@@ -113,6 +139,23 @@ def force(z, ref, u, penalties, right):
 advantages_of_counts_8 = advantages_of_counts()
 
 
+class Shared(NamedTuple):
+    """Logits of a policy and of its reference at one prompt with six answers, and the draws of a group."""
+
+    z: np.ndarray
+    z_ref: np.ndarray
+    u: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        z, z_ref = rng.standard_normal((2, ANSWERS))
+        return cls(z + np.r_[1.5, np.zeros(ANSWERS - 1)], z_ref, rng.random(GROUP))
+
+    @property
+    def answers(self):
+        return np.searchsorted(np.cumsum(softmax(self.z))[:-1], self.u)
+
+
 # C4: prompts that share parameters --------------------------------------------------------------------
 HARD, TRAINED, PROMPTS, FEATURES, ANSWERS, UPDATES = 10, 20, 40, 12, 6, 600
 
@@ -171,6 +214,40 @@ class Shaping(NamedTuple):
     base: float = 1.0
     scaled: str = "wrong"
     denominator: float | None = None
+
+
+class Lengths(NamedTuple):
+    """Success logit, continue logits of right and wrong answers, and the draws ``(2, 8)`` of a group."""
+
+    theta: float
+    branch: np.ndarray
+    u: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(
+            float(0.5 * rng.standard_normal()),
+            np.array([1.4, 2.2]) + 0.5 * rng.standard_normal(2),
+            1 - rng.random((2, GROUP)),
+        )
+
+    @property
+    def correct(self):
+        return self.u[0] < 1 / (1 + np.exp(-self.theta))
+
+    def token_log_probs(self, x):
+        """``(8, 61)`` and a mask: the branch, then one decision a token to go on or to stop (none at the cap)."""
+        log_p, log_q = -np.logaddexp(0, -x[0]), -np.logaddexp(0, -x[1:])
+        log_stop = -np.logaddexp(0, x[1:])
+        own = np.where(self.correct, 0, 1)
+        q = 1 / (1 + np.exp(-self.branch))
+        last = np.minimum(1 + np.floor(np.log(self.u[1]) / np.log(q[own])), CAP).astype(int)
+        out, at = np.zeros((GROUP, CAP + 1)), np.arange(CAP + 1)
+        out[:, 0] = np.where(self.correct, log_p, -np.logaddexp(0, x[0]))
+        for i, (b, length) in enumerate(zip(own, last)):
+            out[i, 1:length] = log_q[b]
+            out[i, length] = log_stop[b] if length < CAP else 0.0
+        return out, at <= last[:, None]
 
 
 def multipliers(lengths, correct, base, scaled):
