@@ -3,15 +3,19 @@ lengths, and equally right arms. Every world runs all its methods at once, on th
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from klsim.learning.branch_lengths import mean_length
+from klsim.distributions import entropy, log_normalize
+from klsim.learning.asymmetric_kl import asymmetric_optimum, normalized_success
+from klsim.learning.branch_lengths import length_drift, mean_length
+from klsim.objectives import TokenBatch, apo
 from klsim.objectives.advantages import advantages, group_mean, group_sample_std
 from klsim.objectives.stabilizers import dads_weight
 
-GROUP = 8
+GROUP, OFFICIAL, LONGEST = 8, 1.00001, 4096
 
 
 # C1, C3: groups with rewards ---------------------------------------------------------------------------
@@ -50,6 +54,47 @@ class Groups(NamedTuple):
         return advantages(self.rewards, self.group, baseline=group_mean, scale=group_sample_std, epsilon=1e-9)
 
 
+FORMATTED = Groups(
+    np.r_[1.0, np.zeros(7)],
+    np.r_[1.0, 1.0, np.zeros(6)],
+    np.r_[300.0, 4000.0, np.full(6, 300.0)],
+    np.zeros(8, dtype=int),
+)
+"""A right answer, a wrong one with the format bonus that is 3700 tokens longer, and six wrong ones."""
+
+
+def weight_at(k, n):
+    """DADS weight of a right response with k right ones of n."""
+    rewards = (np.arange(n) < k).astype(float)
+    return float(dads_weight(rewards, np.zeros(n, dtype=int), rewards - 0.5)[0])
+
+
+def mean_weight(k, n):
+    """Of all n responses of a group with k right ones."""
+    rewards = (np.arange(n) < k).astype(float)
+    return float(dads_weight(rewards, np.zeros(n, dtype=int), rewards - k / n).mean())
+
+
+def apo_step(log_probs, x, ref_log_probs, rewards, **options):
+    """Minus the gradient of `apo` at x, on-policy, by finite differences; ``log_probs(x)`` are those of one group's tokens,
+    the reference's are given (or those of the policy)."""
+    options.setdefault("beta", 0.25)
+    now, mask = log_probs(x), options.pop("mask", None)
+    fields = {"old_log_probs": now, "ref_log_probs": now if ref_log_probs is None else ref_log_probs, "mask": mask,
+              "rewards": rewards.astype(float), "group": np.zeros(len(rewards), dtype=int)}  # fmt: skip
+
+    def loss(y):
+        return float(apo(TokenBatch(log_probs(y), **fields), **options)[0])
+
+    return np.array([loss(x - e) - loss(x + e) for e in 1e-6 * np.eye(x.size)]) / 2e-6
+
+
+# C2: bandits ---------------------------------------------------------------------------------------------
+def arms(z_ref, reward, v, beta):
+    """Reference, rewards, weights in (0, 1) and beta as the functions of klsim take them."""
+    return log_normalize(z_ref), np.asarray(reward, dtype=float), 1 / (1 + np.exp(-v)), beta
+
+
 class Bandit(NamedTuple):
     """A reference, rewards 0 and 1 of arms, a KL coefficient, and a group that holds every arm in proportion to the policy."""
 
@@ -78,12 +123,7 @@ class Bandit(NamedTuple):
 
 def weights_of_counts(n=GROUP):
     """The DADS weight of a right response in a group with k = 0 … n right ones of n (without format bonus)."""
-    out = [1.0]
-    for k in range(1, n + 1):
-        rewards = (np.arange(n) < k).astype(float)
-        group = np.zeros(n, dtype=int)
-        out.append(dads_weight(rewards, group, rewards - rewards.mean())[0])
-    return np.array(out)
+    return np.array([1.0, *(weight_at(k, n) for k in range(1, n)), 1.0])
 
 
 def advantages_of_counts(n=GROUP):
@@ -235,19 +275,24 @@ class Lengths(NamedTuple):
     def correct(self):
         return self.u[0] < 1 / (1 + np.exp(-self.theta))
 
-    def token_log_probs(self, x):
-        """``(8, 61)`` and a mask: the branch, then one decision a token to go on or to stop (none at the cap)."""
-        log_p, log_q = -np.logaddexp(0, -x[0]), -np.logaddexp(0, -x[1:])
-        log_stop = -np.logaddexp(0, x[1:])
-        own = np.where(self.correct, 0, 1)
-        q = 1 / (1 + np.exp(-self.branch))
-        last = np.minimum(1 + np.floor(np.log(self.u[1]) / np.log(q[own])), CAP).astype(int)
-        out, at = np.zeros((GROUP, CAP + 1)), np.arange(CAP + 1)
-        out[:, 0] = np.where(self.correct, log_p, -np.logaddexp(0, x[0]))
-        for i, (b, length) in enumerate(zip(own, last)):
-            out[i, 1:length] = log_q[b]
-            out[i, length] = log_stop[b] if length < CAP else 0.0
-        return out, at <= last[:, None]
+    @property
+    def tokens(self):
+        q = (1 / (1 + np.exp(-self.branch)))[np.where(self.correct, 0, 1)]
+        return np.minimum(1 + np.floor(np.log(self.u[1]) / np.log(q)), CAP).astype(int)
+
+    @property
+    def mask(self):
+        return np.arange(CAP + 1) <= self.tokens[:, None]
+
+    def log_probs(self, x):
+        """``(8, 61)`` at logits x: the branch, then one decision a token to go on or to stop (none at the cap)."""
+        signs = np.where(self.correct, 1, -1)
+        out, branch = np.zeros((GROUP, CAP + 1)), np.where(self.correct, x[1], x[2])
+        out[:, 0] = -np.logaddexp(0, -signs * x[0])
+        for i, length in enumerate(self.tokens):
+            out[i, 1:length] = -np.logaddexp(0, -branch[i])
+            out[i, length] = -np.logaddexp(0, branch[i]) if length < CAP else 0.0
+        return out
 
 
 def multipliers(lengths, correct, base, scaled):
@@ -298,6 +343,11 @@ def write(rngs, shapings, record=(), updates=500, rate=0.3, prompts=12):
     return np.moveaxis(np.array(path), 0, -1) if record else path[-1]
 
 
+def drift(p, right, wrong, n, cap=CAP, **more):
+    """`length_drift` of numbers as a space draws them."""
+    return length_drift(float(p), float(right), float(wrong), cap=cap, group_size=int(n), **more)
+
+
 def _lengths(theta, branch):
     found = mean_length(1 / (1 + np.exp(-branch)), CAP)
     return np.stack([found[..., 0], found[..., 1], (1 / (1 + np.exp(-theta))).mean(axis=-1)], axis=1)
@@ -313,3 +363,21 @@ def among_equals(rngs, betas, updates=3000, arms=6, right=2):
         theta += 0.2 * force(theta, ref, u[:, step], penalties, right)
     pi = softmax(theta)
     return -np.sum(pi * np.log(pi), axis=-1)
+
+
+def at_rest(right, wrong, beta, normalised=False, ref=None):
+    """``(success, entropy)`` of the optimum for that many right and wrong arms, reference uniform unless given."""
+    r = np.r_[np.ones(right), np.zeros(wrong)]
+    scale = 1.0
+    if normalised:
+        p = float(normalized_success(right / r.size, 1.0, beta))
+        scale = 1 / math.sqrt(p * (1 - p))
+    best = asymmetric_optimum(
+        log_normalize(np.zeros(r.size)) if ref is None else ref, scale * r, np.ones(r.size), beta
+    ).log_policy
+    return float(np.exp(best) @ r), float(entropy(best))
+
+
+def split_entropy(p, right=2, arms=6):
+    """Of success p split equally within right and within wrong arms."""
+    return -p * np.log(p / right) - (1 - p) * np.log((1 - p) / (arms - right))
