@@ -95,7 +95,8 @@ def length_drift(
     _validate.one_of("scaled", scaled, ("wrong", "all"))
     constant = None if denominator is None else _validate.real("denominator", denominator, low=0.0, open_low=True)
     (q_right, cap), (q_wrong, _) = _branch(right, cap), _branch(wrong, cap)
-    _validate.fits("cap", cap * n, 20_000 * 8)
+    if cap * n > 20_000:
+        _validate.fail("cap", f"times group_size = {n} must be at most 20,000", cap)
     laws = [_sums(capped_geometric(q, cap), n) for q in (q_right, q_wrong)]
     scores = [continue_score(np.arange(1, cap + 1), q, cap) for q in (q_right, q_wrong)]
     chance = _binomial(n, p)
