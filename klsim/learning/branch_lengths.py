@@ -135,9 +135,8 @@ def _weighted(
     rights, rest = laws[0][others], laws[1][n - k - (branch == 1)]
     known = lengths[:, None] + np.arange(len(rights))  # this one and the other right ones
     if constant is None:
-        tokens = n + np.arange(known.max() + 1)
-        inverse = np.convolve(1.0 / (n + np.arange(known.max() + len(rest))), rest[::-1], "valid")[: len(tokens)]
-        value = inverse[known]
+        tokens = n + np.arange(known.max() + len(rest))
+        value = np.convolve(1.0 / tokens, rest[::-1], "valid")[known]
     else:
         value = np.full(known.shape, 1.0 / constant)
     if base is not None:

@@ -7,7 +7,6 @@ and its released code: every formula and constant is the code's; its equations a
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -19,7 +18,7 @@ from klsim.divergences import kl
 from klsim.estimators import k2, k3
 from klsim.learning import asymmetric_kl as ak
 from klsim.learning.branch_lengths import capped_geometric, continue_score, mean_length
-from klsim.objectives.advantages import advantages, group_mean, group_sample_std, prompt_weights
+from klsim.objectives.advantages import group_mean, prompt_weights
 from klsim.objectives.stabilizers import dads_weight, stcr_multiplier
 from klsim.spaces import Drawn, Floats, Integers, Masks, Normals, Sizes, Space
 
@@ -229,17 +228,12 @@ def expected_gradient_flow(rng, *, end="own"):
     ref = log_normalize(rng.standard_normal((6, 5)))
     right = rng.permuted(np.tile(np.arange(5), (6, 1)), axis=1) < rng.integers(1, 5, (6, 1))
     w = np.where(right, rng.uniform(0.1, 1, (6, 5)), 1.0)
-    r, z, error = right.astype(float), ref.copy(), []
+    r = right.astype(float)
     ends = {"own": ak.asymmetric_optimum(ref, r, w, 0.3).log_policy, "tilt": tilt(ref, r, 0.3),
             "equal": ak.asymmetric_optimum(ref, r, np.ones((6, 5)), 0.3).log_policy}  # fmt: skip
     steps = np.array([1, 10, 100, 1000, 5000, 20_000])
-    for step in range(1, steps[-1] + 1):
-        pi = st.softmax(z)
-        flow = pi * (r - 0.3 * w) + 0.3 * w * np.exp(ref)
-        z += flow - pi * flow.sum(axis=-1, keepdims=True)
-        if step in steps:
-            error.append(np.abs(st.softmax(z) - np.exp(ends[end])).max())
-    return steps, np.array(error)
+    path = st.flow(ref, r, w, 0.3, steps)
+    return steps, np.abs(path - np.exp(ends[end])).max(axis=(1, 2))
 
 
 @C2.check(Identity(1e-10, scale=1), weighed(other=Normals("A")), batched=False, instances=25,
@@ -545,17 +539,13 @@ SMALL = Space(p=Floats(0.05, 0.95), right=Floats(0.2, 0.9), wrong=Floats(0.2, 0.
 def drift_by_enumeration(p, right, wrong, base, *, ddof=1, first=1, scaled="wrong"):
     """All groups of 3 with lengths up to 4, with the multiplier of the library."""
     p, q, cap, n = float(p), np.array([float(wrong), float(right)]), 4, 3
-    groups = np.array(list(itertools.product(*[(0, 1)] * n, *[range(1, cap + 1)] * n)))
-    correct, lengths = groups[:, :n], groups[:, n:]
-    rewards, group = correct.ravel().astype(float), np.repeat(np.arange(len(groups)), n)
-    laws = np.array([capped_geometric(x, cap) for x in q])
-    law = np.prod(np.where(correct, p, 1 - p) * laws[correct, lengths - 1], axis=1)
-    a = advantages(rewards, group, baseline=group_mean, scale=group_sample_std) * math.sqrt((n - ddof) / (n - 1)) ** -1
-    a = (a * stcr_multiplier(rewards, lengths.ravel().astype(float), group, base=float(base))).reshape(correct.shape)
-    by_token = law[:, None] * a / (lengths + first).sum(axis=1, keepdims=True)
+    correct, lengths, a, law = st.groups_of_three(p, q, cap, float(base))
+    by_token = law[:, None] * a / math.sqrt((n - ddof) / (n - 1)) / (lengths + first).sum(axis=1, keepdims=True)
     score = by_token * continue_score(lengths, q[correct], cap)
     wanted = [np.sum(by_token * (correct - p)), np.sum(score * correct), np.sum(score * (1 - correct))]
-    return np.array(st.drift(p, right, wrong, n, cap, base=float(base), scaled=scaled)), np.array(wanted)
+    means = capped_geometric(q, cap) @ np.arange(1, cap + 1)
+    found = np.array(st.drift(p, right, wrong, n, cap, base=float(base), scaled=scaled))
+    return {"drift": (found, np.array(wanted)), "mean length": (mean_length(q, cap), means)}
 
 
 @C5.check(Identity(1e-7, scale=1e-2), Space(lengths=Drawn(Lengths.draw)), instances=8,
@@ -687,11 +677,8 @@ def groups_without_contrast(share, beta, n, *, ddof=1, more=0):
     n = int(n)
     p = float(ak.normalized_success(share, 1.0, beta, group_size=n))
 
-    def estimator(rewards, group):
-        return advantages(rewards, group, baseline=group_mean, scale=group_sample_std)
-
     size = n + more
-    scale = float(prompt_weights(estimator, [p], size)[0]) * math.sqrt((size - ddof) / (size - 1)) ** -1
+    scale = float(prompt_weights(st.normalised, [p], size)[0]) * math.sqrt((size - ddof) / (size - 1)) ** -1
     best = ak.asymmetric_optimum(np.log([share, 1 - share]), [scale, 0.0], [1.0, 1.0], float(beta)).log_policy
     return np.exp(best[0]) / (1 - np.exp(best[0])), p / (1 - p)
 

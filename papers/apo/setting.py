@@ -3,6 +3,7 @@ lengths, and equally right arms. Every world runs all its methods at once, on th
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -10,10 +11,10 @@ import numpy as np
 
 from klsim.distributions import entropy, log_normalize
 from klsim.learning.asymmetric_kl import asymmetric_optimum, normalized_success
-from klsim.learning.branch_lengths import length_drift, mean_length
+from klsim.learning.branch_lengths import capped_geometric, length_drift, mean_length
 from klsim.objectives import TokenBatch, apo
 from klsim.objectives.advantages import advantages, group_mean, group_sample_std
-from klsim.objectives.stabilizers import dads_weight
+from klsim.objectives.stabilizers import dads_weight, stcr_multiplier
 
 GROUP, OFFICIAL, LONGEST = 8, 1.00001, 4096
 
@@ -93,6 +94,18 @@ def apo_step(log_probs, x, ref_log_probs, rewards, **options):
 def arms(z_ref, reward, v, beta):
     """Reference, rewards, weights in (0, 1) and beta as the functions of klsim take them."""
     return log_normalize(z_ref), np.asarray(reward, dtype=float), 1 / (1 + np.exp(-v)), beta
+
+
+def flow(ref, r, w, beta, steps):
+    """Policies after those numbers of expected-gradient steps of size 1 from the reference, ``(len(steps), …, A)``."""
+    z, path = ref.copy(), []
+    for step in range(1, max(steps) + 1):
+        pi = softmax(z)
+        gain = pi * (r - beta * w) + beta * w * np.exp(ref)
+        z += gain - pi * gain.sum(axis=-1, keepdims=True)
+        if step in steps:
+            path.append(softmax(z))
+    return np.array(path)
 
 
 class Bandit(NamedTuple):
@@ -341,6 +354,21 @@ def write(rngs, shapings, record=(), updates=500, rate=0.3, prompts=12):
         branch += rate * moved
     path.append(_lengths(theta, branch))
     return np.moveaxis(np.array(path), 0, -1) if record else path[-1]
+
+
+def normalised(rewards, group):
+    """Advantages by the group's sample deviation."""
+    return advantages(rewards, group, baseline=group_mean, scale=group_sample_std)
+
+
+def groups_of_three(p, q, cap, base):
+    """All groups of 3: correctness and lengths ``(G, 3)``, their multiplied advantages, and their probability."""
+    groups = np.array(list(itertools.product(*[(0, 1)] * 3, *[range(1, cap + 1)] * 3)))
+    correct, lengths = groups[:, :3], groups[:, 3:]
+    rewards, group = correct.ravel().astype(float), np.repeat(np.arange(len(groups)), 3)
+    law = np.prod(np.where(correct, p, 1 - p) * capped_geometric(q, cap)[correct, lengths - 1], axis=1)
+    m = stcr_multiplier(rewards, lengths.ravel().astype(float), group, base=base)
+    return correct, lengths, (normalised(rewards, group) * m).reshape(correct.shape), law
 
 
 def drift(p, right, wrong, n, cap=CAP, **more):
