@@ -23,22 +23,6 @@ from klsim.objectives.stabilizers import dads_weight, stcr_multiplier
 from klsim.spaces import Drawn, Floats, Integers, Masks, Normals, Sizes, Space
 
 from . import setting as st
-from .setting import (  # fmt: skip
-    CAP,
-    FORMATTED,
-    LONGEST,
-    OFFICIAL,
-    START,
-    Bandit,
-    Groups,
-    Lengths,
-    Method,
-    Shaping,
-    Shared,
-    among_equals,
-    train,
-    write,
-)
 
 paper = Paper(
     "apo",
@@ -48,7 +32,7 @@ paper = Paper(
     arxiv="2506.21655",
 )
 E = math.e
-GROUPS = Space(g=Drawn(Groups.draw))
+GROUPS = Space(g=Drawn(st.Groups.draw))
 COUNTS = Space(n=Integers(3, 300), at=Floats(0.0, 1.0))
 
 # C1 ------------------------------------------------------------------------------------------------
@@ -80,13 +64,11 @@ def the_weight(g, *, curve="released", by="advantage"):
     return dads_weight(g.rewards, g.group, g.advantage), wanted
 
 
-EIGHT = np.array([0.2881, 0.4932, 0.6392, 0.7431, 0.8171, 0.8698, 0.9073])
-
-
 @C1.check(Inequality(), examples=[{}], false={"one right answer more": {"shift": 1}})
 def groups_of_eight(*, shift=0):
     """To the four decimals that are given."""
-    return np.abs(np.roll(st.weights_of_counts()[1:8], shift) - EIGHT), np.full(7, 5e-5)
+    known = [0.2881, 0.4932, 0.6392, 0.7431, 0.8171, 0.8698, 0.9073]
+    return np.abs(np.roll(st.weights_of_counts()[1:8], shift) - known), np.full(7, 5e-5)
 
 
 @C1.check(Inequality(1e-13), COUNTS, batched=False, instances=25,
@@ -99,12 +81,10 @@ def it_falls(n, at, *, first=1, slope=1.0):
     return easier + slope * E ** (1 - E) / n, st.weight_at(low + 1, n)
 
 
-SIZES = 2 ** np.arange(4, 13)
-
-
 @C1.check(Limit(rate=-1.0, rate_tol=0.02), false={"without the jumps": {"ends": (1.0, 1.0)}})
 def limits(*, ends=(1 - E**-E, 0.0)):
-    return {name: (SIZES, np.array([st.weight_at(n - 1 if name == "easy" else 1, int(n)) for n in SIZES]) - end)
+    sizes = 2 ** np.arange(4, 13)
+    return {name: (sizes, np.array([st.weight_at(n - 1 if name == "easy" else 1, int(n)) for n in sizes]) - end)
             for name, end in zip(("easy", "hard"), ends)}  # fmt: skip
 
 
@@ -158,15 +138,11 @@ C2 = paper.claim("C2", r"""
     where: derived
     assumes: on-policy samples, tabular softmax, $w>0$ fixed, $\pi_{ref}>0$.
     """)  # fmt: skip
+WEIGHED = {"z": Normals("A"), "z_ref": Normals("A"), "reward": Normals("A"), "v": Normals("A", scale=2.0),
+           "beta": Floats(0.05, 3.0, log=True), "A": Sizes(2, 8)}  # fmt: skip
 
 
-def weighed(**more):
-    """Policies, reference, rewards, weights in (0, 1) and beta, 2 to 8 arms."""
-    return Space(z=Normals("A"), z_ref=Normals("A"), reward=Normals("A"), v=Normals("A", scale=2.0), beta=Floats(0.05, 3.0, log=True),
-                 A=Sizes(2, 8), **more)  # fmt: skip
-
-
-@C2.check(Identity(1e-7, scale=1), weighed(), batched=False, instances=25,
+@C2.check(Identity(1e-7, scale=1), Space(**WEIGHED), batched=False, instances=25,
           false={"k2": {"estimator": k2}, "J without the bonus": {"bonus": 0.0}})  # fmt: skip
 def gradient(z, z_ref, reward, v, beta, *, estimator=k3, bonus=1.0):
     """Against differences of the sampled loss, arms held at their probabilities, and of J."""
@@ -179,7 +155,7 @@ def gradient(z, z_ref, reward, v, beta, *, estimator=k3, bonus=1.0):
     return {"of the loss": (found, slopes[0], size), "of J": (found, slopes[1], size)}
 
 
-@C2.check(Identity(1e-7, scale=1), Space(world=Drawn(Bandit.draw)), instances=8,
+@C2.check(Identity(1e-7, scale=1), Space(world=Drawn(st.Bandit.draw)), instances=8,
           false={"w = 1": {"weighted": False}, "population deviation": {"ddof": 0}, "the reverse KL": {"reverse": True}})  # fmt: skip
 def of_the_loss_of_the_library(world, *, weighted=True, ddof=1, reverse=False):
     """`apo` on one group that holds every arm in proportion to its probability, by finite differences."""
@@ -195,7 +171,7 @@ def of_the_loss_of_the_library(world, *, weighted=True, ddof=1, reverse=False):
     return step, found, 1 + world.beta * np.exp(ref - pi).max()
 
 
-@C2.check(Identity(1e-9, scale=1e-3), weighed(), batched=False, instances=25,
+@C2.check(Identity(1e-9, scale=1e-3), Space(**WEIGHED), batched=False, instances=25,
           false={"without beta w below": {"below": 0.0}, "without w above": {"above": 0.0}})  # fmt: skip
 def stationary_point(z, z_ref, reward, v, beta, *, below=1.0, above=1.0):
     """c by bracketing ``log(c - max(r - beta w))``, and no gradient there."""
@@ -211,7 +187,7 @@ def stationary_point(z, z_ref, reward, v, beta, *, below=1.0, above=1.0):
     return {"closed form": (np.exp(best.log_policy), closed), "no gradient": (still + 1, np.ones(still.size))}
 
 
-@C2.check(Optimality(1e-12, scale=1), weighed(), batched=False, instances=25,
+@C2.check(Optimality(1e-12, scale=1), Space(**WEIGHED), batched=False, instances=25,
           false={"that of equal weights": {"best": "equal"}, "the tilt (reverse KL)": {"best": "tilt"}})  # fmt: skip
 def the_maximum(z, z_ref, reward, v, beta, *, best="own"):
     ref, r, w, beta = st.arms(z_ref, reward, v, float(beta))
@@ -236,7 +212,7 @@ def expected_gradient_flow(rng, *, end="own"):
     return steps, np.abs(path - np.exp(ends[end])).max(axis=(1, 2))
 
 
-@C2.check(Identity(1e-10, scale=1), weighed(other=Normals("A")), batched=False, instances=25,
+@C2.check(Identity(1e-10, scale=1), Space(other=Normals("A"), **WEIGHED), batched=False, instances=25,
           false={"the same reward": {"bonus": 0.0}, "the same coefficient": {"shrunk": False}})  # fmt: skip
 def a_forward_kl_problem(z, other, z_ref, reward, v, beta, *, bonus=1.0, shrunk=True):
     """Differences of J between two policies are those of the forward-KL objective."""
@@ -341,11 +317,11 @@ def the_multiplier(g, *, of="right", wrong=True, cut=0.0):
     return stcr_multiplier(g.rewards, g.lengths, g.group, base=1.001), wanted
 
 
-EIGHTS = Space(g=Drawn(Groups.of_eight))
+EIGHTS = Space(g=Drawn(st.Groups.of_eight))
 
 
 @C3.check(Inequality(1e-12), EIGHTS, instances=500, false={"1.02": {"most": 1.02}, "above 1.001": {"least": 1.001}})
-def bounds(g, *, most=2 - OFFICIAL**-LONGEST, least=1.0):
+def bounds(g, *, most=2 - st.OFFICIAL**-st.LONGEST, least=1.0):
     m = stcr_multiplier(g.rewards, g.lengths, g.group)
     return {"above": (m, np.full(m.size, most)), "below": (np.full(m.size, least), m)}
 
@@ -368,7 +344,7 @@ def net_negative(g, *, swap=False):
 
 
 @C3.check(Inequality(), examples=[{}], false={"b = 1.0001": {"base": 1.0001}})
-def effect_in_numbers(*, base=OFFICIAL):
+def effect_in_numbers(*, base=st.OFFICIAL):
     """In per cent at 100, 1000 and 4096 tokens more, to the decimals given; and tokens to a factor of e."""
     lengths = np.array([[0.0, extra] for extra in (100, 1000, 4096)]).ravel()
     m = stcr_multiplier(np.tile([1.0, 0.0], 3), lengths, np.repeat(np.arange(3), 2), base=base)[1::2]
@@ -389,14 +365,14 @@ C3_sign = paper.claim("C3-sign", r"""
     """)  # fmt: skip
 
 
-@C3_sign.check(Inequality(1e-12), GROUPS, instances=15, examples=[{"g": FORMATTED}], true={"gated by the sign": {"gated": True}})  # fmt: skip
+@C3_sign.check(Inequality(1e-12), GROUPS, instances=15, examples=[{"g": st.FORMATTED}], true={"gated by the sign": {"gated": True}})  # fmt: skip
 def never_raised(g, *, gated=False):
     m = stcr_multiplier(g.rewards, g.lengths, g.group, base=1.001, advantage=g.advantage if gated else None)
     wrong = g.correct == 0
     return (m * g.advantage)[wrong], g.advantage[wrong]
 
 
-@C3_sign.check(Inequality(1e-12), GROUPS, instances=15, examples=[{"g": FORMATTED}],
+@C3_sign.check(Inequality(1e-12), GROUPS, instances=15, examples=[{"g": st.FORMATTED}],
           true={"keyed on correctness": {"by": "correct"}})  # fmt: skip
 def wrong_keeps_its_kl(g, *, by="advantage"):
     return np.ones(int((g.correct == 0).sum())), dads_weight(g.rewards, g.group, g.advantage, by=by)[g.correct == 0]
@@ -405,7 +381,7 @@ def wrong_keeps_its_kl(g, *, by="advantage"):
 @C3.check(Inequality(), examples=[{}], false={"without the format bonus": {"bonus": 0.0}})
 def a_wrong_answer_above_average(*, bonus=1.0):
     """A = .468, .924 and w = .288, to three decimals (C3-sign)."""
-    g = FORMATTED._replace(formatted=bonus * FORMATTED.formatted)
+    g = st.FORMATTED._replace(formatted=bonus * st.FORMATTED.formatted)
     a = g.advantage
     m, w = stcr_multiplier(g.rewards, g.lengths, g.group, base=1.001), dads_weight(g.rewards, g.group, a)
     return np.abs(np.array([a[1], m[1] * a[1], w[1]]) - [0.468, 0.924, 0.288]), np.full(3, 5e-4)
@@ -425,41 +401,48 @@ C4 = paper.claim("C4", r"""
     assumes: $\beta$ large enough to matter here (.25 for .001).
     origin: derived
     """)  # fmt: skip
-HARD, ENTROPY, DRIFT = 0, 1, 2
 
 
 # dads - fixed .0158, deviation .0126; none - dads: hard .062 (.038), drift .061 (.030); entropy .247 (.038)
 @C4.check(Effect(seeds=80), false={"beta = .5": {"beta": 0.5}, "half the KL for none": {"least": 0.5}})
 def dads_against_both(rngs, *, beta=0.25, least=0.0):
-    fixed, none, dads = train(rngs, (Method(), Method("fixed", 0.25 * least), Method("dads", beta)))
-    gain, kept, away = dads[HARD] - fixed[HARD], dads[ENTROPY] - none[ENTROPY], none[DRIFT] - dads[DRIFT]
-    hard = {"above fixed": gain, "by at most": 0.03 - gain, "none is best": none[HARD] - dads[HARD] - 0.03}
+    fixed, none, dads = st.train(rngs, (st.Method(), st.Method("fixed", 0.25 * least), st.Method("dads", beta)))
+    gain, kept, away = (
+        dads[st.HARD_SUCCESS] - fixed[st.HARD_SUCCESS],
+        dads[st.ENTROPY] - none[st.ENTROPY],
+        none[st.DRIFT] - dads[st.DRIFT],
+    )
+    hard = {
+        "above fixed": gain,
+        "by at most": 0.03 - gain,
+        "none is best": none[st.HARD_SUCCESS] - dads[st.HARD_SUCCESS] - 0.03,
+    }
     return hard | {"entropy, above none": kept - 0.15, "drift, below none": away - 0.03}
 
 
 # .0085, deviation .0104; drift -.0007 (.0026)
 @C4.check(Effect(seeds=80), false={"at beta = .2": {"beta": 0.2}})
 def better_than_less_kl(rngs, *, beta=0.23):
-    dads, less = train(rngs, (Method("dads"), Method("fixed", beta)))
-    gap, drift = dads[HARD] - less[HARD], dads[DRIFT] - less[DRIFT]
+    dads, less = st.train(rngs, (st.Method("dads"), st.Method("fixed", beta)))
+    gap, drift = dads[st.HARD_SUCCESS] - less[st.HARD_SUCCESS], dads[st.DRIFT] - less[st.DRIFT]
     return {"hard": gap, "by at most .02": 0.02 - gap, "drift": 0.003 - drift, "as much": 0.003 + drift}
 
 
 # reversed .0068, deviation .0094; constant -.0023 (.0052)
 @C4.check(Effect(seeds=110), false={"a constant of 1": {"schedule": "fixed"}})
 def the_direction_hardly_matters(rngs, *, schedule="constant"):
-    dads, reverse, constant = train(rngs, (Method("dads"), Method("reversed"), Method(schedule)))
-    turned, flat = dads[HARD] - reverse[HARD], dads[HARD] - constant[HARD]
+    dads, reverse, constant = st.train(rngs, (st.Method("dads"), st.Method("reversed"), st.Method(schedule)))
+    turned, flat = dads[st.HARD_SUCCESS] - reverse[st.HARD_SUCCESS], dads[st.HARD_SUCCESS] - constant[st.HARD_SUCCESS]
     return {"better than reversed": turned, "by at most": 0.015 - turned, "constant": flat + 0.01, "from above": 0.01 - flat}  # fmt: skip
 
 
-@C4.check(Identity(1e-7, scale=1e-2), Space(shared=Drawn(Shared.draw)), instances=8,
+@C4.check(Identity(1e-7, scale=1e-2), Space(shared=Drawn(st.Shared.draw)), instances=8,
           false={"with a fixed KL": {"schedule": "fixed"}, "reversed": {"schedule": "reversed"}, "beta = .23": {"beta": 0.23}})  # fmt: skip
 def a_step_is_that_of_the_loss(shared, *, schedule="dads", beta=0.25):
     """Of `apo` at one prompt, by finite differences."""
     ref, answers = log_normalize(shared.z_ref), shared.answers
     wanted = st.apo_step(lambda y: log_normalize(y)[answers][:, None], shared.z, ref[answers][:, None], answers == 0)
-    penalties = Method(schedule, beta).table()[None]
+    penalties = st.Method(schedule, beta).table()[None]
     return st.force(shared.z[None, None], np.exp(ref)[None, None], shared.u[None], penalties, right=1)[0, 0], wanted
 
 
@@ -479,8 +462,8 @@ C4_schedule = paper.claim("C4-schedule", r"""
 # -.0023, deviation .0052: at 240 seeds the risk that it is not refuted is below 1e-4
 @C4_schedule.check(Effect(seeds=240), true={"a fixed KL": Variant({"schedule": "fixed"}, kind=Effect(seeds=80))})
 def beats_a_constant(rngs, *, schedule="constant"):
-    dads, other = train(rngs, (Method("dads"), Method(schedule)))
-    return dads[HARD] - other[HARD]
+    dads, other = st.train(rngs, (st.Method("dads"), st.Method(schedule)))
+    return dads[st.HARD_SUCCESS] - other[st.HARD_SUCCESS]
 
 
 # C5 ------------------------------------------------------------------------------------------------
@@ -524,9 +507,9 @@ def stcr_pushes_wrong_ones_down(p, right, wrong, n, *, scaled="wrong", denominat
 
 
 @C5.check(Inequality(), examples=[{}], false={"wrong answers as short as right ones": {"wrong": 0.8}, "success .6": {"p": 0.6}})  # fmt: skip
-def at_the_start(*, p=0.5, wrong=START[1]):
-    found = st.drift(p, START[0], wrong, 8)
-    ends = [float(mean_length(q, CAP)) for q in (START[0], wrong)]
+def at_the_start(*, p=0.5, wrong=st.START[1]):
+    found = st.drift(p, st.START[0], wrong, 8)
+    ends = [float(mean_length(q, st.CAP)) for q in (st.START[0], wrong)]
     error = np.r_[found.wrong, found.right, np.array(ends) / 100] - [0.0069, -0.0035, 0.05, 0.0998]
     return np.abs(error), np.full(4, 5e-5)
 
@@ -548,20 +531,22 @@ def drift_by_enumeration(p, right, wrong, base, *, ddof=1, first=1, scaled="wron
     return {"drift": (found, np.array(wanted)), "mean length": (mean_length(q, cap), means)}
 
 
-@C5.check(Identity(1e-7, scale=1e-2), Space(lengths=Drawn(Lengths.draw)), instances=8,
+@C5.check(Identity(1e-7, scale=1e-2), Space(lengths=Drawn(st.Lengths.draw)), instances=8,
           false={"a constant denominator": {"denominator": 72.0}, "b = 1.05": {"base": 1.05}, "on all answers": {"scaled": "all"}})  # fmt: skip
 def a_step_of_lengths_is_that_of_the_loss(lengths, *, base=1.1, scaled="wrong", denominator=None):
     """Of `apo` without KL, token by token, by finite differences in the three logits."""
     x = np.r_[lengths.theta, lengths.branch]
-    up, moved = st.lengths_step(x[:1][None], x[1:][None, None], lengths.u[None], [Shaping(base, scaled, denominator)])
+    up, moved = st.lengths_step(
+        x[:1][None], x[1:][None, None], lengths.u[None], [st.Shaping(base, scaled, denominator)]
+    )
     wanted = st.apo_step(lengths.log_probs, x, None, lengths.correct, beta=0.0, base=1.1, mask=lengths.mask)
     return np.r_[up[0], moved[0, 0]], wanted
 
 
 # wrong 18.8, deviation 2.7, and 8.62 (2.0), difference 10.2 (1.7); right -.017 (.126); accuracy .010 (.002)
-@C5.check(Effect(seeds=120), false={"the released base": {"base": OFFICIAL}, "on all answers": {"scaled": "all"}})
+@C5.check(Effect(seeds=120), false={"the released base": {"base": st.OFFICIAL}, "on all answers": {"scaled": "all"}})
 def wrong_answers_only(rngs, *, base=1.1, scaled="wrong"):
-    off, on = write(rngs, (Shaping(), Shaping(base, scaled)))
+    off, on = st.write(rngs, (st.Shaping(), st.Shaping(base, scaled)))
     right = {"right shrinks": 4.5 - off[0], "not longer": 0.1 + off[0] - on[0], "not shorter": 0.1 + on[0] - off[0]}
     wrong = {"wrong grows": off[1] - 14, "shorter": off[1] - on[1] - 8, "below the start": 9.98 - on[1]}
     return right | wrong | {"accuracy": 0.02 - np.abs(on[2] - off[2])}
@@ -569,14 +554,14 @@ def wrong_answers_only(rngs, *, base=1.1, scaled="wrong"):
 
 @C5.check(Effect(seeds=60, null=1.0), false={"on wrong ones": {"scaled": "wrong"}})
 def on_all_it_lengthens_right_ones(rngs, *, scaled="all"):
-    one, other = write(rngs, (Shaping(1.1), Shaping(1.1, scaled)))
+    one, other = st.write(rngs, (st.Shaping(1.1), st.Shaping(1.1, scaled)))
     return other[0] - one[0]
 
 
 # wrong 10.15, deviation 1.37; right 4.975 (.35); with STCR 5.25 (.8)
 @C5.check(Effect(seeds=100), false={"the tokens of the group": {"denominator": None}})
 def with_a_constant_denominator(rngs, *, denominator=72.0):
-    off, on = write(rngs, (Shaping(1.0, "wrong", denominator), Shaping(1.1, "wrong", denominator)))
+    off, on = st.write(rngs, (st.Shaping(1.0, "wrong", denominator), st.Shaping(1.1, "wrong", denominator)))
     return {"wrong, not longer": 11.48 - off[1], "wrong, not shorter": off[1] - 8.48, "right, not longer": 5.4 - off[0],
             "right, not shorter": off[0] - 4.6, "STCR": off[1] - on[1] - 3}  # fmt: skip
 
@@ -617,8 +602,8 @@ C5_released = paper.claim("C5-released", r"""
 
 # .35, deviation .33
 @C5_released.check(Effect(seeds=60, null=1.0), true={"b = 1.1": {"base": 1.1}})
-def one_token_shorter(rngs, *, base=OFFICIAL ** (LONGEST / CAP)):
-    off, on = write(rngs, (Shaping(), Shaping(base)))
+def one_token_shorter(rngs, *, base=st.OFFICIAL ** (st.LONGEST / st.CAP)):
+    off, on = st.write(rngs, (st.Shaping(), st.Shaping(base)))
     return off[1] - on[1]
 
 
@@ -640,7 +625,6 @@ C6 = paper.claim("C6", r"""
     """)  # fmt: skip
 UNIFORM = Space(right=Integers(1, 5), wrong=Integers(1, 5), low=Floats(0.01, 3.0, log=True), ratio=Floats(1.1, 10.0),
           tilt_=Normals(10))  # fmt: skip
-BETAS = np.array([0.01, 0.1, 1.0])
 
 
 @C6.check(Inequality(1e-10), UNIFORM, batched=False, instances=15, false={"a reference that is not uniform": {"spread": 1.0}})  # fmt: skip
@@ -663,8 +647,10 @@ def as_beta_falls(*, of=2):
 @C6.check(Inequality(), examples=[{}], false={"three right arms": {"right": 3}, "beta = .011, .11, 1.1": {"factor": 1.1}})  # fmt: skip
 def two_of_six(*, right=2, factor=1.0):
     """To the decimals that are given."""
-    found = np.array([[st.at_rest(right, 6 - right, factor * b, scaled) for b in BETAS] for scaled in (False, True)])
-    eight = ak.normalized_success(right / 6, 1.0, factor * BETAS[1:], group_size=8)
+    found = np.array(
+        [[st.at_rest(right, 6 - right, factor * b, scaled) for b in (0.01, 0.1, 1.0)] for scaled in (False, True)]
+    )
+    eight = ak.normalized_success(right / 6, 1.0, factor * np.array([0.1, 1.0]), group_size=8)
     known = [[[0.993, 0.738], [0.936, 0.977], [0.577, 1.667]], [[0.99996, 0.694], [0.996, 0.724], [0.760, 1.410]]]
     error = np.r_[np.abs(found - known).ravel(), np.abs(st.split_entropy(eight, right) - [0.839, 1.493])]
     return error, np.where(np.arange(error.size) == 6, 5e-6, 5e-4)
@@ -702,7 +688,7 @@ def the_split_is_stable(right, wrong, low, *, share=1.0, **_):
 # .8372, deviation .0045, and 1.4935 (.0128)
 @C6.check(Effect(seeds=80, alternative="within", margin=0.01), false={"large groups": {"size": None}})
 def sampled_training(rngs, *, size=8):
-    found = among_equals(rngs, (0.1, 1.0))
+    found = st.among_equals(rngs, (0.1, 1.0))
     ends = st.split_entropy(ak.normalized_success(1 / 3, 1.0, [0.1, 1.0], group_size=size))
     return {f"beta = {beta:g}": x - end for beta, x, end in zip((0.1, 1.0), found, ends)}
 
@@ -710,5 +696,5 @@ def sampled_training(rngs, *, size=8):
 # none .137, deviation .152
 @C6.check(Effect(seeds=48), false={"beta = .03": {"beta": 0.03}})
 def without_kl_one_arm_wins(rngs, *, beta=0.0):
-    none, some = among_equals(rngs, (beta, 0.1))
+    none, some = st.among_equals(rngs, (beta, 0.1))
     return {"below .4": 0.4 - none, "below that with KL": some - none - 0.5}

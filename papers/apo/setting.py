@@ -213,6 +213,9 @@ class Shared(NamedTuple):
 HARD, TRAINED, PROMPTS, FEATURES, ANSWERS, UPDATES = 10, 20, 40, 12, 6, 600
 
 
+HARD_SUCCESS, ENTROPY, DRIFT = 0, 1, 2  # the scores of `train`
+
+
 def worlds(rngs):
     """``base (S, 40, 6)`` and ``phi (S, 40, 12)``: 10 hard and 10 easy training prompts, 20 general ones; answer 0 is right."""
     drawn = [
