@@ -133,11 +133,15 @@ def dads_weight(
     return xp.where(upper & inside, -xp.expm1(-math.e * (1 - difficulty)), xp.ones_like(difficulty))
 
 
-def stcr_multiplier(rewards: Array, lengths: Array, group: Array, *, base: float = 1.00001) -> Array:
+def stcr_multiplier(
+    rewards: Array, lengths: Array, group: Array, *, base: float = 1.00001, advantage: Array | None = None
+) -> Array:
     r"""Advantage multiplier of wrong, long responses (STCR), ``[B]``: ``1 + max(0, 1 - base^{-(L - Lbar+)})``.
 
     ``Lbar+``: mean length of the group's right responses; 1 for right responses and in groups without one. At the
-    official base the effect is at most 4 % at 4096 tokens.
+    official base the effect is at most 4 % at 4096 tokens. The official code multiplies whatever the sign of the
+    advantage: with a format bonus a wrong response can be above average, and is then amplified for its length. With
+    ``advantage`` (``[B]``) only responses below average are multiplied.
 
     Source: ``apo`` C3.
     """
@@ -151,7 +155,13 @@ def stcr_multiplier(rewards: Array, lengths: Array, group: Array, *, base: float
     share = group_mean(right, group)
     mean_right = group_mean(right * lengths, group) / xp.where(share > 0, share, xp.ones_like(share))
     excess = -xp.expm1(-math.log(base) * (lengths - mean_right))
-    return xp.where((right == 0) & (share > 0), 1 + xp.maximum(excess, xp.zeros_like(excess)), xp.ones_like(excess))
+    scaled = (right == 0) & (share > 0)
+    if advantage is not None:
+        xp, rewards, advantage = _validate.arrays(rewards=rewards, advantage=advantage)
+        if tuple(advantage.shape) != tuple(rewards.shape):
+            _validate.fail("advantage", f"must have shape {list(rewards.shape)}, got {list(advantage.shape)}")
+        scaled = scaled & (_validate.finite("advantage", xp, advantage) < 0)
+    return xp.where(scaled, 1 + xp.maximum(excess, xp.zeros_like(excess)), xp.ones_like(excess))
 
 
 @takes_batch
@@ -168,7 +178,8 @@ def apo(
 
     On-policy the KL part, ``mean_i w_i mean_t k3``, pushes along the *forward* KL; the weight depends on the
     reward, so it also rewards the responses whose weight is small (``apo`` C2). No population objective in general.
-    Advantages use the sample standard deviation (ddof 1).
+    Advantages use the sample standard deviation (ddof 1). ``by="advantage"`` is the official code; with ``"correct"``
+    the KL discount goes to right responses only, and STCR to wrong ones below average.
 
     Source: ``apo`` C1-C3, Algorithm.
     """
@@ -181,7 +192,8 @@ def apo(
     if advantage.ndim != 1:
         _validate.fail("advantages", f"APO needs one a response, [B], got {list(advantage.shape)}")
     lengths = xp.sum(batch.weights, axis=-1)
-    scaled = advantage * stcr_multiplier(rewards, lengths, group, base=base)
+    gate = advantage if by == "correct" else None
+    scaled = advantage * stcr_multiplier(rewards, lengths, group, base=base, advantage=gate)
     loss, metrics = surrogate(batch, scaled, clip=clip, aggregate=token_mean)
     weight = dads_weight(rewards, group, advantage, by=by)
     penalty = sequence_mean(weight[:, None] * k3(log_ratio(batch, "ref")), batch.mask)

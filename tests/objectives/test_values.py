@@ -289,6 +289,10 @@ def test_apo():
     lengths = np.array([10.0, 20.0, 115.0, 5.0])
     assert np.allclose(o.stcr_multiplier(rewards, lengths, group, base=1.01), [1, 1, 2 - 1.01**-100.0, 1])
     assert np.allclose(o.stcr_multiplier(0 * rewards, lengths, group), 1)
+    gated = o.stcr_multiplier(rewards, lengths, group, base=1.01, advantage=np.array([1.0, 1.0, 0.1, -1.0]))
+    assert np.allclose(gated, 1)  # the long wrong one is above average
+    with pytest.raises(ValueError, match="advantage: must have shape"):
+        o.stcr_multiplier(rewards, lengths, group, advantage=np.zeros(3))
     # one group: A = ±1/sqrt 2 (sample std), d = 1/2, no length effect (the wrong one is shorter)
     a = 1 / math.sqrt(2)
     policy = -(a * 1.2 + a * 0.5 - a * 0.8) / 3
