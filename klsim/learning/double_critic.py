@@ -70,9 +70,7 @@ def pessimism(deviation: Any, alpha: Any = 0.3) -> np.ndarray:
     return np.asarray(-a[..., 0] * np.where(slope[..., 0] > 4.0, steep, whole))
 
 
-def joint_loss(
-    values: Any, target: Any, alpha: float = 0.3, *, huber: float = math.inf
-) -> tuple[float, np.ndarray]:
+def joint_loss(values: Any, target: Any, alpha: float = 0.3, *, huber: float = math.inf) -> tuple[float, np.ndarray]:
     """Mean loss of ``V_soft - target`` and its gradient in the heads, ``(n, 2)``.
 
     Args:

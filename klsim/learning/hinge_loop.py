@@ -100,8 +100,12 @@ class HingeLoop:
         basis[size, -1] = 1.0
         return float(np.abs(np.linalg.eigvals(basis.T @ matrix @ basis)).max())
 
-    def critical_lr(self) -> float:
-        """The step size below which the fixed point is stable."""
+    def stiffness(self) -> np.ndarray:
+        """``beta F + (1-d)/(1+d) 2 f v v^T``, ``(A, A)``: what the fastest oscillation (period 2) meets."""
         curvature, v = self._parts()
         softened = 2 * self.factor * (1 - self.decay) / (1 + self.decay)
-        return 2 / float(np.linalg.eigvalsh(curvature + softened * np.outer(v, v))[-1])
+        return curvature + softened * np.outer(v, v)
+
+    def critical_lr(self) -> float:
+        """The step size below which the fixed point is stable: 2 over the largest eigenvalue of `stiffness`."""
+        return 2 / float(np.linalg.eigvalsh(self.stiffness())[-1])

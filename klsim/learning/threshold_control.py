@@ -21,7 +21,15 @@ import numpy as np
 
 from klsim import _validate
 
-__all__ = ["PHASES", "Gains", "ThresholdLoop", "ThresholdTrace", "control_bound", "reflected_integral", "threshold_trace"]
+__all__ = [
+    "PHASES",
+    "Gains",
+    "ThresholdLoop",
+    "ThresholdTrace",
+    "control_bound",
+    "reflected_integral",
+    "threshold_trace",
+]
 
 #: names of the phases, by code, and what they multiply the threshold with
 PHASES = {"warmup": 1.5, "climbing": 1.2, "plateau": 0.8, "converged": 1.0}

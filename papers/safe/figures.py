@@ -1,0 +1,5 @@
+r"""Figures of safe."""
+
+from klsim.report.figures import Figures
+
+figures = Figures()
