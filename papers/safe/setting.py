@@ -2,17 +2,23 @@ r"""What the claims and figures of safe share: value heads to fit, reward curves
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq, minimize
 
 from klsim.distributions import entropy, expectation, log_normalize
 from klsim.divergences import kl
 from klsim.hinge import hinge_slope
+from klsim.learning.double_critic import fit_joint
 from klsim.learning.hinge_loop import HingeLoop
-from klsim.learning.threshold_control import ThresholdLoop
+from klsim.learning.threshold_control import ThresholdLoop, threshold_trace
 from klsim.objectives import TokenBatch
-from klsim.objectives.stabilizers import entropy_gate
+from klsim.objectives.actor_critic import gae
+from klsim.objectives.baselines import whitened
+from klsim.objectives.kl import kl_in_loss
+from klsim.objectives.stabilizers import entropy_gate, hinge_kl, soft_min
 
 
 # C2: two linear heads ---------------------------------------------------------------------------------
@@ -26,15 +32,35 @@ class Heads(NamedTuple):
 
     @classmethod
     def draw(cls, rng, skewed=False):
-        """``y = X w + noise``, noise N(0, 1), or exponential of scale 2 (centred)."""
+        """``y = X w + noise``, noise N(0, 1), or exponential of scale 2 (centred), on either side."""
         x, w = rng.standard_normal((60, 20)), rng.standard_normal(20) / np.sqrt(20)
-        noise = 2 * (rng.exponential(size=60) - 1) if skewed else rng.standard_normal(60)
+        noise = rng.choice([-2.0, 2.0]) * (rng.exponential(size=60) - 1) if skewed else rng.standard_normal(60)
         features = np.column_stack([x, np.ones(60)])
         return cls(features, x @ w + noise, 0.3 * rng.standard_normal((21, 2)), rng.integers(0, 60, (2, 60)))
 
     @classmethod
     def skewed(cls, rng):
         return cls.draw(rng, skewed=True)
+
+
+def soft(v, alpha):
+    """`soft_min` with one temperature a row."""
+    out = np.empty(np.shape(alpha))
+    for a in np.unique(alpha):
+        out[alpha == a] = soft_min(v[alpha == a], float(a))
+    return out
+
+
+def fitted(heads, huber=math.inf):
+    """Residuals of the soft minimum, the smaller head and the mean of both after the joint fit."""
+    v = heads.features @ fit_joint(heads.features, heads.target, heads.start, huber=huber)
+    return {"soft": np.asarray(soft_min(v)) - heads.target, "min": v.min(axis=-1) - heads.target, "mean": v.mean(axis=-1) - heads.target}  # fmt: skip
+
+
+def advantages(rewards, values, white):
+    """Of responses of one token, normalised over the batch or not."""
+    batch = TokenBatch(np.zeros((len(rewards), 1)), rewards=rewards, values=values[:, None])
+    return whitened(gae(batch), batch) if white else gae(batch)
 
 
 # C4: reward curves ------------------------------------------------------------------------------------
@@ -53,6 +79,10 @@ def mixed(rng, updates=250):
     """Curves that reach every phase: tops U(.2, .95), time scales U(10, 100), noise .001 to .1."""
     top, s, noise = rng.uniform(0.2, 0.95), rng.uniform(10, 100), np.exp(rng.uniform(np.log(1e-3), np.log(0.1)))
     return top * (1 - np.exp(-np.arange(updates) / s)) + noise * rng.standard_normal(updates)
+
+
+def first_at_the_clamp(r):
+    return np.argmax(threshold_trace(r).integral <= -1 + 1e-12, axis=-1)
 
 
 # C6: optima and loops of the hinge --------------------------------------------------------------------
@@ -77,6 +107,40 @@ def loop(rng):
             )
 
 
+def hinged(log_pi, log_ref, reward, f, tau):
+    """The objective, by plain sums."""
+    p = np.exp(log_pi)
+    over = np.maximum(np.sum(p * (log_pi - log_ref), axis=-1) - tau, 0.0)
+    return np.sum(p * reward, axis=-1) - f * over**2
+
+
+def best_by_bfgs(log_ref, reward, f, tau):
+    """The largest value that a generic optimiser of the logits finds from the reference."""
+
+    def loss(z):
+        log_pi = log_normalize(z)
+        pi, gap = np.exp(log_pi), log_pi - log_ref
+        over = max(pi @ gap - tau, 0.0)
+        up = reward - 2 * f * over * gap
+        return -(pi @ reward - f * over**2), -pi * (up - pi @ up)
+
+    return -minimize(loss, log_ref, jac=True, method="BFGS", options={"gtol": 1e-9}).fun
+
+
+def root(log_ref, reward, stiff, tau):
+    """Of ``beta = stiff (KL(beta) - tau)``, by Brent's method in log beta and plain sums."""
+    gaps = np.where(reward == reward.max(), 0.0, reward.max() - reward)
+
+    def short(log_beta):
+        w = log_ref - gaps / math.exp(log_beta)
+        log_pi = w - np.logaddexp.reduce(w)
+        live = np.exp(log_pi) > 0
+        return math.exp(log_beta) - stiff * (np.sum((np.exp(log_pi) * (log_pi - log_ref))[live]) - tau)
+
+    most = -np.logaddexp.reduce(log_ref[gaps == 0])
+    return math.exp(brentq(short, -14.0, math.log(stiff * most + 1) + 1, xtol=1e-15, rtol=1e-14))
+
+
 # C3, C5: losses on one state --------------------------------------------------------------------------
 def every_arm(z, log_ref, **more):
     """One response of one token an arm, at the policy ``softmax(z)``."""
@@ -89,6 +153,36 @@ def every_arm(z, log_ref, **more):
 def slopes(function, z, h=1e-5):
     """The gradient by central differences."""
     return np.array([(function(z + e) - function(z - e)) / (2 * h) for e in h * np.eye(len(z))])
+
+
+def expected_slope(z, log_ref, law, estimator):
+    """The gradient of the estimator's mean over samples of a fixed law, by differences of the library's loss."""
+
+    def loss(y):
+        batch = every_arm(y, log_ref)
+        return float(kl_in_loss(batch, estimator=estimator, aggregate=lambda x, mask: np.sum(law[:, None] * x))[0])
+
+    return slopes(loss, z)
+
+
+def trained_by_autograd(z, log_ref, reward, penalty, steps=10):
+    """Logits after ten policy-gradient steps on all arms with the hinge in the loss; the last value and gradient of the hinge."""
+    import torch
+
+    theta, ref = torch.tensor(z, requires_grad=True), torch.tensor(log_ref)[None, None]
+    for _ in range(steps):
+        log_pi = torch.log_softmax(theta, dim=-1)
+        loss = -(log_pi.exp().detach() * torch.tensor(reward - reward.mean()) * log_pi).sum()
+        batch = TokenBatch(log_pi[None, :1], vocab_log_probs=log_pi[None, None], ref_vocab_log_probs=ref)
+        hinge = hinge_kl(batch, threshold=0.05, coefficient=0.5, penalty=penalty or "detached")[0]
+        (alone,) = torch.autograd.grad(hinge, theta, retain_graph=True)
+        (whole,) = torch.autograd.grad(loss + hinge if penalty else loss, theta)
+        theta = (theta - whole).detach().requires_grad_()
+    return theta.detach().numpy(), float(hinge.detach()), alone.numpy()
+
+
+def gates(h):
+    return np.reshape([0.1 * entropy_gate(float(x)) for x in np.ravel(h)], np.shape(h))
 
 
 # C7: prompts to train on ------------------------------------------------------------------------------
