@@ -113,7 +113,7 @@ def _strengths(
         open_ = short(low, rows) > 0
         if not open_.any():
             break
-        low = np.where(open_, high - 2 * (high - low), low)
+        low = np.where(open_, np.maximum(high - 2 * (high - low), -690.0), low)
     found = elementwise.find_root(
         short, (low, high + 1e-12), args=(rows,), tolerances={"xatol": 1e-15, "xrtol": 4e-16, "fatol": 0.0}
     )

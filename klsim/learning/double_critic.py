@@ -5,8 +5,8 @@ r"""Two value heads under a soft minimum: its weights, how pessimistic it is, an
 
 (`klsim.objectives.soft_min`). Heads with independent errors are pessimistic by `pessimism`. Heads that share *one* loss
 on ``V_soft`` are not: the gradients in the two biases add up to ``mean l'(V_soft - target)``, which is 0 at the end of
-the training (`fit_joint`); the heads spread about the target instead. Pessimism needs a loss a head and data that differ
-(`fit_separate`).
+the training (`fit_joint`); the heads spread about the target instead. Pessimism needs a loss a head and data that
+differ (`fit_separate`).
 
 Source: ``safe`` C1, C2.
 """

@@ -20,6 +20,7 @@ Source: ``safe`` C6.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +32,15 @@ from klsim.divergences import kl
 from klsim.hinge import hinge_regularized, hinge_slope
 from klsim.learning.rehearsal import divergence_gradient
 from klsim.learning.softmax_step import population_gradient
+from klsim.optima import Optimum
 
 __all__ = ["HingeLoop"]
 
 
 @dataclass(frozen=True)
 class HingeLoop:
-    """``log_ref``, ``reward``: ``(A,)``; ``factor`` f > 0, ``threshold`` tau >= 0, ``lr`` eta > 0, ``decay`` d in [0, 1).
+    """``log_ref``, ``reward``: ``(A,)``; ``factor`` f > 0, ``threshold`` tau >= 0, ``lr`` eta > 0,
+    ``decay`` d in [0, 1).
 
     Raises:
         ValueError: arguments outside their range; an idle hinge, whose fixed point lies at infinity.
@@ -58,8 +61,12 @@ class HingeLoop:
         _validate.real("decay", self.decay, low=0.0, high=1.0, open_high=True)
         _validate.real("factor", self.factor, low=0.0, high=1e100, open_low=True)
         _validate.real("threshold", self.threshold, low=0.0, high=1e100)
-        if not float(hinge_regularized(log_ref, reward, self.factor, self.threshold).beta) > 0:
+        if not float(self._optimum.beta) > 0:
             _validate.fail("threshold", "leaves the hinge idle: the best outcomes are within it", self.threshold)
+
+    @functools.cached_property
+    def _optimum(self) -> Optimum:
+        return hinge_regularized(self.log_ref, self.reward, self.factor, self.threshold)
 
     def step(self, logits: np.ndarray, average: Any) -> tuple[np.ndarray, np.ndarray]:
         """The next logits ``(..., A)`` and average KL ``(...)``."""
@@ -71,8 +78,7 @@ class HingeLoop:
 
     def fixed_point(self) -> tuple[np.ndarray, float]:
         """Logits and average KL that stay where they are."""
-        found = hinge_regularized(self.log_ref, self.reward, self.factor, self.threshold)
-        return np.asarray(found.log_policy), float(found.kl)
+        return np.asarray(self._optimum.log_policy), float(self._optimum.kl)
 
     def _parts(self) -> tuple[np.ndarray, np.ndarray]:
         """``beta F`` and ``v`` at the fixed point."""

@@ -160,8 +160,8 @@ def control_bound(gains: Gains | None = None, *, derivative: str = "exact") -> f
     """The PID output never exceeds this in size, for rewards in [0, 1] and gains >= 0.
 
     ``k_p (s + v) + k_i w + k_d b``: an average in [0, 1] moves by at most the rate s. For the change of the error
-    ``b = s (1 + s)`` holds (and ``s + v``, of the first one), since it is ``s (r_t - r_{t-1} - s (r_{t-1} - m_{t-2}))``;
-    ``derivative="crude"`` takes twice the rate.
+    ``b = s (1 + s)`` holds (and ``s + v``, of the first one), since it is
+    ``s (r_t - r_{t-1} - s (r_{t-1} - m_{t-2}))``; ``derivative="crude"`` takes twice the rate.
     """
     gains = Gains() if gains is None else gains
     _validate.instance("gains", gains, Gains)

@@ -108,7 +108,7 @@ FITS = Space(heads=Drawn(Heads.draw))
 SKEWED = Space(heads=Drawn(Heads.skewed))
 
 
-@C2.check(Identity(1e-7), Space(s=Floats(0.05, 3.0), ratio=Floats(0.1, 30.0, log=True)), batched=False, instances=40,
+@C2.check(Identity(1e-7), Space(s=Floats(0.05, 3.0), ratio=Floats(0.1, 30.0, log=True)), batched=False, instances=20,
           examples=[{"s": s, "ratio": a / s} for s, a in ((0.1, 0.3), (0.3, 0.3), (1.0, 0.3), (1.0, 3.0))],
           false={"the variance of one head": {"variance": 1.0}, "alpha for 2 alpha": {"inner": 1.0}})  # fmt: skip
 def bias(s, ratio, *, variance=2.0, inner=2.0):
@@ -163,16 +163,12 @@ def huber_may_underestimate(heads, *, huber=0.5):
     return -fitted(heads, huber)["soft"].mean(), 0.03
 
 
-@C2.check(Inequality(), FITS, instances=4, false={"alpha/2 for alpha log 2": {"room": 0.5}})
-def the_smaller_head_is_near(heads, *, room=LOG_2):
-    found = fitted(heads)
-    return (found["soft"] - found["min"]).mean(), 0.3 * room
-
-
-# -.196 ± .005 a seed
-@C2.check(Effect(seeds=6, alternative="less", null=-0.15), false={"of the soft minimum": {"of": "soft"}})
-def the_smaller_head_is_biased(rng, *, of="min"):
-    return fitted(Heads.draw(rng))[of].mean()
+@C2.check(
+    Inequality(), FITS, instances=4, false={"alpha/2 for alpha log 2": {"room": 0.5}, "of the mean": {"of": "mean"}}
+)
+def the_smaller_head_is_near(heads, *, room=LOG_2, of="min"):
+    apart = (fitted(heads)["soft"] - fitted(heads)[of]).mean()
+    return {"at most": (apart, 0.3 * room), "more than": (0.15, apart)}
 
 
 # -.25 ± .12 a seed: the risk at 40 seeds is below 1e-4
@@ -183,7 +179,7 @@ def separate_heads_are_pessimistic(rng, *, same=False):
     return np.mean(np.asarray(soft_min(v)) - v.mean(axis=-1))
 
 
-@C2.check(Identity(1e-9, scale=1), Space(r=Normals("n"), v=Normals("n"), by=Floats(0.1, 3.0), n=Sizes(3, 12)), batched=False, instances=40,
+@C2.check(Identity(1e-9, scale=1), Space(r=Normals("n"), v=Normals("n"), by=Floats(0.1, 3.0), n=Sizes(3, 12)), batched=False, instances=20,
           false={"half of the batch": {"share": 0.5}, "not normalised": {"white": False}, "by a factor": {"times": 1.5}})  # fmt: skip
 def a_shift_is_not_seen(r, v, by, *, share=1.0, white=True, times=1.0):
     assume(np.ptp(r - v) > 0.1)
@@ -297,7 +293,7 @@ def worked(*, start=0.0, target=2.0, gain=1.0):
     return {name: (np.array(out[name]), np.array(right[name])) for name in out}
 
 
-@C4.check(Identity(1e-12, scale=1), Space(r=Drawn(setting.mixed)), instances=12,
+@C4.check(Identity(1e-12, scale=1), Space(r=Drawn(setting.mixed)), instances=8,
           false={"the change of the error with the other sign": {"gains": Gains(derivative=-0.05)}, "target velocity 0": {"gains": Gains(velocity=0.0)},
                  "rate .06": {"gains": Gains(rate=0.06)}})  # fmt: skip
 def one_loop(r, *, gains=None):
@@ -413,7 +409,7 @@ def six_arms(*, tau=0.3, c=0.1, of="kl"):
     return {name: (np.asarray(found[name]), NUMBERS[name]) for name in found}
 
 
-@C5.check(Identity(1e-7, scale=1), STATES, batched=False, instances=60,
+@C5.check(Identity(1e-7, scale=1), STATES, batched=False, instances=25,
           false={"without the 2": {"two": 1}, "the forward KL": {"of": "forward_kl"}, "of KL alone": {"over": False}})  # fmt: skip
 def gradient_of_the_hinge(z, log_ref, *, two=2, of="kl", over=True):
     """Of the library's loss of a state, by differences."""
@@ -425,7 +421,7 @@ def gradient_of_the_hinge(z, log_ref, *, two=2, of="kl", over=True):
     return found, slope * divergence_gradient(log_pi, log_ref, of)
 
 
-@C5.check(Identity(1e-7, scale=1), STATES, batched=False, instances=40,
+@C5.check(Identity(1e-7, scale=1), STATES, batched=False, instances=20,
           false={"k2": {"estimator": "k2"}, "k3": {"estimator": "k3"}})  # fmt: skip
 def k1_in_the_loss_has_none(z, log_ref, *, estimator="k1"):
     log_pi = log_normalize(z)
@@ -436,7 +432,7 @@ def k1_in_the_loss_has_none(z, log_ref, *, estimator="k1"):
     }
 
 
-@C5.check(Identity(1e-7, scale=1), Space(z=Normals("A"), old=Normals("A"), log_ref=Policies(spread=8.0), A=Sizes(2, 8)), batched=False, instances=40,
+@C5.check(Identity(1e-7, scale=1), Space(z=Normals("A"), old=Normals("A"), log_ref=Policies(spread=8.0), A=Sizes(2, 8)), batched=False, instances=20,
           false={"towards the old policy": {"sign": -1}, "towards the reference": {"target": "ref"}})  # fmt: skip
 def on_old_samples(z, old, log_ref, *, sign=1, target="old"):
     law, pi = np.exp(log_normalize(old)), np.exp(log_normalize(z))
@@ -456,7 +452,7 @@ C5_baseline = paper.claim("C5-baseline", r"""
     """)  # fmt: skip
 
 
-@C5_baseline.check(Identity(1e-7, scale=1), STATES, batched=False, instances=40,
+@C5_baseline.check(Identity(1e-7, scale=1), STATES, batched=False, instances=20,
           true={"k2 in the loss": {"how": "k2"}, "in the reward": {"how": "reward"}})  # fmt: skip
 def gradient_of_the_baseline(z, log_ref, *, how="k1"):
     log_pi = log_normalize(z)
@@ -477,7 +473,7 @@ C5_coded = paper.claim("C5-coded", r"""
 ARMS = Space(z=Normals(6), log_ref=Normals(6).map(log_normalize), reward=Normals(6))
 
 
-@C5_coded.check(Identity(1e-300), ARMS, batched=False, instances=12, false={"differentiable": {"penalty": "differentiable"}})  # fmt: skip
+@C5_coded.check(Identity(1e-300), ARMS, batched=False, instances=4, false={"differentiable": {"penalty": "differentiable"}})  # fmt: skip
 def bit_by_bit(z, log_ref, reward, *, penalty="detached"):
     ends = [setting.trained_by_autograd(z, log_ref, reward, p) for p in (penalty, None)]
     assume(ends[0][1] > 0)
@@ -496,7 +492,7 @@ C5_penalty = paper.claim("C5-penalty", r"""
     """, requires=("torch",))  # fmt: skip
 
 
-@C5_penalty.check(Identity(1e-10, scale=1), ARMS, batched=False, instances=12,
+@C5_penalty.check(Identity(1e-10, scale=1), ARMS, batched=False, instances=4,
           true={"left differentiable": {"penalty": "differentiable"}})  # fmt: skip
 def gradient_by_autograd(z, log_ref, reward, *, penalty="detached"):
     log_pi = log_normalize(z)
@@ -540,7 +536,7 @@ def nothing_is_better(log_ref, reward, f, tau, z, *, times=1.0):
     return {"around": (value, hinged(near, log_ref, reward, f, tau)), "its own value": (value, best.value)}
 
 
-@C6.check(Identity(1e-9), HINGES, batched=False, instances=60,
+@C6.check(Identity(1e-9), HINGES, batched=False, instances=25,
           false={"without the 2": {"two": 1}, "from 0, not tau": {"start": 0.0}})  # fmt: skip
 def the_root(log_ref, reward, f, tau, *, two=2, start=1.0):
     assume(-np.logaddexp.reduce(log_ref[reward == reward.max()]) > tau + 0.02)
@@ -566,7 +562,7 @@ def worked_optima(*, two=2):
 
 
 @C6.check(Identity(1e-12, scale=1), Space(log_ref=Policies(spread=10.0), reward=Rewards(), f=Floats(0.1, 10.0, log=True), over=Floats(1.0, 3.0), A=Sizes(2, 8)),
-          batched=False, instances=60, false={"from 9/10 of it on": {"share": 0.9}})  # fmt: skip
+          batched=False, instances=25, false={"from 9/10 of it on": {"share": 0.9}})  # fmt: skip
 def idle(log_ref, reward, f, over, *, share=1.0):
     most = -np.logaddexp.reduce(log_ref[reward == reward.max()])
     tau = share * (1 if share < 1 else over) * max(most, 0.0) + 1e-12 * (share == 1)
@@ -579,7 +575,7 @@ def it_tends_to_the_threshold(*, shift=0.0):
     return f, hinge_regularized(np.full(10, -math.log(10)), np.arange(10) / 9, f, 0.3).kl - 0.3 - shift
 
 
-@C6.check(Identity(1e-7, scale=1), Space(**STATES.fields, k=Floats(0.5, 3.0), g=Floats(0.5, 20.0)), batched=False, instances=40,
+@C6.check(Identity(1e-7, scale=1), Space(**STATES.fields, k=Floats(0.5, 3.0), g=Floats(0.5, 20.0)), batched=False, instances=20,
           false={"without the .1": {"part": 1.0}})  # fmt: skip
 def through_the_average(z, log_ref, k, g, *, part=0.1):
     def penalty(y):
@@ -624,25 +620,28 @@ C6_loop = paper.claim("C6-loop", r"""
 LOOPS = Space(run=Drawn(setting.loop))
 
 
-@C6_loop.check(Identity(1e-6, scale=1), LOOPS, instances=20,
-          false={"half the decay": {"decay": 0.5}, "a tenth more of f": {"factor": 1.1}})  # fmt: skip
+@C6_loop.check(
+    Identity(1e-6, scale=1),
+    LOOPS,
+    instances=6,
+    false={"half the decay": {"decay": 0.5}, "a tenth more of f": {"factor": 1.1}},
+)
 def linearisation(run, *, decay=1.0, factor=1.0):
     """By differences of steps."""
-    logits, average = run.fixed_point()
-    state = np.r_[logits, average]
-
-    def moved(x):
-        return np.r_[run.step(x[:-1], x[-1])[0], run.step(x[:-1], x[-1])[1]]
-
-    columns = [(moved(state + e) - moved(state - e)) / 2e-6 for e in 1e-6 * np.eye(len(state))]
+    state = np.r_[run.fixed_point()]
+    columns = [
+        (setting.moved(run, state + e) - setting.moved(run, state - e)) / 2e-6 for e in 1e-6 * np.eye(len(state))
+    ]
     other = replace(run, decay=decay * run.decay, factor=factor * run.factor)
-    if factor == 1.0:
-        return {"fixed": (moved(state), state), "J": (other.jacobian(), np.array(columns).T)}
-    return other.jacobian(), np.array(columns).T
+    return {"fixed": (setting.moved(run, state), state), "J": (other.jacobian(), np.array(columns).T)}
 
 
-@C6_loop.check(Inequality(), LOOPS, instances=40,
-          false={"as without the average": {"decay": 0.0}, "1/lambda for 2/lambda": {"two": 1.0}})  # fmt: skip
+@C6_loop.check(
+    Inequality(),
+    LOOPS,
+    instances=10,
+    false={"as without the average": {"decay": 0.0}, "1/lambda for 2/lambda": {"two": 1.0}},
+)
 def where_it_ends(run, *, decay=1.0, two=2.0):
     """Spectral radii a hundredth below and above."""
     lr = two / 2 * replace(run, decay=decay * run.decay).critical_lr()
@@ -650,15 +649,15 @@ def where_it_ends(run, *, decay=1.0, two=2.0):
     return {"below": (below, 1.0), "above": (1.0, above)}
 
 
-@C6_loop.check(Inequality(), LOOPS, instances=6, false={"a tenth above": {"share": 1.1}})
+@C6_loop.check(Inequality(), LOOPS, instances=3, false={"a tenth above": {"share": 1.1}})
 def simulated(run, *, share=0.9):
-    """200 steps from a small push along the stiffest direction."""
+    """120 steps from a push of 1e-6 along the stiffest direction: less is left."""
     run = replace(run, lr=share * run.critical_lr())
-    end, average = run.fixed_point()
-    logits = end + 1e-6 * np.linalg.eigh(run.stiffness())[1][:, -1]
-    for _ in range(200):
-        logits, average = run.step(logits, average)
-    away = logits - end
+    end, state = run.fixed_point()[0], np.r_[run.fixed_point()]
+    state[:-1] += 1e-6 * np.linalg.eigh(run.stiffness())[1][:, -1]
+    for _ in range(120):
+        state = setting.moved(run, state)
+    away = state[:-1] - end
     return np.linalg.norm(away - away.mean()), 0.99e-6
 
 
@@ -677,8 +676,8 @@ C7 = paper.claim("C7", r"""
 LADDER = (Run(), Run(0.1), Run(1.0), Run(5.0))
 
 
-# the smallest rung is .17 ± .045 a seed: the risk at 12 seeds is below 1e-4
-@C7.check(Effect(seeds=12, null=0.05), false={"as coded": Variant({"detached": True}, kind=Effect(seeds=3, null=0.05))})
+# the smallest rung is .17 ± .045 a seed: the risk at 10 seeds is below 1e-4
+@C7.check(Effect(seeds=10, null=0.05), false={"as coded": Variant({"detached": True}, kind=Effect(seeds=3, null=0.05))})
 def a_ladder(rngs, *, detached=False):
     found = np.diff(train(rngs, [r._replace(detached=detached) for r in LADDER]), axis=1)
     steps = ("0 to .1", ".1 to 1", "1 to 5")
@@ -686,8 +685,8 @@ def a_ladder(rngs, *, detached=False):
 
 
 # per seed: proxy -.058 ± .017, true -.025 ± .019, weak leashes -.002 ± .006 in true reward
-@C7.check(Effect(seeds=24), false={"the factor .1 kept": Variant({"kept": 0.1}, kind=Effect(seeds=6)),
-                                   "beta .3 as weak": Variant({"weak": 0.3}, kind=Effect(seeds=12))})  # fmt: skip
+@C7.check(Effect(seeds=24), false={"the factor .1 kept": Variant({"kept": 0.1}, kind=Effect(seeds=4)),
+                                   "beta .3 as weak": Variant({"weak": 0.3}, kind=Effect(seeds=5))})  # fmt: skip
 def what_it_costs(rngs, *, kept=1.0, weak=0.05):
     found = train(rngs, [Run(), Run(0.1, kept=kept), Run(plain=weak), Run(0.1, kept=0.1)])
     proxy, true, distance, _ = found[:, 1:] - found[:, :1]
@@ -696,7 +695,7 @@ def what_it_costs(rngs, *, kept=1.0, weak=0.05):
 
 
 # differences of .02 ± .09 a seed
-@C7.check(Effect(seeds=24, alternative="within", margin=0.15),
+@C7.check(Effect(seeds=20, alternative="within", margin=0.15),
           false={"beta = .1": Variant({"beta": 0.1}, kind=Effect(seeds=4, alternative="within", margin=0.15))})  # fmt: skip
 def like_a_plain_kl(rngs, *, beta=0.3):
     found = train(rngs, [Run(0.1), Run(plain=beta)])

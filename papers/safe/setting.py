@@ -138,7 +138,12 @@ def root(log_ref, reward, stiff, tau):
         return math.exp(log_beta) - stiff * (np.sum((np.exp(log_pi) * (log_pi - log_ref))[live]) - tau)
 
     most = -np.logaddexp.reduce(log_ref[gaps == 0])
-    return math.exp(brentq(short, -14.0, math.log(stiff * most + 1) + 1, xtol=1e-15, rtol=1e-14))
+    return math.exp(brentq(short, -600.0, math.log(stiff * most + 1) + 1, xtol=1e-15, rtol=1e-14))
+
+
+def moved(run, state):
+    """One step of a `HingeLoop` on logits and average KL in one vector."""
+    return np.r_[run.step(state[:-1], state[-1])]
 
 
 # C3, C5: losses on one state --------------------------------------------------------------------------
@@ -165,8 +170,8 @@ def expected_slope(z, log_ref, law, estimator):
     return slopes(loss, z)
 
 
-def trained_by_autograd(z, log_ref, reward, penalty, steps=10):
-    """Logits after ten policy-gradient steps on all arms with the hinge in the loss; the last value and gradient of the hinge."""
+def trained_by_autograd(z, log_ref, reward, penalty, steps=5):
+    """Logits after five policy-gradient steps on all arms with the hinge in the loss; the last value and gradient of the hinge."""
     import torch
 
     theta, ref = torch.tensor(z, requires_grad=True), torch.tensor(log_ref)[None, None]
