@@ -1,8 +1,7 @@
 r"""Claims of "SAFE: Stable Alignment Finetuning with Entropy-Aware Predictive Control for RLHF".
 
-``V1, V2`` value heads, alpha the temperature of their soft minimum, ``k`` a running KL, tau its threshold, c and g coefficient and
-entropy gate of the hinge, ``f = c g``. Only the paper's abstract, its summary of formulas and the official code were read: where
-says which; the code is said to be "the trainer".
+``V1, V2`` value heads, alpha the temperature of their soft minimum, ``k`` a running KL, tau its threshold, ``f = c g`` the hinge: coefficient
+and entropy gate. The paper's abstract, its summary of formulas and the official code ("the trainer") were read, its body was not.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ LOG_2 = math.log(2)
 ALPHAS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e4)
 
 
-# C1 ------------------------------------------------------------------------------------------------
 C1 = paper.claim("C1", r"""
     The soft minimum lies between the minimum and the mean
 
@@ -90,7 +88,6 @@ def weights(v, alpha, *, sign=1, over=1.0):
     return {"gradient": (slopes(lambda x: float(soft_min(x, float(alpha))), v), found), "sum": (found.sum(), sign**2)}
 
 
-# C2 ------------------------------------------------------------------------------------------------
 C2 = paper.claim("C2", r"""
     Heads with independent errors are pessimistic; heads that share one loss are not, on average
 
@@ -105,7 +102,7 @@ C2 = paper.claim("C2", r"""
     assumes: (b) linear heads of 20 features and a bias, 60 points, started apart.
     """)  # fmt: skip
 FITS = Space(heads=Drawn(Heads.draw))
-SKEWED = Space(heads=Drawn(Heads.skewed))
+FEW = Space(heads=Drawn(Heads.few))
 
 
 @C2.check(Identity(1e-7), Space(s=Floats(0.05, 3.0), ratio=Floats(0.1, 30.0, log=True)), batched=False, instances=20,
@@ -142,30 +139,28 @@ def the_bias_equations_add_up(v, y, huber, *, heads=2, clip=None):
 
 
 # the fit ends with gradients of at most 1e-6, and the residual is the sum of two of them
-@C2.check(Identity(3e-6, scale=1), FITS, instances=6,
+@C2.check(Identity(3e-6, scale=1), FITS, instances=3,
           false={"of the smaller head": {"of": "min"}, "of the mean": {"of": "mean"}})  # fmt: skip
 def no_pessimism_on_average(heads, *, of="soft"):
     return heads.target.mean() + fitted(heads)[of].mean(), heads.target.mean()
 
 
-@C2.check(Identity(3e-6, scale=1), SKEWED, instances=6, false={"clipped at 1": {"at": 1.0}, "not clipped": {"at": math.inf}})  # fmt: skip
+@C2.check(Identity(3e-6, scale=1), FITS, instances=3, false={"clipped at 1": {"at": 1.0}, "not clipped": {"at": math.inf}})  # fmt: skip
 def huber_clips_the_residual(heads, *, at=0.5):
     return heads.target.mean() + np.clip(fitted(heads, 0.5)["soft"], -at, at).mean(), heads.target.mean()
 
 
-@C2.check(Exists(), SKEWED, instances=40, false={"squared loss": Variant({"huber": math.inf}, instances=4)})
+@C2.check(Exists(), FEW, instances=40, false={"squared loss": Variant({"huber": math.inf}, instances=4)})
 def huber_may_overestimate(heads, *, huber=0.5):
     return fitted(heads, huber)["soft"].mean(), 0.03
 
 
-@C2.check(Exists(), SKEWED, instances=40, false={"squared loss": Variant({"huber": math.inf}, instances=4)})
+@C2.check(Exists(), FEW, instances=40, false={"squared loss": Variant({"huber": math.inf}, instances=4)})
 def huber_may_underestimate(heads, *, huber=0.5):
     return -fitted(heads, huber)["soft"].mean(), 0.03
 
 
-@C2.check(
-    Inequality(), FITS, instances=4, false={"alpha/2 for alpha log 2": {"room": 0.5}, "of the mean": {"of": "mean"}}
-)
+@C2.check(Inequality(), FITS, instances=3, false={"alpha/2 for alpha log 2": {"room": 0.5}, "of the mean": {"of": "mean"}})  # fmt: skip
 def the_smaller_head_is_near(heads, *, room=LOG_2, of="min"):
     apart = (fitted(heads)["soft"] - fitted(heads)[of]).mean()
     return {"at most": (apart, 0.3 * room), "more than": (0.15, apart)}
@@ -208,7 +203,6 @@ def below_the_targets(rng, *, apart=False):
     return np.mean(np.asarray(soft_min(h.features @ fit_separate(h.features, h.target, h.rows))) - h.target)
 
 
-# C3 ------------------------------------------------------------------------------------------------
 C3 = paper.claim("C3", r"""
     The gate falls from 20 to 1/2 in the entropy, the hinge is one-sided and smooth
 
@@ -261,7 +255,6 @@ def loss_of_a_state(z, log_ref, tau, *, forward=False, symmetric=False):
     return found, 0.1 * g * (over if symmetric else max(over, 0.0)) ** 2, g
 
 
-# C4 ------------------------------------------------------------------------------------------------
 C4 = paper.claim("C4", r"""
     The PID moves the threshold by at most .028, its clip is never met, and its integral winds up
 
@@ -281,16 +274,14 @@ CURVES = Space(r=Drawn(setting.saturating))
 @C4.check(Identity(5e-6), false={"k_0 = 1": {"start": 1.0}, "H_floor 1": {"target": 1.0}, "gains times 1.1": {"gain": 1.1}})  # fmt: skip
 def worked(*, start=0.0, target=2.0, gain=1.0):
     """The digest's five updates: the library's controller, by hand to six digits."""
-    state, out = AdaptiveThreshold(kl=start), {"tau": [], "k": [], "penalty": []}
+    state, out = AdaptiveThreshold(kl=start), []
     for divergence, h, r in ((1, 1, 0.5), (2, 1, 0.6), (4, 0.5, 0.4), (6, 0.5, 0.7), (8, 0.5, 0.7)):
         state = state.update(divergence, r)
         tau = 1.5 * (0.3 + gain * (state.threshold / 1.5 - 0.3))
-        out["tau"].append(tau)
-        out["k"].append(state.kl)
-        out["penalty"].append(float(hinge_penalty(state.kl, tau, 0.1 * entropy_gate(h, target=target))))
+        out.append((tau, state.kl, float(hinge_penalty(state.kl, tau, 0.1 * entropy_gate(h, target=target)))))
     right = {"tau": [0.45, 0.45216, 0.446385, 0.45530175, 0.45402191], "k": [0.1, 0.29, 0.661, 1.1949, 1.87541],
              "penalty": [0.0, 0.0, 0.01535318, 0.18233524, 0.67344804]}  # fmt: skip
-    return {name: (np.array(out[name]), np.array(right[name])) for name in out}
+    return {name: (np.array(x), np.array(y)) for (name, y), x in zip(right.items(), zip(*out))}
 
 
 @C4.check(Identity(1e-12, scale=1), Space(r=Drawn(setting.mixed)), instances=8,
@@ -306,13 +297,13 @@ def one_loop(r, *, gains=None):
     return np.array(seen), np.stack([found.threshold, found.smoothed, found.integral], axis=-1)
 
 
-@C4.check(Inequality(1e-12), LEVELS, instances=200, examples=CRASH,
+@C4.check(Inequality(1e-12), LEVELS, instances=60, examples=CRASH,
           false={"without the integral": {"bound": Gains(integral=0.0)}, "half the rate": {"bound": Gains(rate=0.025)}})  # fmt: skip
 def the_output_is_small(x, *, bound=None):
     return np.abs(threshold_trace(levels_of(x)).control).max(axis=-1), control_bound(bound)
 
 
-@C4.check(Inequality(1e-12), LEVELS, instances=200, examples=CRASH, false={"gains times 10": {"times": 10.0}})
+@C4.check(Inequality(1e-12), LEVELS, instances=60, examples=CRASH, false={"gains times 10": {"times": 10.0}})
 def the_clip_is_never_met(x, *, times=1.0):
     tau = threshold_trace(levels_of(x), Gains(low=0.0, high=9.0).scaled(times)).threshold
     crude = control_bound(derivative="crude")
@@ -328,7 +319,7 @@ def it_telescopes(r, *, velocity=0.001):
     return found.integral[free], walk[free]
 
 
-@C4.check(Identity(1e-12, scale=1), LEVELS, instances=200, examples=CRASH,
+@C4.check(Identity(1e-12, scale=1), LEVELS, instances=60, examples=CRASH,
           false={"the walk clipped, not reflected": {"reflected": False}})  # fmt: skip
 def it_is_reflected(x, *, reflected=True):
     found = threshold_trace(levels_of(x))
@@ -344,7 +335,7 @@ def when_it_winds_up(r, *, least=1000, most=2000):
 
 
 @C4.check(Inequality(), Space(x=Normals("n", scale=3.0).map(lambda x: np.concatenate([x, np.zeros((*x.shape[:-1], 12 - x.shape[-1]))], axis=-1)), n=Sizes(1, 12)),
-          instances=200, examples=[{"x": np.array([-20.0] + [20.0] * 11)}], false={"1800": {"most": 1800}})  # fmt: skip
+          instances=60, examples=[{"x": np.array([-20.0] + [20.0] * 11)}], false={"1800": {"most": 1800}})  # fmt: skip
 def for_any_rewards(x, *, most=2000):
     r = levels_of(x)
     at = setting.first_at_the_clamp(r)
@@ -382,7 +373,6 @@ def as_much_as_the_phases(r, *, times=1.0, reverse=0.0):
     return (reverse * moved[1], moved[0]) if reverse else moved
 
 
-# C5 ------------------------------------------------------------------------------------------------
 C5 = paper.claim("C5", r"""
     What has a gradient: a differentiable hinge; not a k1 term in the loss
 
@@ -456,10 +446,8 @@ C5_baseline = paper.claim("C5-baseline", r"""
           true={"k2 in the loss": {"how": "k2"}, "in the reward": {"how": "reward"}})  # fmt: skip
 def gradient_of_the_baseline(z, log_ref, *, how="k1"):
     log_pi = log_normalize(z)
-    if how == "reward":
-        found = score_function_gradient(log_pi, np.exp(log_pi), log_pi - log_ref)
-    else:
-        found = setting.expected_slope(z, log_ref, np.exp(log_pi), how)
+    score = score_function_gradient(log_pi, np.exp(log_pi), log_pi - log_ref)
+    found = score if how == "reward" else setting.expected_slope(z, log_ref, np.exp(log_pi), how)
     return 0.05 * found, 0.05 * slopes(lambda y: float(kl(log_normalize(y), log_ref)), z)
 
 
@@ -500,7 +488,6 @@ def gradient_by_autograd(z, log_ref, reward, *, penalty="detached"):
     return found, hinge_slope(kl(log_pi, log_ref), 0.05, 0.5) * divergence_gradient(log_pi, log_ref, "kl")
 
 
-# C6 ------------------------------------------------------------------------------------------------
 C6 = paper.claim("C6", r"""
     The optimum under the hinge is a tilt whose KL exceeds the threshold
 
@@ -513,9 +500,7 @@ C6 = paper.claim("C6", r"""
     assumes: $\pi_{ref}>0$; g and tau constants; exact KL.
     """)  # fmt: skip
 PROBLEMS = Space(p=Drawn(Problem.draw), f=Choice(0.1, 1.0, 10.0))
-HINGES = Space(
-    log_ref=Policies(spread=14.0), reward=Rewards(), f=Floats(0.1, 10.0, log=True), tau=Floats(0.0, 0.6), A=Sizes(2, 8)
-)
+HINGES = Space(log_ref=Policies(spread=14.0), reward=Rewards(), f=Floats(0.1, 10.0, log=True), tau=Floats(0.0, 0.6), A=Sizes(2, 8))  # fmt: skip
 
 
 # BFGS ends at gradients of 1e-9
@@ -527,7 +512,7 @@ def by_bfgs(p, f, *, times=1.0, constraint=False):
     return hinged(tilt(*rest[:2], times * float(best.beta)), *rest), setting.best_by_bfgs(*rest)
 
 
-@C6.check(Optimality(1e-11, scale=1), Space(**HINGES.fields, z=Normals("A")), instances=300,
+@C6.check(Optimality(1e-11, scale=1), Space(**HINGES.fields, z=Normals("A")), batched=False, instances=30,
           false={"of twice the hinge": {"times": 2.0}})  # fmt: skip
 def nothing_is_better(log_ref, reward, f, tau, z, *, times=1.0):
     best = hinge_regularized(log_ref, reward, times * f, tau)
@@ -536,14 +521,12 @@ def nothing_is_better(log_ref, reward, f, tau, z, *, times=1.0):
     return {"around": (value, hinged(near, log_ref, reward, f, tau)), "its own value": (value, best.value)}
 
 
-@C6.check(Identity(1e-9), HINGES, batched=False, instances=25,
+@C6.check(Identity(1e-9), HINGES, batched=False, instances=12,
           false={"without the 2": {"two": 1}, "from 0, not tau": {"start": 0.0}})  # fmt: skip
 def the_root(log_ref, reward, f, tau, *, two=2, start=1.0):
     assume(-np.logaddexp.reduce(log_ref[reward == reward.max()]) > tau + 0.02)
-    found, right = (
-        hinge_regularized(log_ref, reward, f, tau),
-        setting.root(log_ref, reward, two * float(f), start * float(tau)),
-    )
+    found = hinge_regularized(log_ref, reward, f, tau)
+    right = setting.root(log_ref, reward, two * float(f), start * float(tau))
     return {"beta": (found.beta, right), "KL": (found.kl, start * tau + right / (two * f))}
 
 
@@ -562,7 +545,7 @@ def worked_optima(*, two=2):
 
 
 @C6.check(Identity(1e-12, scale=1), Space(log_ref=Policies(spread=10.0), reward=Rewards(), f=Floats(0.1, 10.0, log=True), over=Floats(1.0, 3.0), A=Sizes(2, 8)),
-          batched=False, instances=25, false={"from 9/10 of it on": {"share": 0.9}})  # fmt: skip
+          batched=False, instances=12, false={"from 9/10 of it on": {"share": 0.9}})  # fmt: skip
 def idle(log_ref, reward, f, over, *, share=1.0):
     most = -np.logaddexp.reduce(log_ref[reward == reward.max()])
     tau = share * (1 if share < 1 else over) * max(most, 0.0) + 1e-12 * (share == 1)
@@ -598,7 +581,7 @@ C6_bound = paper.claim("C6-bound", r"""
     """)  # fmt: skip
 
 
-@C6_bound.check(Inequality(1e-9, scale=1), PROBLEMS, instances=30,
+@C6_bound.check(Inequality(1e-9, scale=1), PROBLEMS, instances=8,
           true={"solved as a constraint": {"constraint": True}, "the other way round": {"sign": -1}})  # fmt: skip
 def within_the_threshold(p, f, *, constraint=False, sign=1):
     assume(-p.log_ref[np.argmax(p.reward)] > 0.3)
@@ -620,12 +603,8 @@ C6_loop = paper.claim("C6-loop", r"""
 LOOPS = Space(run=Drawn(setting.loop))
 
 
-@C6_loop.check(
-    Identity(1e-6, scale=1),
-    LOOPS,
-    instances=6,
-    false={"half the decay": {"decay": 0.5}, "a tenth more of f": {"factor": 1.1}},
-)
+@C6_loop.check(Identity(1e-6, scale=1), LOOPS, instances=3,
+          false={"half the decay": {"decay": 0.5}, "a tenth more of f": {"factor": 1.1}})  # fmt: skip
 def linearisation(run, *, decay=1.0, factor=1.0):
     """By differences of steps."""
     state = np.r_[run.fixed_point()]
@@ -636,12 +615,8 @@ def linearisation(run, *, decay=1.0, factor=1.0):
     return {"fixed": (setting.moved(run, state), state), "J": (other.jacobian(), np.array(columns).T)}
 
 
-@C6_loop.check(
-    Inequality(),
-    LOOPS,
-    instances=10,
-    false={"as without the average": {"decay": 0.0}, "1/lambda for 2/lambda": {"two": 1.0}},
-)
+@C6_loop.check(Inequality(), LOOPS, instances=10,
+          false={"as without the average": {"decay": 0.0}, "1/lambda for 2/lambda": {"two": 1.0}})  # fmt: skip
 def where_it_ends(run, *, decay=1.0, two=2.0):
     """Spectral radii a hundredth below and above."""
     lr = two / 2 * replace(run, decay=decay * run.decay).critical_lr()
@@ -661,7 +636,6 @@ def simulated(run, *, share=0.9):
     return np.linalg.norm(away - away.mean()), 0.99e-6
 
 
-# C7 ------------------------------------------------------------------------------------------------
 C7 = paper.claim("C7", r"""
     A differentiable hinge lowers the final KL and keeps entropy, and costs reward as any leash does
 
@@ -685,7 +659,7 @@ def a_ladder(rngs, *, detached=False):
 
 
 # per seed: proxy -.058 ± .017, true -.025 ± .019, weak leashes -.002 ± .006 in true reward
-@C7.check(Effect(seeds=24), false={"the factor .1 kept": Variant({"kept": 0.1}, kind=Effect(seeds=4)),
+@C7.check(Effect(seeds=20), false={"the factor .1 kept": Variant({"kept": 0.1}, kind=Effect(seeds=4)),
                                    "beta .3 as weak": Variant({"weak": 0.3}, kind=Effect(seeds=5))})  # fmt: skip
 def what_it_costs(rngs, *, kept=1.0, weak=0.05):
     found = train(rngs, [Run(), Run(0.1, kept=kept), Run(plain=weak), Run(0.1, kept=0.1)])
@@ -721,7 +695,7 @@ C7_better = paper.claim("C7-better", r"""
     """)  # fmt: skip
 
 
-@C7_better.check(Effect(seeds=8), true={"a higher entropy": {"of": "entropy"}})
+@C7_better.check(Effect(seeds=5), true={"a higher entropy": {"of": "entropy"}})
 def ends_higher(rngs, *, of="reward"):
     found = train(rngs, [Run(), Run(0.1)])
     rise = found[:, 1] - found[:, 0]

@@ -110,7 +110,8 @@ def _(table, figure):
     axes[0].legend(["reward", "average m"], loc="lower right")
     for name, factor in PHASES.items():
         axes[1].axhline(0.3 * factor, color="0.5", linestyle=":", linewidth=1)
-        axes[1].annotate(name, (0.99, 0.3 * factor), xycoords=("axes fraction", "data"), ha="right", xytext=(0, 2), textcoords="offset points", fontsize=8)  # fmt: skip
+        at = (1.01, 0.3 * factor)
+        axes[1].annotate(name, at, xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False)
     axes[1].set_ylim(0.2, 0.5)
     for ax in axes[2:]:
         ax.set_xlabel("update")

@@ -31,16 +31,17 @@ class Heads(NamedTuple):
     rows: np.ndarray
 
     @classmethod
-    def draw(cls, rng, skewed=False):
-        """``y = X w + noise``, noise N(0, 1), or exponential of scale 2 (centred), on either side."""
-        x, w = rng.standard_normal((60, 20)), rng.standard_normal(20) / np.sqrt(20)
-        noise = rng.choice([-2.0, 2.0]) * (rng.exponential(size=60) - 1) if skewed else rng.standard_normal(60)
-        features = np.column_stack([x, np.ones(60)])
-        return cls(features, x @ w + noise, 0.3 * rng.standard_normal((21, 2)), rng.integers(0, 60, (2, 60)))
+    def draw(cls, rng, points=60, features=20, skew=0.0):
+        """``y = X w + noise``, noise N(0, 1), or exponential of scale ``|skew|`` (centred), on the side of its sign."""
+        x, w = rng.standard_normal((points, features)), rng.standard_normal(features) / np.sqrt(features)
+        noise = skew * (rng.exponential(size=points) - 1) if skew else rng.standard_normal(points)
+        start = 0.3 * rng.standard_normal((features + 1, 2))
+        return cls(np.column_stack([x, np.ones(points)]), x @ w + noise, start, rng.integers(0, points, (2, points)))
 
     @classmethod
-    def skewed(cls, rng):
-        return cls.draw(rng, skewed=True)
+    def few(cls, rng):
+        """20 points, 3 features, skewed to either side."""
+        return cls.draw(rng, 20, 3, rng.choice([-2.0, 2.0]))
 
 
 def soft(v, alpha):
