@@ -88,8 +88,9 @@ def hinge_regularized(log_ref: Any, reward: Any, factor: Any, threshold: Any) ->
         np.where(np.isfinite(log_ref), reward, np.inf), axis=-1
     )
     gap = np.where(active, np.abs(1 - slope / np.where(active, beta, 1.0)) * span, 0.0)
+    rounding = 2 * f * 64 * np.finfo(float).eps * (1 + divergence)  # of the slope: KL - tau cancels
+    done = bool(np.all(~active | (np.abs(beta - slope) <= 1e-9 * beta + rounding)))
     value = gained - hinge_penalty(divergence, tau, f)
-    done = bool(np.all(gap <= 1e-9 * np.maximum(span, 1e-300)))
     reason = "tilt at the root of beta = 2 f (KL - tau); reference on the best outcomes where that is within tau"
     numbers = (x.reshape(shape) for x in (value, gained, divergence, beta, gap))
     return Optimum(log_policy.reshape(*shape, log_policy.shape[-1]), *numbers, done, reason)

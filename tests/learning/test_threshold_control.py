@@ -11,7 +11,7 @@ from klsim.objectives.stabilizers import AdaptiveThreshold
 
 def curves(seed, runs=3, updates=220):
     rng = np.random.default_rng(seed)
-    rise = rng.uniform(0.3, 0.9, (runs, 1)) * (1 - np.exp(-np.arange(updates) / 30))
+    rise = np.array([[0.9], [0.5], [0.7]]) * (1 - np.exp(-np.arange(updates) / 30))
     return rise + np.array([[1e-3], [0.02], [0.1]]) * rng.standard_normal((runs, updates))
 
 
