@@ -92,8 +92,9 @@ def hinge_regularized(log_ref: Any, reward: Any, factor: Any, threshold: Any) ->
     done = bool(np.all(~active | (np.abs(beta - slope) <= 1e-9 * beta + rounding)))
     value = gained - hinge_penalty(divergence, tau, f)
     reason = "tilt at the root of beta = 2 f (KL - tau); reference on the best outcomes where that is within tau"
-    numbers = (x.reshape(shape) for x in (value, gained, divergence, beta, gap))
-    return Optimum(log_policy.reshape(*shape, log_policy.shape[-1]), *numbers, done, reason)
+    value, gained, divergence, beta, gap = (x.reshape(shape) for x in (value, gained, divergence, beta, gap))
+    log_policy = log_policy.reshape(*shape, log_policy.shape[-1])
+    return Optimum(log_policy, value, gained, divergence, beta, gap, done, reason)
 
 
 def _strengths(

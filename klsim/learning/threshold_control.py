@@ -139,7 +139,7 @@ class ThresholdLoop:
     @classmethod
     def along(cls, rewards: np.ndarray, gains: Gains | None) -> ThresholdTrace:
         """The trace of whole curves ``(n, T)``."""
-        loop = cls(*rewards.shape, gains)
+        loop = cls(rewards.shape[0], rewards.shape[1], gains)
         loop._rewards[:] = rewards
         loop._follow(rewards.shape[1])
         return loop._trace(slice(None))
