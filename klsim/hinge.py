@@ -92,9 +92,9 @@ def hinge_regularized(log_ref: Any, reward: Any, factor: Any, threshold: Any) ->
     done = bool(np.all(~active | (np.abs(beta - slope) <= 1e-9 * beta + rounding)))
     value = gained - hinge_penalty(divergence, tau, f)
     reason = "tilt at the root of beta = 2 f (KL - tau); reference on the best outcomes where that is within tau"
-    value, gained, divergence, beta, gap = (x.reshape(shape) for x in (value, gained, divergence, beta, gap))
-    log_policy = log_policy.reshape(*shape, log_policy.shape[-1])
-    return Optimum(log_policy, value, gained, divergence, beta, gap, done, reason)
+    out = [np.asarray(x).reshape(shape) for x in (value, gained, divergence, beta, gap)]
+    policy = log_policy.reshape(*shape, log_policy.shape[-1])
+    return Optimum(policy, out[0], out[1], out[2], out[3], out[4], done, reason)
 
 
 def _strengths(
