@@ -87,8 +87,8 @@ def _(table, figure):
 @figures.figure(
     "controller",
     title="The controller on a saturating reward",
-    caption="One noisy reward curve (time scale 600, 4000 updates; every 8th shown): reward and its average, phase factor, PID output, integral, threshold. The phases"
-    " move the threshold by .21 nats, the PID by about .02; its integral winds up to -1 (C4).",
+    caption="One noisy reward curve (time scale 600, 4000 updates; every 8th shown): reward and its average, threshold with the levels of the phases (dotted), PID output, integral. The phases"
+    " move the threshold by .21 nats, the PID by .014; its integral winds up to -1 (C4).",
     size=(11.0, 6.0),
 )  # fmt: skip
 def controller(run):
