@@ -103,9 +103,17 @@ def _strengths(
     """The root of ``beta = 2 f (KL(beta) - tau)`` of every row, ``0 < beta < 2 f (most - tau)``, in log beta."""
     from scipy.optimize import elementwise
 
+    live = np.isfinite(log_ref)
+    short_of = np.where(live, top_reward(np, log_ref, reward) - reward, 0.0)
+
     def short(log_beta: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """``1 - 2 f (KL - tau) / beta``: ``KL = E_pi[x] - log Z`` with ``x = (r - max r) / beta``."""
         beta = np.exp(log_beta)
-        tilted = kl_regularized(log_ref[row], reward[row], beta).kl
+        with np.errstate(over="ignore"):
+            x = -np.minimum(short_of[row] / beta[:, None], 1e300)
+        weights = np.exp(log_ref[row] + x)
+        total = weights.sum(axis=-1)  # at least the mass of the best outcomes
+        tilted = np.sum(weights * x, axis=-1) / total - np.log(total)
         return np.asarray(1 - 2 * factor[row] * (tilted - threshold[row]) / beta)
 
     rows = np.arange(factor.size)

@@ -33,8 +33,7 @@ paper = Paper(
     year=2026,
     arxiv="2602.04651",
 )
-LOG_2 = math.log(2)
-ALPHAS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e4)
+LOG_2, ALPHAS = math.log(2), (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e4)
 
 
 C1 = paper.claim("C1", r"""
@@ -369,8 +368,8 @@ C4_drives = paper.claim("C4-drives", r"""
           true={"gains times 30": {"times": 30.0}, "the other way round, six to one": {"reverse": 6.0}})  # fmt: skip
 def as_much_as_the_phases(r, *, times=1.0, reverse=0.0):
     found = threshold_trace(r, Gains().scaled(times))
-    moved = 0.3 * np.ptp(found.factor), np.ptp(found.control)
-    return (reverse * moved[1], moved[0]) if reverse else moved
+    phases, control = 0.3 * np.ptp(found.factor), np.ptp(found.control)
+    return (reverse * control, phases) if reverse else (phases, control)
 
 
 C5 = paper.claim("C5", r"""
@@ -698,5 +697,4 @@ C7_better = paper.claim("C7-better", r"""
 @C7_better.check(Effect(seeds=5), true={"a higher entropy": {"of": "entropy"}})
 def ends_higher(rngs, *, of="reward"):
     found = train(rngs, [Run(), Run(0.1)])
-    rise = found[:, 1] - found[:, 0]
-    return rise[3] if of == "entropy" else rise[0]
+    return (found[:, 1] - found[:, 0])[3 if of == "entropy" else 0]
