@@ -639,7 +639,7 @@ C7 = paper.claim("C7", r"""
     A differentiable hinge lowers the final KL and keeps entropy, and costs reward as any leash does
 
     16 prompts, 12 actions, proxy = true reward + .35 N(0, 1), noise .2, 600 plain steps on batches of 128. Each rung of c = 0, .1, 1, 5
-    lowers the final KL and raises the entropy by more than .05. c = .1 costs more than .03 of proxy and some true reward; a weak leash
+    lowers the final KL and raises the entropy by more than .05. c = .1 costs proxy and true reward; a weak leash
     (plain KL .05, or c = .1 with the average's factor .1) less than .01 of true reward. c = .1 ends within .15 (KL, entropy) of a plain KL
     with beta = .3; with the factor .1 its KL is less than .2 below none.
 
@@ -657,18 +657,18 @@ def a_ladder(rngs, *, detached=False):
     return {f"KL, {s}": -x for s, x in zip(steps, found[2])} | {f"entropy, {s}": x for s, x in zip(steps, found[3])}
 
 
-# per seed: proxy -.058 ± .017, true -.025 ± .019, weak leashes -.002 ± .006 in true reward
-@C7.check(Effect(seeds=20), false={"the factor .1 kept": Variant({"kept": 0.1}, kind=Effect(seeds=4)),
+# per seed: proxy -.05 ± .02, true -.025 ± .018, weak leashes -.001 ± .006 in true reward: 21 seeds bring the risk below 1e-4
+@C7.check(Effect(seeds=24), false={"the factor .1 kept": Variant({"kept": 0.1}, kind=Effect(seeds=4)),
                                    "beta .3 as weak": Variant({"weak": 0.3}, kind=Effect(seeds=5))})  # fmt: skip
 def what_it_costs(rngs, *, kept=1.0, weak=0.05):
     found = train(rngs, [Run(), Run(0.1, kept=kept), Run(plain=weak), Run(0.1, kept=0.1)])
     proxy, true, distance, _ = found[:, 1:] - found[:, :1]
-    return {"proxy": -proxy[0] - 0.03, "true": -true[0], "plain KL": 0.01 + true[1], "through the average": 0.01 + true[2],
+    return {"proxy": -proxy[0], "true": -true[0], "plain KL": 0.01 + true[1], "through the average": 0.01 + true[2],
             "its KL": 0.2 + distance[2]}  # fmt: skip
 
 
-# differences of .02 ± .09 a seed
-@C7.check(Effect(seeds=20, alternative="within", margin=0.15),
+# differences of .05 ± .11 a seed: 44 seeds bring the risk below 1e-4
+@C7.check(Effect(seeds=48, alternative="within", margin=0.15),
           false={"beta = .1": Variant({"beta": 0.1}, kind=Effect(seeds=4, alternative="within", margin=0.15))})  # fmt: skip
 def like_a_plain_kl(rngs, *, beta=0.3):
     found = train(rngs, [Run(0.1), Run(plain=beta)])
