@@ -23,7 +23,6 @@ from typing import Any, Literal
 import numpy as np
 
 from klsim import _validate
-from klsim.distributions import log_normalize
 from klsim.learning.reweighting import objective_weights
 from klsim.problems import PromptBandit
 
@@ -75,63 +74,73 @@ class MixtureRun:
     parameters: tuple[np.ndarray, ...]
 
 
-def _softmax(z: np.ndarray) -> np.ndarray:
-    power = np.exp(z - z.max(axis=-1, keepdims=True))
-    return np.asarray(power / power.sum(axis=-1, keepdims=True))
-
-
-def _logits(base: np.ndarray, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return np.asarray(base + features @ np.swapaxes(weights, -1, -2))
+def _flat(array: np.ndarray, kept: int) -> np.ndarray:
+    """Leading axes as one, the last ``kept`` as they are."""
+    return np.ascontiguousarray(array, dtype=np.float64).reshape(-1, *array.shape[array.ndim - kept :])
 
 
 class _Source:
-    """One source: its prompts of a step, and the two gradients there."""
+    """One source: its prompts of a step, and the two gradients there. Worlds are one axis ``S``.
+
+    Inside answers come first, ``(A, ..., M, S, B)``: sums over few answers are then sums of long rows.
+    """
 
     def __init__(self, problem: PromptBandit, uniforms: np.ndarray) -> None:
         prompts = problem.base_logits.shape[-2]
-        self.problem, self.uniforms = problem, uniforms[..., 1:]
+        self.base, self.reward, self.features = (
+            _flat(x, 2) for x in (problem.base_logits, problem.reward, problem.features)
+        )
+        uniforms = _flat(uniforms, 3)
         self.index = np.minimum((uniforms[..., 0] * prompts).astype(np.int64), prompts - 1)
-
-    def at(self, step: int) -> list[np.ndarray]:
-        """Base logits, rewards and features of the step's prompts, ``(*S, B, ...)``."""
-        index = self.index[..., step, :, None]
-        parts = (self.problem.base_logits, self.problem.reward, self.problem.features)
-        return [np.take_along_axis(part, index, axis=-2) for part in parts]
+        self.uniforms = np.moveaxis(uniforms[..., 1:], -1, 0)[:, None]  # (n, 1, S, T, B)
+        self.worlds = np.arange(len(self.base))[:, None]
 
     def success(self, weights: np.ndarray) -> np.ndarray:
-        pi = _softmax(_logits(self.problem.base_logits, self.problem.features, weights))
-        return np.asarray(np.sum(pi * self.problem.reward, axis=-1).mean(axis=-1))
+        logits = self.base + self.features @ np.swapaxes(weights, -1, -2)
+        power = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        pi = power / power.sum(axis=-1, keepdims=True)
+        return np.asarray(np.sum(pi * self.reward, axis=-1).mean(axis=-1))
 
     def gradients(
         self, weights: np.ndarray, step: int, beta: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``g`` (for the share), ``beta h`` (0 without), mean reward of the step's answers."""
-        base, reward, features = self.at(step)
-        logits = _logits(base, features, weights)
-        pi = _softmax(logits)
-        cdf = np.cumsum(pi, axis=-1)[..., None, :-1]
-        answers = np.sum(self.uniforms[..., step, :, :, None] > cdf, axis=-1)  # (..., B, n)
-        rows = np.broadcast_to(reward, pi.shape)
-        gained = np.take_along_axis(rows, answers, axis=-1)
-        centred = gained - gained.mean(axis=-1, keepdims=True)
-        deviation = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True))
-        # rewards that agree differ from their mean by rounding at most
-        level = np.abs(gained).max(axis=-1, keepdims=True)
-        advantage = np.where(deviation > 1e-12 * level, centred / np.where(deviation > 0, deviation, 1.0), 0.0)
-        drawn = answers[..., None] == np.arange(pi.shape[-1])
-        direction = np.sum(advantage[..., None] * drawn, axis=-2) / answers.shape[-1]
-        direction = direction - pi * direction.sum(axis=-1, keepdims=True)
+        """``g`` and ``beta h`` in the weights ``(M, S, A, D)``, and the mean reward ``(M, S)``, of the step's answers."""
+        prompts = self.index[:, step]
+        features = self.features[self.worlds, prompts]  # (S, B, D)
+        base, reward = (np.moveaxis(x[self.worlds, prompts], -1, 0)[:, None] for x in (self.base, self.reward))
+        moved = np.moveaxis(weights @ np.swapaxes(features, -1, -2), -2, 0)  # (A, M, S, B)
+        logits = base + moved
+        logits = logits - logits.max(axis=0)
+        power = np.exp(logits)
+        total = power.sum(axis=0)
+        pi = power / total
+        cdf = np.cumsum(pi[:-1], axis=0)
+        answers = np.sum(self.uniforms[:, :, :, step] > cdf[:, None], axis=0)  # (n, M, S, B)
+        drawn = answers == np.arange(len(pi)).reshape(-1, 1, 1, 1, 1)
+        gained = np.sum(reward[:, None] * drawn, axis=0)
+        advantage = _normalised(gained)
+        direction = np.sum(advantage * drawn, axis=1) / len(answers)
+        direction = direction - pi * direction.sum(axis=0)
         pull = np.zeros_like(weights)
         if beta is not None:
-            ratio = log_normalize(logits) - log_normalize(base)
-            held = pi * (ratio - np.sum(pi * ratio, axis=-1, keepdims=True))
-            pull = beta * _pulled(held, features)
-        return _pulled(direction, features), pull, gained.mean(axis=(-1, -2))
+            log_base = base - base.max(axis=0)
+            log_base = log_base - np.log(np.exp(log_base).sum(axis=0))
+            ratio = logits - np.log(total) - log_base
+            pull = beta * _pulled(pi * (ratio - np.sum(pi * ratio, axis=0)), features)
+        return _pulled(direction, features), pull, gained.mean(axis=(0, -1))
+
+
+def _normalised(gained: np.ndarray) -> np.ndarray:
+    """Advantages of a group, axis 0: minus the mean, over the population deviation; 0 where all agree."""
+    centred = gained - gained.mean(axis=0)
+    deviation = np.sqrt(np.mean(centred**2, axis=0))
+    level = np.abs(gained).max(axis=0)  # rewards that agree differ from their mean by rounding at most
+    return np.where(deviation > 1e-12 * level, centred / np.where(deviation > 0, deviation, 1.0), 0.0)
 
 
 def _pulled(direction: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Mean over prompts, in the weights: ``(..., A, D)``."""
-    return np.asarray(np.swapaxes(direction, -1, -2) @ features / features.shape[-2])
+    """Mean over prompts, in the weights: ``(M, S, A, D)`` from ``(A, M, S, B)`` and ``(S, B, D)``."""
+    return np.asarray(np.moveaxis(direction, 0, -2) @ features / features.shape[-2])
 
 
 def _checked(
@@ -171,7 +180,7 @@ def _stepped(
 ) -> tuple[list[np.ndarray], np.ndarray]:  # fmt: skip
     """The sum of all gradients, by block, and the mean rewards ``(M, *S, K)``."""
     up, rewards = [np.zeros_like(w) for w in weights], []
-    shape = (len(plans),) + (1,) * (weights[0].ndim - 1)
+    shape = (-1, 1, 1, 1)
     for k, (source, owner) in enumerate(zip(sources, owners)):
         share = np.reshape([p.share[k] for p in plans], shape)
         beta = np.reshape([p.beta[k] if p.beta else 0.0 for p in plans], shape)
@@ -209,13 +218,14 @@ def train_mixtures(
     window = _validate.integer("window", window, low=1)
     floor = _validate.real("floor", floor, low=0.0, open_low=True)
     marks = sorted({_validate.integer("record", k, low=0, high=steps) for k in record} | {steps})
-    lead = (len(plans), *worlds)
-    weights = [np.zeros((len(plans), *sources[owners.index(block)].weight_shape)) for block in range(max(owners) + 1)]
-    tail = (1,) * len(worlds)
-    temperature = np.reshape([p.temperature for p in plans], (-1, *tail))
-    losses = np.reshape([p.track == "loss" for p in plans], (-1, *tail, 1))
-    rewards, focus = np.zeros((*lead, steps, len(found))), np.ones((*lead, steps, len(found)))
-    history, success = np.zeros((*lead, len(found), steps)), []
+    count = math.prod(worlds)
+    weights = [
+        np.zeros((len(plans), count, *sources[owners.index(b)].weight_shape[-2:])) for b in range(max(owners) + 1)
+    ]
+    temperature = np.array([p.temperature for p in plans])[:, None]
+    losses = np.array([p.track == "loss" for p in plans])[:, None, None]
+    rewards, focus = np.zeros((len(plans), count, steps, len(found))), np.ones((len(plans), count, steps, len(found)))
+    history, success = np.zeros((len(plans), count, len(found), steps)), []
     for step in range(steps + 1):
         if step in marks:
             success.append(np.stack([s.success(weights[b]) for s, b in zip(found, owners)], axis=-1))
@@ -228,4 +238,6 @@ def train_mixtures(
         weights = [w + lr * u for w, u in zip(weights, up)]
         rewards[..., step, :] = reward
         history[..., step] = np.where(losses, 1 - reward, reward)
-    return MixtureRun(np.asarray(marks), np.stack(success, axis=-2), rewards, focus, tuple(weights))
+    lead = (len(plans), *worlds)
+    kept, rewards, focus = (x.reshape(*lead, *x.shape[2:]) for x in (np.stack(success, axis=-2), rewards, focus))
+    return MixtureRun(np.asarray(marks), kept, rewards, focus, tuple(w.reshape(*lead, *w.shape[2:]) for w in weights))

@@ -742,7 +742,7 @@ def where_the_weight_goes(rngs, *, swap=False):
     }
 
 
-@C8.check(Identity(1e-9, scale=1), Space(**STEP.fields, **STEP.sizes), batched=False, instances=8,
+@C8.check(Identity(1e-9, scale=1), STEP, batched=False, instances=8,
           false={"a step later": {"lag": 1}, "windows from the first step on": {"early": True}, "losses for rewards": {"tracks": ("loss", "reward")}})  # fmt: skip
 def weights_of_a_run(problem, seed, *, lag=0, early=False, tracks=("reward", "loss")):
     """W = 2: those of the mean rewards of the last 4 steps, none of this one; 1 for the first 4 steps."""
