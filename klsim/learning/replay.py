@@ -104,7 +104,7 @@ class _Source:
     def gradients(
         self, weights: np.ndarray, step: int, beta: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``g`` and ``beta h`` in the weights ``(M, S, A, D)``, and the mean reward ``(M, S)``, of the step's answers."""
+        """``g`` and ``beta h`` in the weights, ``(M, S, A, D)``, and the mean reward of the answers, ``(M, S)``."""
         prompts = self.index[:, step]
         features = self.features[self.worlds, prompts]  # (S, B, D)
         base, reward = (np.moveaxis(x[self.worlds, prompts], -1, 0)[:, None] for x in (self.base, self.reward))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +22,8 @@ def written_out(history, window, *, floor=0.0, swap=False, sample=False, alone=F
     old, new = (list(map(float, part)) for part in (history[-2 * window : -window], history[-window:]))
     old, new = (new, old) if swap else (old, new)
     before, after = (max(math.fsum(part) / window, floor) if floor else math.fsum(part) / window for part in (old, new))
-    deviation = statistics.stdev(new) if sample else statistics.pstdev(new)
+    mean = math.fsum(new) / window
+    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in new) / (window - sample))
     return after / before, deviation / (after if alone else before + after)
 
 
@@ -55,9 +55,9 @@ class Group(NamedTuple):
 OBJECTIVES = ("format", "accuracy", "IoU", "next-token")
 
 
-def histories(rngs, noise=1.0):
-    """Format saturated, accuracy noisy (``noise`` times), IoU slowly improving, next-token loss smooth: ``(seeds, 4, 20)``, losses."""
-    z, t = np.array([r.standard_normal((4, 20)) for r in rngs]), np.arange(20)
+def histories(rng, noise=1.0, count=500):
+    """Format saturated, accuracy noisy (``noise`` times), IoU slowly improving, next-token loss smooth: losses ``(count, 4, 20)``."""
+    z, t = rng.standard_normal((count, 4, 20)), np.arange(20)
     level = np.array([0.02 + 0 * t, 0.55 + 0 * t, 0.5 - 0.004 * t, 1.2 - 0.002 * t])
     return np.abs(level + np.array([0.002, 0.06 * noise, 0.03, 0.01])[:, None] * z)
 
