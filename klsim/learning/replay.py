@@ -108,7 +108,8 @@ class _Source:
         prompts = self.index[:, step]
         features = self.features[self.worlds, prompts]  # (S, B, D)
         base, reward = (np.moveaxis(x[self.worlds, prompts], -1, 0)[:, None] for x in (self.base, self.reward))
-        moved = np.moveaxis(weights @ np.swapaxes(features, -1, -2), -2, 0)  # (A, M, S, B)
+        moved = _by_world(weights) @ np.swapaxes(features, -1, -2)  # one product a world, for all mixtures
+        moved = moved.reshape(len(features), *weights.shape[::2], -1).transpose(2, 1, 0, 3)  # (A, M, S, B)
         logits = base + moved
         logits = logits - logits.max(axis=0)
         power = np.exp(logits)
@@ -138,9 +139,16 @@ def _normalised(gained: np.ndarray) -> np.ndarray:
     return np.where(deviation > 1e-12 * level, centred / np.where(deviation > 0, deviation, 1.0), 0.0)
 
 
+def _by_world(array: np.ndarray) -> np.ndarray:
+    """``(M, S, A, X)`` -> ``(S, M A, X)``."""
+    return np.swapaxes(array, 0, 1).reshape(array.shape[1], -1, array.shape[-1])
+
+
 def _pulled(direction: np.ndarray, features: np.ndarray) -> np.ndarray:
     """Mean over prompts, in the weights: ``(M, S, A, D)`` from ``(A, M, S, B)`` and ``(S, B, D)``."""
-    return np.asarray(np.moveaxis(direction, 0, -2) @ features / features.shape[-2])
+    answers, mixtures, worlds, prompts = direction.shape
+    found = _by_world(np.moveaxis(direction, 0, -2)) @ features / prompts
+    return np.asarray(np.swapaxes(found.reshape(worlds, mixtures, answers, -1), 0, 1))
 
 
 def _checked(

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from klsim.learning.replay import Mixture, train_mixtures
-from klsim.objectives import TokenBatch
+from klsim.objectives import TokenBatch, grpo
+from klsim.objectives.aggregate import sequence_mean, token_mean
 from klsim.problems import PromptBandit
 
 WINDOW, STEPS, LR = 10, 400, 0.6
@@ -49,6 +50,29 @@ class Group(NamedTuple):
         old[:, 0] += drift * np.arange(self.lengths.size)
         mask = np.arange(log_probs.shape[1]) < self.lengths[:, None]
         return TokenBatch(log_probs, mask=mask, old_log_probs=old, rewards=self.rewards, advantages=advantages)
+
+
+class Progress(NamedTuple):
+    """Eight steps of three objectives, a group of eight answers each: rewards and lengths ``(3, 8, 8)``."""
+
+    rewards: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        """Success rates that rise, rest and fall; every group has a right and a wrong answer."""
+        rate = 0.5 + np.array([1, 0, -1])[:, None] * (0.05 * np.arange(8) - 0.2)
+        rewards = (rng.random((3, 8, 8)) < rate[..., None]).astype(float)
+        rewards[..., 0], rewards[..., 1] = 1.0, 0.0
+        return cls(rewards, rng.integers(1, 13, (3, 8, 8)))
+
+    def recorded(self, statistic):
+        """Histories ``(3, 8)``: mean rewards, or the values of the surrogate ("surrogate", "token mean")."""
+        if statistic == "reward":
+            return self.rewards.mean(axis=-1)
+        aggregate = token_mean if statistic == "token mean" else sequence_mean
+        rows = zip(self.rewards.reshape(-1, 8), self.lengths.reshape(-1, 8))
+        return np.array([-float(grpo(Group(r, n).batch(), aggregate=aggregate)[0]) for r, n in rows]).reshape(3, 8)
 
 
 # C6: histories of 20 values ----------------------------------------------------------------------------
