@@ -92,11 +92,8 @@ WORKED = np.array([[0.8, 0.6, 0.4, 0.2], [0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.2, 0
 def worked(T, weights, *, order=slice(None)):
     L = WORKED[:, order]
     found = window_signals(L, 2)
-    return {
-        "ratio": (found.ratio, np.array([3 / 7, 1, 3])),
-        "instability": (found.instability, np.array([0.1, 0, 0.25])),
-        "weights": (objective_weights(L, 2, T), np.array(weights)),
-    }
+    signals = (np.array(found), np.array([[3 / 7, 1, 3], [0.1, 0, 0.25]]))
+    return {"signals": signals, "weights": (objective_weights(L, 2, T), np.array(weights))}
 
 
 C1_shift = paper.claim("C1-shift", r"""
@@ -107,7 +104,7 @@ C1_shift = paper.claim("C1-shift", r"""
     where: Section 4, of the ratios
     instead: Only multiples leave the weights alone. With K = 4, W = 10, T = 1, histories U(.1, 1) and shifts U(0, 1) the
     largest change is .15 on average; adding 1 to the first of (1, 1, 2, 2), (1, 1, 1, 1) takes (1.4621, .5379) to (1.2449, .7551).
-    by: C1/scale_invariance, C1-shift
+    by: C1/scale_invariance, C1/change_by_a_shift
     origin: as commonly read
     """)  # fmt: skip
 HAND = np.array([[1.0, 1, 2, 2], [1, 1, 1, 1]])
@@ -473,11 +470,8 @@ def the_largest_is_noise(rng, *, quiet=1.0):
     L[:, 0] = 0.02 + quiet * (L[:, 0] - 0.02)
     found = objective_weights(L, WINDOW, 0.05)
     share = np.bincount(found.argmax(axis=-1), minlength=4) / len(L)
-    return {
-        "accuracy": share[1] - 0.52,
-        "format": share[0] - 0.47,
-        "median": np.mean(found.max(axis=-1) > 12.6 * found.min(axis=-1)) - 0.5,
-    }
+    above = np.mean(found.max(axis=-1) > 12.6 * found.min(axis=-1))
+    return {"accuracy": share[1] - 0.52, "format": share[0] - 0.47, "median": above - 0.5}
 
 
 # 21.7 ± 1.5 (heavy tail)
@@ -498,10 +492,8 @@ def one_failure_at_the_floor(*, floor=1e-3, track="loss", T=5.0):
     failed[0, 15], failed[1] = 1 / 32, 0.5
     L = failed if track == "loss" else 1 - failed
     c, i = window_signals(L, WINDOW, floor=floor)
-    return {
-        "c, i": (np.r_[c[0], i[0]], np.array([3.125, 2.2727])),
-        "lambda": (objective_weights(L, WINDOW, T, floor=floor), np.array([1.413, 0.587])),
-    }
+    found = objective_weights(L, WINDOW, T, floor=floor)
+    return {"c, i": (np.r_[c[0], i[0]], np.array([3.125, 2.2727])), "lambda": (found, np.array([1.413, 0.587]))}
 
 
 C6_focus = paper.claim("C6-focus", r"""
