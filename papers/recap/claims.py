@@ -488,12 +488,14 @@ def heavy_tail(rng, *, T=0.05):
     false={"floor .01": {"floor": 0.01}, "rewards": {"track": "reward"}, "T = 1": {"T": 1.0}},
 )
 def one_failure_at_the_floor(*, floor=1e-3, track="loss", T=5.0):
-    failed = np.zeros((2, 20))
-    failed[0, 15], failed[1] = 1 / 32, 0.5
+    """In the newest window; in the older one it is the newest mean that the floor holds: c = .32, i = 0."""
+    failed = np.full((3, 20), 0.5)
+    failed[:2] = 0.0
+    failed[0, 15], failed[1, 5] = 1 / 32, 1 / 32
     L = failed if track == "loss" else 1 - failed
-    c, i = window_signals(L, WINDOW, floor=floor)
-    found = objective_weights(L, WINDOW, T, floor=floor)
-    return {"c, i": (np.r_[c[0], i[0]], np.array([3.125, 2.2727])), "lambda": (found, np.array([1.413, 0.587]))}
+    weights = (objective_weights(L[[0, 2]], WINDOW, T, floor=floor), np.array([1.413, 0.587]))
+    signals = np.array(window_signals(L, WINDOW, floor=floor))
+    return {"lambda": weights, "c, i": (signals, np.array([[3.125, 0.32, 1], [2.2727, 0, 0]]))}
 
 
 C6_focus = paper.claim("C6-focus", r"""
@@ -587,8 +589,8 @@ C7_kl = paper.claim("C7-kl", r"""
     In the world of C7 with $\beta=.3$ at the reasoning prompts, general accuracy drops by less than .015.
 
     where: the penalty of standard RLVR, which the paper finds insufficient
-    instead: It holds only what it is measured on: .03 is lost at less reasoning accuracy than with replay. At the general
-    prompts a penalty ($\beta=3$) does it, as replay does.
+    instead: It holds what it is measured on: .03 to .04 is lost, at a reasoning accuracy that is not above that of replay by
+    .005. A penalty at the general prompts ($\beta=3$) keeps them, as replay does.
     by: C7/forgetting
     origin: folklore
     """)  # fmt: skip
