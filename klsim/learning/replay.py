@@ -120,8 +120,7 @@ class _Source:
         drawn = answers == np.arange(len(pi)).reshape(-1, 1, 1, 1, 1)
         gained = np.sum(reward[:, None] * drawn, axis=0)
         advantage = _normalised(gained)
-        direction = np.sum(advantage * drawn, axis=1) / len(answers)
-        direction = direction - pi * direction.sum(axis=0)
+        direction = np.sum(advantage * drawn, axis=1) / len(answers)  # advantages sum to 0: no term in pi
         pull = np.zeros_like(weights)
         if beta is not None:
             log_base = base - base.max(axis=0)
