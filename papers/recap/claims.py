@@ -142,12 +142,12 @@ C2 = paper.claim("C2", r"""
 HEAVY = Normals("W", 2, scale=3.0).map(lambda z: of_windows(np.exp(z)))
 
 
-@C2.check(Inequality(1e-12), Space(L=HEAVY, W=Sizes(2, 14)), batched=False, instances=1000,
+@C2.check(Inequality(1e-12), Space(L=HEAVY, W=Sizes(2, 14)), instances=3000,
           examples=[{"L": np.r_[np.full(10, 1e-12), np.zeros(9), 1.0], "W": 10}, {"L": np.tile([0.1, 0.9], 10), "W": 10}],
           false={"L = -reward": {"sign": -1}, "1/(1 + c)": {"power": -1}, "sqrt(W - 2)": {"less": 1}, "deviation with W - 1": {"sample": True}})  # fmt: skip
 def bounds_of_the_instability(L, W, *, sign=1, power=1, less=0, sample=False):
     """Log-normal histories of scale 3, and their ascents."""
-    c, i = (x[0] for x in window_signals(sign * L[None], W))
+    c, i = (x[..., 0] for x in window_signals(sign * L[..., None, :], W))
     i = i * math.sqrt(W / (W - 1)) if sample else i
     return {"0": (0.0, i), "c": (i, instability_bound(c**power, W - less)), "W": (i, math.sqrt(W - 1))}
 
@@ -172,12 +172,12 @@ def as_the_old_mean_vanishes(*, floor=0.0):
     return {"1/c": (old, 1 / c[:, 0]), "3 - i": (old, 3 - i[:, 0])}
 
 
-@C2.check(Inequality(1e-12), Space(z=Normals("W", 2, scale=3.0), low=Floats(0.01, 0.9), W=Sizes(2, 14)), batched=False, instances=1000,
+@C2.check(Inequality(1e-12), Space(z=Normals("W", 2, scale=3.0), low=Floats(0.01, 0.9), W=Sizes(2, 14)), instances=3000,
           false={"half of it": {"factor": 0.5}, "l < L < 2": {"top": 2.0}})  # fmt: skip
 def in_a_box(z, low, W, *, factor=1.0, top=1.0):
     """U-shaped values between l and 1."""
-    L = of_windows(low + (top - low) / (1 + np.exp(-z)))
-    c, i = (x[0] for x in window_signals(L[None], W))
+    L = of_windows(low[..., None, None] + (top - low[..., None, None]) / (1 + np.exp(-z)))
+    c, i = (x[..., 0] for x in window_signals(L[..., None, :], W))
     bound = box_instability(low)
     crude = (1 - low) / (4 * low)
     return {"c >= l": (low, c), "c <= 1/l": (c, 1 / low), "i": (i, factor * bound), "crude": (bound, crude)}
@@ -596,10 +596,9 @@ C7_kl = paper.claim("C7-kl", r"""
     """)  # fmt: skip
 
 
-# .032 ± .016; at general prompts .005 ± .003, replay .005 ± .007: six standard errors
+# .032 ± .016; at general prompts .005 ± .003: six standard errors
 @C7_kl.check(Effect(seeds=40, alternative="less", null=0.015),
-             true={"at the general prompts, beta = 3": Variant({"name": "KL 3 at general prompts"}, kind=Effect(seeds=16, alternative="less", null=0.015)),
-                   "uniform replay": Variant({"name": "uniform"}, kind=Effect(seeds=16, alternative="less", null=0.015))})  # fmt: skip
+             true={"at the general prompts, beta = 3": Variant({"name": "KL 3 at general prompts"}, kind=Effect(seeds=16, alternative="less", null=0.015))})  # fmt: skip
 def a_penalty_keeps_general_skills(rngs, *, name="KL .3"):
     return ends(rngs, (name,))[1][0]
 
@@ -632,8 +631,7 @@ MEAN_WEIGHTS = {
 EXCHANGED = ("uniform", "loss, T = 5", "reward, T = 5", "loss, T = .1", "reward, T = .1")
 
 
-@C8.check(Effect(seeds=40), false={"tracks exchanged": Variant({"names": EXCHANGED}, kind=Effect(seeds=12)),
-                                   "temperatures exchanged": Variant({"names": (NAMES[0], *NAMES[3:], *NAMES[1:3])}, kind=Effect(seeds=12))})  # fmt: skip
+@C8.check(Effect(seeds=40), false={"tracks exchanged": Variant({"names": EXCHANGED}, kind=Effect(seeds=12))})  # fmt: skip
 def against_uniform_replay(rngs, *, names=NAMES):
     run = trained(rngs, names)
     up, general = (run.success[1:, :, -1, k] - run.success[0, :, -1, k] for k in (ACC, GEN))
@@ -656,7 +654,7 @@ def against_uniform_replay(rngs, *, names=NAMES):
 
 
 # +.0038 ± .0040 and -.0008 ± .0014: six standard errors at 120
-@C8.check(Effect(seeds=120), false={"losses tracked": Variant({"name": "loss, T = 5"}, kind=Effect(seeds=20))})
+@C8.check(Effect(seeds=120), false={"losses tracked": Variant({"name": "loss, T = 5"}, kind=Effect(seeds=12))})
 def rewards_at_the_default(rngs, *, name="reward, T = 5"):
     accuracy, drop = ends(rngs, ("uniform", name))
     up, down = accuracy[1] - accuracy[0], drop[1] - drop[0]
