@@ -115,12 +115,15 @@ class _Source:
         power = np.exp(logits)
         total = power.sum(axis=0)
         pi = power / total
-        cdf = np.cumsum(pi[:-1], axis=0)
-        answers = np.sum(self.uniforms[:, :, :, step] > cdf[:, None], axis=0)  # (n, M, S, B)
-        drawn = answers == np.arange(len(pi)).reshape(-1, 1, 1, 1, 1)
-        gained = np.sum(reward[:, None] * drawn, axis=0)
+        uniforms = self.uniforms[:, :, :, step]
+        answers = np.zeros(np.broadcast_shapes(uniforms.shape, total.shape), dtype=np.int32)  # (n, M, S, B)
+        for edge in np.cumsum(pi[:-1], axis=0):
+            answers += uniforms > edge
+        drawn = [answers == a for a in range(len(pi))]
+        gained = np.asarray(sum(r * hit for r, hit in zip(reward, drawn)))
         advantage = _normalised(gained)
-        direction = np.sum(advantage * drawn, axis=1) / len(answers)  # advantages sum to 0: no term in pi
+        # advantages sum to 0: no term in pi
+        direction = np.stack([np.sum(advantage * hit, axis=0) for hit in drawn]) / len(answers)
         pull = np.zeros_like(weights)
         if beta is not None:
             log_base = base - base.max(axis=0)
