@@ -225,22 +225,22 @@ def line(start, slope, W):
     return start + slope * np.arange(2 * W)
 
 
-@C3.check(Identity(1e-10, scale=1e-3), SLOPES, batched=False, instances=200,
+@C3.check(Identity(1e-10, scale=1e-3), SLOPES, instances=200,
           false={"kappa of a long window": {"exact": False}, "c in place of |1 - c|": {"moved": False}})  # fmt: skip
 def spread_of_a_line(g, a, W, *, exact=True, moved=True):
-    c, i = window_signals(line(a, g, W)[None], W)
+    c, i = (x[..., 0] for x in window_signals(line(a[..., None, None], g[..., None, None], W), W))
     # written out: the windows' means are W g apart
     mean, kappa = 2 * a + g * (2 * W - 1), math.sqrt(((W * W - 1) if exact else W * W) / 12) / W
     by_hand = kappa * (abs(g) * W if moved else mean / 2 + g * W / 2) / mean
-    return {"of c": (i, trend_instability(c, W)), "of the slope": (i, np.array([by_hand]))}
+    return {"of c": (i, trend_instability(c, W)), "of the slope": (i, by_hand)}
 
 
-@C3.check(Inequality(1e-12, scale=1e-3), SLOPES, batched=False, instances=200,
+@C3.check(Inequality(1e-12, scale=1e-3), SLOPES, instances=200,
           false={"one plus": {"share": 1.2887}, "noise around it": {"noise": 0.3}})  # fmt: skip
 def the_spread_never_repairs_it(g, a, W, *, share=1 - 0.2887, noise=0.0):
-    L = line(a, g, W)
-    L[W:] += noise * (-1.0) ** np.arange(W)
-    c, i = (float(x[0]) for x in window_signals(L[None], W))
+    L = line(a[..., None, None], g[..., None, None], W)
+    L[..., W:] += noise * (-1.0) ** np.arange(W)
+    c, i = (x[..., 0] for x in window_signals(L, W))
     size = (trend_instability(c, W), 0.2887 * abs(1 - c))
     return {"sign": (share * (c - 1) ** 2, (c + i - 1) * (c - 1)), "size": size}
 
