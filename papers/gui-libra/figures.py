@@ -1,0 +1,4 @@
+"""Figures."""
+from klsim.report.figures import Figures
+
+figures = Figures()
