@@ -7,32 +7,23 @@ the RL stage was not available. Sharper forms, the identity of C5 and the worlds
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binom
 
 from klsim.claims import Effect, Identity, Inequality, Limit, Paper, Variant, assume
-from klsim.distributions import entropy, log_normalize
+from klsim.distributions import log_normalize
 from klsim.divergences import kl
-from klsim.objectives.advantages import advantages, group_sample_std, group_std, std_weight
+from klsim.objectives.advantages import std_weight
 from klsim.objectives.negative_scaling import negative_scale, negative_scaling_limit, negative_scaling_weight
-from klsim.objectives.stabilizers import asft, sngs
-from klsim.planning.partial_verification import (
-    data_visits,
-    largest_mass,
-    mismatch_bounds,
-    offline_score,
-    success_probability,
-    visit_drift,
-    visit_mismatch,
-)
+from klsim.objectives.stabilizers import asft
+from klsim.planning import partial_verification as pv
 from klsim.problems import TabularMDP
 from klsim.spaces import Choice, Drawn, Floats, Integers, Normals, Policies, Sizes, Space
 
-from .setting import PUBLISHED, Heads, Task, Training, World, direction, fine_tuned, grounding_accuracy, tokens_of, trained, within_run
+from . import setting as lab
+from .setting import PUBLISHED, Heads, Task, Training, World
 
 paper = Paper(
     "gui-libra",
@@ -45,7 +36,7 @@ TASKS = Space(task=Drawn(Task.draw))
 
 
 def measured(task):
-    return offline_score(task.problem, task.log_policy, task.demo, task.valid, task.data)
+    return pv.offline_score(task.problem, task.log_policy, task.demo, task.valid, task.data)
 
 
 # C1 ------------------------------------------------------------------------------------------------
@@ -66,7 +57,8 @@ def loosened(found, horizon, steps, shift):
     return 1 - (1 - found.bound) * float(horizon) ** (steps - 1) * found.mismatch ** (shift - 1)
 
 
-@C1.check(Inequality(1e-12, scale=1), TASKS, instances=300, false=WITHOUT | {"if half of the valid trajectories time out": {"on_time": 0.5}})
+@C1.check(Inequality(1e-12, scale=1), TASKS, instances=300,
+          false=WITHOUT | {"if half of the valid trajectories time out": {"on_time": 0.5}})  # fmt: skip
 def bound(task, *, steps=1, shift=1, on_time=1.0):
     found = measured(task)
     return loosened(found, task.problem.horizon, steps, shift), on_time * found.success
@@ -80,38 +72,24 @@ def bound_under_attack(move, start, z, data, S, A, H, *, steps=1, shift=1):
     problem = TabularMDP(p, np.zeros((S, A)), np.exp(log_normalize(start)), H)
     log_pi = log_normalize(z - 4.0 * (np.arange(A) == A - 1))
     valid = np.broadcast_to(np.arange(A) < A - 1, (S, A))
-    found = offline_score(problem, log_pi, np.zeros(S, dtype=int), valid, np.exp(data))
+    found = pv.offline_score(problem, log_pi, np.zeros(S, dtype=int), valid, np.exp(data))
     return loosened(found, H, steps, shift), found.success
-
-
-def of_sequences(task):
-    """J and the visits of every step by enumeration of all state-action sequences."""
-    problem, pi = task.problem, np.exp(task.log_policy)
-    horizon, states, actions = problem.shape
-    success, visits = 0.0, np.zeros((horizon, states))
-    for path in itertools.product(itertools.product(range(states), range(actions)), repeat=horizon):
-        chance = problem.initial[path[0][0]] * math.prod(pi[s, a] for s, a in path)
-        chance *= math.prod(problem.transition[0][s, a, t] for (s, a), (t, _) in itertools.pairwise(path))
-        success += chance * all(task.valid[s, a] for s, a in path)
-        for t, (s, _) in enumerate(path):
-            visits[t, s] += chance
-    return success, visits
 
 
 @C1.check(Identity(1e-12, scale=1), Space(task=Drawn(lambda rng: Task.draw(rng, states=3, actions=2, horizon=3, correct=1))), instances=12,
           false={"C of the mean over t": {"over": "mean"}, "eta with the demonstration": {"less": 0}, "H - 1 valid steps": {"short": 1}})  # fmt: skip
 def terms(task, *, over="max", less=1, short=0):
     found, pi = measured(task), np.exp(task.log_policy)
-    success, visits = of_sequences(task)
+    success, visits = lab.of_sequences(task)
     valid, demo = np.sum(pi * task.valid, axis=1), pi[np.arange(3), task.demo]
     fewer = TabularMDP(task.problem.transition[0], task.problem.reward[0], task.problem.initial, 3 - short)
     return {
-        "J": (success_probability(fewer, task.log_policy, task.valid), success),
+        "J": (pv.success_probability(fewer, task.log_policy, task.valid), success),
         "C": (found.mismatch, np.max(getattr(visits, over)(axis=0) / task.data)),
         "M_off": (found.score, sum(task.data * demo)),
         "eta": (found.off_demo_mass, sum(task.data * (valid - less * demo))),
         "bound": (found.bound, 1 - 3 * found.mismatch * sum(task.data * (1 - valid))),
-        "data": (data_visits(task.problem, task.log_policy), visits.mean(axis=0)),
+        "data": (pv.data_visits(task.problem, task.log_policy), visits.mean(axis=0)),
     }
 
 
@@ -130,26 +108,16 @@ C2 = paper.claim("C2", r"""
     """)  # fmt: skip
 
 
-def fork(first, ref=0.5, steps=2, data=None):
-    """A start with two actions that lead to separate states that stay; the policy takes the first with ``first``."""
-    moves = np.zeros((3, 2, 3))
-    moves[0, 0, 1] = moves[0, 1, 2] = moves[1, :, 1] = moves[2, :, 2] = 1.0
-    problem = TabularMDP(moves, np.zeros((3, 2)), np.array([1.0, 0.0, 0.0]), steps)
-    log_policy, log_ref = (np.log([[p, 1 - p], [0.5, 0.5], [0.5, 0.5]]) for p in (first, ref))
-    data = data_visits(problem, log_policy) if data is None else np.array(data)
-    return Task(problem, np.ones((3, 2), dtype=bool), np.zeros(3, dtype=int), data, log_policy, log_ref)
-
-
 NEAR = Space(task=Drawn(lambda rng: Task.draw(rng, states=5, actions=3, horizon=5, spread=0.5)))
-TIGHT = [{"task": fork(0.51, data=(0.6, 0.1, 0.3))}]
-SPLIT = [{"task": fork(0.99, steps=60)}]
+TIGHT = [{"task": lab.fork(0.51, data=(0.6, 0.1, 0.3))}]
+SPLIT = [{"task": lab.fork(0.99, steps=60)}]
 
 
 @C2.check(Inequality(1e-9, scale=1e-6), NEAR, instances=200, examples=TIGHT,
           false={"without the 2": {"two": 1.0}, "t - 1 transitions": {"late": 1}})  # fmt: skip
 def drift(task, *, two=2.0, late=0):
     """The fork at .51 is tight: L1 .02, and ``sqrt(2 KL) = .0200``."""
-    found, t = visit_drift(task.problem, task.log_policy, task.log_ref), np.arange(task.problem.horizon)
+    found, t = pv.visit_drift(task.problem, task.log_policy, task.log_ref), np.arange(task.problem.horizon)
     moved, less = found.distance[late:], math.sqrt(two / 2)
     count = len(t) - late
     return {
@@ -163,11 +131,11 @@ def drift(task, *, two=2.0, late=0):
           false={"a quarter of the KL": {"share": 0.25}, "H - 2": {"fewer": 1}})  # fmt: skip
 def mismatch(task, *, share=1.0, fewer=0):
     """The fork at .51 is tight for (a) and (b): C grows from 5 to 5.1."""
-    eps = visit_drift(task.problem, task.log_policy, task.log_ref).largest_kl
+    eps = pv.visit_drift(task.problem, task.log_policy, task.log_ref).largest_kl
     horizon = task.problem.horizon
-    added = mismatch_bounds(share * eps, max(horizon - fewer, 1), float(task.data.min()))
-    full = mismatch_bounds(eps, horizon, float(task.data.min()))
-    own, ref = (visit_mismatch(task.problem, x, task.data) for x in (task.log_policy, task.log_ref))
+    added = pv.mismatch_bounds(share * eps, max(horizon - fewer, 1), float(task.data.min()))
+    full = pv.mismatch_bounds(eps, horizon, float(task.data.min()))
+    own, ref = (pv.visit_mismatch(task.problem, x, task.data) for x in (task.log_policy, task.log_ref))
     return {
         "Eq. 8": (own, ref + full.printed),
         "(a)": (own, ref + added.one_state),
@@ -176,40 +144,24 @@ def mismatch(task, *, share=1.0, fewer=0):
     }
 
 
-@C2.check(Identity(1e-12), Space(eps=Floats(1e-6, 3.0, log=True), rho=Floats(1e-3, 1.0, log=True), H=Sizes(2, 9)), batched=False,
-          instances=20, false={"H/(H-1)": {"two": 1}})  # fmt: skip
-def how_much_sharper(eps, rho, H, *, two=2):
-    found = mismatch_bounds(float(eps), H, float(rho))
-    return {
-        "(a) against Eq. 8": (found.printed / found.one_state, two * H / (H - 1)),
-        "(b) against (a)": (found.one_state / found.visited, math.sqrt(H - 1)),
-        "Eq. 8": (found.printed**2 * rho**2 / eps, 2 * H**2),
-    }
-
-
-@C2.check(Identity(1e-12, scale=1), NEAR, instances=30, false={"of the states of the reference": {"by": "ref"}, "of KL(ref‖pi)": {"swap": True}})
+@C2.check(Identity(1e-12, scale=1), NEAR, instances=30,
+          false={"of the states of the reference": {"by": "ref"}, "of KL(ref‖pi)": {"swap": True}})  # fmt: skip
 def what_is_summed(task, *, by="policy", swap=False):
     """The trajectory KL of all transitions, by propagating the visits with a matrix."""
-    pair = [np.exp(x) for x in (task.log_policy, task.log_ref)]
-    found = visit_drift(task.problem, task.log_policy, task.log_ref)
-    chain, other = (np.einsum("sa,sat->st", p, task.problem.transition[0]) for p in pair)
-    law, against = pair[::-1] if swap else pair
-    each = np.sum(law * (np.log(law) - np.log(against)), axis=1)
-    d = ref = task.problem.initial
-    spent, out, moved = 0.0, [], []
-    for _ in range(task.problem.horizon):
-        out.append(2 * spent)
-        moved.append(np.abs(d - ref).sum())
-        spent += (d if by == "policy" else ref) @ each
-        d, ref = d @ chain, ref @ other
-    return {"visited": (found.visited**2, np.array(out)), "drift": (found.distance, np.array(moved)), "eps": (found.largest_kl, each.max())}
+    found = pv.visit_drift(task.problem, task.log_policy, task.log_ref)
+    spent, moved, largest = lab.propagated(task, by, swap)
+    return {
+        "visited": (found.visited**2, 2 * spent),
+        "drift": (found.distance, moved),
+        "eps": (found.largest_kl, largest),
+    }
 
 
 @C2.check(Inequality(1e-9, scale=1e-6), NEAR, instances=100, examples=SPLIT, false={"without C": {"power": 0}})
 def an_offline_mean_needs_the_mismatch(task, *, power=1):
-    found, t = visit_drift(task.problem, task.log_policy, task.log_ref), np.arange(task.problem.horizon)
+    found, t = pv.visit_drift(task.problem, task.log_policy, task.log_ref), np.arange(task.problem.horizon)
     mean = task.data @ np.asarray(kl(task.log_policy, task.log_ref))
-    c = visit_mismatch(task.problem, task.log_policy, task.data)
+    c = pv.visit_mismatch(task.problem, task.log_policy, task.data)
     return found.distance, np.sqrt(2 * t * c**power * mean)
 
 
@@ -224,12 +176,12 @@ C2_mean = paper.claim("C2-mean", r"""
     by: C2/drift, C2/an_offline_mean_needs_the_mismatch
     origin: as commonly read
     """)  # fmt: skip
-FORKS = Space(task=Drawn(lambda rng: fork(rng.uniform(0.6, 0.99), steps=int(rng.integers(20, 61)))))
+FORKS = Space(task=Drawn(lambda rng: lab.fork(rng.uniform(0.6, 0.99), steps=int(rng.integers(20, 61)))))
 
 
 @C2_mean.check(Inequality(1e-9), FORKS, instances=20, examples=SPLIT, true={"summed over the episode": {"mean": False}})
 def mean_kl_bounds_drift(task, *, mean=True):
-    found = visit_drift(task.problem, task.log_policy, task.log_ref)
+    found = pv.visit_drift(task.problem, task.log_policy, task.log_ref)
     total = found.visited[-1] ** 2 / 2  # the last step has no transition after it and no KL
     return found.distance[-1], math.sqrt(2 * total / (task.problem.horizon if mean else 1))
 
@@ -248,21 +200,14 @@ C3 = paper.claim("C3", r"""
     """)  # fmt: skip
 
 
-def laws(rng):
-    """Policies and references ``(40, 5)``; the references mixed with the demonstration, action 0, by up to .9."""
-    pi, ref = rng.dirichlet(np.ones(5), (2, 40))
-    tilt = rng.uniform(0, 0.9, (40, 1))
-    return np.log(pi), np.log((1 - tilt) * ref + tilt * np.eye(5)[0])
-
-
-@C3.check(Inequality(1e-9, scale=1e-3), Space(laws=Drawn(laws)), instances=8,
+@C3.check(Inequality(1e-9, scale=1e-3), Space(laws=Drawn(lab.laws)), instances=8,
           false={"of KL(ref‖pi)": {"swap": True}, "a reference off the demonstration, delta = .05": {"delta": 0.05}})  # fmt: skip
 def off_demo_mass(laws, *, swap=False, delta=None):
     """Actions 1 and 2 are valid, too."""
     pi, ref = laws
     eps = kl(ref, pi) if swap else kl(pi, ref)
     near = np.sum(np.exp(ref[..., 1:]), axis=-1) if delta is None else np.full(eps.shape, delta)
-    off, eta, sharp = np.sum(np.exp(pi[..., 1:]), axis=-1), np.sum(np.exp(pi[..., 1:3]), axis=-1), largest_mass(near, eps)
+    (off, eta), sharp = (np.sum(np.exp(pi[..., 1:k]), axis=-1) for k in (5, 3)), pv.largest_mass(near, eps)
     return {"sharp": (off, sharp), "sharper than Pinsker's": (sharp, near + np.sqrt(eps / 2)), "eta": (eta, off)}
 
 
@@ -273,10 +218,6 @@ def pinsker_form(pi, ref, *, root=1.0):
     return off, delta + root * np.sqrt(kl(pi, ref) / 2)
 
 
-def binary_kl(x, d):
-    return (x * math.log(x / d) if x else 0.0) + ((1 - x) * math.log((1 - x) / (1 - d)) if x < 1 else 0.0)
-
-
 @C3.check(Identity(1e-9, scale=1e-3), Space(delta=Floats(1e-6, 0.99, log=True), eps=Floats(1e-6, 5.0, log=True)), batched=False,
           instances=60, examples=[{"delta": 0.01, "eps": 0.05}],
           false={"of KL(ref‖pi)": {"swap": True}, "twice the budget": {"budget": 2.0}, "for the demonstration": {"other": True}})  # fmt: skip
@@ -285,11 +226,11 @@ def sharp_form(delta, eps, *, swap=False, budget=1.0, other=False):
     delta, eps = float(delta), float(eps)
 
     def excess(x):
-        return (binary_kl(delta, x) if swap else binary_kl(x, delta)) - budget * eps
+        return (lab.binary_kl(delta, x) if swap else lab.binary_kl(x, delta)) - budget * eps
 
     top = 1.0 if not swap else 1 - 1e-16
     x = 1.0 if excess(top) <= 0 else brentq(excess, delta, top, xtol=1e-15, rtol=1e-14)
-    found = largest_mass(1 - delta if other else delta, eps)
+    found = pv.largest_mass(1 - delta if other else delta, eps)
     return found, x
 
 
@@ -297,17 +238,17 @@ def sharp_form(delta, eps, *, swap=False, budget=1.0, other=False):
           false={"decreasing in delta": {"sign": -1}})  # fmt: skip
 def increasing(pairs, *, sign=1):
     (low, high), eps = pairs[0].T, pairs[1]
-    return sign * largest_mass(low, eps), sign * largest_mass(high, eps)
+    return sign * pv.largest_mass(low, eps), sign * pv.largest_mass(high, eps)
 
 
 @C3.check(Inequality(), examples=[{}], false={"the third digit up": {"sharp": 0.0561}})
 def the_two_forms_at_the_papers_scale(*, sharp=0.0551):
     """``|value - stated|`` against half a unit of the last digit."""
-    forms = np.array([float(largest_mass(0.01, 0.05)) - sharp, 0.01 + math.sqrt(0.025) - 0.168])
+    forms = np.array([float(pv.largest_mass(0.01, 0.05)) - sharp, 0.01 + math.sqrt(0.025) - 0.168])
     return np.abs(forms), np.array([5e-5, 5e-4])
 
 
-@C3.check(Inequality(1e-9, scale=1e-6), NEAR, instances=100, examples=[{"task": fork(0.45)._replace(log_policy=np.log(np.tile([0.45, 0.55], (3, 1))))}],
+@C3.check(Inequality(1e-9, scale=1e-6), NEAR, instances=100, examples=[{"task": lab.fork(0.45)._replace(log_policy=np.log(np.tile([0.45, 0.55], (3, 1))))}],
           false={"a quarter of the KL": {"share": 0.25}, "the mean KL of another law": {"by": "uniform"}})  # fmt: skip
 def offline_score_stays(task, *, share=1.0, by="data"):
     law = task.data if by == "data" else np.eye(len(task.data))[np.argmin(kl(task.log_policy, task.log_ref))]
@@ -329,19 +270,15 @@ C4 = paper.claim("C4", r"""
 ONE_STEP = Space(task=Drawn(lambda rng: Task.draw(rng, horizon=1, noise=1.0)))
 
 
-def in_other_states(rng):
-    return Task.draw(rng, horizon=1, noise=1.0)._replace(data=rng.dirichlet(np.ones(6)))
-
-
 @C4.check(Identity(1e-13, scale=1), ONE_STEP, instances=200,
-          false={"without eta": {"other": 0}, "other data": Variant({"own": False}, space=Space(task=Drawn(in_other_states)))})  # fmt: skip
+          false={"without eta": {"other": 0}, "other data": Variant({"own": False}, space=Space(task=Drawn(lab.in_other_states)))})  # fmt: skip
 def identity(task, *, other=1, own=True):
     found, pi = measured(task), np.exp(task.log_policy)
     j = sum(d * p for d, row, ok in zip(task.problem.initial, pi, task.valid) for p in row[ok])
     return {"J": (found.score + other * found.off_demo_mass, j), "of the library": (found.success, j)}
 
 
-@C4.check(Inequality(1e-12, scale=1), Space(task=Drawn(in_other_states)), instances=200,
+@C4.check(Inequality(1e-12, scale=1), Space(task=Drawn(lab.in_other_states)), instances=200,
           false={"without C": {"power": 0}, "with twice eta": {"other": 2}})  # fmt: skip
 def corollary(task, *, power=1, other=1):
     found = measured(task)
@@ -363,13 +300,7 @@ C4_lower = paper.claim("C4-lower", r"""
     """)  # fmt: skip
 
 
-def imitating(rng):
-    """Nine steps of ten as demonstrated, else anything."""
-    task = Task.draw(rng)
-    return task._replace(log_policy=np.log(0.9 * np.eye(4)[task.demo] + 0.1 * np.exp(task.log_ref)))
-
-
-@C4_lower.check(Inequality(1e-12), Space(task=Drawn(imitating)), instances=60,
+@C4_lower.check(Inequality(1e-12), Space(task=Drawn(lab.imitating)), instances=60,
           true={"in one step": Variant({"horizon": 1}, space=ONE_STEP)})  # fmt: skip
 def score_is_conservative(task, *, horizon=4):
     assume(task.problem.horizon == horizon)
@@ -419,50 +350,27 @@ C5 = paper.claim("C5", r"""
     groups without contrast.
     """)  # fmt: skip
 SETTINGS = Choice((1.0, 0.0), *PUBLISHED.values(), (0.0, 0.0))
-G = 5
-
-
-def all_groups(pi, reward, success, setting, *, size=G, sample=False, recentred=False):
-    """``(chance, counts, advantages, actions)`` of all groups of ``size``, as multisets."""
-    actions = np.array(list(itertools.combinations_with_replacement(range(len(pi)), size)))
-    counts = np.stack([np.bincount(a, minlength=len(pi)) for a in actions])
-    ways = math.factorial(size) / np.prod([[math.factorial(c) for c in row] for row in counts], axis=1)
-    group = np.repeat(np.arange(len(actions)), size)
-    scale = group_sample_std if sample else group_std
-    a = advantages(reward[actions].ravel(), group, scale=scale)
-    a = sngs(a, success[actions].ravel(), group, offset=setting[0], slope=setting[1]).reshape(actions.shape)
-    if recentred:
-        a = a - a.mean(axis=1, keepdims=True)
-    return ways * np.prod(pi**counts, axis=1), counts, a, actions
-
-
-def updates(pi, a, actions):
-    """``(1/G) sum_k A_k (e_a - pi)`` of every group."""
-    return np.mean(a[..., None] * (np.eye(len(pi))[actions] - pi), axis=1)
-
-
 MATCH = np.array([1.0, 0.0, 0.0, 0.0])
 
 
 @C5.check(Identity(1e-12, scale=1), Space(log_pi=Policies(4, spread=7.0), setting=SETTINGS), batched=False, instances=12,
           false={"the blended reward .1 format + .9 match": {"blended": True}, "sample std": {"sample": True},
-                 "re-centred after scaling": {"recentred": True}, "without p in the second term": {"share": False}})  # fmt: skip
+                 "re-centred after scaling": {"recentred": True}, "without 1/2": {"share": False}})  # fmt: skip
 def expected_update(log_pi, setting, *, blended=False, sample=False, recentred=False, share=True):
     """All 4^5 groups; action 3 breaks the format."""
     pi = np.exp(log_pi)
     assume(pi[0] < 1 - 1e-6)
     reward = 0.9 * MATCH + 0.1 * (np.arange(4) < 3) if blended else MATCH
-    chance, _, a, actions = all_groups(pi, reward, MATCH, setting, sample=sample, recentred=recentred)
-    s = negative_scaling_weight(pi[0], G, offset=setting[0], slope=setting[1])
-    if not share:
-        s = s + (1 - pi[0]) * negative_scaling_weight(pi[0], G, offset=setting[0], slope=setting[1])
-    return chance @ updates(pi, a, actions), s * pi[0] * (MATCH - pi), 1.0
+    chance, _, a, actions = lab.all_groups(pi, reward, MATCH, setting, sample=sample, recentred=recentred)
+    s = negative_scaling_weight(pi[0], 5, offset=setting[0], slope=setting[1])
+    return chance @ lab.updates(pi, a, actions), (s if share else 2 * s) * pi[0] * (MATCH - pi), 1.0
 
 
 SCALES = Space(p=Floats(1e-4, 0.9999), offset=Floats(-1.0, 2.0), slope=Floats(-2.0, 3.0), G=Sizes(2, 12))
 
 
-@C5.check(Inequality(1e-12), SCALES, batched=False, instances=100, false={"at least 1 - p/2": {"share": 0.5}, "at most 1 - p": {"top": 1.0}})
+@C5.check(Inequality(1e-12), SCALES, batched=False, instances=100,
+          false={"at least 1 - p/2": {"share": 0.5}, "at most 1 - p": {"top": 1.0}})  # fmt: skip
 def within_one_minus_p(p, offset, slope, G, *, share=1.0, top=0.0):
     p = float(p)
     ratio = negative_scaling_weight(p, G, offset=float(offset), slope=float(slope)) / std_weight(p, G)
@@ -475,12 +383,15 @@ def within_one_minus_p(p, offset, slope, G, *, share=1.0, top=0.0):
     }
 
 
-@C5.check(Limit(rate=-1.0, rate_tol=0.05), false={"p and 1 - p exchanged": {"exchanged": True}, "lambda of 1 - p": {"of": "failure"}})
+@C5.check(Limit(rate=-1.0, rate_tol=0.05),
+          false={"p and 1 - p exchanged": {"exchanged": True}, "lambda of 1 - p": {"of": "failure"}})  # fmt: skip
 def large_groups(*, exchanged=False, of="success"):
     sizes = 2 ** np.arange(4, 11)
     out = {}
     for p, (offset, slope) in ((0.2, (0.5, 1.5)), (0.3, (0.2, 0.7)), (0.6, (1.2, -0.5))):
-        ratio = np.array([negative_scaling_weight(p, int(n), offset=offset, slope=slope) / std_weight(p, int(n)) for n in sizes])
+        ratio = np.array(
+            [negative_scaling_weight(p, int(n), offset=offset, slope=slope) / std_weight(p, int(n)) for n in sizes]
+        )
         limit = negative_scaling_limit(p, offset=offset, slope=slope)
         if exchanged or of == "failure":
             scale = negative_scale(1 - p if of == "failure" else p, offset=offset, slope=slope)
@@ -490,7 +401,12 @@ def large_groups(*, exchanged=False, of="success"):
 
 
 # lambda at 1/8 … 7/8 as published
-TABLE = {"3B": [0.9625] + 6 * [1.0], "7B": 6 * [1.0] + [0.9625], "4B": [0.6875, 0.875] + 5 * [1.0], "8B": [0.75] + 6 * [1.0]}
+TABLE = {
+    "3B": [0.9625] + 6 * [1.0],
+    "7B": 6 * [1.0] + [0.9625],
+    "4B": [0.6875, 0.875] + 5 * [1.0],
+    "8B": [0.75] + 6 * [1.0],
+}
 
 
 @C5.check(Identity(1e-12), Space(c=Integers(1, 7)), batched=False, instances=10, false={"groups of 16": {"size": 16}})
@@ -505,7 +421,10 @@ MOST = {"3B": 0.0027, "7B": 0.0376, "4B": 0.0301, "8B": 0.0175}
 @C5.check(Inequality(), Space(p=Floats(1e-6, 1 - 1e-6)), instances=200,
           false={"nine tenths of these": {"share": 0.9}, "groups of 16": {"size": 16}})  # fmt: skip
 def published_settings_are_almost_inert(p, *, share=1.0, size=8):
-    change = {name: 1 - negative_scaling_weight(p, size, offset=o, slope=k) / std_weight(p, size) for name, (o, k) in PUBLISHED.items()}
+    change = {
+        name: 1 - negative_scaling_weight(p, size, offset=o, slope=k) / std_weight(p, size)
+        for name, (o, k) in PUBLISHED.items()
+    }
     return {name: (found, share * MOST[name]) for name, found in change.items()}
 
 
@@ -516,8 +435,8 @@ def one_state(*, size=5, p=0.3):
     pi[2] = 1 - pi.sum() + pi[2]
     stated = {(1.0, 0.0): (1.0, 0.0224), (0.5, 1.5): (0.977, 0.0210), (0.0, 0.0): (0.700, 0.0037)}
     for setting, (scale, variance) in stated.items():
-        chance, _, a, actions = all_groups(np.abs(pi), MATCH, MATCH, setting, size=size)
-        each = updates(np.abs(pi), a, actions)[:, 1]
+        chance, _, a, actions = lab.all_groups(np.abs(pi), MATCH, MATCH, setting, size=size)
+        each = lab.updates(np.abs(pi), a, actions)[:, 1]
         mean = chance @ each
         found = negative_scaling_weight(p, size, offset=setting[0], slope=setting[1]) / std_weight(p, size)
         errors += [abs(found - scale) / 5e-4, abs(chance @ each**2 - mean**2 - variance) / 5e-5]
@@ -546,8 +465,8 @@ def relative_push(log_pi, setting, *, less=0.01):
     pi, ratio = np.exp(log_pi), []
     assume(0.001 < pi[0] < 0.999)
     for used in (tuple(setting), (1.0, 0.0)):
-        chance, _, a, actions = all_groups(pi, MATCH, MATCH, used)
-        push = chance @ updates(pi, a, actions)
+        chance, _, a, actions = lab.all_groups(pi, MATCH, MATCH, used)
+        push = chance @ lab.updates(pi, a, actions)
         ratio.append(push[1] / push[3])
     return ratio[0], (1 - less) * ratio[1]
 
@@ -568,15 +487,7 @@ C5_evidence = paper.claim("C5-evidence", r"""
 @C5_evidence.check(Inequality(), Space(first=Integers(40, 60), more=Integers(1, 8)), batched=False, instances=20,
           examples=[{"first": 45, "more": 4}], true={"of 20 times as many tasks": Variant({"times": 20}, space=Space(first=Integers(40, 60), more=Integers(4, 8)))})  # fmt: skip
 def equal_agents_rarely_differ_so(first, more, *, times=1):
-    """Exact chance of a difference at least as large, at the common rate."""
-    n, difference = 115 * times, int(more) * times
-    rate = (int(first) + int(more) / 2) / 115
-    law = binom.pmf(np.arange(n + 1), n, rate)
-    apart = np.convolve(law, law[::-1])
-    chance = apart[np.abs(np.arange(-n, n + 1)) >= difference].sum()
-    z = difference / math.sqrt(2 * n * rate * (1 - rate))
-    assume(z > 0)
-    return chance, 0.05
+    return lab.chance_of_difference(int(first), int(more), 115, times), 0.05
 
 
 # C6 ------------------------------------------------------------------------------------------------
@@ -585,9 +496,9 @@ C6 = paper.claim("C6", r"""
 
     $L=-\frac{\sum\log\pi(c)+\alpha_a\sum\log\pi(a)+\alpha_g\sum\log\pi(g)}{|c|+\alpha_a|a|+\alpha_g|g|}$ a sample, then the batch
     mean. $\alpha=1$ is token-mean SFT, $\alpha_a=\alpha_g\to\infty$ the token mean over a and g, $\alpha_g\gg\alpha_a|a|/|g|$,
-    $|c|/|g|$ grounding alone. Where all share a linear trunk of width 3, 24 reasoning heads instead of 2 cost grounding accuracy (above
-    .05); a weight of 12 (above .15) or mixing in direct samples (above .4) restores it. With a trunk of full width there is no cost (within
-    .03). For (210, 30, 8) tokens the grounding share goes from .032 to .106 with weights (2, 4), and is .348 in the direct version.
+    $|c|/|g|$ grounding alone. Where all share a linear trunk of width 3, 24 reasoning heads instead of 2 cost grounding accuracy; a
+    weight of 12 on grounding or mixing in direct samples raises it again. With a trunk of full width there is no cost (within .03).
+    For (210, 30, 8) tokens the grounding share goes from .032 to .106 with weights (2, 4), and is .348 in the direct version.
 
     where: Eq. 3, Figs. 4 and 8, Table 8; the trunk is derived
     origin: printed
@@ -595,22 +506,12 @@ C6 = paper.claim("C6", r"""
 LENGTHS = (210, 30, 8)
 
 
-def samples(rng, lengths=None):
-    """``(log_probs, mask, kinds)`` of four responses in the order c, a, g; random lengths unless given."""
-    counts = [lengths or (int(rng.integers(0, 9)), *rng.integers(1, 6, 2)) for _ in range(4)]
-    longest = max(map(sum, counts))
-    kinds, mask = np.zeros((4, longest), dtype=int), np.zeros((4, longest), dtype=bool)
-    for i, parts in enumerate(counts):
-        kinds[i, : sum(parts)], mask[i, : sum(parts)] = np.repeat(np.arange(3), parts), True
-    return -rng.exponential(1.0, (4, longest)), mask, kinds
-
-
-@C6.check(Identity(1e-12), Space(drawn=Drawn(samples), action=Floats(0.1, 10.0, log=True), ground=Floats(0.1, 10.0, log=True)), instances=40,
+@C6.check(Identity(1e-12), Space(drawn=Drawn(lab.samples), action=Floats(0.1, 10.0, log=True), ground=Floats(0.1, 10.0, log=True)), instances=40,
           false={"over the number of tokens": {"over": "tokens"}, "one ratio for the batch": {"over": "batch"}, "weights exchanged": {"swap": True}})  # fmt: skip
 def loss(drawn, action, ground, *, over="sample", swap=False):
     log_probs, mask, kinds = drawn
     weights = (1.0, float(ground), float(action)) if swap else (1.0, float(action), float(ground))
-    found, _ = asft(*tokens_of(log_probs, mask, kinds, weights))
+    found, _ = asft(*lab.tokens_of(log_probs, mask, kinds, weights))
     above, below = [], []
     for row, alive, kind in zip(log_probs, mask, kinds):
         c, a, g = (row[alive & (kind == k)] for k in range(3))
@@ -619,21 +520,18 @@ def loss(drawn, action, ground, *, over="sample", swap=False):
     return found, sum(above) / sum(below) if over == "batch" else np.mean(np.array(above) / below)
 
 
-@C6.check(Limit(rate=-1.0, rate_tol=0.01, tol=1e-4), false={"limit: of all tokens": {"kinds": (0, 1, 2)}, "limit: grounding alone": {"kinds": (2,)}})
-def equal_weights(rng, *, kinds=(1, 2)):
-    log_probs, mask, kind = samples(rng, LENGTHS)
-    alphas = 10.0 ** np.arange(3, 8)
-    limit = -np.mean([row[np.isin(k, kinds)].mean() for row, k in zip(log_probs, kind)])
-    return alphas, np.array([float(asft(*tokens_of(log_probs, mask, kind, (1.0, x, x)))[0]) for x in alphas]) - limit
-
-
-@C6.check(Limit(rate=-1.5, rate_tol=0.05, tol=1e-4), false={"weight of a as large": {"power": 1.0}, "limit: a and g": {"kinds": (1, 2)}})
-def grounding_alone(rng, *, power=2.5, kinds=(2,)):
-    """``alpha_g = alpha_a^2.5``, up to (1e4, 1e10)."""
-    log_probs, mask, kind = samples(rng, LENGTHS)
-    alphas = 10.0 ** np.arange(1.0, 4.1, 0.5)
-    limit = -np.mean([row[np.isin(k, kinds)].mean() for row, k in zip(log_probs, kind)])
-    return alphas, np.array([float(asft(*tokens_of(log_probs, mask, kind, (1.0, x, x**power)))[0]) for x in alphas]) - limit
+@C6.check(Limit(rate=-1.0, rate_tol=0.02, tol=1e-4),
+          false={"limits of all tokens": {"more": 1}, "weight of g as large as that of a": {"power": 1.0}})  # fmt: skip
+def limits(rng, *, more=0, power=2.5):
+    """Equal weights up to 1e7; ``alpha_g = alpha_a^2.5`` up to (1e4, 1e10), against ``alpha_g / alpha_a``."""
+    log_probs, mask, kind = lab.samples(rng, LENGTHS)
+    last = [-np.mean([row[k >= first].mean() for row, k in zip(log_probs, kind)]) for first in (1 - more, 2 - more)]
+    equal, action = 10.0 ** np.arange(3, 8), 10.0 ** np.arange(2.0, 4.1, 0.5)
+    weights = {"a and g": [(1.0, x, x) for x in equal], "g": [(1.0, x, x**power) for x in action]}
+    found = {
+        k: np.array([float(asft(*lab.tokens_of(log_probs, mask, kind, w))[0]) for w in of]) for k, of in weights.items()
+    }
+    return {"a and g": (equal, found["a and g"] - last[0]), "g": (action**1.5, found["g"] - last[1])}
 
 
 @C6.check(Identity(1e-9), Space(level=Floats(0.1, 3.0)), batched=False, instances=5,
@@ -643,33 +541,30 @@ def grounding_share(level, *, weights=(1.0, 2.0, 4.0)):
     out = {}
     for name, parts, used, stated in (("(1, 1)", LENGTHS, (1.0, 1.0, 1.0), 8 / 248), ("(2, 4)", LENGTHS, weights, 32 / 302),
                                       ("direct", (0, 30, 8), weights, 32 / 92)):  # fmt: skip
-        log_probs, mask, kind = samples(np.random.default_rng(0), parts)
-        pair = [float(asft(*tokens_of(log_probs - drop * (kind == 2), mask, kind, used))[0]) for drop in (0.0, float(level))]
+        log_probs, mask, kind = lab.samples(np.random.default_rng(0), parts)
+        moved = [log_probs - drop * (kind == 2) for drop in (0.0, float(level))]
+        pair = [float(asft(*lab.tokens_of(x, mask, kind, used))[0]) for x in moved]
         out[name] = ((pair[1] - pair[0]) / float(level), stated)
     return out
 
 
-SHORT, LONG, FULL = Heads(2), Heads(24), Heads(24, width=16)
+SHORT, LONG = Heads(2), Heads(24)
 
 
-# deviations over seeds .11 (cost), .12 (weight), .04 (mixing), .005 (full width): 12 seeds, risks below 1e-4
-@C6.check(Effect(seeds=12), false={"a trunk of full width": Variant({"width": 16}, kind=Effect(seeds=3))})
+# deviations over seeds .11 (cost .24), .11 (weight .43), .04 (mixing .64), .005 (full width): risks below 1e-4
+@C6.check(Effect(seeds=9), false={"a trunk of full width": Variant({"width": 16}, kind=Effect(seeds=2))})
 def reasoning_costs_grounding(rngs, *, width=3):
-    """Above the margins .05, .15, .4; the same data for all."""
-    found = {name: grounding_accuracy(_again(rngs), run._replace(width=width))
-             for name, run in {"short": SHORT, "long": LONG, "weight": LONG._replace(weight=12.0), "mixing": LONG._replace(direct=True)}.items()}  # fmt: skip
-    margins = {"short": 0.05, "weight": 0.15, "mixing": 0.4}
-    return {name: found[name] - found["long"] - margin for name, margin in margins.items()}
+    """The same data for all."""
+    runs = {"cost": SHORT, "weight": LONG._replace(weight=12.0), "mixing": LONG._replace(direct=True)}
+    long = lab.grounding_accuracy(rngs, LONG._replace(width=width))
+    return {name: lab.grounding_accuracy(rngs, run._replace(width=width)) - long for name, run in runs.items()}
 
 
-@C6.check(Effect(seeds=5, alternative="within", margin=0.03), false={"a trunk of width 3": {"width": 3}})
+@C6.check(Effect(seeds=4, alternative="within", margin=0.03), false={"a trunk of width 3": {"width": 3}})
 def no_cost_at_full_width(rngs, *, width=16):
-    return grounding_accuracy(_again(rngs), SHORT._replace(width=width)) - grounding_accuracy(_again(rngs), LONG._replace(width=width))
-
-
-def _again(rngs):
-    """The same streams from their start."""
-    return [np.random.default_rng(r.bit_generator.seed_seq) for r in rngs]
+    return lab.grounding_accuracy(rngs, SHORT._replace(width=width)) - lab.grounding_accuracy(
+        rngs, LONG._replace(width=width)
+    )
 
 
 C6_direct = paper.claim("C6-direct", r"""
@@ -680,27 +575,15 @@ C6_direct = paper.claim("C6-direct", r"""
     where: the remark after Eq. 3 (the limit is called SFT without CoT)
     instead: The chain still stands in the context: the limit learns $\pi(a|c)$, direct samples $\pi(a)$. Their least losses are $H(a|c)$ and
     $H(a)$, apart by the information $I(a;c)$. Only samples with an empty chain train the direct answer.
-    by: C6/equal_weights
+    by: C6/limits
     origin: as commonly read
     """)  # fmt: skip
 
 
-def pairs(rng):
-    """Counts of (chain, action) among samples, 3 x 3."""
-    return rng.multinomial(60, rng.dirichlet(np.ones(9))).reshape(3, 3).astype(float)
-
-
-@C6_direct.check(Identity(1e-6, scale=1e-3), Space(counts=Drawn(pairs)), instances=20, true={"up to the information": {"information": 1.0}})
+@C6_direct.check(Identity(1e-6, scale=1e-3), Space(counts=Drawn(lab.pairs)), instances=20,
+          true={"up to the information": {"information": 1.0}})  # fmt: skip
 def the_chain_is_gone(counts, *, information=0.0):
-    rows, columns = np.nonzero(np.ones((3, 3)))
-    times = counts.astype(int).ravel()
-    c, a = np.repeat(rows, times), np.repeat(columns, times)
-    chain, action = counts.sum(axis=1), counts.sum(axis=0)
-    log_probs = np.log(np.stack([chain[c] / 60, counts[c, a] / chain[c]], axis=1))
-    weighted, _ = asft(*tokens_of(log_probs, None, np.array([[0, 1]] * 60), (1.0, 1e9, 1.0)))
-    direct, _ = asft(*tokens_of(np.log(action[a] / 60)[:, None], None, np.ones((60, 1), dtype=int), (1.0, 1.0, 1.0)))
-    p = counts[counts > 0] / 60
-    shared = entropy(np.log(chain[chain > 0] / 60)) + entropy(np.log(action[action > 0] / 60)) + p @ np.log(p)
+    weighted, direct, shared = lab.chain_losses(counts)
     return weighted + information * shared, direct
 
 
@@ -719,19 +602,21 @@ C7 = paper.claim("C7", r"""
 
 
 # paired deviations over seeds: J .023 (1 - 0), .030 (1 - 10), .022 (1 - early), .040 (0 - start); 90 seeds: risks of 1e-5 and less
-@C7.check(Effect(seeds=90), false={"clean labels on all states": Variant({"clean": True}, kind=Effect(seeds=8))})
+@C7.check(Effect(seeds=90), false={"clean labels on all states": Variant({"clean": True}, kind=Effect(seeds=6))})
 def moderate_penalty(rngs, *, clean=False):
     world = World.draw(rngs)
-    start = fine_tuned(world, clean)
-    betas = (0.0, 1.0) if clean else (0.0, 1.0, 10.0)
-    ends = {b: trained(world, start, Training(b, steps=400 if clean else 800, clean=clean), every=None if b or clean else 80) for b in betas}
+    start = lab.fine_tuned(world, clean)
     if clean:
-        return {"J: 1 against 0": ends[1.0][2] - ends[0.0][2]}
-    path, one = ends[0.0], ends[1.0]
+        return {
+            "J: 1 against 0": np.subtract(
+                *(lab.trained(world, start, Training(b, 400, clean=True))[2] for b in (1.0, 0.0))
+            )
+        }
+    path, one, ten = (lab.trained(world, start, Training(b), every=None if b else 80) for b in (0.0, 1.0, 10.0))
     none, best = path[:, :, -1], path[2].mean(axis=0).argmax()
     return {
         "J: 1 against 0": one[2] - none[2],
-        "J: 1 against 10": one[2] - ends[10.0][2],
+        "J: 1 against 10": one[2] - ten[2],
         "J: 1 against the best of 0": one[2] - path[2][:, best],
         "J: less than .025 gained at 0": 0.025 - (none[2] - path[2][:, 0]),
         "M_off: 1 against 0": one[1] - none[1],
@@ -740,11 +625,11 @@ def moderate_penalty(rngs, *, clean=False):
     }
 
 
-@C7.check(Effect(seeds=45, alternative="within", margin=0.02), false={"M_off": {"score": 1, "beta": 10.0}})
-def off_demo_mass_hardly_moves(rngs, *, score=3, beta=1.0):
+@C7.check(Effect(seeds=45, alternative="within", margin=0.02), false={"the training score": {"score": 0}})
+def off_demo_mass_hardly_moves(rngs, *, score=3):
     world = World.draw(rngs)
-    start = fine_tuned(world)
-    ends = [trained(world, start, Training(b)) for b in (beta, 0.0)]
+    start = lab.fine_tuned(world)
+    ends = [lab.trained(world, start, Training(b)) for b in (1.0, 0.0)]
     return ends[0][score] - ends[1][score]
 
 
@@ -766,7 +651,8 @@ def a_step_ascends(z, ref, label, beta, *, swap=False, share=1.0, plain=False):
 
     slope = np.array([value(z + e) - value(z - e) for e in 1e-5 * np.eye(6)]) / 2e-5
     one = np.eye(6)[:, k]
-    return direction(log_normalize(z)[:, None], log_ref[:, None], one[:, None], Training(beta))[:, 0], slope, 1 + beta
+    log_pi = log_normalize(z)[:, None]
+    return lab.direction(np.exp(log_pi), log_pi, log_ref[:, None], one[:, None], Training(beta))[:, 0], slope, 1 + beta
 
 
 C7_training = paper.claim("C7-training", r"""
@@ -782,11 +668,11 @@ C7_training = paper.claim("C7-training", r"""
     """)  # fmt: skip
 
 
-@C7_training.check(Effect(seeds=40), true={"clean labels on all states": Variant({"clean": True}, kind=Effect(seeds=24))})
+@C7_training.check(Effect(seeds=26), true={"clean labels on all states": Variant({"clean": True}, kind=Effect(seeds=22))})  # fmt: skip
 def better_in_training_better_online(rngs, *, clean=False):
     world = World.draw(rngs)
-    start = fine_tuned(world, clean)
-    ends = [trained(world, start, Training(b, steps=400 if clean else 800, clean=clean)) for b in (0.0, 1.0)]
+    start = lab.fine_tuned(world, clean)
+    ends = [lab.trained(world, start, Training(b, steps=400 if clean else 800, clean=clean)) for b in (0.0, 1.0)]
     return ends[0][2] - ends[1][2]
 
 
@@ -801,11 +687,11 @@ C7_predicts = paper.claim("C7-predicts", r"""
 
 
 # the deviation of a paired difference is .9: 20 seeds show no effect of .2, which would take 700
-@C7_predicts.check(Effect(seeds=20), false={"beta = 0 against itself, reversed": {"betas": (0.0, 1.0)}})
+@C7_predicts.check(Effect(seeds=20), false={"lower": Variant({"betas": (0.0, 1.0)}, kind=Effect(seeds=4))})
 def correlation_gain(rngs, *, betas=(1.0, 0.0)):
     world = World.draw(rngs)
-    start = fine_tuned(world)
-    one, two = (within_run(trained(world, start, Training(b), every=40)) for b in betas)
+    start = lab.fine_tuned(world)
+    one, two = (lab.within_run(lab.trained(world, start, Training(b), every=40)) for b in betas)
     return one - two
 
 
@@ -823,8 +709,8 @@ C8 = paper.claim("C8", r"""
 def changes(rngs, scaling):
     """Scores with and without scaled negatives, paired, ``(6, n)``."""
     world = World.draw(rngs)
-    start = fine_tuned(world)
-    return trained(world, start, Training(1.0, scaling=scaling)) - trained(world, start, Training(1.0))
+    start = lab.fine_tuned(world)
+    return lab.trained(world, start, Training(1.0, scaling=scaling)) - lab.trained(world, start, Training(1.0))
 
 
 @C8.check(Effect(seeds=12, alternative="within", margin=0.02), false={"negatives dropped": {"scaling": (0.0, 0.0)}})
@@ -833,20 +719,20 @@ def nothing_changes(rngs, *, scaling=(0.5, 1.5)):
     return {"training score": moved[0], "M_off": moved[1], "J": moved[2]}
 
 
-# paired deviations .015 and .025: 80 seeds
-@C8.check(Effect(seeds=80), false={"(.5, 1.5)": Variant({"scaling": (0.5, 1.5)}, kind=Effect(seeds=8))})
+# paired deviations .015 and .025: 70 seeds
+@C8.check(Effect(seeds=70), false={"(.5, 1.5)": Variant({"scaling": (0.5, 1.5)}, kind=Effect(seeds=8))})
 def dropping_negatives_costs(rngs, *, scaling=(0.0, 0.0)):
     moved = changes(rngs, scaling)
     return {"training score": -moved[0] - 0.1, "J": -moved[2]}
 
 
-@C8.check(Identity(1e-9, scale=1e-3), RUNS, batched=False, instances=20, false={"p and 1 - p exchanged": {"exchanged": True}})
+@C8.check(Identity(1e-9, scale=1e-3), RUNS, batched=False, instances=20, false={"p and 1 - p exchanged": {"exchanged": True}})  # fmt: skip
 def what_the_scale_does_to_a_step(z, ref, label, beta, *, exchanged=False):
     """The penalty's part is left alone."""
     log_pi, log_ref, k = log_normalize(z)[:, None], log_normalize(ref)[:, None], int(label)
     one, p = np.eye(6)[:, k][:, None], float(np.exp(log_pi[k, 0]))
     run = Training(float(beta), scaling=(0.5, 1.5))
-    plain, alone = (direction(log_pi, log_ref, one, Training(b)) for b in (float(beta), 0.0))
+    plain, alone = (lab.direction(np.exp(log_pi), log_pi, log_ref, one, Training(b)) for b in (float(beta), 0.0))
     q = 1 - p if exchanged else p
     factor = (1 - q) + q * min(0.5 + 1.5 * p, 1.0)
-    return direction(log_pi, log_ref, one, run), plain + (factor - 1) * alone, 1 + float(beta)
+    return lab.direction(np.exp(log_pi), log_pi, log_ref, one, run), plain + (factor - 1) * alone, 1 + float(beta)

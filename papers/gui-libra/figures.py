@@ -1,4 +1,5 @@
 """Figures."""
+
 from klsim.report.figures import Figures
 
 figures = Figures()
