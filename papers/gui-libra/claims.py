@@ -118,8 +118,7 @@ SPLIT = [{"task": lab.fork(0.99, steps=60)}]
 def drift(task, *, two=2.0, late=0):
     """The fork at .51 is tight: L1 .02, and ``sqrt(2 KL) = .0200``."""
     found, t = pv.visit_drift(task.problem, task.log_policy, task.log_ref), np.arange(task.problem.horizon)
-    moved, less = found.distance[late:], math.sqrt(two / 2)
-    count = len(t) - late
+    moved, less, count = found.distance[late:], math.sqrt(two / 2), len(t) - late
     return {
         "lemma": (moved, less * found.worst_state[:count]),
         "visited": (moved, less * found.visited[:count]),
@@ -208,7 +207,11 @@ def off_demo_mass(laws, *, swap=False, delta=None):
     eps = kl(ref, pi) if swap else kl(pi, ref)
     near = np.sum(np.exp(ref[..., 1:]), axis=-1) if delta is None else np.full(eps.shape, delta)
     (off, eta), sharp = (np.sum(np.exp(pi[..., 1:k]), axis=-1) for k in (5, 3)), pv.largest_mass(near, eps)
-    return {"sharp": (off, sharp), "sharper than Pinsker's": (sharp, near + np.sqrt(eps / 2)), "eta": (eta, off)}
+    orders = {
+        "below Pinsker's": (sharp, near + np.sqrt(eps / 2)),
+        "increasing": (pv.largest_mass(near / 2, eps), sharp),
+    }
+    return {"sharp": (off, sharp), "eta": (eta, off)} | orders
 
 
 @C3.check(Inequality(1e-9, scale=1e-3), Space(pi=Policies(5), ref=Policies(5)), instances=300,
@@ -226,19 +229,11 @@ def sharp_form(delta, eps, *, swap=False, budget=1.0, other=False):
     delta, eps = float(delta), float(eps)
 
     def excess(x):
-        return (lab.binary_kl(delta, x) if swap else lab.binary_kl(x, delta)) - budget * eps
+        return lab.binary_kl(*((delta, x) if swap else (x, delta))) - budget * eps
 
     top = 1.0 if not swap else 1 - 1e-16
     x = 1.0 if excess(top) <= 0 else brentq(excess, delta, top, xtol=1e-15, rtol=1e-14)
-    found = pv.largest_mass(1 - delta if other else delta, eps)
-    return found, x
-
-
-@C3.check(Inequality(1e-9), Space(pairs=Drawn(lambda rng: (np.sort(rng.random((40, 2)), axis=1), rng.uniform(0, 3, 40)))), instances=8,
-          false={"decreasing in delta": {"sign": -1}})  # fmt: skip
-def increasing(pairs, *, sign=1):
-    (low, high), eps = pairs[0].T, pairs[1]
-    return sign * pv.largest_mass(low, eps), sign * pv.largest_mass(high, eps)
+    return pv.largest_mass(1 - delta if other else delta, eps), x
 
 
 @C3.check(Inequality(), examples=[{}], false={"the third digit up": {"sharp": 0.0561}})
@@ -366,53 +361,35 @@ def expected_update(log_pi, setting, *, blended=False, sample=False, recentred=F
     return chance @ lab.updates(pi, a, actions), (s if share else 2 * s) * pi[0] * (MATCH - pi), 1.0
 
 
-SCALES = Space(p=Floats(1e-4, 0.9999), offset=Floats(-1.0, 2.0), slope=Floats(-2.0, 3.0), G=Sizes(2, 12))
+def relative(p, size, setting):
+    """The step with scaled negatives over that without."""
+    return negative_scaling_weight(p, size, offset=float(setting[0]), slope=float(setting[1])) / std_weight(p, size)
 
 
-@C5.check(Inequality(1e-12), SCALES, batched=False, instances=100,
-          false={"at least 1 - p/2": {"share": 0.5}, "at most 1 - p": {"top": 1.0}})  # fmt: skip
+@C5.check(Inequality(1e-9), Space(p=Floats(1e-4, 0.9999), offset=Floats(-1.0, 2.0), slope=Floats(-2.0, 3.0), G=Sizes(2, 12)),
+          batched=False, instances=100, false={"at least 1 - p/2": {"share": 0.5}, "at most 1 - p": {"top": 1.0}})  # fmt: skip
 def within_one_minus_p(p, offset, slope, G, *, share=1.0, top=0.0):
-    p = float(p)
-    ratio = negative_scaling_weight(p, G, offset=float(offset), slope=float(slope)) / std_weight(p, G)
-    zero = negative_scaling_weight(p, G, offset=0.0, slope=0.0) / std_weight(p, G)
-    return {
-        "below": (1 - share * p, ratio),
-        "above": (ratio, 1 - top * p),
-        "lambda = 0": (abs(zero / (1 - p) - 1), 1e-9),
-        "lambda = 1": (abs(negative_scaling_weight(p, G, offset=1.0, slope=0.0) / std_weight(p, G) - 1), 1e-12),
-    }
+    found, zero, one = (relative(p, G, setting) for setting in ((offset, slope), (0, 0), (1, 0)))
+    ends = {"lambda = 0": (abs(zero / (1 - p) - 1), 1e-9), "lambda = 1": (abs(one - 1), 1e-12)}
+    return {"below": (1 - share * p, found), "above": (found, 1 - top * p)} | ends
 
 
-@C5.check(Limit(rate=-1.0, rate_tol=0.05),
-          false={"p and 1 - p exchanged": {"exchanged": True}, "lambda of 1 - p": {"of": "failure"}})  # fmt: skip
-def large_groups(*, exchanged=False, of="success"):
-    sizes = 2 ** np.arange(4, 11)
-    out = {}
-    for p, (offset, slope) in ((0.2, (0.5, 1.5)), (0.3, (0.2, 0.7)), (0.6, (1.2, -0.5))):
-        ratio = np.array(
-            [negative_scaling_weight(p, int(n), offset=offset, slope=slope) / std_weight(p, int(n)) for n in sizes]
-        )
-        limit = negative_scaling_limit(p, offset=offset, slope=slope)
-        if exchanged or of == "failure":
-            scale = negative_scale(1 - p if of == "failure" else p, offset=offset, slope=slope)
-            limit = p + (1 - p) * scale if exchanged else (1 - p) + p * scale
-        out[f"p = {p:g}"] = (sizes, ratio - limit)
+@C5.check(Limit(rate=-1.0, rate_tol=0.05), false={"p and 1 - p exchanged": {"of": 1}, "lambda of 1 - p": {"at": 1}})
+def large_groups(*, of=0, at=0):
+    sizes, out = 2 ** np.arange(4, 11), {}
+    for p, setting in ((0.2, (0.5, 1.5)), (0.3, (0.2, 0.7)), (0.6, (1.2, -0.5))):
+        limit, q = negative_scaling_limit(p, offset=setting[0], slope=setting[1]), abs(of - p)
+        if of or at:
+            limit = (1 - q) + q * negative_scale(abs(at - p), offset=setting[0], slope=setting[1])
+        out[f"p = {p:g}"] = (sizes, np.array([relative(p, int(n), setting) for n in sizes]) - limit)
     return out
-
-
-# lambda at 1/8 … 7/8 as published
-TABLE = {
-    "3B": [0.9625] + 6 * [1.0],
-    "7B": 6 * [1.0] + [0.9625],
-    "4B": [0.6875, 0.875] + 5 * [1.0],
-    "8B": [0.75] + 6 * [1.0],
-}
 
 
 @C5.check(Identity(1e-12), Space(c=Integers(1, 7)), batched=False, instances=10, false={"groups of 16": {"size": 16}})
 def published_scales(c, *, size=8):
+    """Against lambda at 1/8 … 7/8, written out."""
     found = {name: negative_scale(int(c) / size, offset=o, slope=k) for name, (o, k) in PUBLISHED.items()}
-    return {name: (value, TABLE[name][int(c) - 1]) for name, value in found.items()}
+    return {name: (value, lab.SCALES[name][int(c) - 1]) for name, value in found.items()}
 
 
 MOST = {"3B": 0.0027, "7B": 0.0376, "4B": 0.0301, "8B": 0.0175}
@@ -421,25 +398,18 @@ MOST = {"3B": 0.0027, "7B": 0.0376, "4B": 0.0301, "8B": 0.0175}
 @C5.check(Inequality(), Space(p=Floats(1e-6, 1 - 1e-6)), instances=200,
           false={"nine tenths of these": {"share": 0.9}, "groups of 16": {"size": 16}})  # fmt: skip
 def published_settings_are_almost_inert(p, *, share=1.0, size=8):
-    change = {
-        name: 1 - negative_scaling_weight(p, size, offset=o, slope=k) / std_weight(p, size)
-        for name, (o, k) in PUBLISHED.items()
-    }
-    return {name: (found, share * MOST[name]) for name, found in change.items()}
+    return {name: (1 - relative(p, size, setting), share * MOST[name]) for name, setting in PUBLISHED.items()}
 
 
-@C5.check(Inequality(), examples=[{}], false={"groups of 6": {"size": 6}, "with 1 - p for p": {"p": 0.7}})
-def one_state(*, size=5, p=0.3):
-    """``|value - stated|`` against half a unit of the last digit."""
-    pi, errors = np.array([p, 0.35, 0.25, 0.1]), []
-    pi[2] = 1 - pi.sum() + pi[2]
-    stated = {(1.0, 0.0): (1.0, 0.0224), (0.5, 1.5): (0.977, 0.0210), (0.0, 0.0): (0.700, 0.0037)}
-    for setting, (scale, variance) in stated.items():
-        chance, _, a, actions = lab.all_groups(np.abs(pi), MATCH, MATCH, setting, size=size)
-        each = lab.updates(np.abs(pi), a, actions)[:, 1]
-        mean = chance @ each
-        found = negative_scaling_weight(p, size, offset=setting[0], slope=setting[1]) / std_weight(p, size)
-        errors += [abs(found - scale) / 5e-4, abs(chance @ each**2 - mean**2 - variance) / 5e-5]
+@C5.check(Inequality(), examples=[{}], false={"groups of 6": {"size": 6}, "the logit of .25": {"which": 2}})
+def one_state(*, size=5, which=1):
+    """``|value - stated|`` in half units of the last digit."""
+    pi, errors = np.array([0.3, 0.35, 0.25, 0.1]), []
+    for setting, scale, variance in (((1, 0), 1.0, 0.0224), ((0.5, 1.5), 0.977, 0.0210), ((0, 0), 0.700, 0.0037)):
+        chance, _, a, actions = lab.all_groups(pi, MATCH, MATCH, setting, size=size)
+        each = lab.updates(pi, a, actions)[:, which]
+        spread = chance @ each**2 - (chance @ each) ** 2
+        errors += [abs(relative(0.3, size, setting) - scale) / 5e-4, abs(spread - variance) / 5e-5]
     return np.array(errors), 1.0
 
 
@@ -562,9 +532,8 @@ def reasoning_costs_grounding(rngs, *, width=3):
 
 @C6.check(Effect(seeds=4, alternative="within", margin=0.03), false={"a trunk of width 3": {"width": 3}})
 def no_cost_at_full_width(rngs, *, width=16):
-    return lab.grounding_accuracy(rngs, SHORT._replace(width=width)) - lab.grounding_accuracy(
-        rngs, LONG._replace(width=width)
-    )
+    short, long = (lab.grounding_accuracy(rngs, run._replace(width=width)) for run in (SHORT, LONG))
+    return short - long
 
 
 C6_direct = paper.claim("C6-direct", r"""
@@ -607,11 +576,8 @@ def moderate_penalty(rngs, *, clean=False):
     world = World.draw(rngs)
     start = lab.fine_tuned(world, clean)
     if clean:
-        return {
-            "J: 1 against 0": np.subtract(
-                *(lab.trained(world, start, Training(b, 400, clean=True))[2] for b in (1.0, 0.0))
-            )
-        }
+        ends = [lab.trained(world, start, Training(b, 400, clean=True))[2] for b in (1.0, 0.0)]
+        return {"J: 1 against 0": ends[0] - ends[1]}
     path, one, ten = (lab.trained(world, start, Training(b), every=None if b else 80) for b in (0.0, 1.0, 10.0))
     none, best = path[:, :, -1], path[2].mean(axis=0).argmax()
     return {
@@ -729,10 +695,12 @@ def dropping_negatives_costs(rngs, *, scaling=(0.0, 0.0)):
 @C8.check(Identity(1e-9, scale=1e-3), RUNS, batched=False, instances=20, false={"p and 1 - p exchanged": {"exchanged": True}})  # fmt: skip
 def what_the_scale_does_to_a_step(z, ref, label, beta, *, exchanged=False):
     """The penalty's part is left alone."""
-    log_pi, log_ref, k = log_normalize(z)[:, None], log_normalize(ref)[:, None], int(label)
-    one, p = np.eye(6)[:, k][:, None], float(np.exp(log_pi[k, 0]))
-    run = Training(float(beta), scaling=(0.5, 1.5))
-    plain, alone = (lab.direction(np.exp(log_pi), log_pi, log_ref, one, Training(b)) for b in (float(beta), 0.0))
+    log_pi, log_ref, one = log_normalize(z)[:, None], log_normalize(ref)[:, None], np.eye(6)[:, [int(label)]]
+    pi, beta = np.exp(log_pi), float(beta)
+    scaled, plain, alone = (
+        lab.direction(pi, log_pi, log_ref, one, run)
+        for run in (Training(beta, scaling=(0.5, 1.5)), Training(beta), Training(0.0))
+    )
+    p = pi[int(label), 0]
     q = 1 - p if exchanged else p
-    factor = (1 - q) + q * min(0.5 + 1.5 * p, 1.0)
-    return lab.direction(np.exp(log_pi), log_pi, log_ref, one, run), plain + (factor - 1) * alone, 1 + float(beta)
+    return scaled, plain + ((1 - q) + q * min(0.5 + 1.5 * p, 1.0) - 1) * alone, 1 + beta

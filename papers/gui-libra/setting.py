@@ -21,6 +21,14 @@ from klsim.problems import TabularMDP
 #: lambda_0 and kappa of the four published settings
 PUBLISHED = {"3B": (0.9, 0.5), "7B": (1.4, -0.5), "4B": (0.5, 1.5), "8B": (0.5, 2.0)}
 
+#: lambda in groups of 8 with 1 … 7 matches
+SCALES = {
+    "3B": [0.9625, *6 * [1.0]],
+    "7B": [*6 * [1.0], 0.9625],
+    "4B": [0.6875, 0.875, *5 * [1.0]],
+    "8B": [0.75, *6 * [1.0]],
+}
+
 
 # C1 to C4: tasks with several valid actions ------------------------------------------------------------
 class Task(NamedTuple):
