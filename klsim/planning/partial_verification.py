@@ -246,4 +246,4 @@ def largest_mass(mass: Any, budget: Any) -> np.ndarray:
     inside = (mass > 0) & (mass < 1)
     x = np.where(inside, mass, 0.5)
     found = kl_constrained(np.log(np.stack([1 - x, x], axis=-1)), np.array([0.0, 1.0]), budget)
-    return np.asarray(np.where(inside, found.reward, mass))
+    return np.asarray(np.where(inside, np.clip(found.reward, mass, 1.0), mass))

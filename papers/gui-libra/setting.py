@@ -124,9 +124,9 @@ def imitating(rng):
 
 
 def laws(rng):
-    """Policies and references ``(40, 5)``; the references mixed with the demonstration, action 0, by up to .9."""
-    pi, ref = rng.dirichlet(np.ones(5), (2, 40))
-    tilt = rng.uniform(0, 0.9, (40, 1))
+    """Policies and references ``(12, 5)``; the references mixed with the demonstration, action 0, by up to .9."""
+    pi, ref = rng.dirichlet(np.ones(5), (2, 12))
+    tilt = rng.uniform(0, 0.9, (12, 1))
     return np.log(pi), np.log((1 - tilt) * ref + tilt * np.eye(5)[0])
 
 
