@@ -493,8 +493,9 @@ def loss(drawn, action, ground, *, over="sample", swap=False):
 @C6.check(Limit(rate=-1.0, rate_tol=0.02, tol=1e-4),
           false={"limits of all tokens": {"more": 1}, "weight of g as large as that of a": {"power": 1.0}})  # fmt: skip
 def limits(rng, *, more=0, power=2.5):
-    """Equal weights up to 1e7; ``alpha_g = alpha_a^2.5`` up to (1e4, 1e10), against ``alpha_g / alpha_a``."""
+    """Equal weights up to 1e7; ``alpha_g = alpha_a^2.5`` up to (1e4, 1e10), against ``alpha_g / alpha_a``. Actions lose 2 nats more."""
     log_probs, mask, kind = lab.samples(rng, LENGTHS)
+    log_probs = log_probs - 2.0 * (kind == 1)
     last = [-np.mean([row[k >= first].mean() for row, k in zip(log_probs, kind)]) for first in (1 - more, 2 - more)]
     equal, action = 10.0 ** np.arange(3, 8), 10.0 ** np.arange(2.0, 4.1, 0.5)
     weights = {"a and g": [(1.0, x, x) for x in equal], "g": [(1.0, x, x**power) for x in action]}
