@@ -191,9 +191,7 @@ def visit_drift(problem: TabularMDP, log_policy: Any, log_ref: Any) -> VisitDrif
     spent = np.sum(np.where(states > 0, states * np.where(states > 0, each, 0.0), 0.0), axis=-1)
     before = np.concatenate([[0.0], np.cumsum(spent)[:-1]])
     largest, steps = float(each.max()), np.arange(problem.horizon)
-    worst = (
-        np.where(steps > 0, steps * np.sqrt(2 * largest), 0.0) if np.isfinite(largest) else np.where(steps, np.inf, 0.0)
-    )
+    worst = np.concatenate([[0.0], steps[1:] * np.sqrt(2 * largest)])
     return VisitDrift(np.abs(states - others).sum(axis=-1), worst, np.sqrt(2 * before), largest)
 
 
