@@ -416,7 +416,7 @@ C5_shields = paper.claim("C5-shields", r"""
     In a state with a valid alternative and an invalid action, the expected push on the alternative's logit, relative to that on the invalid
     one's, is at least 1 % smaller than without the scaling.
 
-    where: the motivation of SNGS (Sec. 5.3): negative gradients are unreliable where valid actions go without credit
+    where: the motivation of SNGS: negative gradients are unreliable where valid actions go without credit
     instead: Both pushes are $-s(p)\,\pi(\tilde a)\,\pi(a')$: their ratio is $\pi(a')/\pi(a'')$ with and without (3.500 for .35 and .1). All of the
     state is slowed alike.
     by: C5/expected_update
