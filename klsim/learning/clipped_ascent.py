@@ -75,8 +75,8 @@ def clipped_ascent(
     _validate.fits("updates", updates, float(rows[0]) * (updates + 1) * log_policy.shape[-1])
     shape = (rows[0], log_policy.shape[-1])
     logits, reward = np.broadcast_to(log_policy, shape).astype(float), np.broadcast_to(reward, shape).astype(float)
-    ends = [np.broadcast_to(end, rows).astype(float) for end in (np.maximum(1 - low, 0.0), 1 + high)]
-    return np.asarray(_clipped_ascent(logits, np.ascontiguousarray(reward), *ends, updates, inner, lr))
+    floor, ceiling = (np.broadcast_to(end, rows).astype(float) for end in (np.maximum(1 - low, 0.0), 1 + high))
+    return np.asarray(_clipped_ascent(logits, reward, floor, ceiling, updates, inner, lr))
 
 
 def updates_to_reach(start: float, target: float, high: float) -> float:
