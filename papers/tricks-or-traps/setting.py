@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import NamedTuple
@@ -10,8 +11,12 @@ import numpy as np
 
 from klsim.distributions import log_normalize
 from klsim.learning import Adam
+from klsim.learning.clipped_ascent import clipped_ascent
 from klsim.learning.length_weights import token_mean_weights
+from klsim.objectives import TokenBatch
 from klsim.objectives.advantages import advantages, batch_mean, batch_std, group_mean, group_std, no_scale
+from klsim.objectives.overlong import filtered_advantages
+from klsim.objectives.policy_gradient import surrogate
 
 #: the four estimators: baseline and scale
 ESTIMATORS = {
@@ -29,6 +34,19 @@ def estimate(kind, rewards):
     return advantages(rewards.ravel(), group, baseline=baseline, scale=scale).reshape(rewards.shape)
 
 
+def by_groups(rewards, scale):
+    """Advantages with the group's mean where every row ``(groups, K)`` is a group."""
+    group = np.repeat(np.arange(len(rewards)), rewards.shape[1])
+    return advantages(rewards.ravel(), group, scale=scale).reshape(rewards.shape)
+
+
+def centred_first(rewards):
+    """mix with the std of the centred rewards."""
+    centred = estimate("mean only", rewards)
+    group = np.repeat(np.arange(len(rewards)), rewards.shape[1])
+    return advantages(centred.ravel(), group, baseline=batch_mean, scale=batch_std)
+
+
 def normalised(kind, rewards):
     """The same for batches ``(..., N, K)`` at once: for the simulations."""
     centre = (-2, -1) if kind == "batch" else (-1,)
@@ -43,22 +61,42 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def all_groups(size):
-    """All ``2^K`` reward vectors, and their probabilities as a function of p."""
+def all_groups(size, p):
+    """All ``2^K`` reward vectors, and their probabilities."""
     rewards = np.array(list(itertools.product((0.0, 1.0), repeat=size)))
     right = rewards.sum(axis=1)
-    return rewards, lambda p: p**right * (1 - p) ** (size - right)
+    return rewards, p**right * (1 - p) ** (size - right)
+
+
+@functools.cache
+def _patterns(outcomes, size):
+    """Members of all multisets, and in how many orders each can be drawn."""
+    rows = np.array(list(itertools.combinations_with_replacement(range(outcomes), size)))
+    ways = [math.factorial(size) / math.prod(map(math.factorial, np.unique(r, return_counts=True)[1])) for r in rows]
+    return rows, np.array(ways)
+
+
+def multisets(probs, size):
+    """``(members, probability)`` of all multisets of ``size`` outcomes."""
+    rows, ways = _patterns(probs.size, size)
+    return rows, ways * probs[rows].prod(axis=1)
+
+
+def bandit(z):
+    """``(pi, scores)``."""
+    pi = np.exp(log_normalize(z))
+    return pi, np.eye(z.size) - pi
 
 
 # C3, C4: solved prompts under the normalisations ------------------------------------------------------
 def drift(rngs, kind, steps=400, lr=0.3, record=()):
     """Mean entropy of 8 solved prompts (3 equally right answers) among 8 hopeless ones, ``(seeds, records + 1)``."""
     logits, path = np.zeros((len(rngs), 8, 3)), []
+    draws = np.array([r.random((steps, 8, 8)) for r in rngs])
     for step in range(steps):
         if step in record:
             path.append(_entropy(logits))
-        pi = np.exp(log_normalize(logits))
-        u = np.array([r.random((8, 8)) for r in rngs])
+        pi, u = np.exp(log_normalize(logits)), draws[:, step]
         answers = (u[..., None] > np.cumsum(pi, axis=-1)[:, :, None, :2]).sum(axis=-1)
         rewards = np.concatenate([np.ones_like(u), np.zeros_like(u)], axis=1)
         a = normalised(kind, rewards)[:, :8]
@@ -77,10 +115,11 @@ def style(rngs, kind, *, half_hard=False, bonus=0.01, steps=300, lr=0.05, record
     """P(style bit), ``(seeds, records + 1)``: 16 prompts solved with .98, the shared bit adds ``bonus`` to the reward."""
     logit, path = np.zeros(len(rngs)), []
     success = np.where(np.arange(16) % 2 * half_hard, 0.02, 0.98)[:, None]
+    draws = np.array([r.random((steps, 2, 16, 8)) for r in rngs])
     for step in range(steps):
         if step in record:
             path.append(sigmoid(logit))
-        u = np.array([r.random((2, 16, 8)) for r in rngs])
+        u = draws[:, step]
         on = sigmoid(logit)[:, None, None]
         bit = u[:, 0] < on
         a = normalised(kind, (u[:, 1] < success) + bonus * bit)
@@ -131,6 +170,15 @@ def scores(logits):
     return out.reshape(15, -1)
 
 
+def expected_loss(old, new, b, aggregate, size):
+    """The library's surrogate for all batches of ``size`` responses of the policy ``old``."""
+    rows, chance = multisets(law(old), size)
+    now, before = token_log_probs(new), token_log_probs(old)
+    batches = (TokenBatch(now[r], mask=MASK[r], old_log_probs=before[r]) for r in rows)
+    losses = [float(surrogate(batch, REWARD[r] - b, aggregate=aggregate)[0]) for batch, r in zip(batches, rows)]
+    return chance @ losses
+
+
 def slopes(function, logits, h=1e-5):
     """Central differences of a scalar in the logits, ``(21,)``."""
     steps = h * np.eye(logits.size).reshape(-1, *logits.shape)
@@ -166,42 +214,77 @@ class Branch(NamedTuple):
         return self.p * right + (1 - self.p) * wrong
 
 
+# C6: a low-entropy bandit with a rare good arm --------------------------------------------------------
+START, PAY = np.log(np.r_[0.94, np.full(6, 0.01)]), np.r_[0.5, 1.0, np.zeros(5)]
+
+
+def updates(high, low=0.2, inner=3000):
+    """Policies along 6 updates, ``(B, 7, 7)``."""
+    return clipped_ascent(START, PAY, low=low, high=high, updates=6, inner_steps=inner, lr=0.1)
+
+
 # C7: truncation ---------------------------------------------------------------------------------------
 class Truncated(NamedTuple):
-    """``L = 1 + Geom(sigmoid(logit))`` cut at ``cap``; a finished response is right with ``success[L - 1]``."""
+    """``L = 1 + Geom(sigmoid(logit))`` cut at ``cap``; a finished response is right with ``success[L - 1]``.
+
+    Outcomes: wrong ones by length, right ones by length, the truncated one.
+    """
 
     logit: float
     success: np.ndarray
 
-    @property
-    def cap(self):
-        return self.success.size
+    @classmethod
+    def constant(cls, logit, success, cap):
+        return cls(float(logit), np.full(int(cap), float(success)))
 
-    def law(self):
-        """``(probabilities, rewards, finished, scores in the logit)`` of wrong and right ones by length, and the truncated one."""
-        c, k = sigmoid(self.logit), np.arange(self.cap)
-        ends, cut = c**k * (1 - c), c**self.cap
-        probs = np.r_[ends * (1 - self.success), ends * self.success, cut]
-        score = k * (1 - c) - c
-        rewards = np.r_[np.zeros(self.cap), np.ones(self.cap), 0.0]
-        return probs, rewards, np.arange(probs.size) < 2 * self.cap, np.r_[score, score, self.cap * (1 - c)]
+    @classmethod
+    def draw(cls, rng):
+        return cls(float(rng.uniform(-1, 2)), rng.uniform(0, 1, int(rng.integers(2, 6))))
+
+    @property
+    def ends(self):
+        """``P(L = 1 … cap)``."""
+        c = sigmoid(self.logit)
+        return c ** np.arange(self.success.size) * (1 - c)
+
+    @property
+    def probs(self):
+        return np.r_[self.ends * (1 - self.success), self.ends * self.success, 1 - self.finished]
+
+    @property
+    def rewards(self):
+        return np.r_[0 * self.success, 1 + 0 * self.success, 0.0]
+
+    @property
+    def done(self):
+        return np.arange(2 * self.success.size + 1) < 2 * self.success.size
+
+    @property
+    def score(self):
+        """In the continue logit."""
+        c, cap = sigmoid(self.logit), self.success.size
+        own = np.arange(cap) * (1 - c) - c
+        return np.r_[own, own, cap * (1 - c)]
 
     @property
     def finished(self):
-        return 1 - sigmoid(self.logit) ** self.cap
+        return 1 - sigmoid(self.logit) ** self.success.size
 
-    def rate(self, logit=None):
+    def rate(self):
         """``E[r | finished]``."""
-        c = sigmoid(self.logit if logit is None else logit)
-        law = c ** np.arange(self.cap) * (1 - c)
-        return law @ self.success / law.sum()
+        return self.ends @ self.success / self.finished
 
+    def slope(self, function):
+        """In the continue logit, by central differences."""
+        ends = [function(self._replace(logit=self.logit + h)) for h in (1e-5, -1e-5)]
+        return (ends[0] - ends[1]) / 2e-5
 
-def multisets(probs, size):
-    """``(members, probability)`` of all multisets of ``size`` outcomes."""
-    rows = np.array(list(itertools.combinations_with_replacement(range(probs.size), size)))
-    ways = [math.factorial(size) / math.prod(map(math.factorial, np.unique(r, return_counts=True)[1])) for r in rows]
-    return rows, np.array(ways) * probs[rows].prod(axis=1)
+    def update(self, size, mask, score):
+        """``E[(1/K) sum A S]`` for groups of K, over all of them."""
+        rows, chance = multisets(self.probs, size)
+        group, r, done = np.repeat(np.arange(len(rows)), size), self.rewards[rows].ravel(), self.done[rows].ravel()
+        a = advantages(r, group) if mask == "none" else filtered_advantages(r, group, done, mask=mask)
+        return chance @ np.mean(a.reshape(rows.shape) * score[rows], axis=1)
 
 
 # C8: Lite PPO against GRPO ----------------------------------------------------------------------------
@@ -224,41 +307,55 @@ class Shortcut(NamedTuple):
         return (pi * spoilt).mean(axis=1) * (law @ self.filler**m)
 
 
-def train(rngs, world, record=()):
+class Draws(NamedTuple):
+    """Randomness of a run: prompts ``(steps, seeds, 16)``, uniforms ``(steps, 4, seeds, 16, 8)``."""
+
+    prompts: np.ndarray
+    uniforms: np.ndarray
+
+    @classmethod
+    def of(cls, rngs, steps=250):
+        order = np.array([r.permuted(np.tile(np.arange(32), (steps, 1)), axis=1)[:, :16] for r in rngs])
+        u = np.array([r.random((steps, 4, 16, 8)) for r in rngs])
+        return cls(order.swapaxes(0, 1), u.transpose(1, 2, 0, 3, 4))
+
+
+def train(draws, world, record=()):
     """``(accuracy, P(style))`` after the recorded steps and at the end, ``(2, seeds, records + 1)``."""
-    seeds = len(rngs)
+    seeds = draws.prompts.shape[1]
     easy = np.where(np.arange(32) < 16, 3.5, -1.0)[:, None] * (np.arange(5) == 0)
-    parameters, optimiser = (
-        np.concatenate([np.tile(easy.ravel(), (seeds, 1)), np.zeros((seeds, 2))], axis=1),
-        Adam(world.lr),
-    )
-    path = []
+    start = np.concatenate([np.tile(easy.ravel(), (seeds, 1)), np.zeros((seeds, 2))], axis=1)
+    parameters, optimiser, path = start, Adam(world.lr), []
     for step in range(world.steps + 1):
         weights, phi, s = parameters[:, :-2].reshape(seeds, 32, 5), parameters[:, -2], parameters[:, -1]
         if step in record or step == world.steps:
             path.append((world.success(weights, phi, s), sigmoid(s)))
         if step < world.steps:
-            parameters, optimiser = optimiser.step(parameters, _gradient(rngs, world, weights, phi, s))
+            up = _gradient(world, draws.prompts[step], draws.uniforms[step], weights, phi, s)
+            parameters, optimiser = optimiser.step(parameters, up)
     return np.array(path).transpose(1, 2, 0)
 
 
-def _gradient(rngs, world, weights, phi, s):
+def accuracies(rngs, *worlds):
+    """Final accuracies from the same draws, one row a world, and P(style)."""
+    draws = Draws.of(rngs)
+    return np.array([train(draws, world)[:, :, -1] for world in worlds]).transpose(1, 0, 2)
+
+
+def _gradient(world, prompts, u, weights, phi, s):
     """One batch of 16 prompts x 8 a seed: style bit, filler, answer; ``(seeds, 162)``."""
-    seeds, rows = len(rngs), np.arange(len(rngs))[:, None]
-    prompts = np.array([r.permutation(32)[:16] for r in rngs])
-    u = np.array([r.random((4, 16, 8)) for r in rngs])
+    rows = np.arange(len(prompts))[:, None]
     pi = np.exp(log_normalize(weights[rows, prompts]))
     f, on = sigmoid(phi)[:, None, None], sigmoid(s)[:, None, None]
-    bit = u[:, 0] < on
-    filler = np.minimum(np.floor(np.log(u[:, 1]) / np.log(f)), 20)
-    answer = (u[:, 2, ..., None] > np.cumsum(pi, axis=-1)[:, :, None, :4]).sum(axis=-1)
-    hard = (prompts >= 16)[..., None]
-    success = u[:, 3] < (answer == 0) * world.filler**filler * (1 - 0.5 * (bit & hard))
+    bit, hard = u[0] < on, (prompts >= 16)[..., None]
+    filler = np.minimum(np.floor(np.log(u[1]) / np.log(f)), 20)
+    answer = (u[2][..., None] > np.cumsum(pi, axis=-1)[:, :, None, :4]).sum(axis=-1)
+    success = u[3] < (answer == 0) * world.filler**filler * (1 - 0.5 * (bit & hard))
     a, length = normalised(world.norm, success + world.bonus * bit), filler + 3
     weight = a / length.sum(axis=(1, 2), keepdims=True) if world.tokens else a / (length * 128)
-    out = np.zeros((seeds, 162))
+    out = np.zeros((len(prompts), 162))
     per_prompt = np.sum(weight[..., None] * ((answer[..., None] == np.arange(5)) - pi[:, :, None]), axis=2)
-    out[:, :-2].reshape(seeds, 32, 5)[rows, prompts] = per_prompt
+    out[:, :-2].reshape(-1, 32, 5)[rows, prompts] = per_prompt
     out[:, -2] = np.sum(weight * (filler * (1 - f) - f * (filler < 20)), axis=(1, 2))
     out[:, -1] = np.sum(weight * (bit - on), axis=(1, 2))
     return out
