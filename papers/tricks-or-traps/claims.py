@@ -7,7 +7,6 @@ paper's own pages were not read; its equations and takeaways are those of a deta
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -19,15 +18,15 @@ from klsim.learning.clipped_ascent import clipped_ascent, clipped_gradient, upda
 from klsim.learning.difficulty import keep_probability
 from klsim.learning.length_weights import kept_weight, token_mean_expansion, token_mean_weights, truncation_push
 from klsim.learning.normalisation import best_baseline, normalised_weights, variance_of_baseline
-from klsim.objectives import TokenBatch
 from klsim.objectives.advantages import advantages, group_sample_std, group_std, no_scale, prompt_weights, std_weight
 from klsim.objectives.aggregate import sequence_mean, sequence_sum, token_mean
-from klsim.objectives.policy_gradient import surrogate
 from klsim.spaces import Choice, Drawn, Floats, Integers, Normals, Sizes, Space
 
+# isort: off
 from .setting import (
-    ESTIMATORS, LENGTHS, LOGITS, REWARD, Branch, Shortcut, Truncated, accuracies, all_groups, bandit, by_groups, centred_first,
-    drift, estimate, expected_loss, law, multisets, normalised, scores, sigmoid, slopes, style, updates,
+    ESTIMATORS, LENGTHS, LOGITS, REWARD, TINY, Branch, Shortcut, Truncated, accuracies, all_groups, bandit, by_groups, centred_first,
+    clear, clipped_objective, drift, enumerated_variance, estimate, expected_loss, law, multisets, normalised, of_an_answer, scores,
+    sigmoid, slopes, stepwise, style, updates, with_nuisance,
 )  # fmt: skip
 
 paper = Paper(
@@ -45,22 +44,16 @@ C1 = paper.claim("C1", r"""
 
     group: $(r-\mathrm{mean}_g)/\mathrm{std}_g$, unchanged by $r\to a_qr+b_q$ for every prompt q ($a_q>0$). batch:
     $(r-\mathrm{mean}_B)/\mathrm{std}_B$, by $r\to ar+b$ only. mean only: $r-\mathrm{mean}_g$, by $r\to r+b_q$. mix (Lite PPO):
-    $(r-\mathrm{mean}_g)/\mathrm{std}_B$ with the std of all NK raw rewards, by $r\to ar+b$; under $r\to r+b_q$ all its
-    advantages get the factor $\mathrm{std}_B(r)/\mathrm{std}_B(r+b)$. A variant with the std of the centred rewards is
-    unchanged by it. group, mean only and mix sum to 0 in every group, batch over the batch; $\mathrm{mean}_g(A^2)=1$ for
-    group. Equal rewards have $A=0$.
+    $(r-\mathrm{mean}_g)/\mathrm{std}_B$ with the std of all NK raw rewards, by $r\to ar+b$; under $r\to r+b_q$ all its advantages
+    get the factor $\mathrm{std}_B(r)/\mathrm{std}_B(r+b)$. A variant with the std of the centred rewards is unchanged by it.
+    group, mean only and mix sum to 0 in every group, batch over the batch; $\mathrm{mean}_g(A^2)=1$ for group. Equal rewards have
+    $A=0$.
 
     where: Sec. 4.1, normalisation equations, Takeaways 1-3; invariances derived
     assumes: population std; zero std gives $A=0$, with a threshold for rounding; no epsilon.
     """)  # fmt: skip
-BATCHES = Space(
-    r=Normals("N", "K"), a=Normals("N").map(lambda z: 2.0 ** np.tanh(z)), b=Normals("N"), N=Sizes(2, 6), K=Sizes(2, 8)
-)
-
-
-def clear(*batches):
-    """No spread so small that the shift's rounding shows."""
-    assume(all(r.std(axis=1).min() > 1e-2 for r in batches))
+BATCH = {"r": Normals("N", "K"), "N": Sizes(2, 6), "K": Sizes(2, 8)}
+BATCHES = Space(a=Normals("N").map(lambda z: 2.0 ** np.tanh(z)), b=Normals("N"), **BATCH)
 
 
 @C1.check(Identity(1e-9, scale=1), BATCHES, batched=False, instances=100,
@@ -74,7 +67,7 @@ def unchanged_by(r, a, b, *, batch="global", mix="global", mean_only="shifts"):
     return out | {"std of the centred": (centred_first(changes["shifts"]), centred_first(r))}
 
 
-@C1.check(Identity(1e-10, scale=1), Space(r=Normals("N", "K"), N=Sizes(2, 6), K=Sizes(2, 8)), batched=False, instances=60,
+@C1.check(Identity(1e-10, scale=1), Space(**BATCH), batched=False, instances=60,
           false={"batch in every group": {"everywhere": True}, "the sample std": {"scale": group_sample_std}})  # fmt: skip
 def sums(r, *, everywhere=False, scale=group_std):
     """A sum is 0 if its last entry is minus the sum of the others."""
@@ -111,9 +104,7 @@ def those_of_the_simulations(r, *, swap=False):
     """C3, C4 and C8 normalise many batches at once."""
     binary = np.floor(2 * sigmoid(r))
     names = {kind: "mix" if swap and kind == "batch" else kind for kind in ESTIMATORS}
-    return {
-        k: (normalised(other, binary), np.array([estimate(k, batch) for batch in binary])) for k, other in names.items()
-    }
+    return {k: (normalised(name, binary), np.array([estimate(k, x) for x in binary])) for k, name in names.items()}
 
 
 C1_shift = paper.claim("C1-shift", r"""
@@ -122,8 +113,8 @@ C1_shift = paper.claim("C1-shift", r"""
     mix is unchanged by $r\to r+b_q$.
 
     where: derived; Sec. 4.1, group mean with batch std
-    instead: The spread between prompts enters $\mathrm{std}_B$: all advantages get one common factor, so that offsets act like
-    a smaller learning rate. Without the std, or with that of the centred rewards, they drop out.
+    instead: The spread between prompts enters $\mathrm{std}_B$: all advantages get one common factor, so that offsets act like a
+    smaller learning rate. Without the std, or with that of the centred rewards, they drop out.
     by: C1/mix_gets_one_factor, C1/unchanged_by
     origin: derived
     """)  # fmt: skip
@@ -140,11 +131,11 @@ def offsets_drop_out(r, a, b, *, kind="mix"):
 C2 = paper.claim("C2", r"""
     Normalisation is a weight a prompt
 
-    Binary rewards, i.i.d. group: $\mathbb{E}[\frac1K\sum_kA_kS_k]=w\nabla p$ with
-    $$w_{group}=\frac{\mathbb{E}\sqrt{\hat p(1-\hat p)}}{p(1-p)},\ \hat p\sim\mathrm{Bin}(K,p)/K,\qquad w_{mean}=\frac{K-1}K,$$
-    times $\sqrt{(K-1)/K}$ with the sample std, and $w_{mix}\to w_{mean}/\mathrm{std}_B$ for large batches. $w_{group}$ is 1 and
-    $\sqrt2$ at K = 2, 3 for every p; $\to1/\sqrt{p(1-p)}$ as $K\to\infty$ (it ascends $2\arcsin\sqrt p$); $\to\sqrt{K-1}$ as
-    $p\to0$. If groups without contrast are replaced, divide by P(mixed): then $\sqrt{K-1}/(Kp)$ as $p\to0$.
+    Binary rewards, i.i.d. group: $\mathbb{E}[\frac1K\sum_kA_kS_k]=w\nabla p$ with $$w_{group}=\frac{\mathbb{E}\sqrt{\hat p(1-\hat
+    p)}}{p(1-p)},\ \hat p\sim\mathrm{Bin}(K,p)/K,\qquad w_{mean}=\frac{K-1}K,$$ times $\sqrt{(K-1)/K}$ with the sample std, and
+    $w_{mix}\to w_{mean}/\mathrm{std}_B$ for large batches. $w_{group}$ is 1 and $\sqrt2$ at K = 2, 3 for every p;
+    $\to1/\sqrt{p(1-p)}$ as $K\to\infty$ (it ascends $2\arcsin\sqrt p$); $\to\sqrt{K-1}$ as $p\to0$. If groups without contrast
+    are replaced, divide by P(mixed): then $\sqrt{K-1}/(Kp)$ as $p\to0$.
 
     where: derived; explains the takeaway on reward concentration
     assumes: on-policy; $0<p<1$; groups without contrast have $A=0$ and stay in the average unless said.
@@ -154,29 +145,23 @@ PRINTED_GROUPS = [{"p": p, "size": K} for K in (4, 8) for p in (0.02, 0.1, 0.5, 
 
 
 @C2.check(Identity(1e-10, scale=1), GROUPS, batched=False, instances=30, examples=PRINTED_GROUPS,
-          false={"1/sqrt(p(1-p))": {"many": True}, "the sample std alike": {"sample": 0}, "mixed groups alike": {"mixed": 0}})  # fmt: skip
-def by_enumeration(p, size, *, many=False, sample=1, mixed=1):
+          false={"1/sqrt(p(1-p))": {"many": True}, "the sample std alike": {"sample": 0}, "mixed groups alike": {"mixed": 0},
+                 "none at K = 4 either": {"flat": 4}})  # fmt: skip
+def by_enumeration(p, size, *, many=False, sample=1, mixed=1, flat=3):
     """All 2^K reward vectors, scores by their conditional means."""
     p, size = float(p), int(size)
     rewards, chance = all_groups(size, p)
-    score, scales = (
-        rewards / p - (1 - rewards) / (1 - p),
-        {"group": group_std, "sample": group_sample_std, "mean": no_scale},
-    )
-    found = {name: chance @ np.mean(by_groups(rewards, scale=s) * score, axis=1) for name, s in scales.items()}
+    score = rewards / p - (1 - rewards) / (1 - p)
+    scales = (group_std, group_sample_std, no_scale)
+    group, sample_std, mean = (chance @ np.mean(by_groups(rewards, scale=s) * score, axis=1) for s in scales)
     weight, share = std_weight(p, size), chance @ (rewards.std(axis=1) > 0)
     return {
-        "group": (found["group"], 1 / math.sqrt(p * (1 - p)) if many else weight),
-        "sample std": (found["sample"], ((size - 1) / size) ** (sample / 2) * weight),
-        "mean only": (found["mean"], (size - 1) / size),
-        "replaced": (found["group"] / share, weight / keep_probability(p, size, 1 / size, 1 - 1 / size) ** mixed),
+        "group": (group, 1 / math.sqrt(p * (1 - p)) if many else weight),
+        "sample std": (sample_std, ((size - 1) / size) ** (sample / 2) * weight),
+        "mean only": (mean, (size - 1) / size),
+        "K = 2, 3": (weight, math.sqrt(size - 1) if size <= flat else weight),
+        "replaced": (group / share, weight / keep_probability(p, size, 1 / size, 1 - 1 / size) ** mixed),
     }
-
-
-@C2.check(Identity(1e-12), Space(p=RATE, size=Choice(2, 3)), batched=False, instances=40,
-          false={"at K = 4": Variant({}, space=Space(p=RATE, size=Choice(4)))})  # fmt: skip
-def no_weighting_by_two_or_three(p, size):
-    return std_weight(p, int(size)), math.sqrt(int(size) - 1)
 
 
 @C2.check(Identity(1e-10, scale=1), Space(z=Normals("Q", scale=2.0), K=Sizes(2, 3), Q=Sizes(1, 3)), batched=False, instances=10,
@@ -192,27 +177,20 @@ def of_whole_batches(z, K, *, swap=False, scale="batch"):
     return out
 
 
-@C2.check(Limit(rate=-1.0, rate_tol=0.1), false={"w_mean alone": {"scaled": 0}, "batch, with (K-1)/K": {"share": 1}})
-def large_batches(*, scaled=1, share=0):
-    """Half of the prompts at p = .2, half at .7, K = 4; the batch mean agrees with mix up to (K-1)/K (C3)."""
-    spread, prompts = math.sqrt(0.45 * 0.55), 2 ** np.arange(1, 7)
-    by = {
-        b: np.array([normalised_weights([0.2, 0.7] * (q // 2), 4, baseline=b)[:2] for q in prompts])
-        for b in ("group", "batch")
-    }
-    limit = {"group": 0.75 / spread**scaled, "batch": 0.75**share / spread}
-    return {f"{b}, p = {p}": (prompts, by[b][:, i] - limit[b]) for b in by for i, p in enumerate((0.2, 0.7))}
-
-
-@C2.check(Limit(rate=-1.0, rate_tol=0.05),
-          false={"1/(p(1-p))": {"power": 1.0}, "sqrt K": {"less": 0}, "sqrt(K-1)/p": {"by": 0}})  # fmt: skip
-def limits(*, power=0.5, less=1, by=1):
-    many, small = 2 ** np.arange(4, 12), 10.0 ** -np.arange(2, 8)
-    weight = std_weight(small, 8)
-    replaced = weight / keep_probability(small, 8, 1 / 8, 7 / 8)
-    left = {p: np.array([std_weight(p, int(k)) for k in many]) - (p * (1 - p)) ** -power for p in (0.1, 0.5)}
-    near = {"p": weight - math.sqrt(8 - less), "p, replaced": replaced * 8**by * small / math.sqrt(7) - 1}
-    return {f"K, p = {p}": (many, e) for p, e in left.items()} | {name: (1 / small, e) for name, e in near.items()}
+@C2.check(Limit(rate=-1.0, rate_tol=0.1),
+          false={"1/(p(1-p))": {"power": 1.0}, "sqrt K": {"less": 0}, "sqrt(K-1)/p": {"by": 0}, "w_mean alone in large batches": {"scaled": 0},
+                 "(K-1)/K for the batch mean": {"share": 1}})  # fmt: skip
+def limits(*, power=0.5, less=1, by=1, scaled=1, share=0):
+    """Batches: half of the prompts at p = .2, half at .7, K = 4; the batch mean agrees with mix up to (K-1)/K (C3)."""
+    many, small, prompts = 2 ** np.arange(4, 12), 10.0 ** -np.arange(2, 8), 2 ** np.arange(1, 7)
+    weight, spread, out = std_weight(small, 8), math.sqrt(0.45 * 0.55), {}
+    for p in (0.1, 0.5):
+        out[f"K, p = {p}"] = (many, np.array([std_weight(p, int(k)) for k in many]) - (p * (1 - p)) ** -power)
+    for baseline, limit in (("group", 0.75 / spread**scaled), ("batch", 0.75**share / spread)):
+        found = np.array([normalised_weights([0.2, 0.7] * (q // 2), 4, baseline=baseline)[:2] for q in prompts]) - limit
+        out |= {f"{baseline}, p = .2": (prompts, found[:, 0]), f"{baseline}, p = .7": (prompts, found[:, 1])}
+    replaced = weight / keep_probability(small, 8, 1 / 8, 7 / 8) * 8**by * small / math.sqrt(7) - 1
+    return out | {"p": (1 / small, weight - math.sqrt(8 - less)), "p, replaced": (1 / small, replaced)}
 
 
 @C2.check(Symbolic(), false={"arcsin sqrt p": {"factor": 1}})
@@ -230,8 +208,8 @@ C2_popular = paper.claim("C2-popular", r"""
     $w_{group}=1/\sqrt{p(1-p)}$ within 1 %, for groups of 2 to 64.
 
     where: how the std's effect is commonly explained
-    instead: Only for $Kp\gg1$. $w_{group}=\mathbb{E}\sqrt{\hat p(1-\hat p)}/(p(1-p))$ stays below $\sqrt{K-1}$: at K = 8,
-    p = .02 it is 2.57, not 7.14, and $w(.02)/w(.5)$ is 1.39, not 3.57.
+    instead: Only for $Kp\gg1$. $w_{group}=\mathbb{E}\sqrt{\hat p(1-\hat p)}/(p(1-p))$ stays below $\sqrt{K-1}$: at K = 8, p = .02
+    it is 2.57, not 7.14, and $w(.02)/w(.5)$ is 1.39, not 3.57.
     by: C2/by_enumeration, C2/limits
     origin: folklore
     """)  # fmt: skip
@@ -248,12 +226,12 @@ def infinite_group(p, size):
 C3 = paper.claim("C3", r"""
     The batch mean: right direction, another variance, drift on solved prompts
 
-    A constant baseline m and scale s give exactly $\nabla p_q/s$. The variance of one sample (times $s^2$) differs from that
-    of the baseline p by $(p-m)^2\mathbb{E}\|S\|^2+2(p-m)\mathbb{E}[(r-p)\|S\|^2]$. With one answer logit and D fair one-logit
-    tokens the batch mean has the larger variance whenever $D\ge\frac4{3\sqrt3}/|p-m|$; at p = .9, m = .3 the ratio is 4.76 for
-    D = 50 and .06 for D = 0, where $1-p$ is optimal. All-correct groups get $A=(1-\mathrm{mean}_B)/\mathrm{std}_B>0$ on every
-    sample: no expected gradient, but finite steps drift. 8 solved prompts with 3 right answers among 8 hopeless ones (K = 8,
-    400 steps at .3) lose .2 of their entropy of log 3 at least; with any group mean exactly nothing.
+    A constant baseline m and scale s give exactly $\nabla p_q/s$. The variance of one sample (times $s^2$) differs from that of
+    the baseline p by $(p-m)^2\mathbb{E}\|S\|^2+2(p-m)\mathbb{E}[(r-p)\|S\|^2]$. With one answer logit and D fair one-logit tokens
+    the batch mean has the larger variance whenever $D\ge\frac4{3\sqrt3}/|p-m|$; at p = .9, m = .3 the ratio is 4.76 for D = 50
+    and .06 for D = 0, where $1-p$ is optimal. All-correct groups get $A=(1-\mathrm{mean}_B)/\mathrm{std}_B>0$ on every sample: no
+    expected gradient, but finite steps drift. 8 solved prompts with 3 right answers among 8 hopeless ones (K = 8, 400 steps at
+    .3) lose .2 of their entropy of log 3 at least; with any group mean exactly nothing.
 
     where: derived; the collapse of batch normalisation on skewed rewards, Fig. 4
     assumes: a batch so large that its mean and std are constants, for the first two.
@@ -261,13 +239,12 @@ C3 = paper.claim("C3", r"""
 BANDITS = Space(z=Normals("A", scale=1.5), r=Normals("A"), m=Floats(-2.0, 2.0), extra=Floats(0.0, 5.0), A=Sizes(2, 6))
 
 
-@C3.check(Identity(1e-7, scale=1), Space(z=Normals("A"), r=Normals("A"), m=Floats(-2.0, 2.0), s=Floats(0.2, 3.0), A=Sizes(2, 6)),
-          batched=False, instances=40,
+@C3.check(Identity(1e-7, scale=1), BANDITS, batched=False, instances=40,
           false={"a scale that knows the reward": {"scaled": True}, "a baseline that knows the action": {"known": True}})  # fmt: skip
-def a_constant_baseline_keeps_the_direction(z, r, m, s, *, scaled=False, known=False):
+def a_constant_baseline_keeps_the_direction(z, r, m, extra, *, scaled=False, known=False):
     pi, score = bandit(z)
-    baseline, scale = (m * pi if known else m), (s + np.abs(r) if scaled else s)
-    return (pi * (r - baseline) / scale) @ score, slopes(lambda y: np.exp(log_normalize(y)) @ r, z) / s
+    baseline, scale = (m * pi if known else m), 0.2 + (np.abs(r) if scaled else extra)
+    return (pi * (r - baseline) / scale) @ score, slopes(lambda y: np.exp(log_normalize(y)) @ r, z) / (0.2 + extra)
 
 
 @C3.check(Identity(1e-11, scale=1), BANDITS, batched=False, instances=60,
@@ -280,28 +257,22 @@ def the_variance_changes_by(z, r, m, extra, *, second=1, sign=1, others=1):
     return found[0] - found[1], change, sum(np.abs(found))
 
 
-def of_an_answer(p, baseline, tokens):
-    """One answer logit with success p, and ``tokens`` fair one-logit tokens."""
-    return variance_of_baseline([p, 1 - p], [[1 - p], [-p]], [1.0, 0.0], baseline, extra=tokens / 4)
-
-
 @C3.check(Identity(1e-11, scale=1), Space(p=RATE, m=Floats(0.0, 1.0), D=Integers(0, 4)), batched=False, instances=30,
-          false={"half a fair token's score": {"token": 0.125}, "without the squared mean": {"squared": 0}})  # fmt: skip
-def variance_with_irrelevant_tokens(p, m, D, *, token=0.25, squared=1):
-    """By enumeration of the answer and D fair bits; and the closed form."""
-    p, m, D, chance, vectors = float(p), float(m), int(D), [], []
-    for r, *bits in itertools.product((0, 1), repeat=D + 1):
-        chance.append((p if r else 1 - p) * 0.5**D)
-        vectors.append((r - m) * (np.r_[r, bits] - np.r_[p, np.full(D, 0.5)]))
-    spread = np.trace(np.atleast_2d(np.cov(np.array(vectors).T, aweights=chance, ddof=0)))
+          false={"half a fair token's score": {"token": 0.125}, "without the squared mean": {"squared": 0}, "p is optimal": {"failure": 0}})  # fmt: skip
+def variance_with_irrelevant_tokens(p, m, D, *, token=0.25, squared=1, failure=1):
+    """By enumeration of the answer and D fair bits; the closed form; and the best baseline of the answer alone."""
+    p, m, D = float(p), float(m), int(D)
     answer = p * (1 - p) ** 2 * (1 - m) ** 2 + (1 - p) * p**2 * m**2 - squared * (p * (1 - p)) ** 2
     formula = answer + D * token * (p * (1 - p) + (p - m) ** 2)
-    return {"enumeration": (of_an_answer(p, m, D), spread), "closed form": (of_an_answer(p, m, D), formula)}
+    found, best = of_an_answer(p, m, D), best_baseline([p, 1 - p], [[1 - p], [-p]], [1.0, 0.0])
+    return {
+        "enumeration": (found, enumerated_variance(p, m, D)),
+        "closed form": (found, formula),
+        "best": (best, 1 - p if failure else p),
+    }
 
 
-@C3.check(
-    Inequality(1e-12), Space(p=RATE, m=RATE), batched=False, instances=100, false={"half as long": {"share": 0.5}}
-)
+@C3.check(Inequality(1e-12), Space(p=RATE, m=RATE), batched=False, instances=100, false={"half as long": {"share": 0.5}})  # fmt: skip
 def long_responses_want_the_group_mean(p, m, *, share=1.0):
     p, m = float(p), float(m)
     assume(abs(p - m) > 1e-3)
@@ -314,11 +285,6 @@ def the_best_baseline(z, r, m, extra, *, mean=False):
     pi, score = bandit(z)
     best = pi @ r if mean else best_baseline(pi, score, r, extra=float(extra))
     return tuple(-variance_of_baseline(pi, score, r, float(b), extra=float(extra)) for b in (best, m))
-
-
-@C3.check(Identity(1e-12), Space(p=RATE), batched=False, instances=30, false={"p": {"failure": False}})
-def of_two_actions_it_is_the_failure_rate(p, *, failure=True):
-    return best_baseline([p, 1 - p], [[1 - p], [-p]], [1.0, 0.0]), 1 - p if failure else p
 
 
 # .81 ± .07 (standard deviation) of 1.099: the risk at 16 seeds is below 1e-6
@@ -338,9 +304,9 @@ C3_always = paper.claim("C3-always", r"""
     $V(p)\le V(m)$ for every constant m.
 
     where: the group mean as the stable centre, Takeaways 1-3, read without its responses
-    instead: Only where the size of the score is nearly independent of success, as in long responses. In a bandit of two
-    actions the best baseline is $1-p$; at p = .9 a batch mean of .3 has .06 of the variance.
-    by: C3/long_responses_want_the_group_mean, C3/of_two_actions_it_is_the_failure_rate
+    instead: Only where the size of the score is nearly independent of success, as in long responses. In a bandit of two actions
+    the best baseline is $1-p$; at p = .9 a batch mean of .3 has .06 of the variance.
+    by: C3/long_responses_want_the_group_mean, C3/variance_with_irrelevant_tokens
     origin: as commonly read
     """)  # fmt: skip
 
@@ -359,9 +325,9 @@ C4 = paper.claim("C4", r"""
     $\mathbb{E}[A_{group}^2]/\mathbb{E}[A_{mean}^2]=P(\mathrm{mixed})/\mathbb{E}[\hat p(1-\hat p)]$, the denominator
     $p(1-p)\frac{K-1}K$: 8.10 at p = .95, K = 8. Differences of size $\epsilon$ in an otherwise solved group give advantages that
     do not depend on $\epsilon$ (group), $O(\epsilon)$ (mean only), $O(\epsilon/\mathrm{std}_B)$ (mix). 16 prompts solved with
-    .98, a shared style bit that adds .01 (K = 8, 300 steps at .05): P(style) ends above .95 with group, below .6 with mean
-    only; with mix above .8 if all prompts are easy, below .65 if half are hard. Mean only moves the logit by .13 ± .05, as it
-    must: the bit is rewarded.
+    .98, a shared style bit that adds .01 (K = 8, 300 steps at .05): P(style) ends above .95 with group, below .6 with mean only;
+    with mix above .8 if all prompts are easy, below .65 if half are hard. Mean only moves the logit by .13 ± .05, as it must: the
+    bit is rewarded.
 
     where: derived; Figs. 5-6, Takeaway 2, on LLMs
     assumes: one learning rate for all normalisers, plain steps, a fixed number of them.
@@ -378,14 +344,6 @@ def amplification(p, size, *, mixed=1, share=1):
     return second[0] / second[1], keep_probability(p, size, 1 / size, 1 - 1 / size) ** mixed / spread
 
 
-TINY = 10.0 ** -np.arange(1, 8)
-
-
-def with_nuisance(kind, eps, hard=True):
-    """Advantages of a solved group in which two of four get ``eps`` more, beside a hopeless group if ``hard``."""
-    return estimate(kind, np.array([[1.0, 1, 1, 1], [0, 0, 0, 0]])[: 1 + hard] + eps * np.array([1.0, 0, 0, 1]))[0]
-
-
 @C4.check(Limit(rate=-1.0, rate_tol=0.01),
           false={"group": {"kinds": ("group",)}, "mix without a hard prompt": {"kinds": ("mix",), "hard": False}})  # fmt: skip
 def a_nuisance_shrinks_with_its_size(*, kinds=("mean only", "mix"), hard=True):
@@ -400,10 +358,7 @@ def but_not_under_the_groups_std(z, eps, *, kind="group"):
 
 
 # sd: group .0004, mean only .006, mix .018 (easy), .009 (half hard): the risk at 12 seeds is below 1e-8
-@C4.check(
-    Effect(seeds=12),
-    false={"without the style's reward": {"bonus": 0.0}, "mean only and mix exchanged": {"swap": True}},
-)
+@C4.check(Effect(seeds=12), false={"without the style's reward": {"bonus": 0.0}, "mean only and mix exchanged": {"swap": True}})  # fmt: skip
 def what_a_style_bit_becomes(rngs, *, bonus=0.01, swap=False):
     one, other = ("mix", "mean only") if swap else ("mean only", "mix")
     runs = {"group": ("group", False), "mean only": (one, False), "easy": (other, False), "half hard": (other, True)}
@@ -427,8 +382,8 @@ C4_batch = paper.claim("C4-batch", r"""
     With mix P(style) stays below .65 where all prompts are easy.
 
     where: the batch's std as the robust scale, Takeaways 2-3
-    instead: Only in a batch whose prompts differ: there the spread between prompts keeps $\mathrm{std}_B$ large. If all are
-    easy mix ends above .8, and only dropping the std helps.
+    instead: Only in a batch whose prompts differ: there the spread between prompts keeps $\mathrm{std}_B$ large. If all are easy
+    mix ends above .8, and only dropping the std helps.
     by: C4/what_a_style_bit_becomes, C4/a_nuisance_shrinks_with_its_size
     origin: as commonly read
     """)  # fmt: skip
@@ -444,13 +399,13 @@ def mix_is_robust(rngs, *, kind="mix", half_hard=False):
 C5 = paper.claim("C5", r"""
     Aggregation is a weight a response, by its length
 
-    On-policy with a constant baseline b: $\frac1G\sum_i\frac1{|o_i|}\sum_t$ (sequence) has the gradient of $\mathbb{E}[(r-b)/|o|]$;
-    $\frac1{\sum|o_i|}\sum_i\sum_t$ (token) weights a response by $\mathbb{E}[G/(|o|+L_2+\dots+L_G)]$: at G = 1 it is the
-    sequence estimator, for $G\to\infty$ it tends to $\nabla\mathbb{E}[r]/\mathbb{E}|o|$, parallel to the policy gradient, with
-    the bias $\frac1G(\mathbb{E}X\,\mathrm{Var}|o|/\mathbb{E}|o|^3-\mathrm{Cov}(X,|o|)/\mathbb{E}|o|^2)$, $X=(r-b)S$. Equal lengths:
-    both are one. The group mean in place of b gives the sequence loss $(K-1)/K$ times the gradient of b = p. If a response
-    shows early that it is wrong, sequence aggregation lengthens wrong branches and shortens right ones; the token limit does
-    neither; if length is independent of success and b = p the two pushes cancel.
+    On-policy with a constant baseline b: $\frac1G\sum_i\frac1{|o_i|}\sum_t$ (sequence) has the gradient of
+    $\mathbb{E}[(r-b)/|o|]$; $\frac1{\sum|o_i|}\sum_i\sum_t$ (token) weights a response by $\mathbb{E}[G/(|o|+L_2+\dots+L_G)]$: at
+    G = 1 it is the sequence estimator, for $G\to\infty$ it tends to $\nabla\mathbb{E}[r]/\mathbb{E}|o|$, parallel to the policy
+    gradient, with the bias $\frac1G(\mathbb{E}X\,\mathrm{Var}|o|/\mathbb{E}|o|^3-\mathrm{Cov}(X,|o|)/\mathbb{E}|o|^2)$,
+    $X=(r-b)S$. Equal lengths: both are one. The group mean in place of b gives the sequence loss $(K-1)/K$ times the gradient of
+    b = p. If a response shows early that it is wrong, sequence aggregation lengthens wrong branches and shortens right ones; the
+    token limit does neither; if length is independent of success and b = p the two pushes cancel.
 
     where: Fig. 9, Takeaway 7; identities and limit derived
     assumes: on-policy ($\rho=1$), constant baseline.
@@ -475,11 +430,16 @@ def the_losses_of_the_library(z, b, along, *, swap=False, summed=0):
 
 
 @C5.check(Identity(1e-7, scale=1), PROCESS, batched=False, instances=20, examples=PRINTED,
-          false={"E[r]/E|o|": {"per": "mean"}, "without b": {"centred": 0}})  # fmt: skip
-def sequence_ascends_the_reward_per_token(z, b, *, per="own", centred=1):
-    worth = (REWARD - centred * b) / (LENGTHS if per == "own" else law(z) @ LENGTHS)
-    found = (law(z) * token_mean_weights(LENGTHS, law(z), 1) * (REWARD - b)) @ scores(z)
-    return found, slopes(lambda y: law(y) @ worth, z)
+          false={"b left out": {"centred": 0}, "E[r]/E|o| at G = 1": {"first": None}, "E[r]/E|o| at G = 4": {"last": 4}})  # fmt: skip
+def what_they_ascend(z, b, *, centred=1, first=1, last=None):
+    """``E[(r-b)/|o|]`` at G = 1 (sequence), ``E[r]/E|o|`` in the limit."""
+    p, signal = law(z), (REWARD - b)[:, None] * scores(z)
+    mean = p @ LENGTHS
+    found = [
+        (p / mean if size is None else p * token_mean_weights(LENGTHS, p, size)) @ signal for size in (first, last)
+    ]
+    worth = {"sequence": (REWARD - centred * b) / LENGTHS, "token": REWARD / mean}
+    return {name: (f, slopes(lambda y, w=w: law(y) @ w, z)) for f, (name, w) in zip(found, worth.items())}
 
 
 @C5.check(Identity(1e-12), Space(z=Normals(7, 3), size=Integers(1, 4)), batched=False, instances=12, examples=[{"z": LOGITS, "size": 4}],
@@ -493,34 +453,17 @@ def weights_by_enumeration(z, size, *, own=1, more=0):
     return token_mean_weights(LENGTHS, law(z), size), (size / whole) @ chance
 
 
-@C5.check(
-    Limit(rate=-1.0, rate_tol=0.05),
-    false={"without the covariance": {"covariance": 0}, "E X Var / E|o|²": {"cubed": 2}},
-)
-def bias_of_the_token_mean(*, covariance=1, cubed=3):
-    """``G`` times the bias, minus its limit, in the process of the digest: .042 at G = 1, .0209 in the limit."""
+@C5.check(Limit(rate=-1.0, rate_tol=0.05),
+          false={"without the covariance": {"covariance": 0}, "E X Var / E|o|²": {"cubed": 2}, "weights to order 0": {"order": 0}})  # fmt: skip
+def bias_of_the_token_mean(*, covariance=1, cubed=3, order=1):
+    """``G`` times the bias and the weights, minus their limits, in the digest's process: .042 at G = 1, .0209 in the limit."""
     p, x = law(LOGITS), (REWARD - 0.5)[:, None] * scores(LOGITS)
-    mean, ex = p @ LENGTHS, p @ x
+    mean, ex, weights = p @ LENGTHS, p @ x, [token_mean_weights(LENGTHS, p, int(G)) for G in SIZES]
     limit = ex * (p @ (LENGTHS - mean) ** 2) / mean**cubed - covariance * ((p * (LENGTHS - mean)) @ x) / mean**2
-    left = [G * ((p * token_mean_weights(LENGTHS, p, int(G))) @ x - ex / mean) - limit for G in SIZES]
-    return SIZES, np.abs(left).max(axis=1)
-
-
-@C5.check(Limit(rate=-2.0, rate_tol=0.05), false={"to order 0": {"order": 0}})
-def expansion_of_the_weights(*, order=1):
-    p = law(LOGITS)
-    expanded = [token_mean_expansion(LENGTHS, p, int(G)) if order else np.full(15, 1 / (p @ LENGTHS)) for G in SIZES]
-    return SIZES, [np.abs(token_mean_weights(LENGTHS, p, int(G)) - e).max() for G, e in zip(SIZES, expanded)]
-
-
-@C5.check(Identity(1e-7, scale=1), PROCESS, batched=False, instances=20, examples=PRINTED,
-          false={"the sequence mean": {"size": 1}, "G = 4": {"size": 4}})  # fmt: skip
-def the_limit_is_parallel_to_the_policy_gradient(z, b, *, size=None):
-    p = law(z)
-    weight = 1 / (p @ LENGTHS) if size is None else token_mean_weights(LENGTHS, p, size)
-    found, wanted = (p * weight * (REWARD - b)) @ scores(z), slopes(lambda y: law(y) @ REWARD, z)
-    assume(np.linalg.norm(wanted) > 1e-3)
-    return found / np.linalg.norm(found), wanted / np.linalg.norm(wanted)
+    expanded = [token_mean_expansion(LENGTHS, p, int(G)) if order else 1 / mean for G in SIZES]
+    left = {"bias": [(p * w) @ x - ex / mean - limit / G for G, w in zip(SIZES, weights)], "weights": np.subtract(weights, expanded)
+            if order else [w - e for w, e in zip(weights, expanded)]}  # fmt: skip
+    return {name: (SIZES, SIZES * np.abs(e).max(axis=1)) for name, e in left.items()}
 
 
 @C5.check(Identity(1e-13), Space(v=Normals("G", "T"), same=Integers(2, 6), G=Sizes(2, 5), T=Sizes(2, 6)), batched=False, instances=30,
@@ -583,16 +526,14 @@ C5_unbiased = paper.claim("C5-unbiased", r"""
     In batches of 8, within 1 % of the largest term.
 
     where: "token-level loss has no length bias", a reading of Takeaway 7
-    instead: Only as the batch grows: it is a ratio estimator with a bias of $O(1/G)$, and at G = 1 the sequence mean itself
-    (so per micro-batch, when the normaliser is not summed over the whole batch).
+    instead: Only as the batch grows: it is a ratio estimator with a bias of $O(1/G)$, and at G = 1 the sequence mean itself (so
+    per micro-batch, when the normaliser is not summed over the whole batch).
     by: C5/weights_by_enumeration, C5/bias_of_the_token_mean
     origin: folklore
     """)  # fmt: skip
 
 
-@C5_unbiased.check(
-    Identity(0.01), PROCESS, batched=False, instances=20, examples=PRINTED, true={"batches of 2000": {"size": 2000}}
-)
+@C5_unbiased.check(Identity(0.01), PROCESS, batched=False, instances=20, examples=PRINTED, true={"batches of 2000": {"size": 2000}})  # fmt: skip
 def token_mean_is_unbiased(z, b, *, size=8):
     p, x = law(z), (REWARD - b)[:, None] * scores(z)
     found, limit = (p * token_mean_weights(LENGTHS, p, size)) @ x, p @ x / (p @ LENGTHS)
@@ -604,12 +545,12 @@ C6 = paper.claim("C6", r"""
     Clip-higher: rare good tokens grow by 1 + eps_high an update
 
     The clipped surrogate gives an outcome with $A>0$ none of its own gradient above $1+\epsilon_{high}$, one with $A<0$ none
-    below $1-\epsilon_{low}$. Bandit of 7 arms, $\pi_0=(.94,.01\times6)$, $r=(.5,1,0\times5)$, $\epsilon_{low}=.2$, 6 updates of 3000
-    exact steps of .1: in the first three updates the rare good arm grows by $1+\epsilon_{high}$ each, within .3 %, so that $p_1$
-    takes $\log(p_1/p_0)/\log(1+\epsilon_{high})$ updates; later no more than that, to .1 % (others are pushed down and give it their
-    mass). The final entropy grows with $\epsilon_{high}$. Arms with $\pi_{old}>1/(1+\epsilon_{high})$ never reach the clip. With
-    one inner step the clip does nothing. Raising $\epsilon_{low}$ to at most .32 instead multiplies the good arm's final
-    probability by .95 to 1.02, raising $\epsilon_{high}$ to .32 by 2 at least.
+    below $1-\epsilon_{low}$. Bandit of 7 arms, $\pi_0=(.94,.01\times6)$, $r=(.5,1,0\times5)$, $\epsilon_{low}=.2$, 6 updates of
+    3000 exact steps of .1: in the first three updates the rare good arm grows by $1+\epsilon_{high}$ each, within .3 %, so that
+    $p_1$ takes $\log(p_1/p_0)/\log(1+\epsilon_{high})$ updates; later no more than that, to .1 % (others are pushed down and give
+    it their mass). The final entropy grows with $\epsilon_{high}$. Arms with $\pi_{old}>1/(1+\epsilon_{high})$ never reach the
+    clip. With one inner step the clip does nothing. Raising $\epsilon_{low}$ to at most .32 instead multiplies the good arm's
+    final probability by .95 to 1.02, raising $\epsilon_{high}$ to .32 by 2 at least.
 
     where: Figs. 7-8, Takeaways 4-6, on LLMs; the bandit and the rates are derived
     assumes: several inner updates a batch; low-entropy start; exact expectations.
@@ -624,27 +565,16 @@ def gradient_of_the_surrogate(z, step, a, high, low, *, same=False, sign=1):
     old, now = log_normalize(z), log_normalize(z + step)
     kinks = np.exp(now - old)[:, None] - np.r_[1 + high, 1 - low, 1 + low]
     assume(np.abs(kinks).min() > 1e-3 and np.abs(a).min() > 1e-6)
-
-    def objective(y):
-        batch = TokenBatch(log_normalize(y)[:, None], old_log_probs=old[:, None])
-        return -a.size * float(surrogate(batch, a, clip=(float(low), float(high)), weight=np.exp(old))[0])
-
     found = clipped_gradient(now, old, sign * a, low=float(low), high=float(low if same else high))
-    return sign * found, slopes(objective, z + step, 1e-6)
+    return sign * found, slopes(clipped_objective(old, a, float(low), float(high)), z + step, 1e-6)
 
 
 @C6.check(Identity(1e-10, scale=1), Space(z=Normals("A"), r=Normals("A"), high=HIGH, A=Sizes(2, 6)), batched=False, instances=8,
           false={"advantages of the current policy": {"refreshed": True}, "ratios to the first policy": {"anchored": True}})  # fmt: skip
 def updates_are_steps_of_it(z, r, high, *, refreshed=False, anchored=False):
-    start = now = log_normalize(z)
-    path = [np.exp(now)]
-    for _ in range(3):
-        old, a = (start if anchored else now), r - np.exp(now) @ r
-        for _ in range(15):
-            a = r - np.exp(now) @ r if refreshed else a
-            now = log_normalize(now + 0.3 * clipped_gradient(now, old, a, low=0.2, high=float(high)))
-        path.append(np.exp(now))
-    return clipped_ascent(start, r, low=0.2, high=high, updates=3, inner_steps=15, lr=0.3)[0], np.array(path)
+    start = log_normalize(z)
+    found = clipped_ascent(start, r, low=0.2, high=high, updates=3, inner_steps=15, lr=0.3)[0]
+    return found, stepwise(start, r, float(high), refreshed=refreshed, anchored=anchored)
 
 
 @C6.check(Identity(3e-3), Space(high=Floats(0.1, 0.32)), batched=False, instances=12,
@@ -654,20 +584,15 @@ def growth_of_a_rare_good_arm(high, *, count=3, low=False):
     return good[1:] / good[:-1], 1 + (0.2 if low else high)
 
 
-@C6.check(Inequality(1e-12), Space(high=HIGH), batched=False, instances=12, false={"a tenth more": {"share": 1.1}})
-def no_more_updates_than(high, *, share=1.0):
-    """n updates bring it at least as far as ``(1 + eps_high)^n``."""
-    good = updates(high)[0, :, 1]
-    return np.arange(1, 7) * share, 1.001 * np.array([updates_to_reach(good[0], p, float(high)) for p in good[1:]])
-
-
-@C6.check(Inequality(), Space(high=Floats(0.1, 0.5)), batched=False, instances=12, examples=[{"high": 0.2}, {"high": 0.28}],
-          false={"with eps_low": {"side": "low"}})  # fmt: skip
-def entropy_grows_with_it(high, *, side="high"):
-    """.217, .285, .341 at .2, .28, .32; a tenth more eps_high gives half a percent at least."""
+@C6.check(Inequality(1e-12), Space(high=HIGH), batched=False, instances=12, examples=[{"high": 0.2}, {"high": 0.28}],
+          false={"a tenth more updates": {"share": 1.1}, "entropy by eps_low": {"side": "low"}})  # fmt: skip
+def growth_and_entropy(high, *, share=1.0, side="high"):
+    """n updates reach ``(1 + eps_high)^n`` at least; a tenth more eps_high gives .5 % more entropy at least (.217, .285, .341)."""
     pair = np.array([1.0, 1.1]) * high
-    lower, upper = entropy(np.log((updates(pair) if side == "high" else updates(0.2, pair))[:, -1]))
-    return 1.005 * lower, upper
+    good, ends = updates(high)[0, :, 1], (updates(pair) if side == "high" else updates(0.2, pair))[:, -1]
+    needed = np.array([updates_to_reach(good[0], p, float(high)) for p in good[1:]])
+    lower, upper = entropy(np.log(ends))
+    return {"updates": (np.arange(1, 7) * share, 1.001 * needed), "entropy": (1.005 * lower, upper)}
 
 
 @C6.check(Inequality(1e-9), Space(z=Normals(6), r=Normals(6), high=HIGH), batched=False, instances=12,
@@ -681,13 +606,7 @@ def likely_arms_never_reach_it(z, r, high, *, power=1):
     return path[1, 0] / path[0, 0], 1 + high
 
 
-@C6.check(
-    Identity(1e-14),
-    Space(high=HIGH, other=HIGH),
-    batched=False,
-    instances=20,
-    false={"3000 inner steps": {"inner": 3000}},
-)
+@C6.check(Identity(1e-14), Space(high=HIGH, other=HIGH), batched=False, instances=20, false={"3000 inner steps": {"inner": 3000}})  # fmt: skip
 def one_inner_step_knows_no_clip(high, other, *, inner=1):
     return updates(high, inner=inner), updates(other, inner=inner)
 
@@ -708,7 +627,7 @@ C6_raises = paper.claim("C6-raises", r"""
     where: Figs. 7-8, Takeaways 4-6; .28 is DAPO's
     instead: It falls more slowly. The entropy ends above its start only if the rare arm gains enough in the updates there are:
     here from about .32 on (.335 at the start; .217, .285, .341 at .2, .28, .32).
-    by: C6/entropy_grows_with_it
+    by: C6/growth_and_entropy
     origin: as commonly read
     """)  # fmt: skip
 
@@ -726,8 +645,8 @@ C7 = paper.claim("C7", r"""
 
     A response that is cut has reward 0; a finished one (probability F) is right with q whatever its length. The update's
     component along the length is $q\nabla F$ without filtering, whatever the baseline; 0 if truncated responses are masked from
-    loss and baseline; $q(1-F)\nabla F$ if they are masked from the loss and stay in the baseline. A finite group's mean multiplies
-    the first and last by $(K-1)/K$ and leaves the second 0; the update of q gets $\frac{K-1}KF$, and with the filter
+    loss and baseline; $q(1-F)\nabla F$ if they are masked from the loss and stay in the baseline. A finite group's mean
+    multiplies the first and last by $(K-1)/K$ and leaves the second 0; the update of q gets $\frac{K-1}KF$, and with the filter
     $\mathbb{E}[(M-1)_+]/K$, $M\sim\mathrm{Bin}(K,F)$. Where success depends on length the filter ascends
     $\mathbb{E}[r|\mathrm{finished}]$ by that factor. If truncation comes from endless repetition (probability s) the gradient
     against it is $-qs(1-s)$ without, 0 with the filter.
@@ -741,14 +660,17 @@ MASKS = ("none", "loss", "loss and baseline")
 
 
 @C7.check(Identity(1e-8, scale=1), CUT, batched=False, instances=12, examples=EIGHT,
-          false={"without (K-1)/K": {"finite": False}, "masked from the loss for both": {"both": "loss"}, "q for q (1-F)": {"loss": "none"}})  # fmt: skip
-def along_the_length(logit, q, cap, size, *, finite=True, both="loss and baseline", loss="loss"):
-    world, n = Truncated.constant(logit, q, cap), int(size)
-    named, slope = dict(zip(MASKS, ("none", loss, both))), world.slope(lambda w: w.finished)
-    pushes = {
-        mask: truncation_push(q, world.finished, mask=named[mask], group_size=n if finite else None) for mask in MASKS
-    }
-    return {mask: (world.update(n, mask, world.score), push * slope) for mask, push in pushes.items()}
+          false={"without (K-1)/K": {"finite": False}, "masked from the loss for both": {"both": "loss"},
+                 "q for q (1-F)": {"loss": "none"}, "success by F with the filter": {"kept": False}, "by 1 for F": {"power": 0}})  # fmt: skip
+def updates_of_groups(logit, q, cap, size, *, finite=True, both="loss and baseline", loss="loss", kept=True, power=1):
+    """Along the length, as a multiple of grad F, and along q: its score is 1/q or -1/(1-q) of a finished response."""
+    world, n, named = Truncated.constant(logit, q, cap), int(size), dict(zip(MASKS, ("none", loss, both)))
+    f, slope, share = world.finished, world.slope(lambda w: w.finished), (n - 1) / n
+    success = np.where(world.done, world.rewards / q - (1 - world.rewards) / (1 - q), 0.0)
+    weights = dict(zip(MASKS, (share * f**power, share * f**power, kept_weight(f, n) if kept else f)))
+    out = {f"{mask}, q": (world.update(n, mask, success), weights[mask]) for mask in MASKS}
+    pushes = {mask: truncation_push(q, f, mask=named[mask], group_size=n if finite else None) for mask in MASKS}
+    return out | {f"{mask}, F": (world.update(n, mask, world.score), push * slope) for mask, push in pushes.items()}
 
 
 @C7.check(Identity(1e-8, scale=1), Space(logit=Floats(-1.0, 3.0), q=Floats(0.02, 0.98), cap=Integers(1, 12), b=Floats(-1.0, 1.0)), batched=False,
@@ -769,17 +691,6 @@ def with_constant_baselines(logit, q, cap, b, *, centre=0, any_baseline=False):
     return {
         mask: (s @ world.score, truncation_push(q, world.finished, mask=mask) * wanted) for mask, s in signal.items()
     }
-
-
-@C7.check(Identity(1e-9, scale=1), CUT, batched=False, instances=12, examples=EIGHT,
-          false={"F for the filter": {"kept": False}, "1 for F": {"finished": 0}})  # fmt: skip
-def along_success(logit, q, cap, size, *, kept=True, finished=1):
-    """The multiple of grad q: the score of q is 1/q or -1/(1-q) of a finished response."""
-    world, n = Truncated.constant(logit, q, cap), int(size)
-    score = np.where(world.done, world.rewards / q - (1 - world.rewards) / (1 - q), 0.0)
-    plain = (n - 1) / n * world.finished**finished
-    weights = (plain, plain, kept_weight(world.finished, n) if kept else world.finished)
-    return {mask: (world.update(n, mask, score), weight) for mask, weight in zip(MASKS, weights)}
 
 
 @C7.check(Identity(1e-8, scale=1), Space(world=Drawn(Truncated.draw), size=Choice(2, 3)), instances=12,
@@ -808,9 +719,9 @@ C7_loss = paper.claim("C7-loss", r"""
     The component of the update along the length is 0.
 
     where: overlong filtering as a mask on the loss, Figs. 10-11
-    instead: If its 0 stays in the group's baseline, finished responses are rewarded for having finished:
-    $q(1-F)\nabla F$ remains, a fifth of $q\nabla F$ at F = .8. Mask it from the baseline, too.
-    by: C7/along_the_length, C7/with_constant_baselines
+    instead: If its 0 stays in the group's baseline, finished responses are rewarded for having finished: $q(1-F)\nabla F$
+    remains, a fifth of $q\nabla F$ at F = .8. Mask it from the baseline, too.
+    by: C7/updates_of_groups, C7/with_constant_baselines
     origin: as commonly read
     """)  # fmt: skip
 
@@ -828,11 +739,11 @@ def no_influence(logit, q, cap, size, *, mask="loss"):
 C8 = paper.claim("C8", r"""
     Lite PPO against GRPO in a world with a shortcut
 
-    32 prompts, half easy, half hard; a filler token multiplies success by .85; a shared style bit is worth .02 and halves
-    success on hard prompts; 16 prompts x 8, Adam at .05, 250 steps. Lite PPO (mix, token mean) ends more than .2 above GRPO
-    (group, sequence mean) in exact accuracy. It is the std: batch std against group std gains more than .2 with either
-    aggregation, and so does no std at all; the aggregation alone changes less than .01. The group's std drives the
-    shortcut above .95, the others below .05.
+    32 prompts, half easy, half hard; a filler token multiplies success by .85; a shared style bit is worth .02 and halves success
+    on hard prompts; 16 prompts x 8, Adam at .05, 250 steps. Lite PPO (mix, token mean) ends more than .2 above GRPO (group,
+    sequence mean) in exact accuracy. It is the std: batch std against group std gains more than .2 with either aggregation, and
+    so does no std at all; the aggregation alone changes less than .01. The group's std drives the shortcut above .95, the others
+    below .05.
 
     where: the comparison of Lite PPO, GRPO and DAPO on LLMs; the world and the attribution are derived
     assumes: on-policy, Adam, one learning rate; the size of the gain says nothing about LLMs.
@@ -858,9 +769,7 @@ def it_is_the_std(rngs, *, norms=("mix", "mean only"), against=None):
 
 
 # differences of .0001 with a standard deviation of .0015
-@C8.check(
-    Effect(seeds=6, alternative="within", margin=0.01), false={"the std in its place": {"pairs": (("group", "mix"),)}}
-)
+@C8.check(Effect(seeds=6, alternative="within", margin=0.01), false={"the std in its place": {"pairs": (("group", "mix"),)}})  # fmt: skip
 def not_the_aggregation(rngs, *, pairs=(("group", "group"), ("mix", "mix"))):
     found = [accuracies(rngs, Shortcut(one, False), Shortcut(two, True))[0] for one, two in pairs]
     return {f"{one}, {two}": b - a for (one, two), (a, b) in zip(pairs, found)}
@@ -885,9 +794,7 @@ C8_both = paper.claim("C8-both", r"""
     """)  # fmt: skip
 
 
-@C8_both.check(
-    Effect(seeds=6, null=0.01), true={"the batch's std": {"norms": ("group", "mix"), "tokens": (False, False)}}
-)
+@C8_both.check(Effect(seeds=6, null=0.01), true={"the batch's std": {"norms": ("group", "mix"), "tokens": (False, False)}})  # fmt: skip
 def the_token_mean_adds(rngs, *, norms=("group", "group"), tokens=(False, True)):
     (a, b), _ = accuracies(rngs, *map(Shortcut, norms, tokens))
     return b - a

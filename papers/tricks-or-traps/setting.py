@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from klsim.claims import assume
 from klsim.distributions import log_normalize
 from klsim.learning import Adam
-from klsim.learning.clipped_ascent import clipped_ascent
+from klsim.learning.clipped_ascent import clipped_ascent, clipped_gradient
 from klsim.learning.length_weights import token_mean_weights
+from klsim.learning.normalisation import variance_of_baseline
 from klsim.objectives import TokenBatch
 from klsim.objectives.advantages import advantages, batch_mean, batch_std, group_mean, group_std, no_scale
 from klsim.objectives.overlong import filtered_advantages
@@ -82,6 +84,24 @@ def multisets(probs, size):
     return rows, ways * probs[rows].prod(axis=1)
 
 
+def clear(*batches):
+    """No spread so small that a shift's rounding shows."""
+    assume(all(r.std(axis=1).min() > 1e-2 for r in batches))
+
+
+TINY = 10.0 ** -np.arange(1, 8)
+
+
+def with_nuisance(kind, eps, hard=True):
+    """Advantages of a solved group in which two of four get ``eps`` more, beside a hopeless group if ``hard``."""
+    return estimate(kind, np.array([[1.0, 1, 1, 1], [0, 0, 0, 0]])[: 1 + hard] + eps * np.array([1.0, 0, 0, 1]))[0]
+
+
+def of_an_answer(p, baseline, tokens):
+    """One-sample variance with one answer logit of success p, and ``tokens`` fair one-logit tokens."""
+    return variance_of_baseline([p, 1 - p], [[1 - p], [-p]], [1.0, 0.0], baseline, extra=tokens / 4)
+
+
 def bandit(z):
     """``(pi, scores)``."""
     pi = np.exp(log_normalize(z))
@@ -126,6 +146,15 @@ def style(rngs, kind, *, half_hard=False, bonus=0.01, steps=300, lr=0.05, record
         logit = logit + lr * 4 * np.mean(a * (bit - on), axis=(1, 2))
     path.append(sigmoid(logit))
     return np.array(path).T
+
+
+def enumerated_variance(p, m, tokens):
+    """Trace of the covariance of ``(r - m) S`` over the answer and ``tokens`` fair bits."""
+    chance, vectors = [], []
+    for r, *bits in itertools.product((0, 1), repeat=tokens + 1):
+        chance.append((p if r else 1 - p) * 0.5**tokens)
+        vectors.append((r - m) * (np.r_[r, bits] - np.r_[p, np.full(tokens, 0.5)]))
+    return np.trace(np.atleast_2d(np.cov(np.array(vectors).T, aweights=chance, ddof=0)))
 
 
 # C5: a tabular token process --------------------------------------------------------------------------
@@ -221,6 +250,28 @@ START, PAY = np.log(np.r_[0.94, np.full(6, 0.01)]), np.r_[0.5, 1.0, np.zeros(5)]
 def updates(high, low=0.2, inner=3000):
     """Policies along 6 updates, ``(B, 7, 7)``."""
     return clipped_ascent(START, PAY, low=low, high=high, updates=6, inner_steps=inner, lr=0.1)
+
+
+def clipped_objective(log_old, advantage, low, high):
+    """Of logits: the library's clipped surrogate over all arms, weighted by the old policy."""
+
+    def value(z):
+        batch = TokenBatch(log_normalize(z)[:, None], old_log_probs=log_old[:, None])
+        return -advantage.size * float(surrogate(batch, advantage, clip=(low, high), weight=np.exp(log_old))[0])
+
+    return value
+
+
+def stepwise(start, reward, high, *, refreshed=False, anchored=False):
+    """3 updates of 15 steps of .3, step by step; advantages refreshed at every step, ratios anchored at the start."""
+    now, path = start, [np.exp(start)]
+    for _ in range(3):
+        old, a = (start if anchored else now), reward - np.exp(now) @ reward
+        for _ in range(15):
+            a = reward - np.exp(now) @ reward if refreshed else a
+            now = log_normalize(now + 0.3 * clipped_gradient(now, old, a, low=0.2, high=high))
+        path.append(np.exp(now))
+    return np.array(path)
 
 
 # C7: truncation ---------------------------------------------------------------------------------------
