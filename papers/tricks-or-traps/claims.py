@@ -58,34 +58,30 @@ BATCHES = Space(a=Normals("N").map(lambda z: 2.0 ** np.tanh(z)), b=Normals("N"),
 
 @C1.check(Identity(1e-9, scale=1), BATCHES, batched=False, instances=100,
           false={"batch, a shift a prompt": {"batch": "shifts"}, "mix, a shift a prompt": {"mix": "shifts"},
-                 "mean only, a factor a prompt": {"mean_only": "both"}})  # fmt: skip
-def unchanged_by(r, a, b, *, batch="global", mix="global", mean_only="shifts"):
-    clear(r)
+                 "mean only, a factor a prompt": {"mean_only": "both"}, "the factor of mix inverted": {"power": -1},
+                 "the factor of mix from group means": {"of": "means"}})  # fmt: skip
+def unchanged_by(r, a, b, *, batch="global", mix="global", mean_only="shifts", power=1, of="rewards"):
     changes = {"both": a[:, None] * r + b[:, None], "shifts": r + b[:, None], "global": a[0] * r + b[0]}
+    clear(r, changes["shifts"])
     wanted = {"group": "both", "batch": batch, "mean only": mean_only, "mix": mix}
     out = {kind: (estimate(kind, changes[change]), estimate(kind, r)) for kind, change in wanted.items()}
+    spread = [x.std() if of == "rewards" else x.mean(axis=1).std() for x in (r, changes["shifts"])]
+    factor = (spread[0] / spread[1]) ** power
+    out["mix, one factor"] = (estimate("mix", changes["shifts"]), factor * estimate("mix", r))
     return out | {"std of the centred": (centred_first(changes["shifts"]), centred_first(r))}
 
 
 @C1.check(Identity(1e-10, scale=1), Space(**BATCH), batched=False, instances=60,
-          false={"batch in every group": {"everywhere": True}, "the sample std": {"scale": group_sample_std}})  # fmt: skip
-def sums(r, *, everywhere=False, scale=group_std):
-    """A sum is 0 if its last entry is minus the sum of the others."""
+          false={"batch in every group": {"everywhere": True}, "the sample std": {"scale": group_sample_std}, "mix for batch": {"other": "mix"}})  # fmt: skip
+def sums(r, *, everywhere=False, scale=group_std, other="batch"):
+    """A sum is 0 if its last entry is minus the sum of the others; and the simulations' own normalisation (C3, C4, C8)."""
     clear(r)
     found, size = {kind: estimate(kind, r) for kind in ESTIMATORS}, r.shape[1]
+    pairs = {f"own {k}": (normalised(other if k == "batch" else k, np.array([r, r]))[1], x) for k, x in found.items()}
     found["batch"] = found["batch"].reshape(-1, size if everywhere else r.size)
     squares = by_groups(r, scale=scale) ** 2
     out = {kind: (x[:, -1], -x[:, :-1].sum(axis=1)) for kind, x in found.items()}
-    return out | {"squares": (squares[:, -1], size - squares[:, :-1].sum(axis=1))}
-
-
-@C1.check(Identity(1e-9, scale=1), BATCHES, batched=False, instances=60,
-          false={"inverted": {"power": -1}, "that of the group means": {"of": "means"}})  # fmt: skip
-def mix_gets_one_factor(r, a, b, *, power=1, of="rewards"):
-    moved = a[0] * r + b[:, None]
-    clear(r, moved)
-    spread = [x.std() if of == "rewards" else x.mean(axis=1).std() for x in (r, moved)]
-    return estimate("mix", moved), a[0] * (spread[0] / spread[1]) ** power * estimate("mix", r)
+    return pairs | out | {"squares": (squares[:, -1], size - squares[:, :-1].sum(axis=1))}
 
 
 @C1.check(Identity(1e-12, scale=1), Space(c=Floats(-10.0, 10.0), N=Sizes(1, 4), K=Sizes(2, 9)), batched=False, instances=60,
@@ -98,15 +94,6 @@ def equal_rewards_have_none(c, N, K, *, threshold=True):
     return {kind: (c + np.abs(x).max(), c) for kind, x in found.items()}
 
 
-@C1.check(Identity(1e-12, scale=1), Space(r=Normals("B", "N", "K"), N=Sizes(2, 4), K=Sizes(2, 6), B=Sizes(1, 3)), batched=False,
-          instances=30, false={"mix for batch": {"swap": True}})  # fmt: skip
-def those_of_the_simulations(r, *, swap=False):
-    """C3, C4 and C8 normalise many batches at once."""
-    binary = np.floor(2 * sigmoid(r))
-    names = {kind: "mix" if swap and kind == "batch" else kind for kind in ESTIMATORS}
-    return {k: (normalised(name, binary), np.array([estimate(k, x) for x in binary])) for k, name in names.items()}
-
-
 C1_shift = paper.claim("C1-shift", r"""
     The group mean takes a prompt's own offset out of Lite PPO's advantages
 
@@ -115,7 +102,7 @@ C1_shift = paper.claim("C1-shift", r"""
     where: derived; Sec. 4.1, group mean with batch std
     instead: The spread between prompts enters $\mathrm{std}_B$: all advantages get one common factor, so that offsets act like a
     smaller learning rate. Without the std, or with that of the centred rewards, they drop out.
-    by: C1/mix_gets_one_factor, C1/unchanged_by
+    by: C1/unchanged_by
     origin: derived
     """)  # fmt: skip
 
@@ -435,11 +422,10 @@ def what_they_ascend(z, b, *, centred=1, first=1, last=None):
     """``E[(r-b)/|o|]`` at G = 1 (sequence), ``E[r]/E|o|`` in the limit."""
     p, signal = law(z), (REWARD - b)[:, None] * scores(z)
     mean = p @ LENGTHS
-    found = [
-        (p / mean if size is None else p * token_mean_weights(LENGTHS, p, size)) @ signal for size in (first, last)
-    ]
+    weights = [1 / mean if size is None else token_mean_weights(LENGTHS, p, size) for size in (first, last)]
     worth = {"sequence": (REWARD - centred * b) / LENGTHS, "token": REWARD / mean}
-    return {name: (f, slopes(lambda y, w=w: law(y) @ w, z)) for f, (name, w) in zip(found, worth.items())}
+    right = [slopes(lambda y, w=w: law(y) @ w, z) for w in worth.values()]
+    return {name: ((p * w) @ signal, slope) for name, w, slope in zip(worth, weights, right)}
 
 
 @C5.check(Identity(1e-12), Space(z=Normals(7, 3), size=Integers(1, 4)), batched=False, instances=12, examples=[{"z": LOGITS, "size": 4}],
@@ -461,8 +447,8 @@ def bias_of_the_token_mean(*, covariance=1, cubed=3, order=1):
     mean, ex, weights = p @ LENGTHS, p @ x, [token_mean_weights(LENGTHS, p, int(G)) for G in SIZES]
     limit = ex * (p @ (LENGTHS - mean) ** 2) / mean**cubed - covariance * ((p * (LENGTHS - mean)) @ x) / mean**2
     expanded = [token_mean_expansion(LENGTHS, p, int(G)) if order else 1 / mean for G in SIZES]
-    left = {"bias": [(p * w) @ x - ex / mean - limit / G for G, w in zip(SIZES, weights)], "weights": np.subtract(weights, expanded)
-            if order else [w - e for w, e in zip(weights, expanded)]}  # fmt: skip
+    left = {"bias": [(p * w) @ x - ex / mean - limit / G for G, w in zip(SIZES, weights)]}
+    left["weights"] = [w - e for w, e in zip(weights, expanded)]
     return {name: (SIZES, SIZES * np.abs(e).max(axis=1)) for name, e in left.items()}
 
 
@@ -489,18 +475,21 @@ def the_mean_of_the_group(z, size, *, share=1, others=False):
 BRANCHES = Space(p=Floats(0.05, 0.95), right=Floats(-2.0, 2.0), wrong=Floats(-2.0, 2.0))
 
 
-@C5.check(Identity(1e-7, scale=1), BRANCHES, batched=False, instances=20,
-          false={"b = 0": {"centred": 0}, "EOS not counted": {"more": 1}})  # fmt: skip
-def pushes_on_the_branches(p, right, wrong, *, centred=1, more=0):
-    """Of the sequence loss, by finite differences of ``P(branch) (r - p) E[1/|o| | branch]`` in its continue logit."""
-    out = []
-    for chance, reward, logit in ((p, 1.0, float(right)), (1 - p, 0.0, float(wrong))):
-        ends = [
-            chances @ (1.0 / (length - more))
-            for length, chances, _ in map(Branch.lengths, (logit + 1e-5, logit - 1e-5))
-        ]
-        out.append(chance * (reward - centred * p) * (ends[0] - ends[1]) / 2e-5)
-    return Branch(float(p), float(right), float(wrong)).pushes(), np.array(out)
+@C5.check(Identity(1e-7, scale=1), BRANCHES, batched=False, instances=25, examples=[{"p": 0.3, "right": math.log(7 / 3), "wrong": 0.0}],
+          false={"b = 0": {"centred": 0}, "EOS not counted": {"more": 1}, "none by the sequence mean either": {"token": False},
+                 "they cancel though lengths differ": {"same": False}})  # fmt: skip
+def pushes_on_the_branches(p, right, wrong, *, centred=1, more=0, token=True, same=True):
+    """By finite differences of ``P(branch) (r - p) E[1/|o| | branch]``; none in the token limit; they cancel if lengths are alike."""
+    found, slopes_ = Branch(float(p), float(right), float(wrong)), []
+    for chance, reward, logit in ((p, 1.0, found.right), (1 - p, 0.0, found.wrong)):
+        ends = [x @ (1.0 / (length - more)) for length, x, _ in map(Branch.lengths, (logit + 1e-5, logit - 1e-5))]
+        slopes_.append(chance * (reward - centred * p) * (ends[0] - ends[1]) / 2e-5)
+    limit, alike = found.pushes(token=token), found._replace(wrong=found.right if same else found.wrong).pushes()
+    return {
+        "sequence": (found.pushes(), np.array(slopes_)),
+        "token": (found.pushes() + limit, found.pushes()),
+        "alike": (alike[0], -alike[1]),
+    }
 
 
 @C5.check(Inequality(1e-13, scale=1), BRANCHES, batched=False, instances=40, false={"signs exchanged": {"sign": -1}})
@@ -509,15 +498,6 @@ def wrong_branches_grow(p, right, wrong, *, sign=1):
     pushes = sign * Branch(float(p), float(right), float(wrong)).pushes()
     least = 0.01 * p * (1 - p) * np.array([sigmoid(x) * (1 - sigmoid(x)) for x in (right, wrong)])
     return {"right": (pushes[0], -least[0]), "wrong": (least[1], pushes[1])}
-
-
-@C5.check(Identity(1e-12, scale=1), BRANCHES, batched=False, instances=40, examples=[{"p": 0.3, "right": math.log(7 / 3), "wrong": 0.0}],
-          false={"the sequence mean": {"token": False}, "they cancel though lengths differ": {"same": False}})  # fmt: skip
-def nothing_in_the_token_limit(p, right, wrong, *, token=True, same=True):
-    """And with one law of the length the sequence loss's pushes cancel."""
-    alike = Branch(float(p), float(right), float(right if same else wrong)).pushes()
-    pushes = Branch(float(p), float(right), float(wrong)).pushes(token=token)
-    return {"token": (alike + pushes, alike), "cancel": (alike[0], -alike[1])}
 
 
 C5_unbiased = paper.claim("C5-unbiased", r"""
@@ -570,11 +550,17 @@ def gradient_of_the_surrogate(z, step, a, high, low, *, same=False, sign=1):
 
 
 @C6.check(Identity(1e-10, scale=1), Space(z=Normals("A"), r=Normals("A"), high=HIGH, A=Sizes(2, 6)), batched=False, instances=8,
-          false={"advantages of the current policy": {"refreshed": True}, "ratios to the first policy": {"anchored": True}})  # fmt: skip
-def updates_are_steps_of_it(z, r, high, *, refreshed=False, anchored=False):
+          false={"advantages of the current policy": {"refreshed": True}, "ratios to the first policy": {"anchored": True},
+                 "a clip without effect in 40 steps": {"inner": 40}})  # fmt: skip
+def updates_are_steps_of_it(z, r, high, *, refreshed=False, anchored=False, inner=1):
+    """And with one inner step the clip has no effect."""
     start = log_normalize(z)
     found = clipped_ascent(start, r, low=0.2, high=high, updates=3, inner_steps=15, lr=0.3)[0]
-    return found, stepwise(start, r, float(high), refreshed=refreshed, anchored=anchored)
+    one, other = clipped_ascent(start, r, low=[0.2, 0.3], high=[high, 2 * high], updates=2, inner_steps=inner, lr=1.0)
+    return {
+        "path": (found, stepwise(start, r, float(high), refreshed=refreshed, anchored=anchored)),
+        "one step": (one, other),
+    }
 
 
 @C6.check(Identity(3e-3), Space(high=Floats(0.1, 0.32)), batched=False, instances=12,
@@ -604,11 +590,6 @@ def likely_arms_never_reach_it(z, r, high, *, power=1):
     start, pay = np.log(np.r_[1 - rest.sum(), rest]), np.r_[1.0, -np.abs(r[1:])]
     path = clipped_ascent(start, pay, low=1.0, high=high, updates=1, inner_steps=400, lr=1.0)[0]
     return path[1, 0] / path[0, 0], 1 + high
-
-
-@C6.check(Identity(1e-14), Space(high=HIGH, other=HIGH), batched=False, instances=20, false={"3000 inner steps": {"inner": 3000}})  # fmt: skip
-def one_inner_step_knows_no_clip(high, other, *, inner=1):
-    return updates(high, inner=inner), updates(other, inner=inner)
 
 
 @C6.check(Inequality(), Space(low=Floats(0.2, 0.32)), batched=False, instances=8, examples=[{"low": 0.32}],
@@ -758,14 +739,18 @@ def lite_gains(rngs, *, bonus=0.02, filler=0.85, norm="group"):
     return lite - grpo
 
 
-@C8.check(Effect(seeds=4, null=0.2), false={"the aggregation in its place": {"norms": ("group",), "against": False}})
-def it_is_the_std(rngs, *, norms=("mix", "mean only"), against=None):
-    out = {}
-    for tokens in (False, True):
-        base = tokens if against is None else against
-        (grpo, *others), _ = accuracies(rngs, Shortcut("group", base), *(Shortcut(norm, tokens) for norm in norms))
-        out |= {f"{norm}, {'token' if tokens else 'sequence'}": other - grpo for norm, other in zip(norms, others)}
-    return out
+@C8.check(
+    Effect(seeds=4),
+    false={"the aggregation in its place": {"norms": ("group",)}, "a bit worth nothing": {"bonus": 0.0}},
+)
+def it_is_the_std(rngs, *, norms=("mix", "mean only"), bonus=0.02):
+    """Accuracy .2 above that with the group's std; P(style) above .95 with it, below .05 without."""
+    worlds = [Shortcut(norm, tokens, bonus) for tokens in (False, True) for norm in ("group", *norms)]
+    accuracy, on = accuracies(rngs, *worlds)
+    out = {f"bit of {w.norm}, {w.tokens}": x - 0.95 if w.norm == "group" else 0.05 - x for w, x in zip(worlds, on)}
+    base = {w.tokens: x for w, x in zip(worlds[:: len(norms) + 1], accuracy[:: len(norms) + 1])}
+    rows = ((i, w) for i, w in enumerate(worlds) if i % (len(norms) + 1))
+    return out | {f"{w.norm}, {w.tokens}": accuracy[i] - base[w.tokens] - 0.2 for i, w in rows}
 
 
 # differences of .0001 with a standard deviation of .0015
@@ -773,12 +758,6 @@ def it_is_the_std(rngs, *, norms=("mix", "mean only"), against=None):
 def not_the_aggregation(rngs, *, pairs=(("group", "group"), ("mix", "mix"))):
     found = [accuracies(rngs, Shortcut(one, False), Shortcut(two, True))[0] for one, two in pairs]
     return {f"{one}, {two}": b - a for (one, two), (a, b) in zip(pairs, found)}
-
-
-@C8.check(Effect(seeds=4), false={"exchanged": {"kinds": ("mix", "group")}, "a bit worth nothing": {"bonus": 0.0}})
-def it_takes_the_shortcut(rngs, *, kinds=("group", "mix", "mean only"), bonus=0.02):
-    _, (by_group, *others) = accuracies(rngs, *(Shortcut(kind, False, bonus) for kind in kinds))
-    return {"group": by_group - 0.95} | {kind: 0.05 - on for kind, on in zip(kinds[1:], others)}
 
 
 C8_both = paper.claim("C8-both", r"""

@@ -371,42 +371,49 @@ class Draws(NamedTuple):
         return cls(order.swapaxes(0, 1), u.transpose(1, 2, 0, 3, 4))
 
 
-def train(draws, world, record=()):
-    """``(accuracy, P(style))`` after the recorded steps and at the end, ``(2, seeds, records + 1)``."""
-    seeds = draws.prompts.shape[1]
+def train(rngs, *worlds, record=()):
+    """``(accuracy, P(style))`` of all worlds on the same draws, after the recorded steps and at the end, ``(2, worlds, seeds, times)``."""
+    draws, count, seeds, first = Draws.of(rngs), len(worlds), len(rngs), worlds[0]
     easy = np.where(np.arange(32) < 16, 3.5, -1.0)[:, None] * (np.arange(5) == 0)
-    start = np.concatenate([np.tile(easy.ravel(), (seeds, 1)), np.zeros((seeds, 2))], axis=1)
-    parameters, optimiser, path = start, Adam(world.lr), []
-    for step in range(world.steps + 1):
-        weights, phi, s = parameters[:, :-2].reshape(seeds, 32, 5), parameters[:, -2], parameters[:, -1]
-        if step in record or step == world.steps:
-            path.append((world.success(weights, phi, s), sigmoid(s)))
-        if step < world.steps:
-            up = _gradient(world, draws.prompts[step], draws.uniforms[step], weights, phi, s)
-            parameters, optimiser = optimiser.step(parameters, up)
-    return np.array(path).transpose(1, 2, 0)
+    start = np.concatenate([np.tile(easy.ravel(), (count * seeds, 1)), np.zeros((count * seeds, 2))], axis=1)
+    parameters, optimiser, path = start, Adam(first.lr), []
+    for step in range(first.steps + 1):
+        weights, phi, s = parameters[:, :-2].reshape(-1, 32, 5), parameters[:, -2], parameters[:, -1]
+        if step in record or step == first.steps:
+            path.append((_accuracy(worlds, weights, phi, s), sigmoid(s).reshape(count, seeds)))
+        if step < first.steps:
+            prompts, u = np.tile(draws.prompts[step], (count, 1)), np.tile(draws.uniforms[step], (1, count, 1, 1))
+            parameters, optimiser = optimiser.step(parameters, _gradient(worlds, prompts, u, weights, phi, s))
+    return np.array(path).transpose(1, 2, 3, 0)
 
 
 def accuracies(rngs, *worlds):
-    """Final accuracies from the same draws, one row a world, and P(style)."""
-    draws = Draws.of(rngs)
-    return np.array([train(draws, world)[:, :, -1] for world in worlds]).transpose(1, 0, 2)
+    """Final accuracies, one row a world, and P(style)."""
+    return train(rngs, *worlds)[..., -1]
 
 
-def _gradient(world, prompts, u, weights, phi, s):
-    """One batch of 16 prompts x 8 a seed: style bit, filler, answer; ``(seeds, 162)``."""
-    rows = np.arange(len(prompts))[:, None]
+def _accuracy(worlds, weights, phi, s):
+    parts = (x.reshape(len(worlds), -1, *x.shape[1:]) for x in (weights, phi, s))
+    return np.array([world.success(*rows) for world, *rows in zip(worlds, *parts)])
+
+
+def _gradient(worlds, prompts, u, weights, phi, s):
+    """One batch of 16 prompts x 8 a row: style bit, filler, answer; ``(worlds x seeds, 162)``."""
+    rows, seeds = np.arange(len(prompts))[:, None], len(prompts) // len(worlds)
+    bonus, decay = (np.repeat([getattr(w, name) for w in worlds], seeds)[:, None, None] for name in ("bonus", "filler"))
     pi = np.exp(log_normalize(weights[rows, prompts]))
     f, on = sigmoid(phi)[:, None, None], sigmoid(s)[:, None, None]
     bit, hard = u[0] < on, (prompts >= 16)[..., None]
     filler = np.minimum(np.floor(np.log(u[1]) / np.log(f)), 20)
     answer = (u[2][..., None] > np.cumsum(pi, axis=-1)[:, :, None, :4]).sum(axis=-1)
-    success = u[3] < (answer == 0) * world.filler**filler * (1 - 0.5 * (bit & hard))
-    a, length = normalised(world.norm, success + world.bonus * bit), filler + 3
-    weight = a / length.sum(axis=(1, 2), keepdims=True) if world.tokens else a / (length * 128)
+    reward = (u[3] < (answer == 0) * decay**filler * (1 - 0.5 * (bit & hard))) + bonus * bit
+    own = [slice(i * seeds, (i + 1) * seeds) for i in range(len(worlds))]
+    a = np.concatenate([normalised(world.norm, reward[part]) for world, part in zip(worlds, own)])
+    length, tokens = filler + 3, np.repeat([w.tokens for w in worlds], seeds)[:, None, None]
+    weight = a / np.where(tokens, length.sum(axis=(1, 2), keepdims=True), length * 128)
     out = np.zeros((len(prompts), 162))
-    per_prompt = np.sum(weight[..., None] * ((answer[..., None] == np.arange(5)) - pi[:, :, None]), axis=2)
-    out[:, :-2].reshape(-1, 32, 5)[rows, prompts] = per_prompt
+    chosen = np.sum(weight[..., None] * (answer[..., None] == np.arange(5)), axis=2)
+    out[:, :-2].reshape(-1, 32, 5)[rows, prompts] = chosen - weight.sum(axis=2)[..., None] * pi
     out[:, -2] = np.sum(weight * (filler * (1 - f) - f * (filler < 20)), axis=(1, 2))
     out[:, -1] = np.sum(weight * (bit - on), axis=(1, 2))
     return out
