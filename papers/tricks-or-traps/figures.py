@@ -104,7 +104,7 @@ def clip_higher(run):
 def _(table, figure):
     left, right = figure.subplots(1, 2)
     lines = {"x": "update", "by": "eps_high", "label": "eps_high = {}"}
-    Lines(y="entropy", levels={float(table["entropy"][0]): "start"}, **lines).on(left, table)
+    Lines(y="entropy", levels={float(table["entropy"][0]): ""}, **lines).on(left, table)
     Lines(y="reward", **lines).on(right, table)
     left.set(xlabel="outer update", ylabel="entropy, nats")
     right.set(xlabel="outer update", ylabel="expected reward")
@@ -173,7 +173,7 @@ def _(table, figure):
                 title="" if row else f"{cap} cap",
                 xlabel="step of exact ascent" if row else "",
             )
-    grid[0, 0].legend(loc="lower right")
+    grid[0, 0].legend(loc="center right")
 
 
 @figures.figure(

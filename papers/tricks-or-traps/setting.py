@@ -49,6 +49,12 @@ def centred_first(rewards):
     return advantages(centred.ravel(), group, baseline=batch_mean, scale=batch_std)
 
 
+def bare(rewards):
+    """group without a threshold for rounding: zeros only where the std is exactly 0."""
+    std = rewards.std(axis=1, keepdims=True)
+    return np.where(std > 0, (rewards - rewards.mean(axis=1, keepdims=True)) / np.where(std > 0, std, 1), 0.0)
+
+
 def normalised(kind, rewards):
     """The same for batches ``(..., N, K)`` at once: for the simulations."""
     centre = (-2, -1) if kind == "batch" else (-1,)
@@ -208,6 +214,14 @@ def expected_loss(old, new, b, aggregate, size):
     return chance @ losses
 
 
+def enumerated_weights(z, size, *, own=1, more=0):
+    """``E[G/(own |o| + L_2 + … + L_G)]`` over all others, ``more`` of them than G - 1."""
+    chance, total = np.ones(1), np.zeros(1)
+    for _ in range(size - 1 + more):
+        chance, total = np.multiply.outer(chance, law(z)).ravel(), np.add.outer(total, LENGTHS).ravel()
+    return (size / (own * LENGTHS[:, None] + total + (1 - own))) @ chance
+
+
 def slopes(function, logits, h=1e-5):
     """Central differences of a scalar in the logits, ``(21,)``."""
     steps = h * np.eye(logits.size).reshape(-1, *logits.shape)
@@ -236,6 +250,14 @@ class Branch(NamedTuple):
             length, law, score = self.lengths(logit)
             weight = np.full(length.size, 1 / self.mean_length()) if token else token_mean_weights(length, law, 1)
             out.append(chance * (reward - self.p) * float(law @ (weight * score)))
+        return np.array(out)
+
+    def slopes(self, centred=1, more=0):
+        """Of ``P(branch) (r - p) E[1/|o| | branch]`` in the branches' logits, by central differences."""
+        out = []
+        for chance, reward, logit in ((self.p, 1.0, self.right), (1 - self.p, 0.0, self.wrong)):
+            ends = [x @ (1.0 / (length - more)) for length, x, _ in map(self.lengths, (logit + 1e-5, logit - 1e-5))]
+            out.append(chance * (reward - centred * self.p) * (ends[0] - ends[1]) / 2e-5)
         return np.array(out)
 
     def mean_length(self):
@@ -272,6 +294,12 @@ def stepwise(start, reward, high, *, refreshed=False, anchored=False):
             now = log_normalize(now + 0.3 * clipped_gradient(now, old, a, low=0.2, high=high))
         path.append(np.exp(now))
     return np.array(path)
+
+
+def mostly(chance, logits):
+    """Logits of a first arm with slightly more than ``chance``, the others by softmax."""
+    rest = np.exp(log_normalize(logits)) * (1 - chance) * 0.99
+    return np.log(np.r_[1 - rest.sum(), rest])
 
 
 # C7: truncation ---------------------------------------------------------------------------------------
@@ -390,6 +418,21 @@ def train(rngs, *worlds, record=()):
 def accuracies(rngs, *worlds):
     """Final accuracies, one row a world, and P(style)."""
     return train(rngs, *worlds)[..., -1]
+
+
+def against_the_groups_std(rngs, norms, bonus):
+    """Per loss: accuracy of the other advantages, less that of group and .2; P(style) above .95 (group), below .05."""
+    worlds = [Shortcut(norm, tokens, bonus) for tokens in (False, True) for norm in ("group", *norms)]
+    accuracy, on = (dict(zip(worlds, rows)) for rows in accuracies(rngs, *worlds))
+    out = {}
+    for world in worlds:
+        name = f"{world.norm}, {'token' if world.tokens else 'sequence'}"
+        if world.norm == "group":
+            out[f"bit, {name}"] = on[world] - 0.95
+        else:
+            out[f"bit, {name}"] = 0.05 - on[world]
+            out[name] = accuracy[world] - accuracy[world._replace(norm="group")] - 0.2
+    return out
 
 
 def _accuracy(worlds, weights, phi, s):
