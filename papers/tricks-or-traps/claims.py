@@ -229,10 +229,8 @@ def the_variance_changes_by(z, r, m, extra, *, second=1, sign=1, others=1, best=
     change = (p - m) ** 2 * (pi @ size) + sign * second * 2 * (p - m) * (pi @ ((r - p) * size))
     top = best_baseline(pi, score, r, extra=float(extra)) if best == "best" else p
     at_m, at_p, at_top = (variance_of_baseline(pi, score, r, float(b), extra=float(extra)) for b in (m, p, top))
-    return {
-        "mean": (at_m - at_p, change, at_m + at_p),
-        "best": (at_m - at_top, (m - top) ** 2 * (pi @ size), at_m + at_top),
-    }
+    nearest = (m - top) ** 2 * (pi @ size)
+    return {"mean": (at_m - at_p, change, at_m + at_p), "best": (at_m - at_top, nearest, at_m + at_top)}
 
 
 @C3.check(Identity(1e-11, scale=1), Space(p=RATE, m=Floats(0.0, 1.0), D=Integers(0, 4)), batched=False, instances=30,
@@ -449,16 +447,10 @@ BRANCHES = Space(p=Floats(0.05, 0.95), right=Floats(-2.0, 2.0), wrong=Floats(-2.
 def pushes_on_the_branches(p, right, wrong, *, centred=1, more=0, token=True, same=True):
     """By finite differences of ``P(branch) (r - p) E[1/|o| | branch]``; none in the token limit; they cancel if lengths are alike."""
     world = Branch(float(p), float(right), float(wrong))
-    found, limit, alike = (
-        world.pushes(),
-        world.pushes(token=token),
-        world._replace(wrong=world.right if same else world.wrong).pushes(),
-    )
-    return {
-        "sequence": (found, world.slopes(centred, more)),
-        "token": (found + limit, found),
-        "alike": (alike[0], -alike[1]),
-    }
+    found, limit = world.pushes(), world.pushes(token=token)
+    alike = world._replace(wrong=world.right if same else world.wrong).pushes()
+    sides = {"sequence": (found, world.slopes(centred, more)), "token": (found + limit, found)}
+    return sides | {"alike": (alike[0], -alike[1])}
 
 
 @C5.check(Inequality(1e-13, scale=1), BRANCHES, batched=False, instances=40, false={"signs exchanged": {"sign": -1}})
