@@ -141,7 +141,7 @@ def by_enumeration(p, size, *, many=False, sample=1, mixed=1, flat=3):
 
 
 @C2.check(Identity(1e-10, scale=1), Space(z=Normals("Q", scale=2.0), K=Sizes(2, 3), Q=Sizes(1, 3)), batched=False, instances=10,
-          false={"mix for batch": {"swap": True}, "without the spread between prompts": {"scale": "group"}})  # fmt: skip
+          examples=[{"z": np.array([-2.0, 0.0, 1.5]), "K": 2}], false={"mix for batch": {"swap": True}, "without the spread between prompts": {"scale": "group"}})  # fmt: skip
 def of_whole_batches(z, K, *, swap=False, scale="batch"):
     """By enumeration of all counts; `normalised_weights` convolves."""
     p, out = sigmoid(z), {}
