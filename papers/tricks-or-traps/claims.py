@@ -253,8 +253,8 @@ def long_responses_want_the_group_mean(p, m, *, share=1.0):
     return of_an_answer(p, p, tokens), of_an_answer(p, m, tokens)
 
 
-# .81 ± .07 (standard deviation) of 1.099: the risk at 16 seeds is below 1e-6
-@C3.check(Effect(seeds=16), false={"mix drifts": {"drifts": "mix"}, "the batch mean does not": {"others": ("batch",)}})
+# the batch mean ends at .77 ± .08 (standard deviation) of 1.099: the risk at 40 seeds is below 1e-8
+@C3.check(Effect(seeds=40), false={"mix drifts": {"drifts": "mix"}, "the batch mean does not": {"others": ("batch",)}})
 def solved_prompts_drift(rngs, *, drifts="batch", others=("group", "mean only", "mix")):
     full = math.log(3)
     kept = {kind: drift(rngs, kind)[:, -1] - full + 1e-12 for kind in others}
@@ -675,7 +675,7 @@ def it_is_the_std(rngs, *, norms=("mix", "mean only"), bonus=0.02):
     return against_the_groups_std(rngs, norms, bonus)
 
 
-# differences of .0001 with a standard deviation of .0015
+# differences below .0001 with a standard deviation of .0003
 @C8.check(Effect(seeds=6, alternative="within", margin=0.01), false={"the std in its place": {"pairs": (("group", "mix"),)}})  # fmt: skip
 def not_the_aggregation(rngs, *, pairs=(("group", "group"), ("mix", "mix"))):
     found = [accuracies(rngs, Shortcut(one, False), Shortcut(two, True))[0] for one, two in pairs]
