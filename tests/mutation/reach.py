@@ -17,7 +17,7 @@ from pathlib import Path
 
 from klsim.files import write_atomically
 
-from .sites import MODULES, ROOT
+from .sites import MODULES, ROOT, definition
 
 CACHE = ROOT / ".klsim" / "mutants"
 EXAMPLES = 25  # strength of the claims, as in make test
@@ -38,7 +38,11 @@ class Reach:
 
     def of(self, path: str, line: int, kind: str) -> list[str]:
         """Tests or checks of a line, cheapest first."""
-        found = getattr(self, kind).get(path, {}).get(line, frozenset())
+        by_line = getattr(self, kind).get(path, {})
+        found = by_line.get(line, frozenset())
+        if not found:  # a default runs when the module is imported: ask who runs its function
+            first, last = definition(path, line)
+            found = frozenset().union(*(names for n, names in by_line.items() if first <= n <= last))
         return sorted(found, key=lambda name: (self.seconds.get(name, 60.0), name))
 
 

@@ -72,6 +72,17 @@ class Mutant:
         return "", ""
 
 
+def definition(path: str, line: int) -> tuple[int, int]:
+    """First and last line of the innermost function or class around a line."""
+    nodes = [
+        n
+        for n in ast.walk(ast.parse(_read(path)))
+        if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.lineno <= line <= (n.end_lineno or n.lineno)
+    ]
+    inner = max(nodes, key=lambda n: n.lineno)
+    return inner.lineno, inner.end_lineno or inner.lineno
+
+
 @cache
 def _read(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
