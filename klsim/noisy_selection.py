@@ -1,7 +1,7 @@
 r"""Choosing the best of several options by estimated success rates: exact laws, and what concentration gives.
 
-Each of M options has a success rate ``p_i`` and an estimate ``X_i / N``, ``X_i ~ Bin(N, p_i)`` independent. The option with
-the largest estimate (the first of several) is chosen. Exactly, by summing over the value of the maximum,
+Each of M options has a success rate ``p_i`` and an estimate ``X_i / N``, ``X_i ~ Bin(N, p_i)`` independent. The option
+with the largest estimate (the first of several) is chosen. Exactly, by summing over the value of the maximum,
 
 .. math:: P(\hat\imath = i) = \sum_v P(X_i = v) \prod_{j<i} P(X_j < v) \prod_{j>i} P(X_j \le v)
 
@@ -91,7 +91,7 @@ def selection(success: Any, rollouts: int) -> Selection:
 
 
 def deviation_bound(options: int, rollouts: int, failure: float) -> float:
-    """``sqrt(log(2 M / d) / (2 N))``: no estimate is further off, with probability at least ``1 - d`` (Hoeffding, union).
+    """``sqrt(log(2 M / d) / (2 N))``: with probability at least ``1 - d`` no estimate is further off (Hoeffding, union).
 
     The regret of the largest estimate is at most twice this, with the same probability.
     """

@@ -1,7 +1,7 @@
 r"""Functions of the subsets of a small ground set: interactions, what removals do, and searches for subsets.
 
-A set function on ``K = {0 … n-1}`` is an array ``(..., 2^n)``; bit k of the place says whether the subset has k, so that
-the last entry is the value of K and ``2^n - 1 - M`` is the complement of M.
+A set function on ``K = {0 … n-1}`` is an array ``(..., 2^n)``; bit k of the place says whether the subset has k: the
+last entry is the value of K, and ``2^n - 1 - M`` is the complement of M.
 
 *Interactions.* ``v(S) = sum_{T in S} d(T)`` with Harsanyi's dividends d (`dividends`, `from_dividends`). ``v`` is
 supermodular (complements) if all second differences ``v(S+i+j) - v(S+i) - v(S+j) + v(S)`` are ``>= 0``, submodular
@@ -11,8 +11,9 @@ supermodular (complements) if all second differences ``v(S+i+j) - v(S+i) - v(S+j
 alone may go together. With substitutes ``<=``: two copies of the same may each go, not both (`worst_joint_removal`).
 
 *Searches.* `best_between` maximises v over ``required <= S <= allowed``, ties to the fewest elements;
-`constrained_search` lets it remove anything out of the near-best single removals, `search_survivors` removes all of them
-first, `leave_one_out` keeps what may not go alone. `minimal_sufficient`: subsets that reach a level while none below does.
+`constrained_search` lets it remove anything out of the near-best single removals, `search_survivors` removes all of
+them first, `leave_one_out` keeps what may not go alone. `minimal_sufficient`: subsets that reach a level while no part
+of them does.
 
 Source: ``knowrl`` C1-C3.
 """

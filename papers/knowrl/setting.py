@@ -29,13 +29,14 @@ class Coverage(NamedTuple):
     @classmethod
     def draw(cls, rng, *batch, n=6, facts=4, high=0.6):
         cover = rng.random((*batch, n, facts)) < 0.2
-        return cls(cover, rng.uniform(0.05, high, (*batch, facts)), np.asarray(rng.uniform(0.9, 1.0, batch)))
+        kappa = rng.uniform(0.9, 1.0, batch) if batch else float(rng.uniform(0.9, 1.0))
+        return cls(cover, rng.uniform(0.05, high, (*batch, facts)), kappa)
 
     def table(self):
         n = self.cover.shape[-2]
-        found = np.swapaxes(sf.members(n) @ self.cover.astype(float), -1, -2)[..., None, :, :]  # (..., 1, facts, 2^n)
-        known = np.where(found[..., 0, :, :] > 0, 1.0, self.unaided[..., None])
-        return self.kappa[..., None] ** sf.sizes(n) * np.prod(known, axis=-2)
+        found = sf.members(n).astype(float) @ self.cover > 0  # (..., 2^n, facts)
+        known = np.where(found, 1.0, self.unaided[..., None, :])
+        return np.asarray(self.kappa)[..., None] ** sf.sizes(n) * np.prod(known, axis=-1)
 
 
 def estimated(rng, accuracy, rollouts=ROLLOUTS):
