@@ -22,23 +22,9 @@ from klsim.planning.prefixes import prefix_values
 from klsim.spaces import Choice, Drawn, Floats, Normals, Space
 
 from .setting import (
-    GRID,
-    NEEDED,
-    STEPS,
-    STRATEGIES,
-    VERIFIER,
-    Chain,
-    Coverage,
-    Paradox,
-    additive,
-    estimated,
-    group_step,
-    learn,
-    of_interactions,
-    outcome,
-    random_interactions,
-    unhinted,
-)
+    GRID, NEEDED, STEPS, STRATEGIES, VERIFIER, Chain, Coverage, Paradox, additive, estimated, group_step, learn, of_interactions,
+    outcome, random_interactions, unhinted,
+)  # fmt: skip
 
 paper = Paper(
     "knowrl",
@@ -81,7 +67,7 @@ C1 = paper.claim("C1", r"""
     """)  # fmt: skip
 
 
-@C1.check(Optimality(1e-12, scale=1), Space(a=TABLES, delta=Floats(0.0, 0.5), more=Floats(0.0, 0.5)), instances=1500,
+@C1.check(Optimality(1e-11, scale=1), Space(a=TABLES, delta=Floats(0.0, 0.5), more=Floats(0.0, 0.5)), instances=400,
           false={"all of N removed first": {"select": sf.search_survivors},
                  "at least one KP removed": {"select": lambda a, d: sf.constrained_search(np.where(np.arange(64) == 63, -1.0, a), d)}})  # fmt: skip
 def never_below(a, delta, more, *, select=sf.constrained_search):
@@ -89,12 +75,9 @@ def never_below(a, delta, more, *, select=sf.constrained_search):
     inside = sf.removable(a) & sf.near_best_removals(a, delta)
     together = outcome(a, sf.best_between(a, ~inside, ~inside))[0]
     singles = a[..., -1:] + sf.single_removals(a)
-    return {
-        "the full hint": (chosen, a[..., -1]),
-        "a single removal": (np.broadcast_to(chosen[..., None], singles.shape), singles),
-        "leave-one-out within N": (chosen, together),
-        "a larger tolerance": (wider, chosen),
-    }
+    return {"the full hint": (chosen, a[..., -1]),
+            "a single removal": (np.broadcast_to(chosen[..., None], singles.shape), singles),
+            "leave-one-out within N": (chosen, together), "a larger tolerance": (wider, chosen)}  # fmt: skip
 
 
 def by_hand(a, delta, more=False):
@@ -143,12 +126,8 @@ def the_smallest_cover(world, *, select=sf.constrained_search):
     count = smallest_cover(world.cover)
     closed = world.kappa**count * np.prod(world.unaided[~world.cover.any(axis=0)])
     minimal = sf.minimal_sufficient(a, value)
-    return {
-        "accuracy": (value, closed),
-        "size": (float(size), count),
-        "exhaustive": (value, a.max()),
-        "the smallest sufficient": (float(size), sf.sizes(6)[minimal].min()),
-    }
+    return {"accuracy": (value, closed), "size": (float(size), count), "exhaustive": (value, a.max()),
+            "the smallest sufficient": (float(size), sf.sizes(6)[minimal].min())}  # fmt: skip
 
 
 @C1.check(Identity(1e-12, scale=1e-3), COVERAGE, instances=100,
@@ -160,11 +139,8 @@ def removable_is_redundant(world, *, power=1):
     redundant = np.array([not np.any(cover[k] & ~np.delete(cover, k, axis=0).any(axis=0)) for k in range(6)])
     single = a[-1] + sf.single_removals(a)
     best = np.where(redundant, a[-1] / world.kappa**power, 0.0)
-    return {
-        "R": (sf.removable(a).astype(float), redundant.astype(float)),
-        "value": (np.where(redundant, single, 0.0), best),
-        "inside N": (redundant & ~sf.near_best_removals(a, GRID), 0.0 * single),
-    }
+    return {"R": (sf.removable(a).astype(float), redundant.astype(float)), "value": (np.where(redundant, single, 0.0), best),
+            "inside N": (redundant & ~sf.near_best_removals(a, GRID), 0.0 * single)}  # fmt: skip
 
 
 # standard deviations of a problem: .07, .26 (accuracy), .42, .65, .71 (sizes): the risk at 1000 is below 1e-5
@@ -173,13 +149,9 @@ def in_the_coverage_world(rngs, *, name="CSS"):
     a = np.stack([Coverage.draw(r).table() for r in rngs])
     found = {n: outcome(a, STRATEGIES[n](a)) for n in ("All", "S-LOO", "T-LOO", name)}
     css = found[name]
-    return {
-        "above All": css[0] - found["All"][0] - 0.03,
-        "above S-LOO": css[0] - found["S-LOO"][0] - 0.1,
-        "T-LOO < S-LOO": found["S-LOO"][1] - found["T-LOO"][1] - 0.03,
-        "S-LOO < CSS": css[1] - found["S-LOO"][1] - 0.3,
-        "CSS < All": found["All"][1] - css[1] - 3.0,
-    }
+    return {"above All": css[0] - found["All"][0] - 0.03, "above S-LOO": css[0] - found["S-LOO"][0] - 0.1,
+            "T-LOO < S-LOO": found["S-LOO"][1] - found["T-LOO"][1] - 0.03, "S-LOO < CSS": css[1] - found["S-LOO"][1] - 0.3,
+            "CSS < All": found["All"][1] - css[1] - 3.0}  # fmt: skip
 
 
 C1_pruned = paper.claim("C1-pruned", r"""
@@ -195,7 +167,7 @@ C1_pruned = paper.claim("C1-pruned", r"""
     """)  # fmt: skip
 
 
-@C1_pruned.check(Optimality(1e-12), COVERED, instances=60,
+@C1_pruned.check(Optimality(1e-11, scale=1), COVERED, instances=60,
           true={"searching over joint removals": {"select": sf.constrained_search}})  # fmt: skip
 def pruned_first(a, *, select=sf.search_survivors):
     return outcome(a, select(a, GRID))[0], a[-1]
@@ -214,7 +186,7 @@ C1_loo = paper.claim("C1-loo", r"""
     """)  # fmt: skip
 
 
-@C1_loo.check(Inequality(1e-12, scale=1), Space(a=TABLES), instances=400,
+@C1_loo.check(Inequality(1e-11, scale=1), Space(a=TABLES), instances=200,
           true={"in the coverage world": Variant({}, space=COVERED, instances=60),
                 "searching within R for N": {"candidates": sf.removable}})  # fmt: skip
 def beats_leave_one_out(a, *, candidates=sf.near_best_removals):
@@ -236,14 +208,14 @@ C1_minimal = paper.claim("C1-minimal", r"""
     """)  # fmt: skip
 
 
-@C1_minimal.check(Inequality(1e-12, scale=1), Space(a=TABLES), instances=400,
+@C1_minimal.check(Inequality(1e-11, scale=1), Space(a=TABLES), instances=200,
           true={"in the coverage world": Variant({}, space=COVERED, instances=60),
                 "with every removal a candidate": {"tolerance": 1.0}})  # fmt: skip
 def minimal_and_sufficient(a, *, tolerance=GRID):
     chosen = sf.constrained_search(a, tolerance)
-    value, size = outcome(a, chosen)
+    value, _ = outcome(a, chosen)
     parts = (np.arange(64) & ~chosen[..., None] == 0) & (np.arange(64) != chosen[..., None])
-    below = np.where(parts, a + 1e-11 * (size[..., None] - sf.sizes(6)), 0.0)  # a tie with fewer counts as more
+    below = np.where(parts, a + (a >= value[..., None]), 0.0)  # a part that is as accurate counts as more
     return {"sufficient": (a.max(axis=-1), value), "minimal": (below.max(axis=-1), value)}
 
 
@@ -273,14 +245,14 @@ def joint_and_single(a):
     return sf.removal_change(a), sf.single_removals(a) @ sf.members(5).T.astype(float)
 
 
-@C2.check(Inequality(1e-12, scale=1), Space(**INTERACTIONS), instances=1500,
+@C2.check(Inequality(1e-12, scale=1), Space(**INTERACTIONS), instances=400,
           false={"substitutes": {"sign": -1}, "with one pair of substitutes": {"one": 1.0}})  # fmt: skip
 def complements_go_together(singles, pairs, triples, *, sign=1, one=0.0):
     joint, single = joint_and_single(of_interactions(singles, sign * pairs - one * ONE, triples))
     return single, joint
 
 
-@C2.check(Inequality(1e-12, scale=1), Space(singles=INTERACTIONS["singles"], pairs=INTERACTIONS["pairs"]), instances=1500,
+@C2.check(Inequality(1e-12, scale=1), Space(singles=INTERACTIONS["singles"], pairs=INTERACTIONS["pairs"]), instances=400,
           false={"complements": {"sign": 1}, "with one pair of complements": {"one": 1.0}})  # fmt: skip
 def substitutes_lose_together(singles, pairs, *, sign=-1, one=0.0):
     joint, single = joint_and_single(of_interactions(singles, sign * pairs + one * ONE))
@@ -293,7 +265,8 @@ def additive_adds_up(singles, *, one=0.0):
     return joint_and_single(of_interactions(singles, one * ONE))
 
 
-@C2.check(Inequality(1e-12, scale=1), Space(**INTERACTIONS), instances=1500,
+# what may go alone may lose 1e-12 (rounding), five of them five times that
+@C2.check(Inequality(1e-11, scale=1), Space(**INTERACTIONS), instances=400,
           false={"substitutes": {"sign": -1}, "with one pair of substitutes": {"one": 1.0}})  # fmt: skip
 def no_paradox_with_complements(singles, pairs, triples, *, sign=1, one=0.0):
     """The worst joint removal of at least two of R, where R has as many; singles are lowered by .7 so that it often has."""
@@ -302,7 +275,7 @@ def no_paradox_with_complements(singles, pairs, triples, *, sign=1, one=0.0):
     return 0.0 * worst, worst
 
 
-@C2.check(Exists(), Space(singles=INTERACTIONS["singles"], pairs=INTERACTIONS["pairs"]), instances=300,
+@C2.check(Exists(), Space(singles=INTERACTIONS["singles"], pairs=INTERACTIONS["pairs"]), instances=100,
           false={"complements": {"sign": 1}, "additive": {"sign": 0}})  # fmt: skip
 def paradox_with_substitutes(singles, pairs, *, sign=-1):
     """KPs that may each go lose more than .05 together."""
@@ -323,12 +296,9 @@ def what_interaction_is(a, *, alone=False, signs=True):
     seconds, dividends = over_sets(a)
     chosen = [x for (_, _, s), x in seconds.items() if not (alone and s)]
     low, high = sf.interaction_range(a)
-    return {
-        "least": (low, min(chosen)),
-        "largest": (high, max(chosen)),
-        "dividends": (sf.dividends(a) if signs else sf.from_dividends(a), dividends),
-        "and back": (sf.from_dividends(sf.dividends(a)), a),
-    }
+    return {"least": (low, min(chosen)), "largest": (high, max(chosen)),
+            "dividends": (sf.dividends(a) if signs else sf.from_dividends(a), dividends),
+            "and back": (sf.from_dividends(sf.dividends(a)), a)}  # fmt: skip
 
 
 # shares .18, .41, .70: 400 problems leave a risk below 1e-4
@@ -340,11 +310,8 @@ def how_often(rngs, *, sign=-1, cover=True):
     substitutes = np.stack([random_interactions(r, sign, mean=0.5) for r in rngs])
     covered = np.stack([Coverage.draw(r, n=5).table() if cover else additive(r, n=5) for r in rngs])
     complements = np.stack([random_interactions(r, 1, mean=-0.7) for r in rngs])
-    return {
-        "substitutes": lose(substitutes) - 0.05,
-        "coverage": lose(covered) - 0.25,
-        "two may go, complements": (sf.removable(complements).sum(axis=-1) >= 2) - 0.5,
-    }
+    return {"substitutes": lose(substitutes) - 0.05, "coverage": lose(covered) - 0.25,
+            "two may go, complements": (sf.removable(complements).sum(axis=-1) >= 2) - 0.5}  # fmt: skip
 
 
 C2_complements = paper.claim("C2-complements", r"""
@@ -413,15 +380,11 @@ def half_lose(rng, *, world="coverage"):
 @C3.check(Effect(seeds=16), false={"additive, with 32 rollouts": {"world": "null"}})
 def losses_by_count(rng, *, world="coverage"):
     found = problems(rng, world)
-    return {
-        "mean loss": found.drop() - 0.2,
-        "p_3": 0.2 - found.share(3),
-        "p_6": found.share(6) - 0.8,
-        "the loss falls": found.drop(3) - found.drop(6) - 0.1,
-    }
+    return {"mean loss": found.drop() - 0.2, "p_3": 0.2 - found.share(3), "p_6": found.share(6) - 0.8,
+            "the loss falls": found.drop(3) - found.drop(6) - 0.1}  # fmt: skip
 
 
-@C3.check(Inequality(1e-12), Space(singles=Normals(5, scale=0.02)), instances=500,
+@C3.check(Inequality(1e-11, scale=1), Space(singles=Normals(5, scale=0.02)), instances=200,
           false={"one pair of substitutes": {"pair": -0.05}})  # fmt: skip
 def additive_never_loses(singles, *, pair=0.0):
     a = 0.6 + of_interactions(singles, pair * ONE)
@@ -497,17 +460,14 @@ def law_of_the_selected(p, n, *, last=False, more=0):
             "regret": (found.regret, p.max() - law @ p), "optimism": (found.optimism, score - law @ p)}  # fmt: skip
 
 
-@C4.check(Inequality(1e-11, scale=1), Space(p=Normals(8).map(expit), n=Choice(1, 4, 32)), batched=False, instances=100,
+@C4.check(Inequality(1e-11, scale=1), Space(p=Normals(8).map(expit), n=Choice(1, 4, 32)), batched=False, instances=30,
           false={"exchanged": {"sign": -1}})  # fmt: skip
 def scores_flatter(p, n, *, sign=1):
     found = ns.selection(p, int(n))
-    return {
-        "the score": (sign * found.best, sign * found.score),
-        "the selected": (sign * found.success, sign * found.best),
-    }
+    return {"the score": (sign * found.best, sign * found.score), "the selected": (sign * found.success, sign * found.best)}  # fmt: skip
 
 
-@C4.check(Inequality(1e-12), Space(p=Normals(8).map(expit), noise=Normals(8, scale=0.2)), instances=1500,
+@C4.check(Inequality(1e-12), Space(p=Normals(8).map(expit), noise=Normals(8, scale=0.2)), instances=500,
           false={"once the largest error": {"times": 1.0}})  # fmt: skip
 def regret_of_the_largest(p, noise, *, times=2.0):
     """Whatever the errors are."""
@@ -536,10 +496,8 @@ def chances_of_errors(p, n, distance, tolerance, *, last=3, side=1):
     first, second = np.meshgrid(counts, counts, indexing="ij")
     said = first >= second - side * n * tolerance - 1e-9
     wrong = binom.pmf(counts, n, p[0]) @ (said != (p[0] >= p[1] - side * tolerance)) @ binom.pmf(counts, n, p[1])
-    return {
-        "deviation": (ns.deviation_probability(p, n, distance), 1 - np.prod(inside)),
-        "decision": (ns.decision_error(p[0], p[1], n, tolerance), wrong),
-    }
+    return {"deviation": (ns.deviation_probability(p, n, distance), 1 - np.prod(inside)),
+            "decision": (ns.decision_error(p[0], p[1], n, tolerance), wrong)}  # fmt: skip
 
 
 @C4.check(Inequality(1e-12), Space(p=RATES, n=Choice(1, 8, 32)), batched=False, instances=40,
@@ -656,10 +614,7 @@ def one_jump(slack, key, q, a, *, before=False, power=1, after=False):
     exponent = power * (key if before else STEPS - 1 - key)
     least = (1 - q) * a**exponent / (1 - q * a ** (STEPS - 1))
     others = jumps[key + 1 :] if after else jumps[:key]
-    return {
-        "the key step": (least, jumps[key]),
-        "before it": (others.max(initial=0.0), q * (1 - a) / (1 - q)),
-    }
+    return {"the key step": (least, jumps[key]), "before it": (others.max(initial=0.0), q * (1 - a) / (1 - q))}
 
 
 @C5.check(Effect(seeds=200), false={"the same difficulty in equal parts": {"draw": Chain.even}})
@@ -687,20 +642,8 @@ C6 = paper.claim("C6", r"""
     """)  # fmt: skip
 
 
-def every_outcome(known, group):
-    """All outcomes of a group's rollouts: ``(probabilities, uniforms, verified)``."""
-    one = list(itertools.product((0.0, 1.0), (0.0, 1.0), (0.0, 1.0), (True, False)))
-    chance = [
-        np.prod([k if u == 0 else 1 - k for k, u in zip(known, row)]) * (VERIFIER if row[3] else 1 - VERIFIER)
-        for row in one
-    ]
-    rows = list(itertools.product(range(len(one)), repeat=group))
-    uniforms = np.array([[one[i][:3] for i in row] for row in rows])
-    return (
-        np.array([np.prod([chance[i] for i in row]) for row in rows]),
-        uniforms,
-        np.array([[one[i][3] for i in row] for row in rows]),
-    )
+ONE_ROLLOUT = np.array(list(itertools.product((0, 1), repeat=NEEDED + 1)))  # facts right, verified
+GROUPS = np.array(list(itertools.product(range(len(ONE_ROLLOUT)), repeat=3)))
 
 
 @C6.check(Identity(1e-11, scale=1e-3), Space(z=Normals(NEEDED), hinted=Choice(0, 1, 2, 3)), batched=False, instances=12,
@@ -708,16 +651,16 @@ def every_outcome(known, group):
 def what_a_group_moves(z, hinted, *, gradient=False, rest=1, std=True):
     """By enumeration of all outcomes of groups of 3."""
     known, free = expit(z), np.arange(NEEDED) >= int(hinted)
-    law, uniforms, verified = every_outcome(known, 3)
-    rows = np.ones((len(law), 1))
-    step, correct = group_step(rows * known, uniforms, verified, np.tile(free, (len(law), 1)))
+    one = np.prod(np.where(ONE_ROLLOUT, [*known, VERIFIER], 1 - np.array([*known, VERIFIER])), axis=-1)
+    law, drawn = np.prod(one[GROUPS], axis=-1), ONE_ROLLOUT[GROUPS]
+    shape = (len(law), NEEDED)
+    step, correct = group_step(
+        np.broadcast_to(known, shape), 1.0 - drawn[..., :3], drawn[..., 3] == 1, np.broadcast_to(free, shape)
+    )
     p = VERIFIER * np.prod(known[free])
     moved = group_signal(p, 3, std=std) * (1 - known) / (1 - p) ** rest
-    return {
-        "step": (law @ step, np.where(free | gradient, moved, 0.0)),
-        "all wrong": (law @ (correct == 0), (1 - p) ** 3),
-        "all correct": (law @ (correct == 3), p**3),
-    }
+    return {"step": (law @ step, np.where(free | gradient, moved, 0.0)), "all wrong": (law @ (correct == 0), (1 - p) ** 3),
+            "all correct": (law @ (correct == 3), p**3)}  # fmt: skip
 
 
 # without hints 5 % of the runs take off within 2500 updates (mean .04, deviation .19); minimal .945 and .28 ± .05
@@ -726,13 +669,10 @@ def minimal_hints_teach(rngs, *, hint="minimal"):
     ours, other = learn(rngs, hint), learn(rngs, "none")
     sparse = [np.mean(x.counts[:, :200] == 0, axis=-1) for x in (ours, other)]
     chance = VERIFIER * np.prod(expit(ours.weights)[np.arange(len(rngs))[:, None, None], ours.needs], axis=-1)
-    return {
-        "above .9": ours.accuracy - 0.9,
-        "above no hints": ours.accuracy - other.accuracy - 0.5,
-        "fewer groups without a correct one": sparse[1] - sparse[0] - 0.6,
-        "all wrong afterwards": 0.01 - np.mean((1 - chance) ** 8, axis=-1),
-        "all correct afterwards": np.mean(chance**8, axis=-1) - 0.5,
-    }
+    return {"above .9": ours.accuracy - 0.9, "above no hints": ours.accuracy - other.accuracy - 0.5,
+            "fewer groups without a correct one": sparse[1] - sparse[0] - 0.6,
+            "all wrong afterwards": 0.01 - np.mean((1 - chance) ** 8, axis=-1),
+            "all correct afterwards": np.mean(chance**8, axis=-1) - 0.5}  # fmt: skip
 
 
 @C6.check(Effect(seeds=6, alternative="within", margin=1e-9), false={"with minimal hints": {"hint": "minimal"}})
