@@ -22,9 +22,24 @@ from klsim.planning.prefixes import prefix_values
 from klsim.spaces import Choice, Drawn, Floats, Normals, Space
 
 from .setting import (
-    GRID, NEEDED, STEPS, STRATEGIES, VERIFIER, Chain, Coverage, Paradox, additive, estimated, group_step, learn, of_interactions,
-    outcome, random_interactions, unhinted,
-)  # fmt: skip
+    GRID,
+    NEEDED,
+    STEPS,
+    STRATEGIES,
+    VERIFIER,
+    Chain,
+    Coverage,
+    Paradox,
+    additive,
+    by_enumeration,
+    estimated,
+    group_step,
+    learn,
+    of_interactions,
+    outcome,
+    random_interactions,
+    unhinted,
+)
 
 paper = Paper(
     "knowrl",
@@ -36,17 +51,13 @@ paper = Paper(
 TABLES = Normals(64).map(expit)  # any accuracy function of six KPs
 
 
-def knows_less(rng):
-    return Coverage.draw(rng)
-
-
 def knows_more(rng):
     """A fact without its KP may be known with a chance above kappa."""
     return Coverage.draw(rng, high=1.0)
 
 
-COVERAGE = Space(world=Drawn(knows_less))
-COVERED = Space(a=Drawn(knows_less).map(Coverage.table))
+COVERAGE = Space(world=Drawn(Coverage.draw))
+COVERED = Space(a=Drawn(Coverage.draw).map(Coverage.table))
 
 
 # C1 ------------------------------------------------------------------------------------------------
@@ -107,23 +118,13 @@ def as_enumerated(a, delta, *, more=False, wide=1.0, again=0):
     return {"value": (value, best), "size": (float(size), least), "evaluations": (float(cost), looked)}
 
 
-def smallest_cover(cover):
-    """Fewest KPs that cover what all cover."""
-    target = cover.any(axis=0)
-    for count in range(len(cover) + 1):
-        for rows in itertools.combinations(range(len(cover)), count):
-            if np.array_equal(cover[list(rows)].any(axis=0), target):
-                return count
-    raise AssertionError("all KPs cover it")
-
-
 @C1.check(Identity(1e-12), COVERAGE, instances=120,
           false={"facts known without their KP above kappa": Variant({}, space=Space(world=Drawn(knows_more))),
                  "leave-one-out": {"select": sf.leave_one_out}, "all of N removed first": {"select": sf.search_survivors}})  # fmt: skip
 def the_smallest_cover(world, *, select=sf.constrained_search):
     a = world.table()
     value, size = outcome(a, select(a, GRID))
-    count = smallest_cover(world.cover)
+    count = world.smallest_cover()
     closed = world.kappa**count * np.prod(world.unaided[~world.cover.any(axis=0)])
     minimal = sf.minimal_sufficient(a, value)
     return {"accuracy": (value, closed), "size": (float(size), count), "exhaustive": (value, a.max()),
@@ -438,17 +439,6 @@ C4 = paper.claim("C4", r"""
     assumes: independent rollouts of every subset.
     """)  # fmt: skip
 RATES = Normals(3).map(expit)
-
-
-def by_enumeration(p, n, last=False):
-    """``(law, E score)`` of the first (last) of the largest estimates, over all counts."""
-    law, score = np.zeros(len(p)), 0.0
-    for counts in itertools.product(range(n + 1), repeat=len(p)):
-        chance = np.prod(binom.pmf(counts, n, p))
-        best = len(p) - 1 - int(np.argmax(counts[::-1])) if last else int(np.argmax(counts))
-        law[best] += chance
-        score += chance * max(counts) / n
-    return law, score
 
 
 @C4.check(Identity(1e-11, scale=1), Space(p=RATES, n=Choice(1, 2, 3)), batched=False, instances=8,

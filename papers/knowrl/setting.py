@@ -6,9 +6,11 @@ r"""What the claims and figures of knowrl share: accuracy functions of hints, pr
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binom
 
 from klsim import set_functions as sf
 
@@ -37,6 +39,15 @@ class Coverage(NamedTuple):
         found = sf.members(n).astype(float) @ self.cover > 0  # (..., 2^n, facts)
         known = np.where(found, 1.0, self.unaided[..., None, :])
         return np.asarray(self.kappa)[..., None] ** sf.sizes(n) * np.prod(known, axis=-1)
+
+    def smallest_cover(self):
+        """Fewest KPs that cover what all cover, by trying."""
+        target = self.cover.any(axis=0)
+        for count in range(len(self.cover) + 1):
+            for rows in itertools.combinations(range(len(self.cover)), count):
+                if np.array_equal(self.cover[list(rows)].any(axis=0), target):
+                    return count
+        raise AssertionError("all KPs cover it")
 
 
 def estimated(rng, accuracy, rollouts=ROLLOUTS):
@@ -105,6 +116,18 @@ class Paradox(NamedTuple):
         """``Delta_m``: mean loss of those that lose."""
         chosen = self.count >= 2 if m is None else self.count == m
         return -np.mean(self.change[chosen & (self.change < -1e-12)])
+
+
+# C4: choosing by estimates ---------------------------------------------------------------------------
+def by_enumeration(p, n, last=False):
+    """``(law, E score)`` of the first (last) of the largest estimates, over all counts."""
+    law, score = np.zeros(len(p)), 0.0
+    for counts in itertools.product(range(n + 1), repeat=len(p)):
+        chance = np.prod(binom.pmf(counts, n, p))
+        best = len(p) - 1 - int(np.argmax(counts[::-1])) if last else int(np.argmax(counts))
+        law[best] += chance
+        score += chance * max(counts) / n
+    return law, score
 
 
 # C5: one key step ----------------------------------------------------------------------------------
@@ -178,9 +201,9 @@ def unhinted(weights, needs):
 
 
 def learn(rngs, hint, updates=2500, lr=1.0, start=-3.0):
-    """GRPO on one random problem an update; ``hint`` of `HINTS`; one run a generator."""
+    """GRPO on one random problem an update; ``hint`` of `HINTS`; one run a generator; ``start``: of the logits."""
     runs, rows = len(rngs), np.arange(len(rngs))
-    weights, draws = np.full((runs, FACTS), float(start)), []
+    weights, draws = np.broadcast_to(np.asarray(start, dtype=float), (runs, FACTS)).copy(), []
     needs = np.array([[r.permutation(FACTS)[:NEEDED] for _ in range(PROBLEMS)] for r in rngs])
     counts = np.empty((runs, updates), dtype=int)
     for r in rngs:
