@@ -91,7 +91,7 @@ def selection(success: Any, rollouts: int) -> Selection:
 
 
 def deviation_bound(options: int, rollouts: int, failure: float) -> float:
-    """``sqrt(log(2 M / d) / (2 N))``: with probability at least ``1 - d`` no estimate is further off (Hoeffding, union).
+    """``sqrt(log(2 M / d) / (2 N))``: with probability ``1 - d`` or more no estimate is further off (Hoeffding, union).
 
     The regret of the largest estimate is at most twice this, with the same probability.
     """
