@@ -87,7 +87,7 @@ def members(n: int) -> np.ndarray:
 
 def sizes(n: int) -> np.ndarray:
     """How many elements each subset has, ``(2^n,)``."""
-    return np.asarray(np.bitwise_count(np.arange(2 ** _ground(n))), dtype=np.int64)
+    return np.asarray(members(n).sum(axis=-1))
 
 
 def _along(values: np.ndarray, n: int, sign: int) -> np.ndarray:
