@@ -70,7 +70,8 @@ C1 = paper.claim("C1", r"""
     ($A(S)=\kappa^{|S|}\prod_f(1$ if S covers f, else $u_f)$, $u_f\le.6$, $\kappa\ge.9$) a removable KP is a redundant one, all of
     these tie for the best, and $S^*$ is the smallest cover: the exhaustive optimum. There CSS beats all KPs on average (by
     .03 at least) and leave-one-out (by .1), and sizes are ordered T-LOO < S-LOO < CSS < All (by .03, .3, 3), as published
-    (1.20 < 1.72 < 2.57 < 5.86).
+    (1.20 < 1.72 < 2.57 < 5.86). On tables of independent U(0, 1) it misses the best subset on more than 80 %, leave-one-out wins on
+    more than 4 %, and R lies outside N on more than 60 %.
 
     where: section on CSS and the selection table, as reconstructed; guarantees, cost and the coverage world derived
     assumes: A known exactly.
@@ -156,6 +157,16 @@ def in_the_coverage_world(rng, *, name="CSS"):
             "CSS < All": found["All"][1] - css[1] - 3.0}  # fmt: skip
 
 
+# deviations of 100 tables: .03, .03, .05
+@C1.check(Effect(seeds=24), false={"in the coverage world": {"coverage": True}})
+def without_structure(rng, *, coverage=False):
+    a = Coverage.draw(rng, 100).table() if coverage else rng.random((100, 64))
+    css, loo = (outcome(a, f(a))[0] for f in (STRATEGIES["CSS"], sf.leave_one_out))
+    outside = np.any(sf.removable(a) & ~sf.near_best_removals(a, GRID), axis=-1)
+    return {"misses the best": np.mean(css < a.max(axis=-1) - 1e-12) - 0.8, "leave-one-out wins": np.mean(loo > css + 1e-12) - 0.04,
+            "R is not in N": np.mean(outside) - 0.6}  # fmt: skip
+
+
 C1_pruned = paper.claim("C1-pruned", r"""
     Near-best removals can be pruned first, and the best subset taken from what survives
 
@@ -182,8 +193,8 @@ C1_loo = paper.claim("C1-loo", r"""
 
     where: selection table and contribution 2, read problem by problem
     instead: Only where what leave-one-out removes lies in N, as it does in the coverage world. On accuracy functions without
-    structure that fails on two thirds, and leave-one-out wins on 8 %. With the candidates R in place of N it always holds.
-    by: C1/never_below, C1/removable_is_redundant
+    structure that fails on two thirds, and leave-one-out wins on 8 % (of U(0, 1) tables). With the candidates R in place of N it always holds.
+    by: C1/never_below, C1/removable_is_redundant, C1/without_structure
     origin: as commonly read
     """)  # fmt: skip
 
@@ -205,7 +216,7 @@ C1_minimal = paper.claim("C1-minimal", r"""
     where: contribution 2 in the repository's README
     instead: True in the coverage world. In general N holds only single removals that look good one at a time: on accuracy
     functions without structure the search misses the best subset on 89 %.
-    by: C1/the_smallest_cover
+    by: C1/the_smallest_cover, C1/without_structure
     origin: as commonly read
     """)  # fmt: skip
 
@@ -360,26 +371,19 @@ def joint_removal_in_closed_form(world, *, sign=-1, lost=True):
     return change, a[-1] * (world.kappa ** (sign * m) * np.prod(world.unaided[uncovered]) - 1)
 
 
-def problems(rng, world, count=2000):
-    """Exact accuracies of a coverage world, or estimates of 32 rollouts in an additive one."""
-    a = Coverage.draw(rng, count).table() if world == "coverage" else estimated(rng, additive(rng, count))
+def problems(rng, world, count=2000, rollouts=32):
+    """Exact accuracies of a coverage world, or estimates in an additive one."""
+    a = Coverage.draw(rng, count).table() if world == "coverage" else estimated(rng, additive(rng, count), rollouts)
     return Paradox.of(a)
 
 
 # deviations of 2000 problems: share .008, loss .006, p_3 .022, p_6 .010, difference of the losses .07
-@C3.check(
-    Effect(seeds=12, alternative="within", null=0.5, margin=0.1),
-    false={"additive, with 32 rollouts": {"world": "null"}},
-)
-def half_lose(rng, *, world="coverage"):
-    return problems(rng, world, 500).share()
-
-
 @C3.check(Effect(seeds=16), false={"additive, with 32 rollouts": {"world": "null"}})
 def losses_by_count(rng, *, world="coverage"):
     found = problems(rng, world)
-    return {"mean loss": found.drop() - 0.2, "p_3": 0.2 - found.share(3), "p_6": found.share(6) - 0.8,
-            "the loss falls": found.drop(3) - found.drop(6) - 0.1}  # fmt: skip
+    share, fall = found.share(), found.drop(3) - found.drop(6)
+    return {"share above .4": share - 0.4, "share below .6": 0.6 - share, "mean loss": found.drop() - 0.2,
+            "p_3": 0.2 - found.share(3), "p_6": found.share(6) - 0.8, "the loss falls": fall - 0.1}  # fmt: skip
 
 
 @C3.check(Inequality(1e-11, scale=1), Space(singles=Normals(5, scale=0.02)), instances=200,
@@ -389,16 +393,13 @@ def additive_never_loses(singles, *, pair=0.0):
     return a[..., -1], a[..., -1] + sf.joint_removal(a)[1]
 
 
+# deviations of 500 problems: share .02, loss .005
 @C3.check(
-    Effect(seeds=12, alternative="within", null=0.32, margin=0.05), false={"with 512 rollouts": {"rollouts": 512}}
+    Effect(seeds=12), false={"with 512 rollouts": {"rollouts": 512}, "in the coverage world": {"world": "coverage"}}
 )
-def noise_alone_makes_a_third_lose(rng, *, rollouts=32):
-    return Paradox.of(estimated(rng, additive(rng, 500), rollouts)).share()
-
-
-@C3.check(Effect(seeds=12, alternative="less", null=0.12), false={"in the coverage world": {"world": "coverage"}})
-def but_little(rng, *, world="null"):
-    return problems(rng, world, 500).drop()
+def noise_alone_makes_a_third_lose(rng, *, world="null", rollouts=32):
+    found = problems(rng, world, 500, rollouts)
+    return {"above .27": found.share() - 0.27, "below .37": 0.37 - found.share(), "by little": 0.12 - found.drop()}
 
 
 C3_evidence = paper.claim("C3-evidence", r"""
@@ -410,7 +411,7 @@ C3_evidence = paper.claim("C3-evidence", r"""
     where: Fig. 5a and the sentence on it; accuracies from 32 rollouts
     instead: With 32 rollouts a subset a third of the problems of an additive world are seen to lose, 57 % at m = 2. The
     mean loss, .09 against .25 in the coverage world and .27-.53 published, is the evidence.
-    by: C3/noise_alone_makes_a_third_lose, C3/but_little
+    by: C3/noise_alone_makes_a_third_lose, C3/losses_by_count
     origin: as commonly read
     """)  # fmt: skip
 
@@ -430,7 +431,7 @@ C4 = paper.claim("C4", r"""
     difference of two estimates has a deviation up to $\sqrt{.5/N}$, .125 at 32, four times the tie tolerance. Over the
     64 subsets of a coverage problem: optimism above .08, regret above .01, T-LOO decisions wrong by more than .15 at
     N = 32; below .03, .01, .05 at 512; S-LOO decisions are wrong by more than .15 at both (a redundant KP gains only
-    $A(K)(1/\kappa-1)$).
+    $A(K)(1/\kappa-1)$). CSS on 32 rollouts gains between .005 and .04 on the full hint, on exact accuracies more.
 
     where: derived; 32 rollouts and the tolerance of 1/32 are the paper's
     assumes: independent rollouts of every subset.
@@ -516,6 +517,14 @@ def with_32_rollouts(rngs, *, rollouts=32):
 def with_512_rollouts(rngs, *, rollouts=512):
     optimism, regret, tolerant, strict = in_coverage(rngs, rollouts)
     return {"optimism": 0.03 - optimism, "regret": 0.01 - regret, "T-LOO": 0.05 - tolerant, "S-LOO": strict - 0.15}
+
+
+@C4.check(Effect(seeds=40), false={"with exact accuracies": {"rollouts": 0}})
+def what_noise_leaves_of_the_gain(rng, *, rollouts=32):
+    """Means over 25 problems, CSS against All."""
+    a = Coverage.draw(rng, 25).table()
+    gain = np.mean(outcome(a, STRATEGIES["CSS"](estimated(rng, a, rollouts) if rollouts else a))[0] - a[:, -1])
+    return {"above .005": gain - 0.005, "below .04": 0.04 - gain}
 
 
 C4_score = paper.claim("C4-score", r"""
