@@ -94,7 +94,7 @@ def _along(values: np.ndarray, n: int, sign: int) -> np.ndarray:
     """Adds to every subset with k (``sign`` times) the entry of the same subset without k, k after k."""
     out = values.copy()
     for k in range(n):
-        pairs = out.reshape(*out.shape[:-1], -1, 2, 1 << k)
+        pairs = out.reshape(*out.shape[:-1], out.shape[-1] >> (k + 1), 2, 1 << k)
         pairs[..., 1, :] += sign * pairs[..., 0, :]
     return out
 
@@ -247,8 +247,10 @@ def minimal_sufficient(values: Any, level: Any) -> np.ndarray:
 def joint_removal(values: Any, tolerance: Any = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """``(m, f(R))``: how many elements may go alone, and what removing all of them together changes, ``(...)`` each."""
     gone = removable(values, tolerance)
-    change = np.take_along_axis(removal_change(values), _codes(gone)[..., None], axis=-1)[..., 0]
-    return np.asarray(gone.sum(axis=-1)), np.asarray(change)
+    change = removal_change(values)
+    change = np.broadcast_to(change, (*gone.shape[:-1], change.shape[-1]))
+    together = np.take_along_axis(change, _codes(gone)[..., None], axis=-1)[..., 0]
+    return np.asarray(gone.sum(axis=-1)), np.asarray(together)
 
 
 def worst_joint_removal(values: Any, tolerance: Any = 0.0) -> np.ndarray:

@@ -110,6 +110,9 @@ def test_batches_and_tolerances_broadcast():
     assert together.shape == (5, 3)
     assert together[2, 1] == sf.constrained_search(values[2, 1], delta[1])
     assert sf.minimal_sufficient(values, delta).shape == (5, 3, 16)
+    count, change = sf.joint_removal(values[0, 0], delta)
+    assert count.shape == change.shape == (3,)
+    assert sf.dividends(np.zeros((2, 0, 4))).shape == (2, 0, 4)
 
 
 def test_evaluations():

@@ -27,6 +27,7 @@ from .setting import (
     STEPS,
     STRATEGIES,
     VERIFIER,
+    ByHand,
     Chain,
     Coverage,
     Paradox,
@@ -92,19 +93,6 @@ def never_below(a, delta, more, *, select=sf.constrained_search):
             "leave-one-out within N": (chosen, together), "a larger tolerance": (wider, chosen)}  # fmt: skip
 
 
-def by_hand(a, delta, more=False):
-    """``(best value, its least size, subsets looked at, |N|)`` with sets instead of places."""
-    n = a.size.bit_length() - 1
-    value = {frozenset(k for k in range(n) if s >> k & 1): x for s, x in enumerate(a)}
-    full = frozenset(range(n))
-    single = {k: value[full - {k}] for k in full}
-    near = [k for k in full if single[k] >= max(single.values()) - delta - 1e-12]
-    kept = [full - set(m) for r in range(len(near) + 1) for m in itertools.combinations(near, r)]
-    best = max(value[s] for s in kept)
-    size = [len(s) for s in kept if value[s] >= best - 1e-12]
-    return best, max(size) if more else min(size), len({full, *(full - {k} for k in full), *kept}), len(near)
-
-
 GRID_TABLES = Normals(32).map(lambda z: np.round(16 * expit(z)) / 16)  # ties are frequent
 
 
@@ -114,9 +102,11 @@ GRID_TABLES = Normals(32).map(lambda z: np.round(16 * expit(z)) / 16)  # ties ar
 def as_enumerated(a, delta, *, more=False, wide=1.0, again=0):
     delta = float(delta)
     value, size = outcome(a, sf.constrained_search(a, delta))
-    best, least, looked, near = by_hand(a, wide * delta, more)
-    cost = sf.search_evaluations(5, sf.near_best_removals(a, delta).sum()) + again * near
-    return {"value": (value, best), "size": (float(size), least), "evaluations": (float(cost), looked)}
+    hand = ByHand.of(a, wide * delta, more)
+    cost = sf.search_evaluations(5, sf.near_best_removals(a, delta).sum()) + again * hand.near
+    return {"value": (value, hand.best), "size": (float(size), hand.size), "evaluations": (float(cost), hand.evaluations),
+            "minimal sufficient": (1.0 * sf.minimal_sufficient(a, a[-1]), 1.0 * np.array(hand.minimal)),
+            "worst joint removal": (np.minimum(sf.worst_joint_removal(a), 9.0), hand.worst)}  # fmt: skip
 
 
 @C1.check(Identity(1e-12), COVERAGE, instances=120,

@@ -61,6 +61,48 @@ def additive(rng, *batch, n=6, scale=0.02):
     return 0.6 + effects @ sf.members(n).T.astype(float)
 
 
+class ByHand(NamedTuple):
+    """What a search gives, with sets instead of places."""
+
+    best: float
+    size: int
+    evaluations: int
+    near: int
+    minimal: list
+    worst: float
+
+    @classmethod
+    def of(cls, a, delta, more=False):
+        """``more``: ties go to more KPs. ``minimal``: the subsets as good as K without a part that is; ``worst``: of joint removals."""
+        n = a.size.bit_length() - 1
+        value = {frozenset(k for k in range(n) if s >> k & 1): x for s, x in enumerate(a)}
+        full = frozenset(range(n))
+        single = {k: value[full - {k}] for k in full}
+
+        def without(elements):
+            return [full - set(m) for r in range(len(elements) + 1) for m in itertools.combinations(elements, r)]
+
+        kept = without([k for k in full if single[k] >= max(single.values()) - delta - 1e-12])
+        best = max(value[s] for s in kept)
+        size = [len(s) for s in kept if value[s] >= best - 1e-12]
+        looked = {full, *(full - {k} for k in full), *kept}
+        enough = {s for s, x in value.items() if x >= value[full] - 1e-12}
+        minimal = [s in enough and not any(part < s for part in enough) for s in value]
+        joint = [
+            value[s] - value[full]
+            for s in without([k for k in full if single[k] >= value[full] - 1e-12])
+            if len(s) < n - 1
+        ]
+        return cls(
+            best,
+            max(size) if more else min(size),
+            len(looked),
+            int(np.log2(len(kept))),
+            minimal,
+            min(joint, default=9.0),
+        )
+
+
 STRATEGIES = {
     "none": lambda a: np.zeros(a.shape[:-1], dtype=int),
     "All": lambda a: np.full(a.shape[:-1], a.shape[-1] - 1),
