@@ -193,7 +193,7 @@ def best_between(values: Any, required: Any = None, allowed: Any = None) -> np.n
     index = _validate.first_true(np, ends[0] & ~ends[1])
     if index is not None:
         _validate.fail("required", "has an element that is not allowed", index=index)
-    reach = np.where(_family(*ends, n), values, -math.inf)
+    reach = np.where(_family(ends[0], ends[1], n), values, -math.inf)
     tied = reach >= reach.max(axis=-1, keepdims=True) - _slack(values)
     return np.asarray(np.argmin(np.where(tied, sizes(n), n + 1), axis=-1))
 
