@@ -1,0 +1,5 @@
+"""Figures of drive."""
+
+from klsim.report.figures import Figures
+
+figures = Figures()
