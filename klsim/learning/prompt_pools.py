@@ -7,7 +7,7 @@ the sampled policy gradients ``(1/n) sum_i A_i d log pi(y_i)/d theta`` of 0/1 re
 `klsim.learning.difficulty.group_signal`. With ``transfer`` c every other logit moves by c times that.
 
 A curriculum is a sequence of phases. Each estimates the pass rates of the prompts that are left (a group a prompt,
-charged to the budget, not trained on), keeps the hardest, and spends a share of what is then left of the budget on them.
+charged to the budget, not trained on), keeps the hardest, and spends a share of what is then left on them.
 
 Source: ``drive`` C1-C4.
 """
@@ -212,7 +212,8 @@ def train_phases(
 ) -> tuple[PromptPool, list[np.ndarray]]:
     """Train phase by phase, at most ``budget`` rollouts: the pool, and what each phase kept, ``(..., X)``.
 
-    A phase that keeps fewer prompts than the one before estimates all of those first, a group each. One phase that keeps them all is uniform sampling.
+    A phase that keeps fewer prompts than the one before estimates all of those first, a group each.
+    One phase that keeps them all is uniform sampling.
 
     Raises:
         ValueError: phases that grow, more prompts than the pool has, a budget that the estimates exceed.

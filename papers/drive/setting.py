@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import binom
 
-from klsim.distributions import entropy
+from klsim.distributions import entropy, log_normalize
 from klsim.learning import NaturalGradient, population_gradient
 from klsim.learning.prompt_pools import Phase, PromptPool, hardest, train_phases, updates_to_reach
 
@@ -142,8 +142,8 @@ def natural_ascent(log_pi, reward, eta, steps):
 
 
 def entropies(truncated, steps=STEPS):
-    """Entropy in nats before every step, and after the last."""
-    return entropy(natural_ascent(MODES, window_reward(truncated), ETA, steps))
+    """Entropy in nats before every step, and after the last (C5: T steps are the tilt by ``eta T r``)."""
+    return entropy(log_normalize(MODES + ETA * np.arange(steps + 1.0)[:, None] * window_reward(truncated)))
 
 
 # C6: the reported numbers, pass@1 --------------------------------------------------------------------
