@@ -112,7 +112,7 @@ def _(table, figure):
 )  # fmt: skip
 def curricula(run):
     for transfer, panel in ((0.0, "no transfer"), (0.01, "transfer .01")):
-        rngs = [run.rng("pool", transfer, seed) for seed in range(32)]
+        rngs = [run.rng("pool", panel, seed) for seed in range(32)]
         start = draw_pool(rngs, transfer)
         found = {"start": accuracies(start, start)}
         for n in (8, 64):
