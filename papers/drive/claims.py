@@ -15,11 +15,11 @@ from scipy.stats import binom
 from klsim.claims import Effect, Identity, Inequality, Limit, Optimality, Paper, Variant, assume
 from klsim.distributions import entropy, log_normalize, tilt
 from klsim.estimators import pass_at_k, pass_at_k_exact
-from klsim.learning import SGD, NaturalGradient, centre, population_gradient, score_function_gradient
+from klsim.learning import SGD, NaturalGradient, population_gradient
 from klsim.learning.difficulty import group_signal, keep_probability
 from klsim.learning.distillation_flows import entropy_rate
 from klsim.learning.prompt_pools import Phase, PromptPool, group_step, hardest, rollouts_for_success, train_phases
-from klsim.objectives.advantages import advantages, group_mean, group_std, no_scale, std_weight
+from klsim.objectives.advantages import group_std, no_scale, std_weight
 from klsim.spaces import Choice, Floats, Integers, Masks, Normals, Sizes, Space
 
 from .setting import (
@@ -43,9 +43,13 @@ from .setting import (
     draw_pool,
     entropies,
     expected_gain,
+    expected_step,
     expected_updates,
     gains,
+    group_advantages,
+    lowest,
     natural_ascent,
+    reward_groups,
     trained,
     updates_needed,
     window_reward,
@@ -58,26 +62,6 @@ paper = Paper(
     year=2025,
     arxiv="2511.06307",
 )
-
-
-def reward_groups(n, p):
-    """All ``2**n`` groups of rewards, and their probabilities."""
-    rewards = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(float)
-    return rewards, np.prod(np.where(rewards == 1, p, 1 - p), axis=-1)
-
-
-def group_advantages(rewards, scale=group_std):
-    """The library's advantages of every group."""
-    group = np.repeat(np.arange(len(rewards)), rewards.shape[1])
-    return advantages(rewards.ravel(), group, baseline=group_mean, scale=scale).reshape(rewards.shape)
-
-
-def expected_step(log_pi, right, n, scale="std"):
-    """``E[(1/n) sum_i A_i S_i]`` over all ``A**n`` groups of answers."""
-    answers = np.indices((log_pi.size,) * n).reshape(n, -1)
-    counts = np.sum(answers[..., None] == np.arange(log_pi.size), axis=0)
-    steps = score_function_gradient(log_pi, counts, centre(right.astype(float), counts, scale=scale))
-    return np.exp(counts @ log_pi) @ steps
 
 
 # C1 ------------------------------------------------------------------------------------------------
@@ -219,11 +203,12 @@ def numbers(*, n=8, updates=12):
     """To the digits of the statement."""
     p = np.array([0.02, 0.1, 0.3, 0.5])
     gain = np.array([expected_gain(name, updates) for name in ("low", "mid", "high")])
-    return {
-        "weight": (std_weight(p, n), np.array([2.57, 2.33, 1.96, 1.86])),
-        "drift, hundredfold": (100 * group_signal(p, n) * p * (1 - p), np.array([0.10, 1.89, 8.66, 11.60])),
-        "gain, tenfold": (10 * gain, np.array([0.199, 3.57, 0.246])),
+    off = {
+        "weight": std_weight(p, n) - [2.57, 2.33, 1.96, 1.86],
+        "drift, hundredfold": 100 * group_signal(p, n) * p * (1 - p) - [0.10, 1.89, 8.66, 11.60],
+        "gain, tenfold": 10 * gain - [0.199, 3.57, 0.246],
     }
+    return {name: (difference, np.zeros(difference.size)) for name, difference in off.items()}
 
 
 # differences of .333 with deviations of .011 a seed: the risk at 8 seeds is below 1e-6
@@ -325,8 +310,7 @@ def the_count_is_expected(rngs, *, fewer=0):
     """Relative to the recursion for the expected updates, to 3 %."""
     runs = {f"n = {n}": (n, True) for n in SIZES} | {f"mean-centred, n = {n}": (n, False) for n in (8, 64)}
     return {
-        name: updates_needed(rngs, n - fewer, std=std) / expected_updates(n, std=std) - 1
-        for name, (n, std) in runs.items()
+        k: updates_needed(rngs, n - fewer, std=std) / expected_updates(n, std=std) - 1 for k, (n, std) in runs.items()
     }
 
 
@@ -385,12 +369,6 @@ C4 = paper.claim("C4", r"""
     assumes: no transfer between prompts; $p_0\sim\mathrm{Beta}(.6,.6)$, lr .4.
     origin: derived
     """)  # fmt: skip
-
-
-def lowest(rate, size, among, last=False):
-    """By sorting pairs."""
-    order = sorted((r, -i if last else i) for i, r in enumerate(rate) if among[i])
-    return np.isin(np.arange(len(rate)), [abs(i) for _, i in order[:size]])
 
 
 EIGHTHS = Normals("X").map(lambda z: np.round(8 * expit(z)) / 8)
@@ -557,11 +535,8 @@ def six_modes(*, windows=("short", "long"), place=0):
 def rises_and_falls_again(cut, *, share=1.0):
     """By .05 at least, after 400 steps."""
     path = entropies(share * cut, steps=400)
-    return {
-        "rises": (path[0] + 0.05, path.max()),
-        "falls": (path[-1], path.max() - 0.05),
-        "at once": (path[0], path[1]),
-    }
+    top = path.max()
+    return {"rises": (path[0] + 0.05, top), "falls": (path[-1], top - 0.05), "at once": (path[0], path[1])}
 
 
 @C5.check(Inequality(1e-12), Space(cut=Floats(0.0, 0.08)), batched=False, instances=25,

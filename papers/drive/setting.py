@@ -1,4 +1,4 @@
-"""What the claims and figures of drive share: buckets, a pool and its curriculum, modes under a window, the reported numbers."""
+"""What the claims and figures of drive share: all groups, buckets, a pool and its curriculum, modes under a window, the reported numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,31 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 
 from klsim.distributions import entropy, log_normalize
-from klsim.learning import NaturalGradient, population_gradient
+from klsim.learning import NaturalGradient, centre, population_gradient, score_function_gradient
 from klsim.learning.prompt_pools import Phase, PromptPool, hardest, train_phases, updates_to_reach
+from klsim.objectives.advantages import advantages, group_mean, group_std
+
+
+# C1: all groups -------------------------------------------------------------------------------------
+def reward_groups(n, p):
+    """All ``2**n`` groups of rewards, and their probabilities."""
+    rewards = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(float)
+    return rewards, np.prod(np.where(rewards == 1, p, 1 - p), axis=-1)
+
+
+def group_advantages(rewards, scale=group_std):
+    """The library's advantages of every group."""
+    group = np.repeat(np.arange(len(rewards)), rewards.shape[1])
+    return advantages(rewards.ravel(), group, baseline=group_mean, scale=scale).reshape(rewards.shape)
+
+
+def expected_step(log_pi, right, n, scale="std"):
+    """``E[(1/n) sum_i A_i S_i]`` over all ``A**n`` groups of answers."""
+    answers = np.indices((log_pi.size,) * n).reshape(n, -1)
+    counts = np.sum(answers[..., None] == np.arange(log_pi.size), axis=0)
+    steps = score_function_gradient(log_pi, counts, centre(right.astype(float), counts, scale=scale))
+    return np.exp(counts @ log_pi) @ steps
+
 
 # C2: prompts by initial accuracy ---------------------------------------------------------------------
 BUCKETS = {"low": (0.01, 0.05), "mid": (0.3, 0.7), "high": (0.9, 0.98)}
@@ -93,6 +116,12 @@ PROMPTS, BUDGET, LR = 175, 175 * 64 * 8, 0.4
 UNIFORM = (Phase(PROMPTS),)
 HARD_FOCUS = (Phase(72, 0.5), Phase(50, 0.5), Phase(25))
 PARTS = {"72 hardest": 72, "25 hardest": 25, "all": PROMPTS}
+
+
+def lowest(rate, size, among, last=False):
+    """By sorting pairs."""
+    order = sorted((r, -i if last else i) for i, r in enumerate(rate) if among[i])
+    return np.isin(np.arange(len(rate)), [abs(i) for _, i in order[:size]])
 
 
 def draw_pool(rngs, transfer=0.0):
