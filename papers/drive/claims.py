@@ -23,36 +23,10 @@ from klsim.objectives.advantages import group_std, no_scale, std_weight
 from klsim.spaces import Choice, Floats, Integers, Masks, Normals, Sizes, Space
 
 from .setting import (
-    BENCHMARKS,
-    BUDGET,
-    DIFFERENCES,
-    ETA,
-    HARD_FOCUS,
-    HARD_LR,
-    MODES,
-    PERCENTAGES,
-    REPORTED,
-    SIZES,
-    SOLVES,
-    STAGE_2_ROLLOUTS,
-    STEPS,
-    TRUNCATED,
-    UNIFORM,
-    accuracies,
-    bucket_gains,
-    draw_pool,
-    entropies,
-    expected_gain,
-    expected_step,
-    expected_updates,
-    gains,
-    group_advantages,
-    lowest,
-    natural_ascent,
-    reward_groups,
-    trained,
-    updates_needed,
-    window_reward,
+    BENCHMARKS, BUDGET, DIFFERENCES, ETA, HARD_FOCUS, HARD_LR, MODES, PERCENTAGES, REPORTED, SIZES, SOLVES,
+    STAGE_2_ROLLOUTS, STEPS, TRUNCATED, UNIFORM, accuracies, bucket_gains, draw_pool, entropies, expected_gain,
+    expected_step, expected_updates, gains, group_advantages, lowest, natural_ascent, reward_groups, trained,
+    updates_needed, window_reward,
 )  # fmt: skip
 
 paper = Paper(
@@ -410,6 +384,16 @@ def accounting(z, one, two, n, budget, seed, *, paid=1, of_left=1):
         "nested": (np.sum(masks[1] & ~masks[0]), 0),
         "others stay": (np.where(masks[0], z, end.logits), z),
     }
+
+
+@C4.check(Identity(1e-12, scale=1), Space(z=Normals("X"), share=Floats(0.0, 1.0), seed=Integers(0, 10**6), X=Sizes(2, 5)), batched=False,
+          instances=30, false={"twice as far": {"factor": 2}})  # fmt: skip
+def transfer(z, share, seed, *, factor=1):
+    """To prompts that are not trained on; the one that is trains as if alone."""
+    trained_on, share = np.arange(z.size) == 0, float(share)
+    one, own = PromptPool(z, transfer=share), PromptPool(z)
+    moved, alone = (p.train(30, 8, 0.4, int(seed), among=trained_on).logits - z for p in (one, own))
+    return {"trained": (moved[0], alone[0]), "others": (moved[1:], np.full(z.size - 1, factor * share * alone[0]))}
 
 
 # .034 with deviation .036, .32 - .2 with .085 a pool: the risk at 64 pools is below 1e-6
