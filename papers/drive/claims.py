@@ -22,11 +22,26 @@ from klsim.learning.prompt_pools import Phase, PromptPool, group_step, hardest, 
 from klsim.objectives.advantages import group_std, no_scale, std_weight
 from klsim.spaces import Choice, Floats, Integers, Masks, Normals, Sizes, Space
 
+from . import setting
 from .setting import (
-    BENCHMARKS, BUDGET, DIFFERENCES, ETA, HARD_FOCUS, HARD_LR, MODES, PERCENTAGES, REPORTED, SIZES, SOLVES,
-    STAGE_2_ROLLOUTS, STEPS, TRUNCATED, UNIFORM, accuracies, bucket_gains, draw_pool, entropies, expected_gain,
-    expected_step, expected_updates, gains, group_advantages, lowest, natural_ascent, reward_groups, trained,
-    updates_needed, window_reward,
+    MODES,
+    REPORTED,
+    SIZES,
+    accuracies,
+    bucket_gains,
+    draw_pool,
+    entropies,
+    expected_gain,
+    expected_step,
+    expected_updates,
+    gains,
+    group_advantages,
+    lowest,
+    natural_ascent,
+    reward_groups,
+    trained,
+    updates_needed,
+    window_reward,
 )  # fmt: skip
 
 paper = Paper(
@@ -77,17 +92,12 @@ GROUPS = Space(z=Normals("A", scale=1.5), right=Masks("A"), n=Integers(2, 6), A=
 FIVE = {"z": np.array([0.5, -1.0, 1.0, 0.0, -0.5]), "right": np.array([True, True, False, False, False]), "n": 6}
 
 
-def clear(p):
-    """Some right and some wrong answers."""
-    assume(1e-6 < p < 1 - 1e-6)
-    return p
-
-
 @C1.check(Identity(1e-12, scale=1), GROUPS, batched=False, instances=25, examples=[FIVE],
           false={"the sample std": {"ddof": 1}, "the weight of n + 1": {"more": 1}})  # fmt: skip
 def the_weight_of_a_group(z, right, n, *, ddof=0, more=0):
     log_pi, n = log_normalize(z), int(n)
-    p = clear(float(np.exp(log_pi) @ right))
+    p = float(np.exp(log_pi) @ right)
+    assume(1e-6 < p < 1 - 1e-6)
     sample = np.sqrt((n - 1) / n) if ddof else 1.0
     return sample * expected_step(log_pi, right, n), std_weight(p, n + more) * population_gradient(log_pi, right * 1.0)
 
@@ -118,7 +128,6 @@ def shape(u, v, *, half=0.5, less=1, power=0.5):
 
 @C1.check(Identity(4e-3), false={"at p = .03": {"p": 0.03}})
 def at_two_percent(*, p=0.02):
-    """To the digits of the statement."""
     return {
         "signal": (np.array([keep_probability(p, n, 1 / n, 1 - 1 / n) for n in (8, 64)]), np.array([0.149, 0.726])),
         "rollouts": (rollouts_for_success(p, 0.9), 114),
@@ -159,7 +168,7 @@ def drift(theta, n, *, power=2, scale=group_std):
 def drift_of_a_softmax(z, n, *, wrong=1):
     log_pi, n, h = log_normalize(z), int(n), 1e-5
     pi, right = np.exp(log_pi), np.arange(z.size) == 0
-    clear(pi[0])
+    assume(1e-6 < pi[0] < 1 - 1e-6)
     step = expected_step(log_pi, right, n)
     ends = [np.exp(log_normalize(z + s * h * step))[0] for s in (1, -1)]
     length = pi[0] ** 2 * ((1 - pi[0]) ** 2 + wrong * np.sum(pi[1:] ** 2))
@@ -174,7 +183,6 @@ def medium_is_best(p, n, *, power=2, at=0.5):
 
 @C2.check(Identity(5.1e-3, scale=1), false={"n = 16": {"n": 16}, "11 updates": {"updates": 11}})
 def numbers(*, n=8, updates=12):
-    """To the digits of the statement."""
     p = np.array([0.02, 0.1, 0.3, 0.5])
     gain = np.array([expected_gain(name, updates) for name in ("low", "mid", "high")])
     off = {
@@ -245,7 +253,8 @@ def drift_per_update_and_per_rollout(p, n, *, power=1.0):
           false={"1, as with the leave-one-out mean": {"less": 0}, "with the std": {"scale": "std"}})  # fmt: skip
 def mean_centred_weight(z, right, n, *, less=1, scale="none"):
     log_pi, n = log_normalize(z), int(n)
-    p = clear(float(np.exp(log_pi) @ right))
+    p = float(np.exp(log_pi) @ right)
+    assume(1e-6 < p < 1 - 1e-6)
     factor = (n - less) / n
     return {
         "gradient": (expected_step(log_pi, right, n, scale), factor * population_gradient(log_pi, right * 1.0)),
@@ -289,8 +298,7 @@ def the_count_is_expected(rngs, *, fewer=0):
 
 
 @C3.check(Identity(5e-4), false={"at lr .21": {"lr": 0.21}})
-def expected_counts(*, lr=HARD_LR):
-    """The numbers of the statement."""
+def expected_counts(*, lr=setting.HARD_LR):
     found = [expected_updates(n, lr=lr) for n in SIZES] + [expected_updates(n, std=False, lr=lr) for n in (8, 64)]
     return np.array(found), np.array([241.3, 182.6, 148.9, 130.2, 662.8, 585.2])
 
@@ -307,7 +315,7 @@ def mean_centring_loses_the_speed_up(rngs, *, std=False):
 @C3.check(Effect(seeds=400, alternative="within", margin=0.1),
           false={"at the same learning rate": Variant({"scaled": 0}, kind=Effect(seeds=40, alternative="within", margin=0.1))})  # fmt: skip
 def a_longer_step_does_the_same(rngs, *, scaled=1):
-    lr = HARD_LR * (expected_updates(8) / expected_updates(64)) ** scaled
+    lr = setting.HARD_LR * (expected_updates(8) / expected_updates(64)) ** scaled
     return updates_needed(rngs, 8, lr=lr) / np.mean(updates_needed(rngs, 64)) - 1
 
 
@@ -389,11 +397,18 @@ def accounting(z, one, two, n, budget, seed, *, paid=1, of_left=1):
 @C4.check(Identity(1e-12, scale=1), Space(z=Normals("X"), share=Floats(0.0, 1.0), seed=Integers(0, 10**6), X=Sizes(2, 5)), batched=False,
           instances=30, false={"twice as far": {"factor": 2}})  # fmt: skip
 def transfer(z, share, seed, *, factor=1):
-    """To prompts that are not trained on; the one that is trains as if alone."""
+    """To prompts that are not trained on; the one that is trains as if alone. Sweeps, summed one by one."""
     trained_on, share = np.arange(z.size) == 0, float(share)
     one, own = PromptPool(z, transfer=share), PromptPool(z)
     moved, alone = (p.train(30, 8, 0.4, int(seed), among=trained_on).logits - z for p in (one, own))
-    return {"trained": (moved[0], alone[0]), "others": (moved[1:], np.full(z.size - 1, factor * share * alone[0]))}
+    step = 0.4 * group_step(np.random.default_rng(int(seed)).binomial(8, expit(z)), 8)
+    swept = one.sweep(8, 0.4, int(seed))
+    return {
+        "trained": (moved[0], alone[0]),
+        "others": (moved[1:], np.full(z.size - 1, factor * share * alone[0])),
+        "sweep": (swept.logits, z + [step[i] + share * np.sum(np.delete(step, i)) for i in range(z.size)]),
+        "paid": (swept.rollouts, 8 * z.size),
+    }
 
 
 # .034 with deviation .036, .32 - .2 with .085 a pool: the risk at 64 pools is below 1e-6
@@ -424,12 +439,12 @@ TO_05 = {"alternative": "within", "margin": 0.05}
 
 # deviations up to .127 a pool: the risk at 320 pools is below 1e-5
 @C4.check(Effect(seeds=320, **TO_05),
-          false={"with half of the budget": Variant({"budget": BUDGET // 2}, kind=Effect(seeds=24, **TO_05))})  # fmt: skip
-def levels(rngs, *, budget=BUDGET):
+          false={"with half of the budget": Variant({"budget": setting.BUDGET // 2}, kind=Effect(seeds=24, **TO_05))})  # fmt: skip
+def levels(rngs, *, budget=setting.BUDGET):
     start = draw_pool(rngs)
     found = {"start": accuracies(start, start)}
     for n in (8, 64):
-        for name, phases in (("uniform", UNIFORM), ("hard-focus", HARD_FOCUS)):
+        for name, phases in (("uniform", setting.UNIFORM), ("hard-focus", setting.HARD_FOCUS)):
             found[f"{name}, n = {n}"] = trained(rngs, start, phases, n, budget)
     return {f"{run}, {part}": value - LEVELS[run][i] for run, parts in found.items() for i, (part, value) in enumerate(parts.items())}  # fmt: skip
 
@@ -498,20 +513,19 @@ def steps_are_a_tilt(z, reward, eta, steps, *, fewer=0):
     return np.exp(path[-1]), np.exp(tilt(log_normalize(z), reward, 1 / (eta * steps)))
 
 
-# the statement rounds to three digits
 @C5.check(Identity(6e-4, scale=1),
           false={"windows exchanged": {"windows": ("long", "short")}, "mode 2 cut off": {"place": 1}})  # fmt: skip
 def six_modes(*, windows=("short", "long"), place=0):
     out = {}
     stated = {"short": (-0.050, 0.120, 0.822, 1.329, 1.278, 22), "long": (0.015, -0.036, 0.822, 0.696, 0.497, 0)}
     for name, other in zip(stated, windows):
-        cut = TRUNCATED[other]
-        reward = window_reward(cut) if place == 0 else SOLVES * np.where(np.arange(6) == place, 1 - cut, 1.0)
-        path = entropy(natural_ascent(MODES, reward, ETA, STEPS))
+        cut = setting.TRUNCATED[other]
+        reward = window_reward(cut) if place == 0 else setting.SOLVES * np.where(np.arange(6) == place, 1 - cut, 1.0)
+        path = entropy(natural_ascent(MODES, reward, setting.ETA, setting.STEPS))
         advantage = reward - np.exp(MODES) @ reward
         found = (advantage[0], entropy_rate(MODES, advantage), path[0], path[10], path[-1], np.argmax(path))
         out[name] = np.array(found), np.array(stated[name])
-    return out | {"peak": (entropies(TRUNCATED[windows[0]]).max(), 1.633)}
+    return out | {"peak": (entropies(setting.TRUNCATED[windows[0]]).max(), 1.633)}
 
 
 @C5.check(Inequality(1e-12), Space(cut=Floats(0.3, 0.9)), batched=False, instances=25,
@@ -536,15 +550,15 @@ def falls_with_a_long_window(cut, *, times=1):
 def when_the_advantage_turns(cut, *, threshold=0.2):
     """``A_1`` over what a unit of truncation costs."""
     reward = window_reward(cut)
-    return (reward - np.exp(MODES) @ reward)[0] / (SOLVES[0] * (1 - np.exp(MODES[0]))), threshold - cut
+    return (reward - np.exp(MODES) @ reward)[0] / (setting.SOLVES[0] * (1 - np.exp(MODES[0]))), threshold - cut
 
 
 @C5.check(Limit(tol=1e-6), false={"two best modes": {"second": 0.5}})
 def ends_at_zero(*, second=0.45):
     """For the short window, along 32, 64, ... 4096 steps."""
-    reward, steps = window_reward(TRUNCATED["short"]), 2.0 ** np.arange(5, 13)
+    reward, steps = window_reward(setting.TRUNCATED["short"]), 2.0 ** np.arange(5, 13)
     reward[2] = second
-    return steps, np.array([entropy(tilt(MODES, reward, 1 / (ETA * t))) for t in steps])
+    return steps, np.array([entropy(tilt(MODES, reward, 1 / (setting.ETA * t))) for t in steps])
 
 
 C5_sign = paper.claim("C5-sign", r"""
@@ -587,16 +601,16 @@ C6 = paper.claim("C6", r"""
     """)  # fmt: skip
 
 
-@C6.check(Identity(0.06, scale=1), Space(row=Integers(0, len(PERCENTAGES) - 1)), batched=False, instances=20,
+@C6.check(Identity(0.06, scale=1), Space(row=Integers(0, len(setting.PERCENTAGES) - 1)), batched=False, instances=20,
           false={"over Stage 1": {"base": "stage_1"}, "over the new value": {"relative": False}})  # fmt: skip
 def percentages(row, *, base="sft", relative=True):
     """Points of percent off."""
-    name, column, stated = PERCENTAGES[int(row)]
+    name, column, stated = setting.PERCENTAGES[int(row)]
     new, old = getattr(REPORTED, name)[column], getattr(REPORTED, base)[column]
     return 100 * (new - old) / (old if relative else new) - stated, 0.0
 
 
-@C6.check(Inequality(), Space(column=Integers(0, len(BENCHMARKS) - 1)), batched=False, instances=20,
+@C6.check(Inequality(), Space(column=Integers(0, len(setting.BENCHMARKS) - 1)), batched=False, instances=20,
           false={"Stage 1 exceeds SFT": {"pairs": (("sft", "stage_1"),)}})  # fmt: skip
 def every_column(
     column, *, pairs=(("stage_2_only", "rl"), ("rl", "more_hard"), ("all_v6", "stage_2_only"), ("sft", "rl"))
@@ -646,7 +660,7 @@ C6_over_sft = paper.claim("C6-over-sft", r"""
 @C6_over_sft.check(Identity(0.0015, scale=1), Space(column=Choice("08-11", "V6")), batched=False, instances=4,
           true={"over OpenReasoning-Nemotron-32B": {"base": "nemotron"}})  # fmt: skip
 def differences(column, *, base="sft"):
-    at, stated = DIFFERENCES[str(column)]
+    at, stated = setting.DIFFERENCES[str(column)]
     return REPORTED.rl[at] - getattr(REPORTED, base)[at], stated
 
 
@@ -663,7 +677,7 @@ C6_codeforces = paper.claim("C6-codeforces", r"""
 
 @C6_codeforces.check(Identity(0.0015, scale=1), true={"the run with more hard samples": {"row": "more_hard"}})
 def gap_on_codeforces(*, row="rl"):
-    at, stated = DIFFERENCES["Codeforces"]
+    at, stated = setting.DIFFERENCES["Codeforces"]
     return getattr(REPORTED, row)[at] - REPORTED.nemotron[at], stated
 
 
@@ -678,8 +692,8 @@ C6_rollouts = paper.claim("C6-rollouts", r"""
     """)  # fmt: skip
 
 
-@C6_rollouts.check(Identity(), Space(place=Choice(*STAGE_2_ROLLOUTS)), batched=False, instances=8, examples=[{"place": "Section 3.2"}],
+@C6_rollouts.check(Identity(), Space(place=Choice(*setting.STAGE_2_ROLLOUTS)), batched=False, instances=8, examples=[{"place": "Section 3.2"}],
           true={"elsewhere than in Section 3.2": {"without": "Section 3.2"}})  # fmt: skip
 def rollouts_of_stage_2(place, *, without=""):
     assume(str(place) != without)
-    return STAGE_2_ROLLOUTS[str(place)], 64
+    return setting.STAGE_2_ROLLOUTS[str(place)], 64
