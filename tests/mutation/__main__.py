@@ -46,7 +46,8 @@ def sampled(pool: Iterable[Mutant], number: int | None, rng: random.Random) -> l
     places: dict[tuple[str, int, int], list[Mutant]] = {}
     for m in every:
         places.setdefault((m.path, m.line, m.column), []).append(m)
-    return [rng.choice(places[p]) for p in rng.sample(sorted(places), min(number, len(places)))]
+    chosen = [rng.choice(places[p]) for p in rng.sample(sorted(places), min(number, len(places)))]
+    return [m for m in chosen if m.compiles]
 
 
 def named_by(slug: str) -> set[tuple[str, str]]:
@@ -85,6 +86,7 @@ def plan(args: argparse.Namespace, known: Reach) -> list[Trial]:
             m
             for m in pool
             if (m.path, m.function.split(".")[0]) in places
+            and not m.at_door  # claims give legal input: doors are for the tests
             and any(name.startswith(f"{slug}/") for name in known.of(m.path, m.line, "checks"))
         ]
         trials += [Trial(m, slug) for m in sampled(own, None if args.full else args.per_paper, rng)]

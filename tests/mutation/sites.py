@@ -57,6 +57,20 @@ class Mutant:
         """The module or package of the first level: ``planning``."""
         return self.module.split(".")[1]
 
+    @property
+    def at_door(self) -> bool:
+        """Whether it is part of looking at the input."""
+        return any(first <= (self.line, self.column) < last for first, last in doors(self.path))
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the change is Python: an operator may also take the ``*`` of a signature."""
+        try:
+            compile(self.source(), self.path, "exec")
+        except SyntaxError:
+            return False
+        return True
+
     def source(self) -> str:
         """The module with the change."""
         changed = mutate_code(_read(self.path), get_operator(self.operator)(), self.occurrence)
@@ -70,6 +84,27 @@ class Mutant:
             if old != new:
                 return old.strip(), new.strip()
         return "", ""
+
+
+@cache
+def doors(path: str) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
+    """Where a file looks at its input: calls of `_validate`, and conditions that lead to nothing but a refusal."""
+    found: list[ast.AST] = []
+    for node in ast.walk(ast.parse(_read(path))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_validate."):
+            found.append(node)
+        elif isinstance(node, ast.If) and all(_refuses(statement) for statement in node.body):
+            found.append(node.test)
+    return tuple(_span(node) for node in found)
+
+
+def _refuses(statement: ast.stmt) -> bool:
+    text = ast.unparse(statement)
+    return isinstance(statement, ast.Raise) or text.startswith(("_validate.fail(", "_refuse("))
+
+
+def _span(node: ast.AST) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
 
 
 def definition(path: str, line: int) -> tuple[int, int]:
@@ -103,14 +138,16 @@ def mutants(path: str) -> tuple[Mutant, ...]:
     ``__all__``."""
     source = _read(path)
     inside, skipped = _places(ast.parse(source))
-    nodes = list(ast_nodes(get_ast(source)))
+    nodes, lines = list(ast_nodes(get_ast(source))), source.splitlines()
     found = []
     for name in OPERATORS:
         operator, occurrence = get_operator(name)(), 0
         for node in nodes:
             for start, _ in operator.mutation_positions(node):
                 line, column = start
-                if line in inside and not any(a <= (line, column) < b for a, b in skipped):
+                before = lines[line - 1][:column].rstrip()
+                star = lines[line - 1].startswith("*", column) and (not before or before[-1] in "(,[")  # of a signature
+                if line in inside and not star and not any(a <= (line, column) < b for a, b in skipped):
                     found.append(Mutant(path, line, column, inside[line], name, occurrence))
                 occurrence += 1
     return tuple(sorted(found))
@@ -121,9 +158,6 @@ def _places(tree: ast.Module) -> tuple[dict[int, str], list[tuple[tuple[int, int
     inside: dict[int, str] = {}
     skipped = []
 
-    def span(node: ast.AST) -> tuple[tuple[int, int], tuple[int, int]]:
-        return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
-
     def visit(node: ast.AST, name: str) -> None:
         for child in ast.iter_child_nodes(node):
             inner = name
@@ -131,7 +165,7 @@ def _places(tree: ast.Module) -> tuple[dict[int, str], list[tuple[tuple[int, int
                 inner = f"{name}.{child.name}" if name else child.name
                 for line in range(child.lineno, child.end_lineno + 1):
                     inside[line] = inner
-            skipped.extend(span(s) for s in _only_read(child))
+            skipped.extend(_span(s) for s in _only_read(child))
             visit(child, inner)
 
     visit(tree, "")
