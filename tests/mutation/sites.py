@@ -63,13 +63,10 @@ class Mutant:
         return any(first <= (self.line, self.column) < last for first, last in doors(self.path))
 
     @property
-    def compiles(self) -> bool:
-        """Whether the change is Python: an operator may also take the ``*`` of a signature."""
-        try:
-            compile(self.source(), self.path, "exec")
-        except SyntaxError:
-            return False
-        return True
+    def at_star(self) -> bool:
+        """Whether it takes the ``*`` of a signature for an operator."""
+        text = _read(self.path).splitlines()[self.line - 1]
+        return text.startswith("*", self.column) and text[: self.column].rstrip()[-1:] in ("", "(", ",", "[")
 
     def source(self) -> str:
         """The module with the change."""
@@ -138,16 +135,14 @@ def mutants(path: str) -> tuple[Mutant, ...]:
     ``__all__``."""
     source = _read(path)
     inside, skipped = _places(ast.parse(source))
-    nodes, lines = list(ast_nodes(get_ast(source))), source.splitlines()
+    nodes = list(ast_nodes(get_ast(source)))
     found = []
     for name in OPERATORS:
         operator, occurrence = get_operator(name)(), 0
         for node in nodes:
             for start, _ in operator.mutation_positions(node):
                 line, column = start
-                before = lines[line - 1][:column].rstrip()
-                star = lines[line - 1].startswith("*", column) and (not before or before[-1] in "(,[")  # of a signature
-                if line in inside and not star and not any(a <= (line, column) < b for a, b in skipped):
+                if line in inside and not any(a <= (line, column) < b for a, b in skipped):
                     found.append(Mutant(path, line, column, inside[line], name, occurrence))
                 occurrence += 1
     return tuple(sorted(found))
