@@ -31,7 +31,6 @@ from .setting import (
     Planned,
     Scaled,
     State,
-    again,
     by_hand,
     learn,
     log_likelihood,
@@ -54,7 +53,8 @@ C1 = paper.claim("C1", r"""
     $A_t=\alpha\frac{R-\mu_{group}}{\sigma_{group}}+(1-\alpha)\frac{r_t-\mu_{tag}}{\sigma_{tag}}$, the tag's statistics over all
     steps of the batch that carry it; $\alpha=1$ is GRPO. $A_{MR}$ sums to 0 in every tag, is 0 for a tag with equal rewards
     (monitor) or seen once, and does not change under $r\to c_{tag}r+d_{tag}$ with $c_{tag}>0$. A tag whose share p of steps is
-    paid has the two values $\sqrt{(1-p)/p}$ and $-\sqrt{p/(1-p)}$, whatever the size of the pay.
+    paid has the two values $\sqrt{(1-p)/p}$ and $-\sqrt{p/(1-p)}$, whatever the size of the pay. With one normaliser for all
+    steps, sizes ~ U(.1, 10) change some step of a batch of 400 by more than .3 on average.
 
     where: Eqs. 2-4, Secs. 3.2-3.3; the invariances are derived
     assumes: population deviations; 0 where one is 0.
@@ -117,27 +117,29 @@ def two_values(scaled, *, flip=False, even=False):
         paid, rest = (s / (2 * np.sqrt(share * (1 - share))) for s in (1, -1))
     kept = batch.tag < MONITOR
     which = (batch.rewards[kept] == 1) ^ flip
-    return tag_advantages(scaled.rewards(), batch.tag)[kept], np.where(which, paid[batch.tag[kept]], rest[batch.tag[kept]])
+    return tag_advantages(scaled.rewards(), batch.tag)[kept], np.where(
+        which, paid[batch.tag[kept]], rest[batch.tag[kept]]
+    )
 
 
 @C1.check(Limit(rate=1.0, rate_tol=0.02), false={"to second order": Variant({}, kind=Limit(rate=2.0, rate_tol=0.02))})
 def with_epsilon_in_the_denominator(rng):
     """The change of the advantages by rescaling, largest over the steps, as epsilon falls."""
     scaled, epsilons = Scaled.draw(rng), 1e-1 / 4.0 ** np.arange(7)
-    change = [[tag_advantages(r, scaled.batch.tag, epsilon=e) for r in (scaled.batch.rewards, scaled.rewards())] for e in epsilons]
+    change = [
+        [tag_advantages(r, scaled.batch.tag, epsilon=e) for r in (scaled.batch.rewards, scaled.rewards())]
+        for e in epsilons
+    ]
     return epsilons, np.array([np.abs(a - b).max() for a, b in change])
 
 
-# the largest change of a batch is .8 ± .3, the smallest of 100 batches .19 ± .06: 10 seeds
-@C1.check(Effect(seeds=10, null=0.05), false={"one normaliser a tag": {"pooled": False}})
+# 1.5 ± .8 a batch
+@C1.check(Effect(seeds=30, null=0.3), false={"one normaliser a tag": {"pooled": False}})
 def how_much_it_is_with_one_normaliser(rng, *, pooled=True):
-    """The smallest, over 100 batches, of a batch's largest change by the sizes of pay: above .05."""
-    worst = []
-    for _ in range(100):
-        scaled = Scaled.draw(rng)
-        pair = [normalised(r, scaled.batch.tag, pooled) for r in (scaled.rewards(shifted=False), scaled.batch.rewards)]
-        worst.append(np.abs(pair[0] - pair[1]).max())
-    return min(worst)
+    """The largest change of a step's advantage in a batch by the sizes of pay: above .3 on average."""
+    scaled = Scaled.draw(rng)
+    pair = [normalised(r, scaled.batch.tag, pooled) for r in (scaled.rewards(shifted=False), scaled.batch.rewards)]
+    return np.abs(pair[0] - pair[1]).max()
 
 
 C1_epsilon = paper.claim("C1-epsilon", r"""
@@ -156,7 +158,9 @@ C1_epsilon = paper.claim("C1-epsilon", r"""
 @C1_epsilon.check(Identity(1e-9), SCALED, instances=20, true={"0 where the deviation is 0": {"epsilon": 0.0}})
 def the_guard_is_harmless(scaled, *, epsilon=1e-4):
     tag = scaled.batch.tag
-    return tag_advantages(scaled.rewards(), tag, epsilon=epsilon), tag_advantages(scaled.batch.rewards, tag, epsilon=epsilon)
+    return tag_advantages(scaled.rewards(), tag, epsilon=epsilon), tag_advantages(
+        scaled.batch.rewards, tag, epsilon=epsilon
+    )
 
 
 C1_format = paper.claim("C1-format", r"""
@@ -286,8 +290,8 @@ def no_tag_gains(head, *, pooled=False, scheme="none"):
     return {s: (head.gradient(a, weights_of(head, a, s), moved=s in ("ratio", "clipped")), 0.0) for s in schemes}
 
 
-# a batch of 500 has a deviation of .018: over 20 batches .004, over 30 seeds .0007
-@C3.check(Effect(seeds=30, alternative="within", margin=0.01), false={
+# a batch of 500 has a deviation of .018: over 20 batches .004, over 14 seeds .001
+@C3.check(Effect(seeds=14, alternative="within", margin=0.01), false={
     "one normaliser a tag": {"pooled": False}, "without the deviation": {"scaled": False}})  # fmt: skip
 def the_easiest_tag_is_pushed(rng, *, pooled=True, scaled=True):
     """Mean gradients of 20 batches under a uniform head, less the formula."""
@@ -356,7 +360,9 @@ C3_conditional = paper.claim("C3-conditional", r"""
     """)  # fmt: skip
 
 
-@C3_conditional.check(Inequality(1e-12, scale=1), HEADS, instances=30, true={"normalised in the tag": {"pooled": False}})
+@C3_conditional.check(
+    Inequality(1e-12, scale=1), HEADS, instances=30, true={"normalised in the tag": {"pooled": False}}
+)
 def the_easiest_tag_does_not_gain(head, *, pooled=True):
     return head.gradient(normalised(head.rewards, head.tag, pooled))[EXPLORE], 0.0
 
@@ -369,7 +375,7 @@ C4 = paper.claim("C4", r"""
     against GRPO. On unseen tasks (L2) success gains at least .03 and repetition falls, success on L0 changes by less than .03. At H =
     12 and 20 success on L2 gains at least .02. It is exhaustive search: the logit for submitting after the find ends at least 2 below
     GRPO's, episodes are at least 2 (L2) and 4 (L0) steps longer. At H = 6, 8, 10 success on L2 is at least .3 below GRPO's, and lower
-    still after 600 updates (H = 8, 10). Exactly: explore is paid for not submitting, found or not, with a push of
+    still after 600 updates in most runs (H = 8, 10). Exactly: explore is paid for not submitting, found or not, with a push of
     $-q_{new}\,\pi(submit)/\sigma$ on the submit logit; no policy exceeds $\min(1,(H-1)/n)$, and the best one for 1 a new box plus
     $w<1$ a success succeeds iff $H>n$. After 600 updates at H = 14 the gain is below .03. Remedies at H = 8: $\alpha=.9$, or pay
     until the find only, gain at least .4 over $\alpha=.5$, the latter with less repetition than GRPO.
@@ -379,19 +385,22 @@ C4 = paper.claim("C4", r"""
     """)  # fmt: skip
 
 
-# differences .052 ± .011 and .018 ± .011 (deviations over seeds): risk 1e-7 at 24 seeds
-@C4.check(Effect(seeds=24), false={"on training tasks": Variant({"where": "seen"}, kind=Effect(seeds=8))})
+# differences .052 ± .011 and .018 ± .011 (deviations over seeds): risk 1e-7 at 16 seeds
+@C4.check(Effect(seeds=16), false={"on training tasks": Variant({"where": "seen"}, kind=Effect(seeds=6))})
 def unseen_tasks(rngs, *, where="unseen"):
     grpo, mr = (scores(rngs, pay, where=where) for pay in (GRPO, MR))
     return {"success": mr["success"] - grpo["success"] - 0.03, "repetition": grpo["repetition"] - mr["repetition"]}
 
 
 def gain(rngs, horizon, pay=MR, against=GRPO, updates=150, where="unseen"):
-    return scores(rngs, pay, horizon, updates, where)["success"] - scores(rngs, against, horizon, updates, where)["success"]
+    return (
+        scores(rngs, pay, horizon, updates, where)["success"]
+        - scores(rngs, against, horizon, updates, where)["success"]
+    )
 
 
 # -.016 ± .006
-@C4.check(Effect(seeds=12, alternative="within", margin=0.03), false={"at horizon 10": {"horizon": 10}})
+@C4.check(Effect(seeds=10, alternative="within", margin=0.03), false={"at horizon 10": {"horizon": 10}})
 def training_tasks(rngs, *, horizon=14):
     return gain(rngs, horizon, where="seen")
 
@@ -403,13 +412,13 @@ def longer_horizons(rngs, *, horizons=(12, 20)):
 
 
 # .40, .53, .66, each ± .02 to .05
-@C4.check(Effect(seeds=10, null=0.3), false={"at horizons above 10": {"horizons": (11, 12, 14)}})
+@C4.check(Effect(seeds=8, null=0.3), false={"at horizon 11": {"horizons": (11,)}})
 def horizons_up_to_the_boxes(rngs, *, horizons=(6, 8, 10)):
     return {f"H = {h}": -gain(rngs, h) for h in horizons}
 
 
 # found: 2.96 ± .2; steps 3.0 ± .2 and 4.8 ± .3
-@C4.check(Effect(seeds=8), false={"paid until the find": {"pay": MetaRewards(until_found=True)}})
+@C4.check(Effect(seeds=6), false={"paid until the find": {"pay": MetaRewards(until_found=True)}})
 def by_exhaustive_search(rngs, *, pay=MR):
     out, policies = {}, {name: learn(rngs, p)[:, -1] for name, p in (("grpo", GRPO), ("mr", pay))}
     out["noticing"] = policies["grpo"][:, -1] - policies["mr"][:, -1] - 2
@@ -419,26 +428,29 @@ def by_exhaustive_search(rngs, *, pay=MR):
     return out
 
 
-# .04 ± .03 and .06 ± .04 between 150 and 600 updates
-@C4.check(Effect(seeds=20), false={"at horizon 14": Variant({"horizons": (14,)}, kind=Effect(seeds=4))})
+# in 113 and 118 of 120 runs
+@C4.check(
+    Effect(seeds=24, null=0.5), false={"at horizon 14": Variant({"horizons": (14,)}, kind=Effect(seeds=6, null=0.5))}
+)
 def more_training_makes_it_worse(rngs, *, horizons=(8, 10)):
+    """In most runs success is lower after 600 updates than after 150."""
     out = {}
     for h in horizons:
         policies = learn(rngs, MR, h, (150, 600))
         early, late = (measured(rngs, policies[:, i], MR, h)[0] for i in (0, 1))
-        out[f"H = {h}"] = early - late
+        out[f"H = {h}"] = (late < early).astype(float)
     return out
 
 
-# .015 ± .004 after 600 updates
-@C4.check(Effect(seeds=6), false={"after 150": {"updates": 150}})
+# .015 ± .006 after 600 updates
+@C4.check(Effect(seeds=12), false={"after 150": {"updates": 150}})
 def most_of_the_gain_was_speed(rngs, *, updates=600):
     found = gain(rngs, 14, updates=updates)
     return {"above 0": found, "below .03": 0.03 - found}
 
 
 # gains .53 ± .03 twice; repetition .023 ± .005 lower
-@C4.check(Effect(seeds=8), false={"paid after the find": {"until_found": False}})
+@C4.check(Effect(seeds=6), false={"paid after the find": {"until_found": False}})
 def remedies_at_horizon_8(rngs, *, until_found=True):
     mr, grpo = scores(rngs, MR, 8), scores(rngs, GRPO, 8)
     remedy = scores(rngs, MetaRewards(until_found=until_found), 8)
@@ -460,16 +472,19 @@ def paid_for_not_submitting(state, *, until_found=False, new=True):
     return {"submit": (up[-2], push), "submit once found": (up[-1], push * state.found)}
 
 
-SMALL_WORLDS = Space(boxes=Integers(1, 8), horizon=Integers(1, 12), w=Floats(0.05, 0.95))
+SMALL_WORLDS = Space(boxes=Integers(1, 6), horizon=Integers(1, 9), w=Floats(0.05, 0.95))
 
 
 def best(world, **rewards):
     """Value and success of the best policy."""
     found = solve(world.mdp(**rewards), beta=0.0)
-    return evaluate(world.mdp(**rewards), found.log_policy).reward, evaluate(world.mdp(success=1.0), found.log_policy).reward
+    return evaluate(world.mdp(**rewards), found.log_policy).reward, evaluate(
+        world.mdp(success=1.0), found.log_policy
+    ).reward
 
 
-@C4.check(Identity(1e-12, scale=1), SMALL_WORLDS, batched=False, instances=60, false={
+@C4.check(Identity(1e-12, scale=1), SMALL_WORLDS, batched=False, instances=12,
+          examples=[{"boxes": 10, "horizon": h, "w": 0.5} for h in (6, 10, 11, 14)], false={
     "H/n": {"less": 0}, "success pays more than a box": {"more": 1.0}})  # fmt: skip
 def what_the_pay_asks_for(boxes, horizon, w, *, less=1, more=0.0):
     """By backward induction in the exact problem of unseen tasks."""
@@ -490,20 +505,26 @@ def the_simulation_is_the_exact_problem(rng, *, noticing=1.0, opened=0):
     """Success, repeats a step and steps over H of random policies, less their values in the problem."""
     x = WORLD.start() + np.r_[rng.standard_normal(48), rng.normal(-1, 1), rng.normal(-1, 1), rng.uniform(1, 4)]
     found, y = WORLD.measure(x, rng=rng), np.r_[x[:-1], noticing * x[-1]]
-    success, old, steps = (evaluate(WORLD.mdp(**r), WORLD.lumped(y)).reward for r in ({"success": 1}, {"old": 1}, {"step": 1}))
+    success, old, steps = (
+        evaluate(WORLD.mdp(**r), WORLD.lumped(y)).reward for r in ({"success": 1}, {"old": 1}, {"step": 1})
+    )
     exact = (success, (old + opened) / steps, steps / 14)
     return dict(zip(("success", "repetition", "steps"), np.array([*found[:2], found[2] / 14]) - exact))
 
 
-@C4.check(Identity(1e-7, scale=1e-2), Space(z=Normals(51, scale=0.5), seed=Integers(0, 10**6), first_only=Choice(0, 1)), batched=False,
-          instances=10, false={"without the tags": {"tagged": False}, "of the policy a step away": {"away": 1e-2}})  # fmt: skip
+SMALL = SearchWorld(boxes=3, horizon=5, tasks=2)
+
+
+@C4.check(Identity(1e-7, scale=1e-2), Space(z=Normals(17, scale=0.5), seed=Integers(0, 10**6), first_only=Choice(0, 1)), batched=False,
+          instances=6, false={"without the tags": {"tagged": False}, "of the policy a hundredth away": {"away": 0.01}})  # fmt: skip
 def a_gradient_is_that_of_the_log_likelihood(z, seed, first_only, *, tagged=True, away=0.0):
-    """``sum A grad log pi``, by finite differences of its own definition."""
-    rng, x, first_only = np.random.default_rng(int(seed)), WORLD.start() + z, bool(first_only)
-    run = WORLD.sample(x, *WORLD.draw_tasks("seen", 4, rng), first_only=first_only, rng=rng)
+    """``sum A grad log pi`` in a world of 3 boxes and 5 steps, by finite differences of its own definition."""
+    rng, x, first_only = np.random.default_rng(int(seed)), SMALL.start() + z, bool(first_only)
+    run = SMALL.sample(x, *SMALL.draw_tasks("seen", 3, rng), first_only=first_only, rng=rng)
     a = rng.standard_normal(run.tags.shape)
-    ends = [[log_likelihood(WORLD, x + s * e, run, a, first_only) for s in (1, -1)] for e in 1e-5 * np.eye(51)]
-    return WORLD.gradient(x + away * z, run, a, first_only=first_only, tagged=tagged), np.array([(up - down) / 2e-5 for up, down in ends])
+    ends = [[log_likelihood(SMALL, x + s * e, run, a, first_only) for s in (1, -1)] for e in 1e-5 * np.eye(17)]
+    found = SMALL.gradient(x + away * z, run, a, first_only=first_only, tagged=tagged)
+    return found, np.array([(up - down) / 2e-5 for up, down in ends])
 
 
 def replayed_update(rng, pay, lr=0.3):
@@ -522,11 +543,19 @@ def replayed_update(rng, pay, lr=0.3):
         paid[e, t] = float(meets[run.tags[e, t]])
     tag = np.zeros(live.sum(), dtype=int) if pay.pooled else run.tags[live]
     a = np.zeros(run.tags.shape)
-    a[live] = grpo_mr_advantages(run.success, np.repeat(np.arange(8), 8), paid[live], tag, np.nonzero(live)[0], alpha=pay.alpha)
+    a[live] = grpo_mr_advantages(
+        run.success, np.repeat(np.arange(8), 8), paid[live], tag, np.nonzero(live)[0], alpha=pay.alpha
+    )
     return lr * 4 / live.sum() * WORLD.gradient(WORLD.start(), run, a, first_only=pay.first_only)
 
 
-PAYS = (MR, GRPO, MetaRewards(0.0, planning=False), MetaRewards(0.3, pooled=True), MetaRewards(0.2, first_only=False, until_found=True))
+PAYS = (
+    MR,
+    GRPO,
+    MetaRewards(0.0, planning=False),
+    MetaRewards(0.3, pooled=True),
+    MetaRewards(0.2, first_only=False, until_found=True),
+)
 
 
 @C4.check(Identity(1e-10, scale=1e-2), Space(seed=Integers(0, 10**6), which=Choice(*range(len(PAYS)))), batched=False, instances=30, false={
@@ -575,15 +604,15 @@ def without_outcome(rngs, **options):
 
 
 # .33 ± .09, .12 ± .02
-@C5.check(Effect(seeds=16), false={"alpha = .3": {"alpha": 0.3}})
+@C5.check(Effect(seeds=14), false={"alpha = .3": {"alpha": 0.3}})
 def it_collapses(rngs, *, alpha=0.0):
     low, half = scores(rngs, MetaRewards(alpha)), scores(rngs, MR)
     return {"success": half["success"] - low["success"] - 0.1, "repetition": low["repetition"] - half["repetition"]}
 
 
 # -.02 ± .12
-@C5.check(Effect(seeds=48, alternative="within", margin=0.15),
-          false={"planning at every step": Variant({"first_only": False}, kind=Effect(seeds=24, alternative="within", margin=0.15))})  # fmt: skip
+@C5.check(Effect(seeds=40, alternative="within", margin=0.15),
+          false={"planning at every step": Variant({"first_only": False}, kind=Effect(seeds=12, alternative="within", margin=0.15))})  # fmt: skip
 def pay_for_the_first_step_changes_little(rngs, *, first_only=True):
     paid, unpaid = (without_outcome(rngs, planning=p, first_only=first_only) for p in (True, False))
     return paid["success"] - unpaid["success"]
@@ -629,7 +658,7 @@ C6 = paper.claim("C6", r"""
 
 
 # .11 ± .04, .052 ± .011, .021 ± .009
-@C6.check(Effect(seeds=20), false={"at horizon 8": Variant({"horizon": 8}, kind=Effect(seeds=8))})
+@C6.check(Effect(seeds=18), false={"at horizon 8": Variant({"horizon": 8}, kind=Effect(seeds=6))})
 def the_middle_is_best(rngs, *, horizon=14):
     half = scores(rngs, MR, horizon)["success"]
     least = {0.1: 0.03, 0.9: 0.0, 1.0: 0.03}
@@ -637,19 +666,19 @@ def the_middle_is_best(rngs, *, horizon=14):
 
 
 # .005 ± .012, -.001 ± .008
-@C6.check(Effect(seeds=16, alternative="within", margin=0.03), false={"against alpha = .1": {"alphas": (0.1,)}})
+@C6.check(Effect(seeds=14, alternative="within", margin=0.03), false={"against alpha = .1": {"alphas": (0.1,)}})
 def the_middle_is_flat(rngs, *, alphas=(0.3, 0.7)):
     half = scores(rngs, MR)["success"]
     return {f"alpha = {a:g}": scores(rngs, MetaRewards(a))["success"] - half for a in alphas}
 
 
 # -.008 ± .009
-@C6.check(Effect(seeds=16, alternative="within", margin=0.03), false={"the share of explore": {"score": "explore"}})
+@C6.check(Effect(seeds=10, alternative="within", margin=0.03), false={"the share of explore": {"score": "explore"}})
 def the_normaliser_does_not_matter_for_success(rngs, *, score="success"):
     return scores(rngs, MR)[score] - scores(rngs, MetaRewards(pooled=True))[score]
 
 
 # .24 ± .03
-@C6.check(Effect(seeds=8, null=0.1), false={"success": {"score": "success"}})
+@C6.check(Effect(seeds=6, null=0.1), false={"success": {"score": "success"}})
 def it_matters_for_the_use_of_tags(rngs, *, score="explore"):
     return scores(rngs, MetaRewards(pooled=True))[score] - scores(rngs, MR)[score]

@@ -132,9 +132,7 @@ def measured(rngs, policies, pay, horizon=14, where="unseen"):
     """Success, repetition, steps and share of explore of one policy a seed, ``(4, seeds)``, from 4000 episodes."""
     world = SearchWorld(horizon=horizon)
     streams = (np.random.default_rng(r.bit_generator.seed_seq.spawn(1)[0]) for r in again(rngs))
-    return np.array(
-        [world.measure(x, where, first_only=pay.first_only, rng=s) for x, s in zip(policies, streams)]
-    ).T
+    return np.array([world.measure(x, where, first_only=pay.first_only, rng=s) for x, s in zip(policies, streams)]).T
 
 
 def scores(rngs, pay, horizon=14, updates=150, where="unseen"):
