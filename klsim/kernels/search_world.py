@@ -41,12 +41,13 @@ def _odds(x):
 @numba.njit(cache=True)
 def _action_weights(odds, task, boxes, opened, found, out):
     """Unnormalised probabilities of the boxes and of submitting; their sum."""
-    total, again, start = 0.0, odds[-3], task * boxes
+    again, start = odds[-3], task * boxes
+    out[boxes] = odds[-1] if found else odds[-2]
+    total = out[boxes]
     for b in range(boxes):
         out[b] = odds[start + b] * (again if (opened >> b) & 1 else 1.0)
         total += out[b]
-    out[boxes] = odds[-1] if found else odds[-2]
-    return total + out[boxes]
+    return total
 
 
 @numba.njit(cache=True)
@@ -72,25 +73,26 @@ def episodes(x, task, target, boxes, horizon, first_only, rng):
     weights, laws, odds = np.empty(boxes + 1), _tag_laws(x, first_only), _odds(x)
     for e in range(count):
         mask, repeated, seen = 0, 0, 0
+        total = _action_weights(odds, task[e], boxes, mask, seen, weights)
         for t in range(horizon):
             opened[e, t], fail[e, t], found[e, t] = mask, repeated, seen
             tags[e, t] = PLANNING if first_only and t == 0 else _drawn(laws[repeated], 1.0, rng.random())
-            total = _action_weights(odds, task[e], boxes, mask, seen, weights)
             a = _drawn(weights, total, rng.random())
             actions[e, t] = a
             if a == boxes:
                 length[e], success[e] = t + 1, float(seen)
                 break
             repeated = (mask >> a) & 1
-            mask |= 1 << a
-            if a == target[e]:
-                seen = 1
+            if not repeated:
+                mask |= 1 << a
+                seen = 1 if a == target[e] else seen
+                total = _action_weights(odds, task[e], boxes, mask, seen, weights)
     return tags, actions, opened, fail, found, length, success
 
 
 @numba.njit(cache=True)
 def meta_rewards(tags, actions, opened, fail, found, length, success, boxes, planning, until_found):
-    """0 or 1 a step: explore that opens a new box, reflection that does so after a repetition, planning that succeeds."""
+    """0 or 1 a step: explore on a new box, reflection on one after a repetition, planning that succeeds."""
     paid = np.zeros(tags.shape)
     for e in range(tags.shape[0]):
         for t in range(length[e]):
@@ -107,7 +109,7 @@ def meta_rewards(tags, actions, opened, fail, found, length, success, boxes, pla
 
 @numba.njit(cache=True)
 def mixed_advantages(success, paid, tags, length, group, alpha, pooled):
-    """``alpha`` of the outcome in groups of ``group`` neighbours, ``1 - alpha`` of the reward in its tag, ``(E, H)``."""
+    """``alpha`` of the outcome in groups of neighbours, ``1 - alpha`` of the reward in its tag, ``(E, H)``."""
     out = np.zeros(paid.shape)
     number, total, square = np.zeros(4), np.zeros(4), np.zeros(4)
     for e in range(paid.shape[0]):
@@ -135,7 +137,7 @@ def mixed_advantages(success, paid, tags, length, group, alpha, pooled):
 
 @numba.njit(cache=True)
 def ascend(x, task, tags, actions, opened, fail, found, length, advantage, boxes, first_only, tagged):
-    """``sum A grad (log pi(tag) + log pi(action))`` over live steps, ``(parameters,)``; without tags if not ``tagged``."""
+    """``sum A grad (log pi(tag) + log pi(action))`` over live steps, ``(parameters,)``; ``tagged``: with tags."""
     up, weights, laws, odds = np.zeros(x.size), np.empty(boxes + 1), _tag_laws(x, first_only), _odds(x)
     for e in range(task.size):
         start = 8 + task[e] * boxes

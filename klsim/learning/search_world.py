@@ -1,17 +1,17 @@
 r"""A search with tagged steps: what meta-rewards teach an agent, and when it pays to stop.
 
-An object lies in one of n boxes. Every step names a tag (planning, explore, reflection, monitor) and takes an action: open
-box b, or submit, which succeeds iff the object was found. After ``horizon`` steps without a submission the episode fails. The
-policy is a softmax with logits ``visited [b opened] + bias[task, b]`` for the boxes and ``submit + found [object found]``; a
-second head chooses the tag by whether the last action was a repetition. On training tasks the object is usually in the
-task's own box (a shortcut); unseen tasks have no bias and a uniform object.
+An object lies in one of n boxes. Every step names a tag (planning, explore, reflection, monitor) and takes an action:
+open box b, or submit, which succeeds iff the object was found. After ``horizon`` steps without a submission the episode
+fails. The policy is a softmax with logits ``visited [b opened] + bias[task, b]`` for the boxes and ``submit +
+found [object found]``; a second head chooses the tag by whether the last action was a repetition. On training tasks the object
+is usually in the task's own box (a shortcut); unseen tasks have no bias and a uniform object.
 
-Rules pay 1 for: planning in an episode that succeeds, explore on a new box, reflection on a new box after a repetition. The
-advantage is that of `klsim.objectives.tag_advantages.grpo_mr_advantages`.
+Rules pay 1 for: planning in an episode that succeeds, explore on a new box, reflection on a new box after a repetition.
+The advantage is that of `klsim.objectives.tag_advantages.grpo_mr_advantages`.
 
-Without biases, boxes are exchangeable and the number of opened boxes and the found flag are a state: `SearchWorld.mdp` is
+Without biases, boxes are exchangeable: the number of opened boxes and the found flag are a state. `SearchWorld.mdp` is
 that problem (for `klsim.planning`), with which every policy is evaluated exactly. No policy succeeds more often than
-``min(1, (H - 1)/n)``; one that always prefers a new box succeeds iff ``H > n``.
+``min(1, (H - 1)/n)``; one that prefers a new box to a success succeeds iff ``H > n``.
 
 Source: ``rlvmr`` C4-C6.
 """
@@ -27,7 +27,7 @@ import numpy as np
 from klsim import _validate
 from klsim.problems import TabularMDP
 
-__all__ = ["Episodes", "MetaRewards", "Measured", "SearchWorld"]
+__all__ = ["Episodes", "Measured", "MetaRewards", "SearchWorld"]
 
 NEW, OLD, SUBMIT = 0, 1, 2
 _LARGEST_LOGIT = 300.0
@@ -226,7 +226,7 @@ class SearchWorld:
     def clone(
         self, trajectories: int = 200, *, steps: int = 300, lr: float = 1.0, rng: np.random.Generator | int = 0
     ) -> np.ndarray:
-        """Maximum likelihood on an expert's actions: the usual box, then unopened ones uniformly until found, then submit.
+        """Maximum likelihood on an expert's actions: the usual box, others uniformly until found, then submit.
 
         ``steps`` full-batch steps on the mean log-likelihood of actions, from `start`.
 
@@ -278,7 +278,7 @@ class SearchWorld:
         first_only: bool = True,
         rng: np.random.Generator | int = 0,
     ) -> Measured:
-        """From sampled episodes: ``"seen"`` tasks (L0), ``"moved"`` (L1: the object anywhere), ``"unseen"`` (L2: no bias).
+        """Sampled: ``"seen"`` tasks (L0), ``"moved"`` (L1: the object anywhere), ``"unseen"`` (L2: no bias, either).
 
         Raises:
             ValueError: a bad policy, an unknown ``where``.

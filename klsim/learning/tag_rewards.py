@@ -1,13 +1,13 @@
 r"""What rewarding a tag teaches a tag head, in large batches.
 
-Contexts x are visited with probability d(x), the head chooses tag g with ``pi(g|x)``, and the step is paid (1 or 0) with
-rate ``q(x, g)``. Normalised inside the tag, ``a(x, g) = (q(x, g) - q(g)) / sqrt(q(g)(1 - q(g)))`` with ``q(g)`` the rate of
-the tag's steps; the expected gradient of a step in the logits of context x is
+Contexts x are visited with probability d(x), the head chooses tag g with ``pi(g|x)``, and the step is paid (1 or 0)
+with rate ``q(x, g)``. Normalised inside the tag, ``a(x, g) = (q(x, g) - q(g)) / sqrt(q(g)(1 - q(g)))`` with ``q(g)``
+the rate of the tag's steps; the expected gradient of a step in the logits of context x is
 
 .. math:: d(x)\,\pi(g|x)\Big(a(x,g) - \sum_h \pi(h|x)\,a(x,h)\Big).
 
-Where rates do not depend on the context it is 0: no tag gains by being easy. With one normaliser for all steps the easiest
-tag gains ``pi(g)(q(g) - q)/sqrt(q(1 - q))`` a step.
+Where rates do not depend on the context it is 0: no tag gains by being easy. With one normaliser for all steps the
+easiest tag gains ``pi(g)(q(g) - q)/sqrt(q(1 - q))`` a step.
 
 Source: ``rlvmr`` C3.
 """

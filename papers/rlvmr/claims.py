@@ -62,7 +62,7 @@ C1 = paper.claim("C1", r"""
 BATCHES, SCALED = Space(batch=Drawn(Batch.draw)), Space(scaled=Drawn(Scaled.draw))
 
 
-@C1.check(Identity(1e-12, scale=1), Space(batch=Drawn(Batch.few), alpha=Floats(0.0, 1.0)), instances=100,
+@C1.check(Identity(1e-12, scale=1), Space(batch=Drawn(Batch.few), alpha=Floats(0.0, 1.0)), instances=30,
           false={"sample deviations": {"ddof": 1}, "the outcome over the batch": {"group": "batch"},
                  "the weights exchanged": {"swap": True}})  # fmt: skip
 def definition(batch, alpha, *, ddof=0, group="own", swap=False):
@@ -73,7 +73,7 @@ def definition(batch, alpha, *, ddof=0, group="own", swap=False):
     return grpo_mr_advantages(*batch, alpha=float(alpha)), weights[0] * outcome[batch.trajectory] + weights[1] * local
 
 
-@C1.check(Identity(1e-12, scale=1), BATCHES, instances=100, false={"alpha = .95": {"alpha": 0.95}})
+@C1.check(Identity(1e-12, scale=1), BATCHES, instances=30, false={"alpha = .95": {"alpha": 0.95}})
 def alpha_one_is_grpo(batch, *, alpha=1.0):
     grpo = advantages(batch.outcome, batch.group, baseline=group_mean, scale=group_std)
     return grpo_mr_advantages(*batch, alpha=alpha), grpo[batch.trajectory]
@@ -96,7 +96,7 @@ def size_and_offset_of_the_pay(scaled, *, pooled=False, shifted=True, negative=F
     return changed, normalised(scaled.batch.rewards, tag, pooled)
 
 
-@C1.check(Identity(1e-12, scale=1), SCALED, instances=100,
+@C1.check(Identity(1e-12, scale=1), SCALED, instances=30,
           false={"one normaliser for all steps": {"pooled": True}, "monitor is paid sometimes": {"paid": True}})  # fmt: skip
 def a_constant_reward_teaches_nothing(scaled, *, pooled=False, paid=False):
     """Monitor steps, shifted by any constant; and a tag seen once (reported as 1 + |A|, so that both sides have size)."""
@@ -107,7 +107,7 @@ def a_constant_reward_teaches_nothing(scaled, *, pooled=False, paid=False):
     return {"monitor": (scaled.shift[3] + a[tag == MONITOR], scaled.shift[3]), "once": (1 + a[-1], 1.0)}
 
 
-@C1.check(Identity(1e-11, scale=1), SCALED, instances=100,
+@C1.check(Identity(1e-11, scale=1), SCALED, instances=30,
           false={"paid and unpaid exchanged": {"flip": True}, "1/(2 sqrt(p(1-p))) for both": {"even": True}})  # fmt: skip
 def two_values(scaled, *, flip=False, even=False):
     batch = scaled.batch
@@ -292,7 +292,8 @@ def no_tag_gains(head, *, pooled=False, scheme="none"):
 
 # a batch of 500 has a deviation of .018: over 20 batches .004, over 14 seeds .001
 @C3.check(Effect(seeds=14, alternative="within", margin=0.01), false={
-    "one normaliser a tag": {"pooled": False}, "without the deviation": {"scaled": False}})  # fmt: skip
+    "one normaliser a tag": Variant({"pooled": False}, kind=Effect(seeds=4, alternative="within", margin=0.01)),
+    "without the deviation": Variant({"scaled": False}, kind=Effect(seeds=9, alternative="within", margin=0.01))})  # fmt: skip
 def the_easiest_tag_is_pushed(rng, *, pooled=True, scaled=True):
     """Mean gradients of 20 batches under a uniform head, less the formula."""
     heads = [Head.draw(rng, uniform=True) for _ in range(20)]
@@ -400,25 +401,35 @@ def gain(rngs, horizon, pay=MR, against=GRPO, updates=150, where="unseen"):
 
 
 # -.016 ± .006
-@C4.check(Effect(seeds=10, alternative="within", margin=0.03), false={"at horizon 10": {"horizon": 10}})
+@C4.check(
+    Effect(seeds=10, alternative="within", margin=0.03),
+    false={"at horizon 10": Variant({"horizon": 10}, kind=Effect(seeds=4, alternative="within", margin=0.03))},
+)
 def training_tasks(rngs, *, horizon=14):
     return gain(rngs, horizon, where="seen")
 
 
 # .067 ± .011, .050 ± .009
-@C4.check(Effect(seeds=10, null=0.02), false={"at horizon 10": {"horizons": (10,)}})
+@C4.check(
+    Effect(seeds=10, null=0.02), false={"at horizon 10": Variant({"horizons": (10,)}, kind=Effect(seeds=4, null=0.02))}
+)
 def longer_horizons(rngs, *, horizons=(12, 20)):
     return {f"H = {h}": gain(rngs, h) for h in horizons}
 
 
 # .40, .53, .66, each ± .02 to .05
-@C4.check(Effect(seeds=8, null=0.3), false={"at horizon 11": {"horizons": (11,)}})
+@C4.check(
+    Effect(seeds=8, null=0.3), false={"at horizon 11": Variant({"horizons": (11,)}, kind=Effect(seeds=4, null=0.3))}
+)
 def horizons_up_to_the_boxes(rngs, *, horizons=(6, 8, 10)):
     return {f"H = {h}": -gain(rngs, h) for h in horizons}
 
 
 # found: 2.96 ± .2; steps 3.0 ± .2 and 4.8 ± .3
-@C4.check(Effect(seeds=6), false={"paid until the find": {"pay": MetaRewards(until_found=True)}})
+@C4.check(
+    Effect(seeds=6),
+    false={"paid until the find": Variant({"pay": MetaRewards(until_found=True)}, kind=Effect(seeds=4))},
+)
 def by_exhaustive_search(rngs, *, pay=MR):
     out, policies = {}, {name: learn(rngs, p)[:, -1] for name, p in (("grpo", GRPO), ("mr", pay))}
     out["noticing"] = policies["grpo"][:, -1] - policies["mr"][:, -1] - 2
@@ -443,14 +454,14 @@ def more_training_makes_it_worse(rngs, *, horizons=(8, 10)):
 
 
 # .015 ± .006 after 600 updates
-@C4.check(Effect(seeds=12), false={"after 150": {"updates": 150}})
+@C4.check(Effect(seeds=12), false={"after 150": Variant({"updates": 150}, kind=Effect(seeds=6))})
 def most_of_the_gain_was_speed(rngs, *, updates=600):
     found = gain(rngs, 14, updates=updates)
     return {"above 0": found, "below .03": 0.03 - found}
 
 
 # gains .53 ± .03 twice; repetition .023 ± .005 lower
-@C4.check(Effect(seeds=6), false={"paid after the find": {"until_found": False}})
+@C4.check(Effect(seeds=6), false={"paid after the find": Variant({"until_found": False}, kind=Effect(seeds=3))})
 def remedies_at_horizon_8(rngs, *, until_found=True):
     mr, grpo = scores(rngs, MR, 8), scores(rngs, GRPO, 8)
     remedy = scores(rngs, MetaRewards(until_found=until_found), 8)
@@ -604,22 +615,25 @@ def without_outcome(rngs, **options):
 
 
 # .33 ± .09, .12 ± .02
-@C5.check(Effect(seeds=14), false={"alpha = .3": {"alpha": 0.3}})
+@C5.check(Effect(seeds=12), false={"alpha = .3": Variant({"alpha": 0.3}, kind=Effect(seeds=4))})
 def it_collapses(rngs, *, alpha=0.0):
     low, half = scores(rngs, MetaRewards(alpha)), scores(rngs, MR)
     return {"success": half["success"] - low["success"] - 0.1, "repetition": low["repetition"] - half["repetition"]}
 
 
 # -.02 ± .12
-@C5.check(Effect(seeds=40, alternative="within", margin=0.15),
-          false={"planning at every step": Variant({"first_only": False}, kind=Effect(seeds=12, alternative="within", margin=0.15))})  # fmt: skip
+@C5.check(Effect(seeds=32, alternative="within", margin=0.15),
+          false={"planning at every step": Variant({"first_only": False}, kind=Effect(seeds=10, alternative="within", margin=0.15))})  # fmt: skip
 def pay_for_the_first_step_changes_little(rngs, *, first_only=True):
     paid, unpaid = (without_outcome(rngs, planning=p, first_only=first_only) for p in (True, False))
     return paid["success"] - unpaid["success"]
 
 
 # .27 ± .07
-@C5.check(Effect(seeds=16, null=0.1), false={"planning at the first step only": {"first_only": True}})
+@C5.check(
+    Effect(seeds=16, null=0.1),
+    false={"planning at the first step only": Variant({"first_only": True}, kind=Effect(seeds=12, null=0.1))},
+)
 def the_leak(rngs, *, first_only=False):
     paid, unpaid = (without_outcome(rngs, planning=p, first_only=first_only) for p in (True, False))
     return paid["success"] - unpaid["success"]
@@ -666,19 +680,27 @@ def the_middle_is_best(rngs, *, horizon=14):
 
 
 # .005 ± .012, -.001 ± .008
-@C6.check(Effect(seeds=14, alternative="within", margin=0.03), false={"against alpha = .1": {"alphas": (0.1,)}})
+@C6.check(
+    Effect(seeds=14, alternative="within", margin=0.03),
+    false={"against alpha = .1": Variant({"alphas": (0.1,)}, kind=Effect(seeds=14, alternative="within", margin=0.03))},
+)
 def the_middle_is_flat(rngs, *, alphas=(0.3, 0.7)):
     half = scores(rngs, MR)["success"]
     return {f"alpha = {a:g}": scores(rngs, MetaRewards(a))["success"] - half for a in alphas}
 
 
 # -.008 ± .009
-@C6.check(Effect(seeds=10, alternative="within", margin=0.03), false={"the share of explore": {"score": "explore"}})
+@C6.check(
+    Effect(seeds=10, alternative="within", margin=0.03),
+    false={
+        "the share of explore": Variant({"score": "explore"}, kind=Effect(seeds=4, alternative="within", margin=0.03))
+    },
+)
 def the_normaliser_does_not_matter_for_success(rngs, *, score="success"):
     return scores(rngs, MR)[score] - scores(rngs, MetaRewards(pooled=True))[score]
 
 
 # .24 ± .03
-@C6.check(Effect(seeds=6, null=0.1), false={"success": {"score": "success"}})
+@C6.check(Effect(seeds=6, null=0.1), false={"success": Variant({"score": "success"}, kind=Effect(seeds=4, null=0.1))})
 def it_matters_for_the_use_of_tags(rngs, *, score="explore"):
     return scores(rngs, MetaRewards(pooled=True))[score] - scores(rngs, MR)[score]
