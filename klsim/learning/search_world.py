@@ -2,9 +2,9 @@ r"""A search with tagged steps: what meta-rewards teach an agent, and when it pa
 
 An object lies in one of n boxes. Every step names a tag (planning, explore, reflection, monitor) and takes an action:
 open box b, or submit, which succeeds iff the object was found. After ``horizon`` steps without a submission the episode
-fails. The policy is a softmax with logits ``visited [b opened] + bias[task, b]`` for the boxes and ``submit +
-found [object found]``; a second head chooses the tag by whether the last action was a repetition. On training tasks the object
-is usually in the task's own box (a shortcut); unseen tasks have no bias and a uniform object.
+fails. The policy is a softmax with logits ``bias[task, b] + visited [b opened]`` for the boxes and ``submit + found
+[object found]``; a second head chooses the tag by whether the last action was a repetition. On training tasks the
+object is usually in the task's own box (a shortcut); unseen tasks have no bias and a uniform object.
 
 Rules pay 1 for: planning in an episode that succeeds, explore on a new box, reflection on a new box after a repetition.
 The advantage is that of `klsim.objectives.tag_advantages.grpo_mr_advantages`.

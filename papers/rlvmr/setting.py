@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from klsim.distributions import log_normalize
 from klsim.learning.search_world import MetaRewards, SearchWorld
+from klsim.planning import evaluate
 
 PLANNING, EXPLORE, REFLECTION, MONITOR = range(4)
 TAGS = ("planning", "explore", "reflection", "monitor")
@@ -139,6 +141,17 @@ def scores(rngs, pay, horizon=14, updates=150, where="unseen"):
     """Train, then measure: a dict of arrays over seeds."""
     policies = learn(rngs, pay, horizon, (updates,))[:, -1]
     return dict(zip(SCORES, measured(rngs, policies, pay, horizon, where)), noticing=policies[:, -1])
+
+
+@functools.cache
+def unseen_tasks(horizon):
+    return SearchWorld(horizon=horizon).mdp(success=1.0)
+
+
+def success(rngs, pay, horizon=14, updates=150):
+    """Train, then the exact success on unseen tasks, ``(seeds,)``."""
+    policies = learn(rngs, pay, horizon, (updates,))[:, -1]
+    return np.array([evaluate(unseen_tasks(horizon), WORLD.lumped(x)).reward for x in policies])
 
 
 def log_likelihood(world, x, run, weights, first_only=True, tagged=True):
