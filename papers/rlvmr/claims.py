@@ -84,12 +84,12 @@ def normalised(rewards, tag, pooled):
     return tag_advantages(rewards, np.zeros_like(tag) if pooled else tag)
 
 
-@C1.check(Identity(1e-12, scale=100), BATCHES, instances=100, false={"one normaliser for all steps": {"pooled": True}})
+@C1.check(Identity(1e-12, scale=100), BATCHES, instances=50, false={"one normaliser for all steps": {"pooled": True}})
 def sums_to_zero_in_every_tag(batch, *, pooled=False):
     return np.bincount(batch.tag, normalised(batch.rewards, batch.tag, pooled), minlength=4), 0.0
 
 
-@C1.check(Identity(1e-12, scale=1), SCALED, instances=100, false={
+@C1.check(Identity(1e-12, scale=1), SCALED, instances=50, false={
     "one normaliser for all steps, no shifts": {"pooled": True, "shifted": False}, "explore is fined": {"negative": True}})  # fmt: skip
 def size_and_offset_of_the_pay(scaled, *, pooled=False, shifted=True, negative=False):
     tag = scaled.batch.tag
@@ -282,7 +282,7 @@ def weights_of(head, advantage, scheme):
     return np.ones_like(advantage)
 
 
-@C3.check(Identity(1e-12, scale=1), HEADS, instances=100, false={
+@C3.check(Identity(1e-12, scale=1), HEADS, instances=50, false={
     "one normaliser for all steps": {"pooled": True}, "steps weighted by their tokens": {"scheme": "tokens"},
     "PPO's clip": {"scheme": "clipped"}})  # fmt: skip
 def no_tag_gains(head, *, pooled=False, scheme="none"):
@@ -454,15 +454,15 @@ def more_training_makes_it_worse(rngs, *, horizons=(8, 10)):
     return out
 
 
-# .015 ± .006 after 600 updates
-@C4.check(Effect(seeds=10), false={"after 150": Variant({"updates": 150}, kind=Effect(seeds=6))})
+# .016 ± .002 after 600 updates
+@C4.check(Effect(seeds=6), false={"after 150": Variant({"updates": 150}, kind=Effect(seeds=6))})
 def most_of_the_gain_was_speed(rngs, *, updates=600):
     found = gain(rngs, 14, updates=updates)
     return {"above 0": found, "below .03": 0.03 - found}
 
 
 # gains .53 ± .03 twice; repetition .023 ± .005 lower
-@C4.check(Effect(seeds=6), false={"paid after the find": Variant({"until_found": False}, kind=Effect(seeds=3))})
+@C4.check(Effect(seeds=7), false={"paid after the find": Variant({"until_found": False}, kind=Effect(seeds=3))})
 def remedies_at_horizon_8(rngs, *, until_found=True):
     half, remedy = success(rngs, MR, 8), scores(rngs, MetaRewards(until_found=until_found), 8)
     return {
@@ -472,7 +472,7 @@ def remedies_at_horizon_8(rngs, *, until_found=True):
     }
 
 
-@C4.check(Identity(1e-12, scale=1e-3), Space(state=Drawn(State.draw)), instances=100, false={
+@C4.check(Identity(1e-12, scale=1e-3), Space(state=Drawn(State.draw)), instances=50, false={
     "if paid until the find only": {"until_found": True}, "times the chance of no new box": {"new": False}})  # fmt: skip
 def paid_for_not_submitting(state, *, until_found=False, new=True):
     """The expected gradient in the submit logits, over every action of an explore step."""
@@ -511,7 +511,8 @@ def what_the_pay_asks_for(boxes, horizon, w, *, less=1, more=0.0):
 
 # a deviation of .008 a seed at most
 @C4.check(Effect(seeds=40, alternative="within", margin=0.01), false={
-    "as if it did not notice the find": {"noticing": 0.0}, "repeats at the first step": {"opened": 1}})  # fmt: skip
+    name: Variant(change, kind=Effect(seeds=10, alternative="within", margin=0.01)) for name, change in (
+        ("as if it did not notice the find", {"noticing": 0.0}), ("one more repetition", {"opened": 1}))})  # fmt: skip
 def the_simulation_is_the_exact_problem(rng, *, noticing=1.0, opened=0):
     """Success, repeats a step and steps over H of random policies, less their values in the problem."""
     x = WORLD.start() + np.r_[rng.standard_normal(48), rng.normal(-1, 1), rng.normal(-1, 1), rng.uniform(1, 4)]
@@ -523,17 +524,17 @@ def the_simulation_is_the_exact_problem(rng, *, noticing=1.0, opened=0):
     return dict(zip(("success", "repetition", "steps"), np.array([*found[:2], found[2] / 14]) - exact))
 
 
-SMALL = SearchWorld(boxes=3, horizon=5, tasks=2)
+SMALL = SearchWorld(boxes=2, horizon=4, tasks=2)
 
 
-@C4.check(Identity(1e-7, scale=1e-2), Space(z=Normals(17, scale=0.5), seed=Integers(0, 10**6), first_only=Choice(0, 1)), batched=False,
+@C4.check(Identity(1e-7, scale=1e-2), Space(z=Normals(15, scale=0.5), seed=Integers(0, 10**6), first_only=Choice(0, 1)), batched=False,
           instances=6, false={"without the tags": {"tagged": False}, "of the policy a hundredth away": {"away": 0.01}})  # fmt: skip
 def a_gradient_is_that_of_the_log_likelihood(z, seed, first_only, *, tagged=True, away=0.0):
-    """``sum A grad log pi`` in a world of 3 boxes and 5 steps, by finite differences of its own definition."""
+    """``sum A grad log pi`` in a world of 2 boxes and 4 steps, by finite differences of its own definition."""
     rng, x, first_only = np.random.default_rng(int(seed)), SMALL.start() + z, bool(first_only)
     run = SMALL.sample(x, *SMALL.draw_tasks("seen", 3, rng), first_only=first_only, rng=rng)
     a = rng.standard_normal(run.tags.shape)
-    ends = [[log_likelihood(SMALL, x + s * e, run, a, first_only) for s in (1, -1)] for e in 1e-5 * np.eye(17)]
+    ends = [[log_likelihood(SMALL, x + s * e, run, a, first_only) for s in (1, -1)] for e in 1e-5 * np.eye(15)]
     found = SMALL.gradient(x + away * z, run, a, first_only=first_only, tagged=tagged)
     return found, np.array([(up - down) / 2e-5 for up, down in ends])
 
@@ -675,7 +676,8 @@ C6 = paper.claim("C6", r"""
 @C6.check(Effect(seeds=16), false={"at horizon 8": Variant({"horizon": 8}, kind=Effect(seeds=6))})
 def the_middle_is_best(rngs, *, horizon=14):
     half, least = success(rngs, MR, horizon), {0.1: 0.03, 0.9: 0.0, 1.0: 0.03}
-    return {f"alpha = {a:g}": half - success(rngs, MetaRewards(a), horizon) - m for a, m in least.items()}
+    found = {a: success(rngs if a < 0.5 else rngs[:8], MetaRewards(a), horizon) for a in least}
+    return {f"alpha = {a:g}": half[: len(found[a])] - found[a] - m for a, m in least.items()}
 
 
 # .005 ± .012, -.001 ± .008
