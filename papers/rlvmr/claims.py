@@ -19,24 +19,8 @@ from klsim.planning import evaluate, solve
 from klsim.spaces import Choice, Drawn, Floats, Integers, Normals, Policies, Sizes, Space
 
 from .setting import (
-    EXPLORE,
-    GRPO,
-    MONITOR,
-    MR,
-    RATES,
-    TAGS,
-    WORLD,
-    Batch,
-    Head,
-    Planned,
-    Scaled,
-    State,
-    by_hand,
-    learn,
-    log_likelihood,
-    measured,
-    scores,
-    success,
+    EXPLORE, GRPO, MONITOR, MR, RATES, TAGS, WORLD, Batch, Head, Planned, Scaled, State, by_hand, learn,
+    log_likelihood, measured, scores, success,
 )  # fmt: skip
 
 paper = Paper(
