@@ -19,8 +19,24 @@ from klsim.planning import evaluate, solve
 from klsim.spaces import Choice, Drawn, Floats, Integers, Normals, Policies, Sizes, Space
 
 from .setting import (
-    EXPLORE, GRPO, MONITOR, MR, RATES, TAGS, WORLD, Batch, Head, Planned, Scaled, State, by_hand, learn,
-    log_likelihood, measured, scores, success,
+    EXPLORE,
+    GRPO,
+    MONITOR,
+    MR,
+    RATES,
+    TAGS,
+    WORLD,
+    Batch,
+    Head,
+    Planned,
+    Scaled,
+    State,
+    by_hand,
+    learn,
+    log_likelihood,
+    measured,
+    scores,
+    success,
 )  # fmt: skip
 
 paper = Paper(
@@ -384,36 +400,30 @@ def gain(rngs, horizon, updates=150):
 
 
 # -.016 ± .006
-@C4.check(
-    Effect(seeds=10, alternative="within", margin=0.03),
-    false={"at horizon 10": Variant({"horizon": 10}, kind=Effect(seeds=4, alternative="within", margin=0.03))},
-)
+@C4.check(Effect(seeds=10, alternative="within", margin=0.03),
+          false={"at horizon 10": Variant({"horizon": 10}, kind=Effect(seeds=4, alternative="within", margin=0.03))})  # fmt: skip
 def training_tasks(rngs, *, horizon=14):
     mr, grpo = (scores(rngs, pay, horizon, where="seen")["success"] for pay in (MR, GRPO))
     return mr - grpo
 
 
 # .067 ± .011, .050 ± .009
-@C4.check(
-    Effect(seeds=10, null=0.02), false={"at horizon 10": Variant({"horizons": (10,)}, kind=Effect(seeds=4, null=0.02))}
-)
+@C4.check(Effect(seeds=10, null=0.02),
+          false={"at horizon 10": Variant({"horizons": (10,)}, kind=Effect(seeds=4, null=0.02))})  # fmt: skip
 def longer_horizons(rngs, *, horizons=(12, 20)):
     return {f"H = {h}": gain(rngs[: 5 if h == 20 else None], h) for h in horizons}
 
 
 # .40, .53, .66, each ± .02 to .05
-@C4.check(
-    Effect(seeds=8, null=0.3), false={"at horizon 11": Variant({"horizons": (11,)}, kind=Effect(seeds=4, null=0.3))}
-)
+@C4.check(Effect(seeds=8, null=0.3),
+          false={"at horizon 11": Variant({"horizons": (11,)}, kind=Effect(seeds=4, null=0.3))})  # fmt: skip
 def horizons_up_to_the_boxes(rngs, *, horizons=(6, 8, 10)):
     return {f"H = {h}": -gain(rngs, h) for h in horizons}
 
 
 # found: 2.96 ± .2; steps 3.0 ± .2 and 4.8 ± .3
-@C4.check(
-    Effect(seeds=6),
-    false={"paid until the find": Variant({"pay": MetaRewards(until_found=True)}, kind=Effect(seeds=4))},
-)
+@C4.check(Effect(seeds=6),
+          false={"paid until the find": Variant({"pay": MetaRewards(until_found=True)}, kind=Effect(seeds=4))})  # fmt: skip
 def by_exhaustive_search(rngs, *, pay=MR):
     out, policies = {}, {name: learn(rngs, p)[:, -1] for name, p in (("grpo", GRPO), ("mr", pay))}
     out["noticing"] = policies["grpo"][:, -1] - policies["mr"][:, -1] - 2
@@ -424,9 +434,8 @@ def by_exhaustive_search(rngs, *, pay=MR):
 
 
 # in 113 and 118 of 120 runs
-@C4.check(
-    Effect(seeds=24, null=0.5), false={"at horizon 14": Variant({"horizons": (14,)}, kind=Effect(seeds=6, null=0.5))}
-)
+@C4.check(Effect(seeds=24, null=0.5),
+          false={"at horizon 14": Variant({"horizons": (14,)}, kind=Effect(seeds=6, null=0.5))})  # fmt: skip
 def more_training_makes_it_worse(rngs, *, horizons=(8, 10)):
     """In most runs success is lower after 600 updates than after 150; 24 runs at H = 8, 12 at H = 10."""
     out = {}
@@ -554,7 +563,8 @@ PAYS = (
 )
 
 
-@C4.check(Identity(1e-10, scale=1e-2), Space(seed=Integers(0, 10**6), which=Choice(*range(len(PAYS)))), batched=False, instances=30, false={
+@C4.check(Identity(1e-10, scale=1e-2), Space(seed=Integers(0, 10**6), which=Choice(*range(len(PAYS)))), batched=False, instances=30,
+          examples=[{"seed": k, "which": k} for k in range(len(PAYS))], false={
     "half the rate": {"lr": 0.15}, "alpha + .05": {"more": 0.05}})  # fmt: skip
 def an_update_is_that_of_the_advantages(seed, which, *, lr=0.3, more=0.0):
     """With rewards read off the rules step by step, and `grpo_mr_advantages`."""
@@ -615,10 +625,8 @@ def pay_for_the_first_step_changes_little(rngs, *, first_only=True):
 
 
 # .27 ± .07
-@C5.check(
-    Effect(seeds=16, null=0.1),
-    false={"planning at the first step only": Variant({"first_only": True}, kind=Effect(seeds=8, null=0.1))},
-)
+@C5.check(Effect(seeds=16, null=0.1),
+          false={"planning at the first step only": Variant({"first_only": True}, kind=Effect(seeds=8, null=0.1))})  # fmt: skip
 def the_leak(rngs, *, first_only=False):
     paid, unpaid = (without_outcome(rngs, planning=p, first_only=first_only) for p in (True, False))
     return paid - unpaid
@@ -673,12 +681,8 @@ def the_middle_is_flat(rngs, *, alphas=(0.3, 0.7)):
 
 
 # -.008 ± .009
-@C6.check(
-    Effect(seeds=10, alternative="within", margin=0.03),
-    false={
-        "the share of explore": Variant({"score": "explore"}, kind=Effect(seeds=4, alternative="within", margin=0.03))
-    },
-)
+@C6.check(Effect(seeds=10, alternative="within", margin=0.03),
+          false={ "the share of explore": Variant({"score": "explore"}, kind=Effect(seeds=4, alternative="within", margin=0.03)) })  # fmt: skip
 def the_normaliser_does_not_matter_for_success(rngs, *, score="success"):
     return scores(rngs, MR)[score] - scores(rngs, MetaRewards(pooled=True))[score]
 
