@@ -682,7 +682,7 @@ def the_middle_is_flat(rngs, *, alphas=(0.3, 0.7)):
 
 # -.008 ± .009
 @C6.check(Effect(seeds=10, alternative="within", margin=0.03),
-          false={ "the share of explore": Variant({"score": "explore"}, kind=Effect(seeds=4, alternative="within", margin=0.03)) })  # fmt: skip
+          false={"the share of explore": Variant({"score": "explore"}, kind=Effect(seeds=4, alternative="within", margin=0.03))})  # fmt: skip
 def the_normaliser_does_not_matter_for_success(rngs, *, score="success"):
     return scores(rngs, MR)[score] - scores(rngs, MetaRewards(pooled=True))[score]
 
