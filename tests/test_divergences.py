@@ -163,3 +163,11 @@ def test_torch_gradient_is_finite_with_zero_support():
     q = torch.tensor([math.log(0.5), math.log(0.25), math.log(0.25)], dtype=torch.float64)
     kl(log_normalize(logits), q).backward()
     assert torch.isfinite(logits.grad).all()
+
+
+def test_conjugates_where_the_slope_ends():
+    """``f*(f'(inf))`` of alpha: ``-1/alpha`` below 0, infinite between 0 and 1; beyond it always infinite."""
+    assert float(Alpha(-1.0).conjugate(Alpha(-1.0).recession)) == 1.0
+    assert float(Alpha(0.5).conjugate(Alpha(0.5).recession)) == math.inf
+    for order in (-1.0, 0.5):
+        assert float(Alpha(order).conjugate(2 * Alpha(order).recession)) == math.inf

@@ -49,6 +49,20 @@ def test_expectations_by_enumeration(n):
     assert float(mb.unsampled_second_moment(log_pi, n)) == pytest.approx(moment, rel=1e-12)
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_expected_draw_steps_of_a_batch(centred):
+    rng = np.random.default_rng(0)
+    log_pi, correct = log_normalize(rng.standard_normal((2, 3, 4))), rng.random((2, 3, 4)) < 0.5
+    found = mb.expected_draw_step(log_pi, correct, 5, 1.0, -0.5, centred=centred)
+    assert found.shape == (2, 3)
+    for i in np.ndindex(2, 3):
+        pi, reward = np.exp(log_pi[i]), np.where(correct[i], 1.0, -0.5)
+        step = (4 / 5 if centred else 1.0) * np.sum(
+            pi * (reward - (pi @ reward if centred else 0.0)) * mb.draw_attribution(log_pi[i], correct[i])
+        )
+        assert found[i] == pytest.approx(step, rel=1e-12)
+
+
 def test_thresholds_and_attribution_signs():
     pi = np.concatenate([[0.3], np.full(20, 0.015), np.full(40, 0.01)])
     correct = np.arange(61) < 21

@@ -128,6 +128,14 @@ class TestMarkov:
         with pytest.raises(ValueError, match="limit"):
             self.chain.alpha_for_budget(5.0)
 
+    @pytest.mark.parametrize("scale", [1e-8, 1e-2, 1e8])
+    @pytest.mark.parametrize("delta", [1e-6, 0.1])
+    def test_a_budget_has_no_unit_of_reward(self, scale, delta):
+        small = MarkovSource(self.chain.transition, scale * self.chain.reward, self.chain.initial)
+        alpha = small.alpha_for_budget(delta)
+        assert alpha * scale == pytest.approx(self.chain.alpha_for_budget(delta), rel=1e-9)
+        assert alpha * small.mean(alpha) - small.scaled_cumulant(alpha) == pytest.approx(delta, rel=1e-6)
+
 
 def test_a_slack_budget_is_never_negative():
     """The mass of the best letters can round to 1 + 2e-16."""

@@ -202,7 +202,7 @@ def test_rows_print_their_conditions():
     from klsim.report.objectives import measure
 
     text = markdown(measure(["dapo", "opd, summed"], seeds=2))
-    assert "binary rewards, 2 tokens, groups of 3" in text
+    assert "binary rewards, 2 tokens, groups of 3 |" in text  # one prompt is not counted
     assert "opd, summed, sequence mean" in text or "opd, summed, token mean" in text
     assert "aggregate=sequence_sum" in text
     assert "clip: (0.2, 0.28)" in options_text(OBJECTIVES["dapo"])

@@ -157,6 +157,7 @@ def test_minillm_by_hand():
     assert np.isclose(o.minillm(mixed)[0], 3 * normalized / 2)
     assert np.isclose(o.minillm(mixed, clip_weight=2.0)[0], 2 * normalized / 2)
     assert np.isclose(o.minillm(mixed, importance=False)[0], normalized / 2)
+    assert np.isclose(o.minillm(sequences())[1]["kl"], -GAP[MASK].mean())
 
 
 def test_length_normalisation_leaves_the_gradient_of_the_kl_from_three_tokens_on():

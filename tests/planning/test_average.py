@@ -44,6 +44,13 @@ def test_river_swim():
     assert found.error_bound < 1e-12
 
 
+def test_nothing_to_gain_in_several_classes():
+    stay = np.broadcast_to(np.eye(3)[:, None], (3, 2, 3))
+    found = solve(AverageMDP(stay, np.zeros((3, 2)), np.ones(3) / 3), beta=0.0)
+    assert found.converged
+    np.testing.assert_array_equal(found.gain, np.zeros(3))
+
+
 @pytest.mark.parametrize("beta", [0.0, 1e-3, 0.1, 10.0])
 def test_the_limit_of_discounted_problems(beta):
     few = garnet(0, 15, 3, 4, 0.5)
