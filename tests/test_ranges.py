@@ -9,7 +9,7 @@ import pytest
 
 from klsim import _validate, learning, objectives, planning, problems
 from klsim.memoryless import MemorylessSource
-from klsim.planning.prefixes import prefix_node
+from klsim.planning.prefixes import prefix_node, prefix_values
 from klsim.problems import Bandit, TabularMDP, TokenTree
 
 HALF = np.log([0.5, 0.5])
@@ -43,6 +43,15 @@ def test_an_end_of_a_range_is_legal_and_what_is_outside_is_not(call, name, legal
     call(legal)
     with pytest.raises(ValueError, match=name):
         call(outside)
+
+
+def test_a_prefix_is_of_tokens_and_a_reward_of_sequences():
+    levels = TREE.uniform()
+    learning.PromptTree(TREE, levels, levels, levels, prefix=(1,))
+    with pytest.raises(ValueError, match="prefix"):
+        learning.PromptTree(TREE, levels, levels, levels, prefix=(2,))
+    with pytest.raises(ValueError, match="reward"):
+        prefix_values(levels, 1.0)
 
 
 def test_the_memory_of_types_is_counted(monkeypatch):
