@@ -99,10 +99,10 @@ def _measure(jobs: int, say: Callable[[str], None]) -> dict[str, object]:
 def _shard(work: Path, kind: str, name: str) -> int:
     tag = f"{kind}-{name.replace('/', '-')}"
     settings = work / f"{tag}.rc"
-    context = "dynamic_context = test_function\n" if kind == "test" else ""
-    settings.write_text(f"[run]\nsource = klsim\ndata_file = {work / f'{tag}.coverage'}\n{context}")
+    settings.write_text(f"[run]\nsource = klsim\ndata_file = {work / f'{tag}.coverage'}\n")
     what = (
-        ["-m", "pytest", "-q", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider", "-o", "junit_family=xunit1",
+        ["-m", "pytest", "-q", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider", "-p", "tests.mutation.contexts",
+         "-o", "junit_family=xunit1",
          f"--junitxml={work / f'{tag}.xml'}", name]
         if kind == "test"
         else ["-m", "tests.mutation.reach", name, str(work / f"{tag}.json")]
@@ -127,25 +127,18 @@ def _contexts(files: Iterable[Path]) -> dict[str, dict[int, list[str]]]:
         for path in data.measured_files():
             relative = os.path.relpath(path, ROOT)
             for line, contexts in data.contexts_by_lineno(path).items():
-                found[relative][line] |= {_node_id(c) for c in contexts if c}
+                found[relative][line] |= {c for c in contexts if c}
     return {path: {n: sorted(names) for n, names in by.items() if names} for path, by in found.items()}
-
-
-def _node_id(context: str) -> str:
-    """``tests.planning.test_large.test_x`` as ``tests/planning/test_large.py::test_x``; names of checks stay."""
-    if "/" in context:
-        return context
-    parts = context.split(".")
-    module = next(i for i, part in enumerate(parts) if part.startswith("test_"))
-    return "/".join(parts[: module + 1]) + ".py::" + "::".join(parts[module + 1 :])
 
 
 def _seconds(files: Iterable[Path]) -> dict[str, float]:
     total: dict[str, float] = defaultdict(float)
     for file in files:
         for case in ElementTree.parse(file).iter("testcase"):
-            name = case.get("name", "").split("[")[0]
-            total[f"{case.get('file')}::{name}"] += float(case.get("time", 0.0))
+            file_name, name = case.get("file", ""), case.get("name", "").split("[")[0]
+            module = file_name.removesuffix(".py").replace("/", ".")
+            classes = case.get("classname", "").removeprefix(module).strip(".").split(".")
+            total["::".join([file_name, *filter(None, classes), name])] += float(case.get("time", 0.0))
     return dict(total)
 
 
