@@ -264,7 +264,7 @@ C3_always = paper.claim("C3-always", r"""
     The mean of the group has less variance than the mean of the batch
 
     $V(p)\le V(m)$ for every constant m.
-    where: the group mean as the stable centre, Takeaways 1-3, read without its responses
+    where: the group mean as the stable centre, Takeaways 1-3, read as a matter of variance in any problem
     instead: Only where the size of the score is nearly independent of success, as in long responses. In a bandit of two actions
     the best baseline is $1-p$; at p = .9 a batch mean of .3 has .06 of the variance.
     by: C3/long_responses_want_the_group_mean, C3/variance_with_irrelevant_tokens
