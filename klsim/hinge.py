@@ -69,7 +69,7 @@ def hinge_regularized(log_ref: Any, reward: Any, factor: Any, threshold: Any) ->
     _validate.positive("factor", np, factor)
     _validate.budgets("threshold", np, threshold)
     _over(0.0, threshold, factor)  # and their sizes
-    shape = np.broadcast_shapes(log_ref.shape[:-1], reward.shape[:-1], factor.shape, threshold.shape)
+    shape = _validate.broadcast(log_ref=log_ref[..., 0], reward=reward[..., 0], factor=factor, threshold=threshold)
     log_ref, reward = (np.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1]) for x in (log_ref, reward))
     f, tau = (np.broadcast_to(x, shape).ravel().astype(np.float64) for x in (factor, threshold))
     best = np.isfinite(log_ref) & (reward == top_reward(np, log_ref, reward))

@@ -80,6 +80,7 @@ def test_penalty_and_slope():
         ((uniform(2), [0.0, 1.0, 2.0], 1.0, 0.1), "reward"),
         (([0.0, 0.0], [0.0, 1.0], 1.0, 0.1), "log_ref"),
         ((uniform(2), [0.0, 1.0], 1e200, 0.1), "factor"),
+        ((uniform(2), [0.0, 1.0], [1.0, 2.0, 3.0], [0.1, 0.2]), "factor"),
     ],
 )
 def test_bad_input(arguments, message):

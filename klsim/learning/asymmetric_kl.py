@@ -144,7 +144,7 @@ def normalized_success(share: Any, weight: Any, beta: Any, *, group_size: int | 
     size = None if group_size is None else _validate.integer("group_size", group_size, low=2)
     low, high = np.zeros(shape), np.ones(shape)
     for _ in range(60):  # bisection: concave, positive at 0
-        p = (low + high) / 2
+        p = np.minimum((low + high) / 2, np.nextafter(1.0, 0.0))  # a small beta leaves less than rounding to 1
         gain = np.sqrt(p * (1 - p))
         if size is not None:
             gain = np.sqrt((size - 1) / size) * std_weight(p, size) * p * (1 - p)

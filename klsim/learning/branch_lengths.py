@@ -36,8 +36,8 @@ class LengthDrift(NamedTuple):
     wrong: float
 
 
-def _branch(proceed: Any, cap: Any) -> tuple[np.ndarray, int]:
-    proceed = _validate.unit_interval("proceed", np, *_validate.numpy_arrays(proceed=proceed), open_ends=True)
+def _branch(proceed: Any, cap: Any, name: str = "proceed") -> tuple[np.ndarray, int]:
+    proceed = _validate.unit_interval(name, np, *_validate.numpy_arrays(**{name: proceed}), open_ends=True)
     return np.asarray(proceed, dtype=np.float64), _validate.integer("cap", cap, low=1, high=10_000)
 
 
@@ -83,7 +83,8 @@ def length_drift(
 
     Args:
         success: p in (0, 1). right, wrong: continue probabilities of the branches, in (0, 1). cap: longest answer.
-        group_size: n >= 2. base: of the multiplier ``1 + max(0, 1 - base^{-(L - Lbar+)})``, >= 1; None is without.
+        group_size: n >= 2. base: of the multiplier ``1 + max(0, 1 - base^{-(L - Lbar+)})``, 1 to 1e100; None is
+            without.
         scaled: wrong answers only, or all. denominator: a constant > 0; None is the tokens of the group.
 
     Raises:
@@ -91,10 +92,11 @@ def length_drift(
     """
     p = float(_validate.unit_interval("success", np, np.asarray(_validate.real("success", success)), open_ends=True))
     n = _validate.integer("group_size", group_size, low=2)
-    base = None if base is None else _validate.real("base", base, low=1.0)
+    base = None if base is None else _validate.real("base", base, low=1.0, high=1e100)
     _validate.one_of("scaled", scaled, ("wrong", "all"))
     constant = None if denominator is None else _validate.real("denominator", denominator, low=0.0, open_low=True)
-    (q_right, cap), (q_wrong, _) = _branch(right, cap), _branch(wrong, cap)
+    right, wrong = _validate.real("right", right), _validate.real("wrong", wrong)
+    (q_right, cap), (q_wrong, _) = _branch(right, cap, "right"), _branch(wrong, cap, "wrong")
     if cap * n > 20_000:
         _validate.fail("cap", f"times group_size = {n} must be at most 20,000", cap)
     laws = [_sums(capped_geometric(q, cap), n) for q in (q_right, q_wrong)]
@@ -141,5 +143,5 @@ def _weighted(
         value = np.full(known.shape, 1.0 / constant)
     if base is not None:
         mean_right = (known if branch == 0 else known - lengths[:, None]) / k
-        value = value * (1 - np.minimum(np.expm1(-np.log(base) * (lengths[:, None] - mean_right)), 0.0))
+        value = value * (1 - np.expm1(-np.log(base) * np.maximum(lengths[:, None] - mean_right, 0.0)))
     return np.asarray(own * (value @ rights))

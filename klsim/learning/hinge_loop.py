@@ -70,8 +70,11 @@ class HingeLoop:
 
     def step(self, logits: np.ndarray, average: Any) -> tuple[np.ndarray, np.ndarray]:
         """The next logits ``(..., A)`` and average KL ``(...)``."""
+        logits, average = _validate.numpy_arrays(logits=logits, average=average)
+        _validate.same_last_axis(logits=logits, log_ref=np.asarray(self.log_ref))
+        _validate.broadcast(logits=logits[..., 0], average=_validate.finite("average", np, average))
         log_policy = log_normalize(logits)
-        average = self.decay * np.asarray(average) + (1 - self.decay) * kl(log_policy, self.log_ref)
+        average = self.decay * average + (1 - self.decay) * kl(log_policy, self.log_ref)
         pull = hinge_slope(average, self.threshold, self.factor)[..., None]
         up = population_gradient(log_policy, self.reward)
         return logits + self.lr * (up - pull * divergence_gradient(log_policy, self.log_ref, "kl")), average

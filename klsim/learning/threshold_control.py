@@ -63,6 +63,7 @@ class Gains:
 
     def scaled(self, factor: float) -> Gains:
         """The same loop with its three gains times ``factor``."""
+        factor = _validate.real("factor", factor, low=-1e50, high=1e50)
         parts = (factor * self.proportional, factor * self.integral, factor * self.derivative)
         rest = (self.velocity, self.rate, self.windup, self.base, self.low, self.high)
         return Gains(*parts, *rest)
@@ -86,15 +87,15 @@ class ThresholdTrace:
     threshold: np.ndarray
 
 
-def _rewards(rewards: Any) -> np.ndarray:
-    (rewards,) = _validate.numpy_arrays(rewards=rewards)
-    rewards = np.asarray(rewards, dtype=np.float64)
-    if rewards.ndim == 0 or rewards.shape[-1] == 0:
-        _validate.fail("rewards", f"needs a non-empty last axis, got shape {rewards.shape}")
-    index = _validate.first_true(np, ~(np.abs(rewards) <= 1e100))
+def _curves(name: str, curves: Any) -> np.ndarray:
+    (curves,) = _validate.numpy_arrays(**{name: curves})
+    curves = np.asarray(curves, dtype=np.float64)
+    if curves.ndim == 0 or curves.shape[-1] == 0:
+        _validate.fail(name, f"needs a non-empty last axis, got shape {curves.shape}")
+    index = _validate.first_true(np, ~(np.abs(curves) <= 1e100))
     if index is not None:
-        _validate.fail("rewards", "must be finite (and at most 1e100 in size)", float(rewards[index]), index)
-    return rewards
+        _validate.fail(name, "must be finite (and at most 1e100 in size)", float(curves[index]), index)
+    return curves
 
 
 class ThresholdLoop:
@@ -112,7 +113,7 @@ class ThresholdLoop:
 
     def update(self, reward: Any) -> np.ndarray:
         """The thresholds after one more batch with these mean rewards."""
-        reward = _rewards(reward)
+        reward = _curves("reward", reward)
         runs, steps = self._rewards.shape
         if reward.shape != (runs,):
             _validate.fail("reward", f"must have shape {(runs,)}, got {reward.shape}")
@@ -151,7 +152,7 @@ def threshold_trace(rewards: Any, gains: Gains | None = None) -> ThresholdTrace:
     Raises:
         ValueError: an empty curve; a reward that is not finite, or beyond 1e100.
     """
-    rewards = _rewards(rewards)
+    rewards = _curves("rewards", rewards)
     found = ThresholdLoop.along(rewards.reshape(-1, rewards.shape[-1]), gains)
     return ThresholdTrace(*(x.reshape(rewards.shape) for x in vars(found).values()))
 
@@ -180,7 +181,7 @@ def reflected_integral(smoothed: Any, gains: Gains | None = None) -> np.ndarray:
     Args:
         smoothed: the averages m, ``(..., T)``.
     """
-    smoothed = _rewards(smoothed)
+    smoothed = _curves("smoothed", smoothed)
     gains = Gains() if gains is None else gains
     _validate.instance("gains", gains, Gains)
     walk = smoothed - smoothed[..., :1] - gains.velocity * np.arange(smoothed.shape[-1])

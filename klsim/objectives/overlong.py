@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_array_api_obj
 
 from klsim import _validate
 from klsim.objectives.advantages import Scale, advantages, checked, group_mean, no_scale
@@ -41,8 +41,10 @@ def filtered_advantages(
     xp, rewards, group = checked(rewards, group)
     if isinstance(rewards, np.ndarray):
         finished = _validate.boolean_mask("finished", finished, rewards.shape)
-    elif tuple(getattr(finished, "shape", ())) != tuple(rewards.shape) or not xp.isdtype(finished.dtype, "bool"):
-        raise TypeError(f"finished: must be boolean of shape {list(rewards.shape)}, of the kind of rewards")
+    elif not is_array_api_obj(finished) or isinstance(finished, np.ndarray) or not xp.isdtype(finished.dtype, "bool"):
+        raise TypeError(f"finished: must be boolean, of the kind of rewards, got {type(finished).__name__}")
+    elif tuple(finished.shape) != tuple(rewards.shape):
+        _validate.fail("finished", f"must have shape {list(rewards.shape)}, got {list(finished.shape)}")
     zero = xp.zeros_like(rewards)
     if mask == "loss":
         return xp.where(finished, advantages(rewards, group, scale=scale, epsilon=epsilon), zero)

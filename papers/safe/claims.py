@@ -27,12 +27,9 @@ from . import setting
 from .setting import Heads, Problem, Run, every_arm, fitted, hinged, kl_force, levels_of, slopes, train
 
 paper = Paper(
-    "safe",
-    title="SAFE: Stable Alignment Finetuning with Entropy-Aware Predictive Control for RLHF",
-    authors="Dipan Maity",
-    year=2026,
-    arxiv="2602.04651",
-)
+    "safe", title="SAFE: Stable Alignment Finetuning with Entropy-Aware Predictive Control for RLHF", authors="Dipan Maity",
+    year=2026, arxiv="2602.04651",
+)  # fmt: skip
 LOG_2, ALPHAS = math.log(2), (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e4)
 
 
@@ -52,11 +49,8 @@ PAIRS = Space(v=Normals(2, scale=3.0), alpha=Choice(*ALPHAS))
           false={"without the 1/2": {"half": 0.0}, "the log 2 shared by two": {"room": 0.5}})  # fmt: skip
 def bounds(v, alpha, *, half=1.0, room=1.0):
     value, low, whole = setting.soft(v, alpha) - (1 - half) * alpha * LOG_2, v.min(axis=-1), alpha * LOG_2
-    return {
-        "min": (low, value, alpha),
-        "mean": (value, v.mean(axis=-1), alpha),
-        "min + alpha log 2": (value, low + room * whole, alpha),
-    }
+    return {"min": (low, value, alpha), "mean": (value, v.mean(axis=-1), alpha),
+            "min + alpha log 2": (value, low + room * whole, alpha)}  # fmt: skip
 
 
 @C1.check(Identity(1e-12), PAIRS, instances=20_000,
@@ -255,10 +249,10 @@ def loss_of_a_state(z, log_ref, tau, *, forward=False, symmetric=False):
 
 
 C4 = paper.claim("C4", r"""
-    The PID moves the threshold by at most .028, its clip is never met, and its integral winds up
+    The PID term is at most .028, the threshold's clip is never met, and the integral winds up
 
     $\tau_t=\mathrm{clip}((.3+PID_t)\phi_t,.1,.6)$ with $PID=.3e+.01I+.05\Delta e$, $e_t=m_t-m_{t-1}-.001$, $I=\mathrm{clip}(\sum e,\pm1)$. For
-    rewards in [0, 1] $|PID|\le.3\cdot.051+.01+.05\cdot.0525=.0279$, so $\tau\in[.2158,.4955]$. Before its clamp
+    rewards in [0, 1] $|PID|\le.3\cdot.051+.01+.05\cdot.0525=.0279$, and $\tau\in[.2158,.4955]$ (by .0303). Before its clamp
     $I_t=m_t-m_0-.001t$: it reaches -1 at the first t with $.001t\ge1+m_t-m_0$, after at most 2000 updates (1000 to 2000 on saturating
     curves); from then on it is this walk reflected at -1. A square wave of half-period 200 keeps it between -1 and -.096. The trainer
     calls the controller twice a batch, which halves all times.
@@ -355,10 +349,10 @@ def a_square_wave_lifts_it(*, half=200):
 C4_drives = paper.claim("C4-drives", r"""
     The PID loop drives the threshold
 
-    Along a training run the PID moves the threshold at least as much as the phase factors do.
+    Along a training run the PID term spans at least as much as $.3\phi$, what the phases make of the base.
 
     where: "predictive control": the PID as the controller of the threshold
-    instead: The phases move it by $.3(1.5-.8)=.21$, the PID by at most .035 on saturating curves. Gains 30 times as large would do it.
+    instead: The phases span $.3(1.5-.8)=.21$, the PID term at most .035 on saturating curves. Gains 30 times as large would do it.
     by: C4/the_output_is_small
     origin: as commonly read
     """)  # fmt: skip
@@ -415,10 +409,8 @@ def gradient_of_the_hinge(z, log_ref, *, two=2, of="kl", over=True):
 def k1_in_the_loss_has_none(z, log_ref, *, estimator="k1"):
     log_pi = log_normalize(z)
     score = score_function_gradient(log_pi, np.exp(log_pi), np.ones(len(z)))
-    return {
-        "differences": (1 + setting.expected_slope(z, log_ref, np.exp(log_pi), estimator), 1.0),
-        "score": (1 + score, 1.0),
-    }
+    slope = setting.expected_slope(z, log_ref, np.exp(log_pi), estimator)
+    return {"differences": (1 + slope, 1.0), "score": (1 + score, 1.0)}
 
 
 @C5.check(Identity(1e-7, scale=1), Space(z=Normals("A"), old=Normals("A"), log_ref=Policies(spread=8.0), A=Sizes(2, 8)), batched=False, instances=20,
@@ -607,9 +599,7 @@ LOOPS = Space(run=Drawn(setting.loop))
 def linearisation(run, *, decay=1.0, factor=1.0):
     """By differences of steps."""
     state = np.r_[run.fixed_point()]
-    columns = [
-        (setting.moved(run, state + e) - setting.moved(run, state - e)) / 2e-6 for e in 1e-6 * np.eye(len(state))
-    ]
+    columns = [(setting.moved(run, state + e) - setting.moved(run, state - e)) / 2e-6 for e in 1e-6 * np.eye(len(state))]  # fmt: skip
     other = replace(run, decay=decay * run.decay, factor=factor * run.factor)
     return {"fixed": (setting.moved(run, state), state), "J": (other.jacobian(), np.array(columns).T)}
 
@@ -639,9 +629,9 @@ C7 = paper.claim("C7", r"""
     A differentiable hinge lowers the final KL and keeps entropy, and costs reward as any leash does
 
     16 prompts, 12 actions, proxy = true reward + .35 N(0, 1), noise .2, 600 plain steps on batches of 128. Each rung of c = 0, .1, 1, 5
-    lowers the final KL and raises the entropy by more than .05. c = .1 costs proxy and true reward; a weak leash
-    (plain KL .05, or c = .1 with the average's factor .1) less than .01 of true reward. c = .1 ends within .15 (KL, entropy) of a plain KL
-    with beta = .3; with the factor .1 its KL is less than .2 below none.
+    lowers the final KL and raises the entropy by more than .05. c = .1 costs more than .02 of proxy, and true reward; a weak
+    leash (plain KL .05, or c = .1 with the average's factor .1) less than .01 of true reward, and its KL is less than .2 below none. c = .1
+    ends within .15 (KL, entropy) of a plain KL with beta = .3.
 
     where: replaces the paper's single-run comparison
     assumes: no critic, batch-normalised advantages, exact KL and entropy in the controller.
@@ -657,14 +647,21 @@ def a_ladder(rngs, *, detached=False):
     return {f"KL, {s}": -x for s, x in zip(steps, found[2])} | {f"entropy, {s}": x for s, x in zip(steps, found[3])}
 
 
-# per seed: proxy -.05 ± .02, true -.025 ± .018, weak leashes -.001 ± .006 in true reward: 21 seeds bring the risk below 1e-4
-@C7.check(Effect(seeds=24), false={"the factor .1 kept": Variant({"kept": 0.1}, kind=Effect(seeds=4)),
-                                   "beta .3 as weak": Variant({"weak": 0.3}, kind=Effect(seeds=5))})  # fmt: skip
-def what_it_costs(rngs, *, kept=1.0, weak=0.05):
-    found = train(rngs, [Run(), Run(0.1, kept=kept), Run(plain=weak), Run(0.1, kept=0.1)])
-    proxy, true, distance, _ = found[:, 1:] - found[:, :1]
-    return {"proxy": -proxy[0], "true": -true[0], "plain KL": 0.01 + true[1], "through the average": 0.01 + true[2],
-            "its KL": 0.2 + distance[2]}  # fmt: skip
+# over 100 seeds: proxy -.059 ± .019, true -.025 ± .015 a seed; the control loses .005 ± .004 of proxy
+@C7.check(Effect(seeds=40), false={"the factor .1 kept": Variant({"kept": 0.1}, kind=Effect(seeds=4))})
+def what_it_costs(rngs, *, kept=1.0):
+    found = train(rngs, [Run(), Run(0.1, kept=kept)])
+    return {"proxy": found[0, 0] - found[0, 1] - 0.02, "true": found[1, 0] - found[1, 1]}
+
+
+# true -.001 and -.002 ± .004 (± .007 with an outlier) a seed, KL -.05 and -.09 ± .03; both controls -.57 ± .11 in KL
+@C7.check(Effect(seeds=32), false={"beta = .3": Variant({"plain": 0.3}, kind=Effect(seeds=8)),
+                                   "without the factor .1": Variant({"kept": 1.0}, kind=Effect(seeds=8))})  # fmt: skip
+def weak_leashes(rngs, *, plain=0.05, kept=0.1):
+    found = train(rngs, [Run(), Run(plain=plain), Run(0.1, kept=kept)])
+    true, distance = found[1:3, 1:] - found[1:3, :1]
+    return {"plain KL, true": 0.01 + true[0], "average, true": 0.01 + true[1], "plain KL, KL": 0.2 + distance[0],
+            "average, KL": 0.2 + distance[1]}  # fmt: skip
 
 
 # differences of .05 ± .11 a seed: 44 seeds bring the risk below 1e-4
@@ -685,7 +682,7 @@ def the_force_is_the_gradient(z, log_ref, *, times=1.0):
 C7_better = paper.claim("C7-better", r"""
     Controlling the KL raises the reward
 
-    The run with the (differentiable) hinge ends at a higher reward than the run without.
+    The run with the (differentiable) hinge, c = .1, ends at a higher (proxy) reward than the run without.
 
     where: training-average reward .725 against .689 of PPO, single runs of a 3B model
     instead: Not here: a penalty that binds costs reward, proxy and true; it keeps entropy. As coded it does neither.
@@ -694,7 +691,8 @@ C7_better = paper.claim("C7-better", r"""
     """)  # fmt: skip
 
 
-@C7_better.check(Effect(seeds=5), true={"a higher entropy": {"of": "entropy"}})
+# -.059 ± .019 a seed, up to ± .03 in 12 seeds with an outlier: at 20 the risk that it is not refuted is below 1e-5
+@C7_better.check(Effect(seeds=20), true={"a higher entropy": Variant({"of": "entropy"}, kind=Effect(seeds=5))})
 def ends_higher(rngs, *, of="reward"):
     found = train(rngs, [Run(), Run(0.1)])
     return (found[:, 1] - found[:, 0])[3 if of == "entropy" else 0]

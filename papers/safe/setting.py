@@ -249,8 +249,8 @@ def train(rngs, runs, steps=600, every=None):
         distance, force = kl_force(log_pi, log_ref)
         average = 0.9 * average + 0.1 * distance
         threshold = loop.update(reward)
-        for row in np.flatnonzero(hinge):
-            gates[row] = entropy_gate(-float(np.sum(pi[row] * log_pi[row])) / PROMPTS)
+        spread = -np.einsum("rpa,rpa->r", pi, log_pi) / PROMPTS
+        gates[hinge > 0] = [entropy_gate(h) for h in spread[hinge > 0].tolist()]
         pull = plain + hinge * hinge_slope(average, threshold, gates)
         logits = logits + up - pull[:, None, None] * force
     shape = (4, len(runs), seeds)
@@ -274,12 +274,11 @@ def kl_force(log_pi, log_ref):
 
 def sampled_gradient(pi, proxy, prompts, u, noise):
     """Batch means of the observed reward ``(rows,)`` and of ``A (onehot - pi)`` at the rows of the drawn prompts."""
-    rows = np.arange(len(pi))[:, None]
-    ladder = np.cumsum(pi, axis=-1)[rows, prompts, :-1]
-    actions = np.sum(u[..., None] > ladder, axis=-1)
-    observed = proxy[rows, prompts, actions] + 0.2 * noise
+    cell = np.arange(len(pi))[:, None] * PROMPTS + prompts
+    ladder = np.cumsum(pi, axis=-1).reshape(-1, ACTIONS).T[:-1].take(cell, axis=1)
+    at = cell * ACTIONS + np.sum(u > ladder, axis=0, dtype=np.int8)  # the drawn action's place in a flat pi
+    observed = proxy.ravel()[at] + 0.2 * noise
     mean, std = observed.mean(axis=-1), observed.std(axis=-1)
     advantage = (observed - mean[:, None]) / std[:, None]
-    at = (rows * PROMPTS + prompts) * ACTIONS + actions
     total = np.bincount(at.ravel(), advantage.ravel(), pi.size).reshape(pi.shape)
     return mean, (total - pi * total.sum(axis=-1, keepdims=True)) / BATCH

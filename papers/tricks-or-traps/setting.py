@@ -14,7 +14,7 @@ from klsim.distributions import log_normalize
 from klsim.learning import Adam
 from klsim.learning.clipped_ascent import clipped_ascent, clipped_gradient
 from klsim.learning.length_weights import token_mean_weights
-from klsim.learning.normalisation import variance_of_baseline
+from klsim.learning.normalisation import normalised_weights, variance_of_baseline
 from klsim.objectives import TokenBatch
 from klsim.objectives.advantages import advantages, batch_mean, batch_std, group_mean, group_std, no_scale
 from klsim.objectives.overlong import filtered_advantages
@@ -90,6 +90,12 @@ def multisets(probs, size):
     return rows, ways * probs[rows].prod(axis=1)
 
 
+def half_and_half(prompts, baseline):
+    """Weights at p = .2 and .7 in batches with half of the prompts at each, K = 4, by number of prompts."""
+    found = [normalised_weights([0.2, 0.7] * (q // 2), 4, baseline=baseline)[:2] for q in prompts]
+    return dict(zip((0.2, 0.7), np.array(found).T))
+
+
 def clear(*batches):
     """No spread so small that a shift's rounding shows."""
     assume(all(r.std(axis=1).min() > 1e-2 for r in batches))
@@ -106,6 +112,11 @@ def with_nuisance(kind, eps, hard=True):
 def of_an_answer(p, baseline, tokens):
     """One-sample variance with one answer logit of success p, and ``tokens`` fair one-logit tokens."""
     return variance_of_baseline([p, 1 - p], [[1 - p], [-p]], [1.0, 0.0], baseline, extra=tokens / 4)
+
+
+def closed_variance(p, m, squared=1):
+    """Of the answer alone, by hand."""
+    return p * (1 - p) ** 2 * (1 - m) ** 2 + (1 - p) * p**2 * m**2 - squared * (p * (1 - p)) ** 2
 
 
 def bandit(z):
@@ -214,6 +225,27 @@ def expected_loss(old, new, b, aggregate, size):
     return chance @ losses
 
 
+def loss_slope(z, along, b, aggregate, size):
+    """Minus the slope of that loss in a direction, at the policy z, by central differences."""
+    ends = [expected_loss(z, z + h * along, b, aggregate, size) for h in (1e-5, -1e-5)]
+    return (ends[1] - ends[0]) / 2e-5
+
+
+def sequence_update(z, size):
+    """The sequence mean's expected update with the group's mean as baseline, over all groups, ``(21,)``."""
+    rows, chance = multisets(law(z), size)
+    a = by_groups(REWARD[rows], scale=no_scale) / LENGTHS[rows]
+    return np.einsum("bk,bkp,b->p", a, scores(z)[rows], chance) / size
+
+
+def token_bias(b):
+    """The token mean's largest bias at G = 1 to 4, and the cosine between G = 1 and the limit, at `LOGITS`."""
+    p, x = law(LOGITS), (REWARD - b)[:, None] * scores(LOGITS)
+    limit, *found = p @ x / (p @ LENGTHS), *((p * token_mean_weights(LENGTHS, p, size)) @ x for size in (1, 2, 3, 4))
+    cosine = found[0] @ limit / np.linalg.norm(found[0]) / np.linalg.norm(limit)
+    return [np.abs(f - limit).max() for f in found], cosine
+
+
 def enumerated_weights(z, size, *, own=1, more=0):
     """``E[G/(own |o| + L_2 + … + L_G)]`` over all others, ``more`` of them than G - 1."""
     chance, total = np.ones(1), np.zeros(1)
@@ -266,6 +298,7 @@ class Branch(NamedTuple):
 
 
 # C6: a low-entropy bandit with a rare good arm --------------------------------------------------------
+KNOWN = {"entropy": [0.217, 0.285, 0.341], "growth": [1.214, 1.323, 1.397]}  # at eps_high = .2, .28, .32
 START, PAY = np.log(np.r_[0.94, np.full(6, 0.01)]), np.r_[0.5, 1.0, np.zeros(5)]
 
 

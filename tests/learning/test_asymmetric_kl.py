@@ -106,6 +106,10 @@ def test_bad_success(arguments, name):
         ak.normalized_success(*arguments)
 
 
+def test_success_where_next_to_nothing_holds_it_back():
+    assert ak.normalized_success(0.3, 1.0, 1e-300, group_size=8) == pytest.approx(1.0, abs=1e-15)
+
+
 def test_bad_policies_and_groups():
     with pytest.raises(ValueError, match="log_policy"):
         ak.asymmetric_gradient([0.0, 0.0], np.log([0.5, 0.5]), [1.0, 0.0], [1.0, 1.0], 1.0)

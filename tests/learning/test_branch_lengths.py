@@ -78,10 +78,12 @@ def test_signs(p, right, wrong, n):
     ("change", "name"),
     [
         ({"success": 1.0}, "success"),
-        ({"right": 0.0}, "proceed"),
+        ({"right": 0.0}, "right"),
+        ({"wrong": float("nan")}, "wrong"),
         ({"cap": 0}, "cap"),
         ({"group_size": 1}, "group_size"),
         ({"base": 0.5}, "base"),
+        ({"base": float("inf")}, "base"),
         ({"scaled": "right"}, "scaled"),
         ({"denominator": 0.0}, "denominator"),
         ({"cap": 9000, "group_size": 8}, "cap"),

@@ -59,3 +59,11 @@ def test_without_the_average_the_step_is_that_of_the_hessian():
 def test_bad_input(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(LOOP, **changes)
+
+
+def test_bad_steps():
+    state = LOOP.fixed_point()
+    with pytest.raises(ValueError, match="average"):
+        LOOP.step(state[0], np.nan)
+    with pytest.raises(ValueError, match="logits"):
+        LOOP.step(np.zeros(len(state[0]) + 1), 0.0)

@@ -62,6 +62,10 @@ def test_bad_input():
         threshold_trace([])
     with pytest.raises(ValueError, match="rewards"):
         threshold_trace([0.0, np.inf])
+    with pytest.raises(ValueError, match="smoothed"):
+        reflected_integral([np.nan])
+    with pytest.raises(ValueError, match="factor"):
+        Gains().scaled(np.nan)
     with pytest.raises(ValueError, match="rate"):
         Gains(rate=2.0)
     with pytest.raises(ValueError, match="high"):
