@@ -74,7 +74,7 @@ def hinge_regularized(log_ref: Any, reward: Any, factor: Any, threshold: Any) ->
     f, tau = (np.broadcast_to(x, shape).ravel().astype(np.float64) for x in (factor, threshold))
     best = np.isfinite(log_ref) & (reward == top_reward(np, log_ref, reward))
     most = -np.logaddexp.reduce(np.where(best, log_ref, -np.inf), axis=-1)
-    active = most > tau
+    active = most > tau + 8 * np.finfo(float).eps * (1 + tau)  # by less it costs only rounding
     log_policy = np.where(best, log_ref + most[:, None], -np.inf)
     beta = np.zeros(f.size)
     if active.any():

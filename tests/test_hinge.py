@@ -91,3 +91,13 @@ def test_bad_input(arguments, message):
 def test_bad_penalty():
     with pytest.raises(ValueError, match="divergence"):
         hinge_penalty(math.nan, 0.3, 1.0)
+
+
+def test_a_best_mass_that_rounds_to_one_is_idle():
+    """Nothing to lose, or a threshold that is missed by rounding: no NaN at the root."""
+    for log_ref, reward in ((np.log([0.5, 0.5]), [1.0, 1.0]), (np.log([1 - 1e-16, 1e-16]), [1.0, 0.0])):
+        found = hinge_regularized(log_ref, reward, 1.0, 0.0)
+        assert float(found.value) == 1.0
+        assert float(found.beta) == 0.0
+    tied = hinge_regularized(np.log([0.1, 0.2, 0.7]), [1.0, 1.0, 1.0], 3.0, 0.0)
+    assert np.isfinite(tied.log_policy).all()

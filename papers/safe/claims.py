@@ -471,7 +471,8 @@ C5_penalty = paper.claim("C5-penalty", r"""
     """, requires=("torch",))  # fmt: skip
 
 
-@C5_penalty.check(Identity(1e-10, scale=1), ARMS, batched=False, instances=4,
+# a draw is above the threshold in more than half of the cases
+@C5_penalty.check(Identity(1e-10, scale=1), ARMS, batched=False, instances=24,
           true={"left differentiable": {"penalty": "differentiable"}})  # fmt: skip
 def gradient_by_autograd(z, log_ref, reward, *, penalty="detached"):
     log_pi = log_normalize(z)
