@@ -12,10 +12,10 @@ from scipy.stats import binom
 from klsim.learning.networks import Linear, Network, start_all, update
 from klsim.learning.softmax_step import Adam
 from klsim.objectives import TokenBatch
-from klsim.objectives.advantages import advantages, group_sample_std, group_std
-from klsim.objectives.negative_scaling import negative_scaling_limit
+from klsim.objectives.advantages import advantages, group_sample_std, group_std, std_weight
+from klsim.objectives.negative_scaling import negative_scaling_limit, negative_scaling_weight
 from klsim.objectives.stabilizers import asft, sngs
-from klsim.planning.partial_verification import data_visits
+from klsim.planning.partial_verification import data_visits, offline_score
 from klsim.problems import TabularMDP
 
 #: lambda_0 and kappa of the four published settings
@@ -69,6 +69,15 @@ class Task(NamedTuple):
 def _log(p):
     with np.errstate(divide="ignore"):
         return np.log(p)
+
+
+def measured(task):
+    return offline_score(task.problem, task.log_policy, task.demo, task.valid, task.data)
+
+
+def loosened(found, horizon, steps, shift):
+    """The bound of C1 with the powers ``steps`` of H and ``shift`` of C."""
+    return 1 - (1 - found.bound) * float(horizon) ** (steps - 1) * found.mismatch ** (shift - 1)
 
 
 def fork(first, ref=0.5, steps=2, data=None):
@@ -152,6 +161,11 @@ def all_groups(pi, reward, success, setting, *, size=5, sample=False, recentred=
 def updates(pi, a, actions):
     """``(1/G) sum_k A_k (e_a - pi)`` of every group."""
     return np.mean(a[..., None] * (np.eye(len(pi))[actions] - pi), axis=1)
+
+
+def relative(p, size, setting):
+    """The step with scaled negatives over that without."""
+    return negative_scaling_weight(p, size, offset=float(setting[0]), slope=float(setting[1])) / std_weight(p, size)
 
 
 def chance_of_difference(first, more, tasks, times=1):
@@ -382,6 +396,13 @@ def success(world, pi):
     for _ in range(HORIZON):
         ahead = np.sum(weights * ahead[seeds, world.successor], axis=1)
     return ahead.mean(axis=1)
+
+
+def changes(rngs, scaling):
+    """Scores with and without scaled negatives at ``beta = 1``, paired, ``(6, n)``."""
+    world = World.draw(rngs)
+    start = fine_tuned(world)
+    return trained(world, start, Training(1.0, scaling=scaling)) - trained(world, start, Training(1.0))
 
 
 def within_run(path):
