@@ -38,7 +38,7 @@ TASKS = Space(task=Drawn(Task.draw))
 C1 = paper.claim("C1", r"""
     Online success is bounded by the offline score, the mismatch of the visits and the off-demo mass
 
-    $J(\pi)\ge1-H\,C(\pi)\,(1-M_{off}(\pi)-\bar\eta_\pi)$. Near-valid policies: a median slack of .16, a mean J of .87 (within
+    $J(\pi)\ge1-H\,C(\pi)\,(1-M_{off}(\pi)-\bar\eta_\pi)$. Near-valid policies: a median slack of .16 (within .05), a mean J of .87 (within
     .03); without H 97 %, without C 16 %, with half of the valid trajectories timed out 87 % of random problems violate it (within 8 %).
 
     where: Theorem 5.2, Eq. 7; the numbers derived
@@ -55,16 +55,16 @@ def bound(task, *, steps=1, shift=1, on_time=1.0):
     return lab.loosened(found, task.problem.horizon, steps, shift), on_time * found.success
 
 
-# deviations of 100 problems .017, .037, .034 (shares), .02 (slack), .01 (J): seven standard errors at 12
+# deviations of 100 problems .017, .037, .034 (shares), .022 (slack), .008 (J): seven standard errors at 12
 @C1.check(Effect(seeds=12, alternative="within", margin=1.0), false={"policies twice as far from valid": {"noise": 0.3}})  # fmt: skip
 def how_tight(rng, *, noise=0.15):
-    """Distances from the stated numbers in units of .03 (median slack, mean J) and .08 (shares of violations)."""
+    """Distances from the stated numbers in units of .05 (median slack), .03 (mean J) and .08 (shares of violations)."""
     tasks = [lab.measured(Task.draw(rng, noise=noise)) for _ in range(100)]
     j = np.array([f.success for f in tasks])
     plain, no_h, no_c = (np.array([lab.loosened(f, 4, *x) for f in tasks]) for x in ((1, 1), (0, 1), (1, 0)))
     shares = {"H": (no_h > j, 0.97), "C": (no_c > j, 0.16), "time-outs": (plain > j / 2, 0.87)}
     found = {name: (np.mean(broken) - stated) / 0.08 for name, (broken, stated) in shares.items()}
-    return found | {"slack": (np.median(j - plain) - 0.163) / 0.03, "J": (j.mean() - 0.866) / 0.03}
+    return found | {"slack": (np.median(j - plain) - 0.163) / 0.05, "J": (j.mean() - 0.866) / 0.03}
 
 
 @C1.check(Inequality(1e-12, scale=1), Space(move=Normals("S", "A", "S", scale=2.0), start=Normals("S"), z=Normals("S", "A"),
@@ -655,7 +655,7 @@ C7_predicts = paper.claim("C7-predicts", r"""
     """, expect="open")  # fmt: skip
 
 
-# the deviation of a paired difference is .9: 20 seeds show no effect of .2, which would take 700
+# the deviation of a paired difference is .8: an effect of .2 would take 550 seeds, the .04 seen over 860 runs more than 10,000
 @C7_predicts.check(Effect(seeds=20), false={"lower": Variant({"betas": (0.0, 1.0)}, kind=Effect(seeds=4))})
 def correlation_gain(rngs, *, betas=(1.0, 0.0)):
     world = World.draw(rngs)
