@@ -55,8 +55,9 @@ def bound(task, *, steps=1, shift=1, on_time=1.0):
     return lab.loosened(found, task.problem.horizon, steps, shift), on_time * found.success
 
 
-# deviations of 100 problems .017, .037, .034 (shares), .022 (slack), .008 (J): seven standard errors at 12
-@C1.check(Effect(seeds=12, alternative="within", margin=1.0), false={"policies twice as far from valid": {"noise": 0.3}})  # fmt: skip
+# deviations of 100 problems .011, .039, .035 (shares), .022 (slack), .008 (J): eight standard errors at 16
+@C1.check(Effect(seeds=16, alternative="within", margin=1.0),
+          false={"policies twice as far from valid": Variant({"noise": 0.3}, kind=Effect(seeds=4, alternative="within", margin=1.0))})  # fmt: skip
 def how_tight(rng, *, noise=0.15):
     """Distances from the stated numbers in units of .05 (median slack), .03 (mean J) and .08 (shares of violations)."""
     tasks = [lab.measured(Task.draw(rng, noise=noise)) for _ in range(100)]
@@ -79,12 +80,12 @@ def bound_under_attack(move, start, z, data, S, A, H, *, steps=1, shift=1):
     return lab.loosened(found, H, steps, shift), found.success
 
 
-@C1.check(Identity(1e-12, scale=1), Space(task=Drawn(lambda rng: Task.draw(rng, states=3, actions=2, horizon=3, correct=1))), instances=12,
+@C1.check(Identity(1e-12, scale=1), Space(task=Drawn(lambda rng: Task.draw(rng, states=2, actions=3, horizon=3))), instances=12,
           false={"C of the mean over t": {"over": "mean"}, "eta with the demonstration": {"less": 0}, "H - 1 valid steps": {"short": 1}})  # fmt: skip
 def terms(task, *, over="max", less=1, short=0):
     found, pi = lab.measured(task), np.exp(task.log_policy)
     success, visits = lab.of_sequences(task)
-    valid, demo = np.sum(pi * task.valid, axis=1), pi[np.arange(3), task.demo]
+    valid, demo = np.sum(pi * task.valid, axis=1), pi[np.arange(2), task.demo]
     fewer = TabularMDP(task.problem.transition[0], task.problem.reward[0], task.problem.initial, 3 - short)
     return {
         "J": (pv.success_probability(fewer, task.log_policy, task.valid), success),
@@ -618,8 +619,7 @@ def a_step_ascends(z, ref, label, beta, *, swap=False, share=1.0, plain=False):
 @C7.check(Identity(1e-5, scale=1), false={"a step of 2.9": {"lr": 2.9}, "H - 1 steps": {"horizon": 5}, "labels without errors": {"noisy": False}})  # fmt: skip
 def the_world_by_definition(rng, *, lr=3.0, horizon=6, noisy=True):
     """Scores after 40 steps against float64 steps on weights of features, and the library's dynamic programming."""
-    world = World.draw([rng])
-    found = lab.trained(world, lab.fine_tuned(world), Training(1.0, steps=40))[:, 0]
+    found = lab.trained(world := World.draw([rng]), lab.fine_tuned(world), Training(1.0, steps=40))[:, 0]
     right, data = lab.in_weights(world, 40, 1.0, lr, horizon, noisy)
     return {name: (a, b) for name, a, b in zip(lab.SCORES, found, right)} | {"data": (world.data[0], data)}
 
