@@ -135,10 +135,12 @@ class _Source:
 
 def _normalised(gained: np.ndarray) -> np.ndarray:
     """Advantages of a group, axis 0: minus the mean, over the population deviation; 0 where all agree."""
+    level = np.abs(gained).max(axis=0)
+    gained = gained / np.where(level > 0, level, 1.0)  # squares of any rewards are then representable
     centred = gained - gained.mean(axis=0)
     deviation = np.sqrt(np.mean(centred**2, axis=0))
-    level = np.abs(gained).max(axis=0)  # rewards that agree differ from their mean by rounding at most
-    return np.where(deviation > 1e-12 * level, centred / np.where(deviation > 0, deviation, 1.0), 0.0)
+    # rewards that agree differ from their mean by rounding at most
+    return np.where(deviation > 1e-12, centred / np.where(deviation > 0, deviation, 1.0), 0.0)
 
 
 def _by_world(array: np.ndarray) -> np.ndarray:
@@ -168,8 +170,8 @@ def _checked(
     worlds = problems[0].base_logits.shape[:-2]
     if uniforms.ndim != len(worlds) + 4 or uniforms.shape[: len(worlds)] != worlds or uniforms.shape[-1] < 2:
         _validate.fail("uniforms", f"must be (*{worlds}, T, K, B, 1 + n), got {uniforms.shape}")
-    if uniforms.shape[-3] != len(problems) or uniforms.shape[-2] < 1:
-        _validate.fail("uniforms", f"must hold {len(problems)} sources and a prompt each, got {uniforms.shape}")
+    if uniforms.shape[-3] != len(problems) or uniforms.size == 0:
+        _validate.fail("uniforms", f"must hold {len(problems)} sources, a step and a prompt each, got {uniforms.shape}")
     _validate.unit_interval("uniforms", np, uniforms)
     owners = [0] * len(problems) if blocks is None else [_validate.integer("blocks", b, low=0) for b in blocks]
     if len(owners) != len(problems) or set(owners) != set(range(max(owners) + 1)):

@@ -89,14 +89,16 @@ def softmax_weights(score: Any, temperature: Any) -> np.ndarray:
     """
     score, temperature = _validate.numpy_arrays(score=score, temperature=temperature)
     _validate.finite("score", np, score)
-    if score.ndim < 1:
-        _validate.fail("score", "must be (..., K), got a number")
+    if score.ndim < 1 or score.shape[-1] < 1:
+        _validate.fail("score", f"must be (..., K) with K >= 1, got {score.shape}")
     index = _validate.first_true(np, ~(temperature > 0))
     if index is not None:
         _validate.fail("temperature", "must be > 0", float(temperature[index]), index)
     _validate.broadcast(score=score[..., 0], temperature=temperature)
+    uniform = np.isinf(temperature)[..., None]
     with np.errstate(over="ignore"):
-        power = np.exp((score - score.max(axis=-1, keepdims=True)) / temperature[..., None])
+        short = (score - score.max(axis=-1, keepdims=True)) / np.where(uniform, 1.0, temperature[..., None])
+    power = np.exp(np.where(uniform, 0.0, short))
     return np.asarray(score.shape[-1] * power / power.sum(axis=-1, keepdims=True))
 
 
@@ -121,7 +123,7 @@ def instability_bound(ratio: Any, window: int) -> np.ndarray:
     Reached by a newest window with a single value that is not 0.
     """
     ratio = _ratio(ratio)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         return np.asarray(math.sqrt(_validate.integer("window", window, low=1) - 1) / (1 + 1 / ratio))
 
 

@@ -34,7 +34,8 @@ def negative_scale(rate: Any, *, offset: float = 0.5, slope: float = 1.5) -> np.
     """
     rate = _validate.unit_interval("rate", np, *_validate.numpy_arrays(rate=rate))
     offset, slope = _validate.real("offset", offset), _validate.real("slope", slope)
-    return np.asarray(np.clip(offset + slope * rate, 0.0, 1.0))
+    with np.errstate(over="ignore"):
+        return np.asarray(np.clip(offset + slope * rate, 0.0, 1.0))
 
 
 def negative_scaling_weight(success: Any, group_size: int, *, offset: float = 0.5, slope: float = 1.5) -> np.ndarray:

@@ -23,6 +23,7 @@ Source: ``gui-libra`` C1-C4.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +85,8 @@ def visit_mismatch(problem: TabularMDP, log_policy: Any, data: Any) -> float:
     most = occupancy(problem, log_policy).sum(axis=-1).max(axis=0)
     if np.any((most > 0) & (data == 0)):
         return float("inf")
-    return float(np.max(most / np.where(data > 0, data, 1.0)))
+    with np.errstate(over="ignore"):
+        return float(np.max(most / np.where(data > 0, data, 1.0)))
 
 
 def _valid(problem: TabularMDP, valid: Any) -> np.ndarray:
@@ -213,18 +215,19 @@ def mismatch_bounds(largest_kl: float, horizon: int, rarest: float) -> MismatchB
     """What ``KL(pi‖ref) <= largest_kl`` at every state adds to the mismatch of the reference.
 
     Args:
-        largest_kl: nats, >= 0. horizon: H >= 1. rarest: ``rho``, the least mass of a state in the data, in (0, 1].
+        largest_kl: nats, >= 0. horizon: H >= 1; the sharper two are 0 at 1, where all start alike. rarest: ``rho``, the
+            least mass of a state in the data, in (0, 1].
     """
     eps = _validate.real("largest_kl", largest_kl, low=0.0)
     steps = _validate.integer("horizon", horizon, low=1)
     rho = _validate.probability("rarest", rarest)
     if rho == 0:
         _validate.fail("rarest", "must be > 0", rho)
-    return MismatchBounds(
-        float(steps * np.sqrt(2 * eps) / rho),
-        float((steps - 1) * np.sqrt(eps / 2) / rho),
-        float(np.sqrt((steps - 1) * eps / 2) / rho),
-    )
+    root = math.sqrt(eps / 2)
+    with np.errstate(over="ignore"):
+        printed = np.divide(2 * steps * root, rho)
+        sharper = np.divide([(steps - 1) * root, math.sqrt(steps - 1) * root], rho) if steps > 1 else (0.0, 0.0)
+    return MismatchBounds(float(printed), float(sharper[0]), float(sharper[1]))
 
 
 def largest_mass(mass: Any, budget: Any) -> np.ndarray:

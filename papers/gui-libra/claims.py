@@ -15,7 +15,6 @@ from scipy.optimize import brentq
 from klsim.claims import Effect, Identity, Inequality, Limit, Paper, Variant, assume
 from klsim.distributions import log_normalize
 from klsim.divergences import kl
-from klsim.objectives.advantages import std_weight
 from klsim.objectives.negative_scaling import negative_scale, negative_scaling_limit, negative_scaling_weight
 from klsim.objectives.stabilizers import asft
 from klsim.planning import partial_verification as pv
@@ -35,32 +34,38 @@ paper = Paper(
 TASKS = Space(task=Drawn(Task.draw))
 
 
-def measured(task):
-    return pv.offline_score(task.problem, task.log_policy, task.demo, task.valid, task.data)
-
-
 # C1 ------------------------------------------------------------------------------------------------
 C1 = paper.claim("C1", r"""
     Online success is bounded by the offline score, the mismatch of the visits and the off-demo mass
 
-    $J(\pi)\ge1-H\,C(\pi)\,(1-M_{off}(\pi)-\bar\eta_\pi)$.
+    $J(\pi)\ge1-H\,C(\pi)\,(1-M_{off}(\pi)-\bar\eta_\pi)$. Near-valid policies: a median slack of .16 (within .05), a mean J of .87 (within
+    .03); without H 97 %, without C 16 %, with half of the valid trajectories timed out 87 % of random problems violate it (within 8 %).
 
-    where: Theorem 5.2, Eq. 7
+    where: Theorem 5.2, Eq. 7; the numbers derived
     assumes: A trajectory fails only if a step is invalid (Assumption 5.1); the data cover what the policy visits (else C is
     infinite and the bound says nothing).
     """)  # fmt: skip
 WITHOUT = {"without H": {"steps": 0}, "without C": {"shift": 0}}
 
 
-def loosened(found, horizon, steps, shift):
-    return 1 - (1 - found.bound) * float(horizon) ** (steps - 1) * found.mismatch ** (shift - 1)
-
-
 @C1.check(Inequality(1e-12, scale=1), TASKS, instances=300,
           false=WITHOUT | {"if half of the valid trajectories time out": {"on_time": 0.5}})  # fmt: skip
 def bound(task, *, steps=1, shift=1, on_time=1.0):
-    found = measured(task)
-    return loosened(found, task.problem.horizon, steps, shift), on_time * found.success
+    found = lab.measured(task)
+    return lab.loosened(found, task.problem.horizon, steps, shift), on_time * found.success
+
+
+# deviations of 100 problems .011, .039, .035 (shares), .022 (slack), .008 (J): eight standard errors at 16
+@C1.check(Effect(seeds=16, alternative="within", margin=1.0),
+          false={"policies twice as far from valid": Variant({"noise": 0.3}, kind=Effect(seeds=4, alternative="within", margin=1.0))})  # fmt: skip
+def how_tight(rng, *, noise=0.15):
+    """Distances from the stated numbers in units of .05 (median slack), .03 (mean J) and .08 (shares of violations)."""
+    tasks = [lab.measured(Task.draw(rng, noise=noise)) for _ in range(100)]
+    j = np.array([f.success for f in tasks])
+    plain, no_h, no_c = (np.array([lab.loosened(f, 4, *x) for f in tasks]) for x in ((1, 1), (0, 1), (1, 0)))
+    shares = {"H": (no_h > j, 0.97), "C": (no_c > j, 0.16), "time-outs": (plain > j / 2, 0.87)}
+    found = {name: (np.mean(broken) - stated) / 0.08 for name, (broken, stated) in shares.items()}
+    return found | {"slack": (np.median(j - plain) - 0.163) / 0.05, "J": (j.mean() - 0.866) / 0.03}
 
 
 @C1.check(Inequality(1e-12, scale=1), Space(move=Normals("S", "A", "S", scale=2.0), start=Normals("S"), z=Normals("S", "A"),
@@ -72,15 +77,15 @@ def bound_under_attack(move, start, z, data, S, A, H, *, steps=1, shift=1):
     log_pi = log_normalize(z - 4.0 * (np.arange(A) == A - 1))
     valid = np.broadcast_to(np.arange(A) < A - 1, (S, A))
     found = pv.offline_score(problem, log_pi, np.zeros(S, dtype=int), valid, np.exp(data))
-    return loosened(found, H, steps, shift), found.success
+    return lab.loosened(found, H, steps, shift), found.success
 
 
-@C1.check(Identity(1e-12, scale=1), Space(task=Drawn(lambda rng: Task.draw(rng, states=3, actions=2, horizon=3, correct=1))), instances=12,
+@C1.check(Identity(1e-12, scale=1), Space(task=Drawn(lambda rng: Task.draw(rng, states=2, actions=3, horizon=3))), instances=12,
           false={"C of the mean over t": {"over": "mean"}, "eta with the demonstration": {"less": 0}, "H - 1 valid steps": {"short": 1}})  # fmt: skip
 def terms(task, *, over="max", less=1, short=0):
-    found, pi = measured(task), np.exp(task.log_policy)
+    found, pi = lab.measured(task), np.exp(task.log_policy)
     success, visits = lab.of_sequences(task)
-    valid, demo = np.sum(pi * task.valid, axis=1), pi[np.arange(3), task.demo]
+    valid, demo = np.sum(pi * task.valid, axis=1), pi[np.arange(2), task.demo]
     fewer = TabularMDP(task.problem.transition[0], task.problem.reward[0], task.problem.initial, 3 - short)
     return {
         "J": (pv.success_probability(fewer, task.log_policy, task.valid), success),
@@ -246,7 +251,7 @@ def the_two_forms_at_the_papers_scale(*, sharp=0.0551):
 def offline_score_stays(task, *, share=1.0):
     mean = task.data @ np.asarray(kl(task.log_policy, task.log_ref))
     delta = 1 - task.data @ np.exp(task.log_ref[np.arange(len(task.data)), task.demo])
-    return 1 - delta - math.sqrt(share * mean / 2), measured(task).score
+    return 1 - delta - math.sqrt(share * mean / 2), lab.measured(task).score
 
 
 # C4 ------------------------------------------------------------------------------------------------
@@ -265,7 +270,7 @@ ONE_STEP = Space(task=Drawn(lambda rng: Task.draw(rng, horizon=1, noise=1.0)))
 @C4.check(Identity(1e-13, scale=1), ONE_STEP, instances=200,
           false={"without eta": {"other": 0}, "other data": Variant({"own": False}, space=Space(task=Drawn(lab.in_other_states)))})  # fmt: skip
 def identity(task, *, other=1, own=True):
-    found, pi = measured(task), np.exp(task.log_policy)
+    found, pi = lab.measured(task), np.exp(task.log_policy)
     j = sum(d * p for d, row, ok in zip(task.problem.initial, pi, task.valid) for p in row[ok])
     return {"J": (found.score + other * found.off_demo_mass, j), "of the library": (found.success, j)}
 
@@ -273,7 +278,7 @@ def identity(task, *, other=1, own=True):
 @C4.check(Inequality(1e-12, scale=1), Space(task=Drawn(lab.in_other_states)), instances=200,
           false={"without C": {"power": 0}, "with twice eta": {"other": 2}})  # fmt: skip
 def corollary(task, *, power=1, other=1):
-    found = measured(task)
+    found = lab.measured(task)
     c, missed = found.mismatch**power, 1 - found.score
     with_eta = 1 - c * (missed - other * found.off_demo_mass)
     return {"J": (with_eta, found.success), "without eta": (1 - c * missed, with_eta)}
@@ -296,7 +301,7 @@ C4_lower = paper.claim("C4-lower", r"""
           true={"in one step": Variant({"horizon": 1}, space=ONE_STEP)})  # fmt: skip
 def score_is_conservative(task, *, horizon=4):
     assume(task.problem.horizon == horizon)
-    found = measured(task)
+    found = lab.measured(task)
     return found.score, found.success
 
 
@@ -333,8 +338,8 @@ C5 = paper.claim("C5", r"""
     $$E\Big[\frac1G\sum_k\tilde A_k\nabla\log\pi(a_k)\Big]=s(p)\,\nabla\pi(\tilde a),\quad
     s(p)=\frac{E[\sqrt{c(G-c)}\,((1-p)+p\,\lambda(c/G))]}{G\,p(1-p)},\ c\sim\mathrm{Bin}(G,p).$$
     Negatives carry the fraction p of the step: $\lambda=0$ multiplies it by exactly $1-p$, any $\lambda$ in [0, 1] by something in
-    $[1-p,1]$, in large groups by $(1-p)+p\lambda(p)$. At G = 8 the published settings change it by at most .27 % (3B), 3.75 % (7B, as
-    $p\to1$), 3.1 % (4B), 1.8 % (8B). At p = .3, G = 5 the scale and the variance of a logit of probability .35 are (1, .0224), (.977, .0210)
+    $[1-p,1]$, in large groups by $(1-p)+p\lambda(p)$. At G = 8 the published settings change it by at most .26 % (3B), 3.75 % (7B, as
+    $p\to1$), 3.0 % (4B), 1.7 % (8B). At p = .3, G = 5 the scale and the variance of a logit of probability .35 are (1, .0224), (.977, .0210)
     with (.5, 1.5), and (.700, .0037) with (0, 0).
 
     where: derived; Eqs. 10-11 define SNGS
@@ -347,26 +352,21 @@ MATCH = np.array([1.0, 0.0, 0.0, 0.0])
 
 @C5.check(Identity(1e-12, scale=1), Space(log_pi=Policies(4, spread=7.0), setting=SETTINGS), batched=False, instances=12,
           false={"the blended reward .1 format + .9 match": {"blended": True}, "sample std": {"sample": True},
-                 "re-centred after scaling": {"recentred": True}, "without 1/2": {"share": False}})  # fmt: skip
-def expected_update(log_pi, setting, *, blended=False, sample=False, recentred=False, share=True):
+                 "re-centred after scaling": {"recentred": True}, "twice the scale": {"factor": 2.0}})  # fmt: skip
+def expected_update(log_pi, setting, *, blended=False, sample=False, recentred=False, factor=1.0):
     """All 4^5 groups; action 3 breaks the format."""
     pi = np.exp(log_pi)
     assume(pi[0] < 1 - 1e-6)
     reward = 0.9 * MATCH + 0.1 * (np.arange(4) < 3) if blended else MATCH
     chance, _, a, actions = lab.all_groups(pi, reward, MATCH, setting, sample=sample, recentred=recentred)
     s = negative_scaling_weight(pi[0], 5, offset=setting[0], slope=setting[1])
-    return chance @ lab.updates(pi, a, actions), (s if share else 2 * s) * pi[0] * (MATCH - pi), 1.0
-
-
-def relative(p, size, setting):
-    """The step with scaled negatives over that without."""
-    return negative_scaling_weight(p, size, offset=float(setting[0]), slope=float(setting[1])) / std_weight(p, size)
+    return chance @ lab.updates(pi, a, actions), factor * s * pi[0] * (MATCH - pi), 1.0
 
 
 @C5.check(Inequality(1e-9), Space(p=Floats(1e-4, 0.9999), offset=Floats(-1.0, 2.0), slope=Floats(-2.0, 3.0), G=Sizes(2, 12)),
           batched=False, instances=100, false={"at least 1 - p/2": {"share": 0.5}, "at most 1 - p": {"top": 1.0}})  # fmt: skip
 def within_one_minus_p(p, offset, slope, G, *, share=1.0, top=0.0):
-    found, zero, one = (relative(p, G, setting) for setting in ((offset, slope), (0, 0), (1, 0)))
+    found, zero, one = (lab.relative(p, G, setting) for setting in ((offset, slope), (0, 0), (1, 0)))
     ends = {"lambda = 0": (abs(zero / (1 - p) - 1), 1e-9), "lambda = 1": (abs(one - 1), 1e-12)}
     return {"below": (1 - share * p, found), "above": (found, 1 - top * p)} | ends
 
@@ -378,7 +378,7 @@ def large_groups(*, of=0, at=0):
         limit, q = negative_scaling_limit(p, offset=setting[0], slope=setting[1]), abs(of - p)
         if of or at:
             limit = (1 - q) + q * negative_scale(abs(at - p), offset=setting[0], slope=setting[1])
-        out[f"p = {p:g}"] = (sizes, np.array([relative(p, int(n), setting) for n in sizes]) - limit)
+        out[f"p = {p:g}"] = (sizes, np.array([lab.relative(p, int(n), setting) for n in sizes]) - limit)
     return out
 
 
@@ -389,13 +389,21 @@ def published_scales(c, *, size=8):
     return {name: (value, lab.SCALES[name][int(c) - 1]) for name, value in found.items()}
 
 
-MOST = {"3B": 0.0027, "7B": 0.0376, "4B": 0.0301, "8B": 0.0175}
+MOST = {"3B": 0.00255, "7B": 0.03750, "4B": 0.03005, "8B": 0.01702}
 
 
 @C5.check(Inequality(), Space(p=Floats(1e-6, 1 - 1e-6)), instances=200,
           false={"nine tenths of these": {"share": 0.9}, "groups of 16": {"size": 16}})  # fmt: skip
 def published_settings_are_almost_inert(p, *, share=1.0, size=8):
-    return {name: (1 - relative(p, size, setting), share * MOST[name]) for name, setting in PUBLISHED.items()}
+    return {k: (1 - lab.relative(p, size, setting), share * (MOST[k] + 5e-6)) for k, setting in PUBLISHED.items()}
+
+
+@C5.check(Inequality(), examples=[{}], false={"groups of 7": {"size": 7}})
+def these_are_reached(*, size=8):
+    """``|largest change - stated|`` on a grid of p, of each setting, in half units of the last digit."""
+    p = np.linspace(1e-6, 1 - 1e-6, 10_001)
+    most = {k: np.max(1 - lab.relative(p, size, setting)) for k, setting in PUBLISHED.items()}
+    return np.array([abs(most[k] - MOST[k]) / 5e-6 for k in MOST]), 1.0
 
 
 @C5.check(Inequality(), examples=[{}], false={"groups of 6": {"size": 6}, "the logit of .25": {"which": 2}})
@@ -406,7 +414,7 @@ def one_state(*, size=5, which=1):
         chance, _, a, actions = lab.all_groups(pi, MATCH, MATCH, setting, size=size)
         each = lab.updates(pi, a, actions)[:, which]
         spread = chance @ each**2 - (chance @ each) ** 2
-        errors += [abs(relative(0.3, size, setting) - scale) / 5e-4, abs(spread - variance) / 5e-5]
+        errors += [abs(lab.relative(0.3, size, setting) - scale) / 5e-4, abs(spread - variance) / 5e-5]
     return np.array(errors), 1.0
 
 
@@ -426,7 +434,7 @@ C5_shields = paper.claim("C5-shields", r"""
 
 @C5_shields.check(Inequality(1e-9), Space(log_pi=Policies(4, spread=5.0), setting=Choice(*list(PUBLISHED.values())[2:], (0.0, 0.0))),
           batched=False, instances=12, examples=[{"log_pi": np.log([0.3, 0.35, 0.25, 0.1]), "setting": (0.5, 1.5)}],
-          true={"no smaller": {"less": 0.0}})  # fmt: skip
+          true={"equal": Variant({"less": 0.0}, kind=Identity(1e-9))})  # fmt: skip
 def relative_push(log_pi, setting, *, less=0.01):
     """Action 1 is valid, action 3 is not."""
     pi, ratio = np.exp(log_pi), []
@@ -445,7 +453,7 @@ C5_evidence = paper.claim("C5-evidence", r"""
 
     where: Table 10 (4B)
     instead: 4 tasks of 115 are half a standard error (6.5 points) of an unpaired difference: equal agents differ by as much in six of ten
-    pairs. The same rates would need some 2000 tasks.
+    pairs. The same rates would need some 1600 tasks.
     by: C5/published_settings_are_almost_inert
     origin: as commonly read
     """)  # fmt: skip
@@ -516,11 +524,11 @@ def grounding_share(level, *, weights=(1.0, 2.0, 4.0)):
     return out
 
 
-# deviations over seeds .11 (cost .24), .11 (weight .43), .04 (mixing .64), .005 (full width): risks of about 1e-4 and less
-@C6.check(Effect(seeds=8), false={"2 reasoning heads in all": Variant({"heads": 2}, kind=Effect(seeds=2))})
+# deviations over seeds .13 (cost .22), .11 (weight .45), .05 (mixing .64), .005 (full width): risks of 2e-5 and less
+@C6.check(Effect(seeds=16), false={"2 reasoning heads in all": Variant({"heads": 2}, kind=Effect(seeds=2))})
 def reasoning_costs_grounding(rngs, *, heads=24):
-    """The same data for all; 8, 5 and 3 seeds for the three differences."""
-    runs = {"cost": (8, Heads(2)), "weight": (5, Heads(heads, 12.0)), "mixing": (3, Heads(heads, direct=True))}
+    """The same data for all; 16, 6 and 4 seeds for the three differences."""
+    runs = {"cost": (16, Heads(2)), "weight": (6, Heads(heads, 12.0)), "mixing": (4, Heads(heads, direct=True))}
     long = lab.grounding_accuracy(rngs, Heads(heads))
     return {name: lab.grounding_accuracy(rngs[:n], run) - long[:n] for name, (n, run) in runs.items()}
 
@@ -566,8 +574,8 @@ C7 = paper.claim("C7", r"""
     """)  # fmt: skip
 
 
-# paired deviations over seeds: J .023 (1 - 0), .030 (1 - 10), .022 (1 - early), .040 (0 - start); 90 seeds: risks of 1e-5 and less
-@C7.check(Effect(seeds=90), false={"clean labels on all states": Variant({"clean": True}, kind=Effect(seeds=6))})
+# paired J over 440 seeds: .030 ± .024 (1 - 0), .026 ± .034 (1 - 10), .022 ± .022 (1 - early), .023 ± .046 (.025 - gain at 0): 130 seeds needed for 1e-4
+@C7.check(Effect(seeds=150), false={"clean labels on all states": Variant({"clean": True}, kind=Effect(seeds=6))})
 def moderate_penalty(rngs, *, clean=False):
     world = World.draw(rngs)
     start = lab.fine_tuned(world, clean)
@@ -602,19 +610,18 @@ RUNS = Space(z=Normals(6), ref=Normals(6), label=Integers(0, 5), beta=Floats(0.0
           false={"of KL(ref‖pi)": {"swap": True}, "half of beta": {"share": 0.5}, "without p": {"plain": True}})  # fmt: skip
 def a_step_ascends(z, ref, label, beta, *, swap=False, share=1.0, plain=False):
     """``pi(label) / sqrt(p (1-p) + .05) - beta KL(pi‖ref)`` with the denominator held fixed, by central differences in the logits."""
-    log_ref, k, beta = log_normalize(ref), int(label), float(beta)
-    p = np.exp(log_normalize(z)[k])
-    fixed = math.sqrt(p * (1 - p) + 0.05)
-
-    def value(y):
-        log_pi = log_normalize(y)
-        cost = kl(log_ref, log_pi) if swap else kl(log_pi, log_ref)
-        return (log_pi[k] if plain else np.exp(log_pi[k])) / fixed - share * beta * cost
-
-    slope = np.array([value(z + e) - value(z - e) for e in 1e-5 * np.eye(6)]) / 2e-5
-    one = np.eye(6)[:, k]
+    log_ref, one, beta = log_normalize(ref), np.eye(6)[:, [int(label)]], float(beta)
+    slope = lab.slope(z, log_ref, int(label), share * beta, swap=swap, plain=plain)
     log_pi = log_normalize(z)[:, None]
-    return lab.direction(np.exp(log_pi), log_pi, log_ref[:, None], one[:, None], Training(beta))[:, 0], slope, 1 + beta
+    return lab.direction(np.exp(log_pi), log_pi, log_ref[:, None], one, Training(beta))[:, 0], slope, 1 + beta
+
+
+@C7.check(Identity(1e-5, scale=1), false={"a step of 2.9": {"lr": 2.9}, "H - 1 steps": {"horizon": 5}, "labels without errors": {"noisy": False}})  # fmt: skip
+def the_world_by_definition(rng, *, lr=3.0, horizon=6, noisy=True):
+    """Scores after 40 steps against float64 steps on weights of features, and the library's dynamic programming."""
+    found = lab.trained(world := World.draw([rng]), lab.fine_tuned(world), Training(1.0, steps=40))[:, 0]
+    right, data = lab.in_weights(world, 40, 1.0, lr, horizon, noisy)
+    return {name: (a, b) for name, a, b in zip(lab.SCORES, found, right)} | {"data": (world.data[0], data)}
 
 
 C7_training = paper.claim("C7-training", r"""
@@ -648,7 +655,7 @@ C7_predicts = paper.claim("C7-predicts", r"""
     """, expect="open")  # fmt: skip
 
 
-# the deviation of a paired difference is .9: 20 seeds show no effect of .2, which would take 700
+# the deviation of a paired difference is .8: an effect of .2 would take 550 seeds, the .04 seen over 860 runs more than 10,000
 @C7_predicts.check(Effect(seeds=20), false={"lower": Variant({"betas": (0.0, 1.0)}, kind=Effect(seeds=4))})
 def correlation_gain(rngs, *, betas=(1.0, 0.0)):
     world = World.draw(rngs)
@@ -668,23 +675,16 @@ C8 = paper.claim("C8", r"""
     """)  # fmt: skip
 
 
-def changes(rngs, scaling):
-    """Scores with and without scaled negatives, paired, ``(6, n)``."""
-    world = World.draw(rngs)
-    start = lab.fine_tuned(world)
-    return lab.trained(world, start, Training(1.0, scaling=scaling)) - lab.trained(world, start, Training(1.0))
-
-
 @C8.check(Effect(seeds=12, alternative="within", margin=0.02), false={"negatives dropped": {"scaling": (0.0, 0.0)}})
 def nothing_changes(rngs, *, scaling=(0.5, 1.5)):
-    moved = changes(rngs, scaling)
+    moved = lab.changes(rngs, scaling)
     return {"training score": moved[0], "M_off": moved[1], "J": moved[2]}
 
 
 # paired deviations .015 and .025: 70 seeds
 @C8.check(Effect(seeds=70), false={"(.5, 1.5)": Variant({"scaling": (0.5, 1.5)}, kind=Effect(seeds=8))})
 def dropping_negatives_costs(rngs, *, scaling=(0.0, 0.0)):
-    moved = changes(rngs, scaling)
+    moved = lab.changes(rngs, scaling)
     return {"training score": -moved[0] - 0.1, "J": -moved[2]}
 
 

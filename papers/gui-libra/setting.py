@@ -9,13 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
+from klsim.distributions import log_normalize
+from klsim.divergences import kl
 from klsim.learning.networks import Linear, Network, start_all, update
 from klsim.learning.softmax_step import Adam
 from klsim.objectives import TokenBatch
-from klsim.objectives.advantages import advantages, group_sample_std, group_std
-from klsim.objectives.negative_scaling import negative_scaling_limit
+from klsim.objectives.advantages import advantages, group_sample_std, group_std, std_weight
+from klsim.objectives.negative_scaling import negative_scaling_limit, negative_scaling_weight
 from klsim.objectives.stabilizers import asft, sngs
-from klsim.planning.partial_verification import data_visits
+from klsim.planning.partial_verification import data_visits, offline_score, success_probability
 from klsim.problems import TabularMDP
 
 #: lambda_0 and kappa of the four published settings
@@ -69,6 +71,15 @@ class Task(NamedTuple):
 def _log(p):
     with np.errstate(divide="ignore"):
         return np.log(p)
+
+
+def measured(task):
+    return offline_score(task.problem, task.log_policy, task.demo, task.valid, task.data)
+
+
+def loosened(found, horizon, steps, shift):
+    """The bound of C1 with the powers ``steps`` of H and ``shift`` of C."""
+    return 1 - (1 - found.bound) * float(horizon) ** (steps - 1) * found.mismatch ** (shift - 1)
 
 
 def fork(first, ref=0.5, steps=2, data=None):
@@ -152,6 +163,11 @@ def all_groups(pi, reward, success, setting, *, size=5, sample=False, recentred=
 def updates(pi, a, actions):
     """``(1/G) sum_k A_k (e_a - pi)`` of every group."""
     return np.mean(a[..., None] * (np.eye(len(pi))[actions] - pi), axis=1)
+
+
+def relative(p, size, setting):
+    """The step with scaled negatives over that without."""
+    return negative_scaling_weight(p, size, offset=float(setting[0]), slope=float(setting[1])) / std_weight(p, size)
 
 
 def chance_of_difference(first, more, tasks, times=1):
@@ -346,6 +362,47 @@ def direction(pi, log_pi, log_ref, label, run):
     return (label - pi) * push - run.beta * pi * (ratio - np.sum(pi * ratio, axis=-2, keepdims=True))
 
 
+def slope(z, log_ref, label, beta, *, swap=False, plain=False):
+    """Central differences in the logits of ``pi(label)/sqrt(p (1-p) + .05) - beta KL(pi‖ref)``, ``p`` of the denominator held fixed."""
+    p = np.exp(log_normalize(z)[label])
+    fixed = math.sqrt(p * (1 - p) + 0.05)
+
+    def value(y):
+        log_pi = log_normalize(y)
+        cost = kl(log_ref, log_pi) if swap else kl(log_pi, log_ref)
+        return (log_pi[label] if plain else np.exp(log_pi[label])) / fixed - beta * cost
+
+    return np.array([value(z + e) - value(z - e) for e in 1e-5 * np.eye(len(z))]) / 2e-5
+
+
+def in_weights(world, steps, beta, lr=3.0, horizon=HORIZON, noisy=True):
+    """Scores of the first world ``(6,)`` after SFT and RL on the weights of features with its kernel, and the demonstrations' states."""
+    level, axes = np.linalg.eigh(world.kernel[0].astype(float))
+    phi, theta = axes * np.sqrt(np.maximum(level, 0)), np.zeros((STATES, ACTIONS))
+    labels, demo, valid = (
+        x[0].T.astype(float) for x in (world.labels if noisy else world.demo, world.demo, world.valid)
+    )
+    for _ in range(250):
+        theta += 5 / SEEN * phi[:SEEN].T @ (labels - np.exp(log_normalize(phi @ theta)))[:SEEN]
+    log_ref, rows, unseen = log_normalize(phi @ theta), world.prompts[0], slice(SEEN, STATES)
+    for _ in range(steps):
+        log_pi = log_normalize(phi @ theta)
+        pi, ratio = np.exp(log_pi), log_pi - log_ref
+        p = np.sum(pi * labels, axis=1, keepdims=True)
+        gain = (labels - pi) * p / np.sqrt(p * (1 - p) + 0.05) - beta * pi * (ratio - kl(log_pi, log_ref)[:, None])
+        theta += lr * np.mean(phi[rows, :, None] * gain[rows, None], axis=0)
+    log_pi = log_normalize(phi @ theta)
+    pi = np.exp(log_pi)
+    moves = np.eye(STATES)[world.successor[0].T]
+    problem = TabularMDP(moves, np.zeros((STATES, ACTIONS)), np.full(STATES, 1 / STATES), horizon)
+    data = data_visits(problem, _log(demo))
+    law = np.where(np.arange(STATES) < SEEN, 0.0, data) / data[unseen].sum()
+    score, mass = (float(np.sum(law[:, None] * pi * x)) for x in (demo, valid - demo))
+    spread = [-np.sum(pi * log_pi, axis=1)[unseen].mean(), kl(log_pi, log_ref)[unseen].mean()]
+    train = np.sum(pi * labels, axis=1)[rows].mean()
+    return [train, score, success_probability(problem, log_pi, valid > 0), mass, *spread], data
+
+
 def trained(world, start, run, every=None):
     """Scores ``(6, n)`` after RL from the logits ``start``; with ``every`` those of each so many steps, ``(6, n, checkpoints)``."""
     rows = np.broadcast_to(np.arange(STATES), (len(start), STATES)) if run.clean else world.prompts
@@ -382,6 +439,13 @@ def success(world, pi):
     for _ in range(HORIZON):
         ahead = np.sum(weights * ahead[seeds, world.successor], axis=1)
     return ahead.mean(axis=1)
+
+
+def changes(rngs, scaling):
+    """Scores with and without scaled negatives at ``beta = 1``, paired, ``(6, n)``."""
+    world = World.draw(rngs)
+    start = fine_tuned(world)
+    return trained(world, start, Training(1.0, scaling=scaling)) - trained(world, start, Training(1.0))
 
 
 def within_run(path):

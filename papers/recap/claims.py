@@ -84,16 +84,17 @@ def scale_invariance(L, T, W, a, k, *, shift=False, floor=0.0):
 
 
 WORKED = np.array([[0.8, 0.6, 0.4, 0.2], [0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.2, 0.4]])
+HAND, SHIFTED = np.array([[[1.0, 1, 2, 2], [1, 1, 1, 1]], [[2, 2, 3, 3], [1, 1, 1, 1]]])
 
 
-@C1.check(Identity(1e-6, scale=1), examples=[{"T": 5.0, "weights": (0.784878, 0.862482, 1.352640)},
-                                             {"T": 1.0, "weights": (0.168499, 0.269982, 2.561519)}],
+@C1.check(Identity(1e-6, scale=1), examples=[{"L": WORKED, "T": 5.0, "weights": (0.784878, 0.862482, 1.352640)},
+                                             {"L": WORKED, "T": 1.0, "weights": (0.168499, 0.269982, 2.561519)},
+                                             {"L": HAND, "T": 1.0, "weights": (1.462117, 0.537883)},
+                                             {"L": SHIFTED, "T": 1.0, "weights": (1.244919, 0.755081)}],
           false={"windows exchanged": {"order": [2, 3, 0, 1]}})  # fmt: skip
-def worked(T, weights, *, order=slice(None)):
-    L = WORKED[:, order]
-    found = window_signals(L, 2)
-    signals = (np.array(found), np.array([[3 / 7, 1, 3], [0.1, 0, 0.25]]))
-    return {"signals": signals, "weights": (objective_weights(L, 2, T), np.array(weights))}
+def worked(L, T, weights, *, order=slice(None)):
+    signals = (np.array(window_signals(WORKED[:, order], 2)), np.array([[3 / 7, 1, 3], [0.1, 0, 0.25]]))
+    return {"signals": signals, "weights": (objective_weights(L[:, order], 2, T), np.array(weights))}
 
 
 C1_shift = paper.claim("C1-shift", r"""
@@ -107,7 +108,6 @@ C1_shift = paper.claim("C1-shift", r"""
     by: C1/scale_invariance, C1/change_by_a_shift
     origin: as commonly read
     """)  # fmt: skip
-HAND = np.array([[1.0, 1, 2, 2], [1, 1, 1, 1]])
 
 
 @C1_shift.check(Inequality(), Space(L=Normals("K", "W", 2, scale=0.3).map(lambda z: of_windows(np.exp(np.clip(z, -1, 1)))),
@@ -134,7 +134,7 @@ C2 = paper.claim("C2", r"""
 
     For non-negative histories $0\le i\le\sqrt{W-1}\,\frac c{1+c}<\sqrt{W-1}$, with equality for a newest window of one spike
     on zeros. For $l\le L\le1$: $l\le c\le1/l$ and $i\le\frac{1-l}{2\sqrt{2l(1+l)}}\le\frac{1-l}{4l}$, the first sharp over all
-    W (.959 at $l=.1$, where the second is 2.25). As $\mu'\to0$, $c\to\infty$ while $i\to\sqrt{W-1}$: a floor is needed.
+    W (.959 at $l=.1$, where the second is 2.25). As $\mu'\to0$ at a spike, $c\to\infty$ while $i\to\sqrt{W-1}$: a floor is needed.
 
     where: derived, not in the paper
     assumes: population deviation, positive means. With $L=-$reward, i is negative: noise lowers the priority.
@@ -512,7 +512,9 @@ C6_focus = paper.claim("C6-focus", r"""
 
 
 # 1.001 ± .0006 a seed of 500; 2.6 ± .17
-@C6_focus.check(Effect(seeds=12, null=1.02), true={"T = .2 and three times the noise": {"T": 0.2, "noise": 3.0}})
+@C6_focus.check(Effect(seeds=12, null=1.02),
+                true={"T = .2 and three times the noise": {"T": 0.2, "noise": 3.0},
+                      "within .3 %": Variant({"T": 5.0}, kind=Effect(seeds=12, alternative="within", null=1.0, margin=0.003))})  # fmt: skip
 def accuracy_outweighs_format(rng, *, T=5.0, noise=1.0):
     found = objective_weights(histories(rng, noise), WINDOW, T)
     return np.mean(found[:, 1] / found[:, 0])
@@ -685,8 +687,8 @@ C8_free = paper.claim("C8-free", r"""
 
     where: Fig. 5, Tables 1-2, there at T = 5 and without error bars
     instead: The weight of one source is taken from the others: +.08 of reasoning is paid by .04 of general accuracy at T = .1, and at
-    T = 5 both are below .01. With losses tracked general skills gain and reasoning pays.
-    by: C8/against_uniform_replay
+    T = 5 +.004 by .001. With losses tracked general skills gain and reasoning pays.
+    by: C8/against_uniform_replay, C8/rewards_at_the_default
     origin: as commonly read
     """)  # fmt: skip
 

@@ -37,6 +37,16 @@ def test_a_step_by_hand():
     assert not agreed.parameters[0].any()
 
 
+def test_the_scale_of_rewards_does_not_matter():
+    """Also where their squares are not representable."""
+    bandit, u = problem(), uniforms(sources=1)
+    plain = train_mixtures([bandit], [Mixture((1.0,))], u, lr=0.3).parameters[0]
+    for scale in (1e-300, 1e300):
+        scaled = PromptBandit(bandit.base_logits, scale * bandit.reward, bandit.features)
+        found = train_mixtures([scaled], [Mixture((1.0,))], u, lr=0.3).parameters[0]
+        np.testing.assert_allclose(found, plain, rtol=1e-12)
+
+
 def test_the_penalty_pulls_back_to_the_base():
     bandit, u = problem(), uniforms(steps=200, sources=1)
     free, held = train_mixtures([bandit], [Mixture((1.0,)), Mixture((1.0,), beta=(5.0,))], u, lr=0.1).parameters[0]
@@ -93,6 +103,7 @@ def test_success_and_weights_are_those_of_the_run():
         (lambda: train_mixtures([], [Mixture((1.0,))], uniforms(), lr=1.0), "sources: needs"),
         (lambda: train_mixtures([problem()], [Mixture((1.0, 1.0))], uniforms(), lr=1.0), "mixtures[0]: has 2 shares"),
         (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(), lr=1.0), "uniforms: must hold 1 sources"),
+        (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(steps=0, sources=1), lr=1.0), "uniforms: must"),
         (lambda: train_mixtures([problem((3,))], [Mixture((1.0,))], uniforms(), lr=1.0), "uniforms: must be"),
         (lambda: train_mixtures([problem(), problem(answers=4)], [Mixture((1, 1))], uniforms(), lr=1.0), "sources[1]"),
         (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(sources=1) + 1, lr=1.0), "uniforms"),

@@ -43,6 +43,7 @@ def test_scales_do_not_matter_and_weights_sum_to_k(seed, scale):
 def test_infinite_temperature_and_huge_scores():
     np.testing.assert_array_equal(rw.softmax_weights([1.0, 5.0, -3.0], math.inf), [1, 1, 1])
     np.testing.assert_array_equal(rw.softmax_weights([1e300, 0.0], 1e-3), [2, 0])
+    np.testing.assert_array_equal(rw.softmax_weights([1.7e308, -1.7e308], math.inf), [1, 1])
     found = rw.softmax_weights(np.array([[[0.0, 1.0]], [[0.0, 1.0]]]), np.array([[math.inf], [1.0]]))
     np.testing.assert_allclose(found[:, 0, 1], [1, 2 / (1 + math.exp(-1))])
 
@@ -106,6 +107,7 @@ def test_failure_rates(rate):
         (lambda: rw.softmax_weights([1.0], 0.0), "temperature"),
         (lambda: rw.softmax_weights([1.0], math.nan), "temperature"),
         (lambda: rw.softmax_weights(1.0, 1.0), "score"),
+        (lambda: rw.softmax_weights([], 1.0), "score: must be (..., K)"),
         (lambda: rw.softmax_weights([math.inf], 1.0), "score[0]"),
         (lambda: rw.instability_bound(-1.0, 2), "ratio"),
         (lambda: rw.trend_instability(math.nan, 2), "ratio"),

@@ -90,6 +90,11 @@ def test_drift_where_the_reference_has_no_mass():
     assert found.visited.tolist() == [0.0, math.inf]
 
 
+def test_one_step_cannot_drift():
+    added = pv.mismatch_bounds(math.inf, 1, 0.1)
+    assert (added.printed, added.one_state, added.visited) == (math.inf, 0.0, 0.0)
+
+
 @given(st.floats(1e-9, 1 - 1e-9), st.floats(0.0, 30.0))
 def test_largest_mass(mass, budget):
     x = float(pv.largest_mass(mass, budget))
