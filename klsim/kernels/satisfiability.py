@@ -7,7 +7,7 @@ import math
 import numba
 import numpy as np
 
-__all__ = ["distinct", "literal_votes", "satisfied", "solution_counts"]
+__all__ = ["distinct", "literal_votes", "planted_literals", "satisfied", "solution_counts"]
 
 
 @numba.njit(cache=True)
@@ -25,6 +25,26 @@ def distinct(u, m):
                     break
             out[b, i] = number
     return out
+
+
+@numba.njit(cache=True)
+def planted_literals(numbers, subsets, solutions):
+    """``(variables, signs)``, each ``(N, l, n)``, of clauses by their numbers ``(N, l)``: ``divmod(number, 2^n - 1)`` is
+    the row of ``subsets (C(k, n), n)``, and one less than the bits of the literals that agree with ``solutions (N, k)``.
+    """
+    rows, length = numbers.shape
+    n = subsets.shape[1]
+    patterns = (1 << n) - 1
+    variables, signs = np.empty((rows, length, n), np.int64), np.empty((rows, length, n), np.bool_)
+    for b in range(rows):
+        for c in range(length):
+            subset = numbers[b, c] // patterns
+            agreeing = numbers[b, c] - subset * patterns + 1
+            for j in range(n):
+                v = subsets[subset, j]
+                variables[b, c, j] = v
+                signs[b, c, j] = (solutions[b, v] == 1) == ((agreeing >> j) & 1 == 1)
+    return variables, signs
 
 
 @numba.njit(cache=True)

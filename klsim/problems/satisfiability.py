@@ -333,7 +333,7 @@ def planted_formulas(n: int, k: int, l: int, size: int, rng: np.random.Generator
     Raises:
         ValueError: as `check_level`; more than 10^6 subsets of n variables.
     """
-    from klsim.kernels.satisfiability import distinct
+    from klsim.kernels.satisfiability import distinct, planted_literals
 
     check_level(n, k, l)
     size, rng = _validate.integer("size", size, low=0), _validate.generator(rng)
@@ -341,8 +341,5 @@ def planted_formulas(n: int, k: int, l: int, size: int, rng: np.random.Generator
         _validate.fail("n", f"has more than 10^6 subsets of k = {k} variables", n)
     _validate.fits("size", size, size * l * n, each=40)
     solutions = rng.integers(0, 2, (size, k))
-    rank, agreeing = np.divmod(distinct(rng.random((size, l)), clause_count(n, k)), 2**n - 1)
-    variables = _subsets(k, n)[rank]
-    agrees = ((agreeing + 1)[..., None] >> np.arange(n)) & 1
-    at_solution = np.take_along_axis(solutions, variables.reshape(size, -1), axis=1).reshape(variables.shape)
-    return Formulas(variables, at_solution == agrees, k, solutions)
+    numbers = distinct(rng.random((size, l)), clause_count(n, k))
+    return Formulas(*planted_literals(numbers, _subsets(k, n), solutions), k, solutions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -139,12 +140,9 @@ class Answered(NamedTuple):
 
 def python_truth(text, bits):
     """The formula as a Python expression, evaluated."""
-    parts, names = [], {letter: bit == "1" for letter, bit in zip(sat.VARIABLES, bits)}
-    for clause in text.split(" & "):
-        literals = clause.replace("!", "!").replace("!", " not ").strip()
-        spaced = "".join(f" {c} or" if c in names else c for c in literals.replace("not", "\N{NOT SIGN}"))
-        parts.append("(" + spaced.removesuffix("or").replace("\N{NOT SIGN}", "not ") + ")")
-    return bool(eval(" and ".join(parts), {"__builtins__": {}}, names))
+    names = {letter: bit == "1" for letter, bit in zip(sat.VARIABLES, bits)}
+    clauses = [" or ".join(re.findall("(?:not )?[A-Z]", clause.replace("!", "not "))) for clause in text.split(" & ")]
+    return bool(eval(" and ".join(f"({clause})" for clause in clauses), {"__builtins__": {}}, names))
 
 
 def released_reward(completion, clauses, k):
@@ -210,12 +208,11 @@ def features(formulas):
     return np.stack([3 * votes / np.maximum(degrees, 1), share, 3 * needed, np.ones_like(votes)], axis=-1)
 
 
-def probabilities(parameters, formulas):
-    """``P(y = 1)`` of every variable, ``(N, k)``, and the tape; the copies take N/copies formulas each, in order."""
+def probabilities(parameters, x):
+    """``P(y = 1)`` of every variable ``(N, k)`` from `features`, and the tape; a copy takes N/copies formulas, in order."""
     copies = len(parameters[0])
-    x = features(formulas).reshape(copies, -1, 4)
-    logits, tape = NETWORK.forward(parameters, x)
-    return 1 / (1 + np.exp(-logits.reshape(len(formulas), -1))), tape
+    logits, tape = NETWORK.forward(parameters, x.reshape(copies, -1, 4))
+    return 1 / (1 + np.exp(-logits.reshape(x.shape[:2]))), tape
 
 
 def normalised(rewards):
@@ -228,7 +225,7 @@ def normalised(rewards):
 def ascent(parameters, formulas, u):
     """Gradient of the mean of ``A log pi(y)``, and the success of every copy; ``u (N, G, k)`` are uniforms."""
     copies = len(parameters[0])
-    p, tape = probabilities(parameters, formulas)
+    p, tape = probabilities(parameters, features(formulas))
     y = u < p[:, None]
     right = formulas.satisfied(y.astype(np.int64))
     a = normalised(right.astype(float))
@@ -237,12 +234,16 @@ def ascent(parameters, formulas, u):
     return gradient, right.reshape(copies, -1).mean(axis=-1)
 
 
+def rates(parameters, formulas, x, u):
+    """Share of right answers of every copy; ``u (N, G, k)`` are uniforms."""
+    y = u < probabilities(parameters, x)[0][:, None]
+    return formulas.satisfied(y.astype(np.int64)).reshape(len(parameters[0]), -1).mean(axis=-1)
+
+
 def success(parameters, level, problems, rng):
     """Sampled pass@1 of every copy on fresh formulas, 8 answers each."""
     formulas = sat.planted_formulas(*level, len(parameters[0]) * problems, rng)
-    p, _ = probabilities(parameters, formulas)
-    y = (rng.random((len(p), GROUP, level.k)) < p[:, None]).astype(np.int64)
-    return formulas.satisfied(y).reshape(len(parameters[0]), -1).mean(axis=-1)
+    return rates(parameters, formulas, features(formulas), rng.random((len(formulas), GROUP, level.k)))
 
 
 class Trained(NamedTuple):
@@ -274,9 +275,11 @@ def train(rngs, ladders, target=LADDER[-1], threshold=0.5, record=(), scale=V_SC
             if found.size:
                 yield one, found, [x[found] for x in parameters]
 
-    def score(problems):
-        parts = [[x[i * seeds : (i + 1) * seeds] for x in parameters] for i in range(many)]
-        return np.array([success(own, target, problems, rng) for own in parts])
+    def score(problems):  # the ladders answer the same formulas, with the same uniforms
+        formulas = sat.planted_formulas(*target, seeds * problems, rng)
+        u, x = rng.random((len(formulas), GROUP, target.k)), features(formulas)
+        own = ([w[i * seeds : (i + 1) * seeds] for w in parameters] for i in range(many))
+        return np.array([rates(one, formulas, x, u) for one in own])
 
     for step in range(STEPS):
         if step in record:
@@ -316,7 +319,7 @@ class Batch(NamedTuple):
 
         def p(at):
             own = at[None, :48].reshape(1, 12, 4), at[None, 48:].reshape(1, 1, 12)
-            return probabilities(own, self.formulas)[0][:, None]
+            return probabilities(own, features(self.formulas))[0][:, None]
 
         y = self.u < p(x)
         fields = {"rewards": self.formulas.satisfied(y.astype(np.int64)).ravel().astype(float), "group": np.repeat([0, 1], 6)}  # fmt: skip

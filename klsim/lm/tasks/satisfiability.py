@@ -118,6 +118,4 @@ class Satisfiability(Task):
 
     def score(self, completion: str, columns: Mapping[str, Any]) -> float:
         """1 for a satisfying assignment, 0 for another answer; without an answer 0, or -1 if ``signed``."""
-        return answer_reward(
-            completion, columns["clauses"], columns["variables"], boxed=self.boxed, signed=self.signed
-        )
+        return answer_reward(completion, columns["clauses"], columns["variables"], boxed=self.boxed, signed=self.signed)
