@@ -29,8 +29,10 @@ def distinct(u, m):
 
 @numba.njit(cache=True)
 def planted_literals(numbers, subsets, solutions):
-    """``(variables, signs)``, each ``(N, l, n)``, of clauses by their numbers ``(N, l)``: ``divmod(number, 2^n - 1)`` is
-    the row of ``subsets (C(k, n), n)``, and one less than the bits of the literals that agree with ``solutions (N, k)``.
+    """``(variables, signs)``, each ``(N, l, n)``, of clauses by their numbers ``(N, l)``.
+
+    ``divmod(number, 2^n - 1)`` is the row of ``subsets (C(k, n), n)``, and one less than the bits of the literals that
+    agree with ``solutions (N, k)``.
     """
     rows, length = numbers.shape
     n = subsets.shape[1]

@@ -307,8 +307,8 @@ class Formulas:
     def literal_votes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         r"""``(V, d, q)``, each ``(N, k)``: sum of the signs ±1 of a variable's literals, their number, and needed sign.
 
-        ``q_j = sum_c s_cj u_cj / sum_c u_cj`` (0 for an absent variable), with ``u_cj`` the chance that no other literal
-        of clause c is true if independently ``P(y_i = 1) = sigmoid(V_i)``.
+        ``q_j = sum_c s_cj u_cj / sum_c u_cj`` (0 for an absent variable), with ``u_cj`` the chance that no other
+        literal of clause c is true if independently ``P(y_i = 1) = sigmoid(V_i)``.
         """
         from klsim.kernels.satisfiability import literal_votes
 
@@ -316,7 +316,7 @@ class Formulas:
         return votes, degrees, needed
 
     def majority(self, *, ties: int = 0) -> np.ndarray:
-        """``y_j = 1`` if more literals of ``x_j`` are positive than negative, ``(N, k)``; ``ties`` where as many are."""
+        """``(N, k)``: 1 if more literals of a variable are positive than negative, ``ties`` where as many are."""
         _validate.integer("ties", ties, low=0, high=1)
         votes = self.literal_votes()[0]
         return np.where(votes == 0, ties, votes > 0).astype(np.int64)

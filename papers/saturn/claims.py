@@ -1,3 +1,4 @@
+# ruff: noqa: E741 -- l is the number of clauses, as in the paper
 r"""Claims of "SATURN: SAT-based Reinforcement Learning to Unleash Language Model Reasoning".
 
 An (n, k, l) formula has l clauses of n distinct variables out of k; it is planted: a solution ``x`` is drawn first, then l of the
@@ -20,7 +21,7 @@ from klsim.problems import satisfiability as sat
 from klsim.spaces import Drawn, Floats, Integers, Normals, Space
 
 from . import setting as st
-from .setting import EASY, HARD, HARDEST, LADDER, PASS_1, PASS_3, Level
+from .setting import EASY, HARD, LADDER, PASS_1, PASS_3, Level
 
 paper = Paper(
     "saturn",
@@ -87,14 +88,15 @@ def drawn_by_it(rngs, *, uniform=False):
     return np.array(out)
 
 
-@C1.check(Inequality(), Space(f=Drawn(lambda rng: sat.planted_formulas(3, 5, 60, 20, rng))), instances=20,
-          false={"independent clauses": {"planted": False}})  # fmt: skip
+@C1.check(Inequality(), Space(f=Drawn(lambda rng: sat.planted_formulas(3, 5, int(rng.integers(10, 61)), 20, rng))), instances=20,
+          false={"every other clause flipped where the variable is even": {"planted": False}})  # fmt: skip
 def satisfiable(f, *, planted=True):
-    """20 formulas of 60 clauses; the control flips the signs of every other variable in half of the clauses."""
+    """20 formulas of 10 to 60 clauses: the share without a solution, below a hundredth of the mean number of solutions."""
     signs = f.signs.copy()
     if not planted:
         signs[:, ::2] ^= f.variables[:, ::2] % 2 == 0
-    return np.ones(20), sat.Formulas(f.variables, signs, 5).count()
+    counts = sat.Formulas(f.variables, signs, 5).count()
+    return np.mean(counts == 0), 0.01 * counts.mean()
 
 
 C1_uniform = paper.claim("C1-uniform", r"""
@@ -155,9 +157,9 @@ def by_enumeration(level, *, count="planted"):
 # relative deviations .28, .43, .48, .53, .26: at 60 x 400 formulas less than .0035
 @C2.check(Effect(seeds=60, alternative="within", margin=0.02), false={"one clause more": {"more": 1}})
 def sampled(rngs, *, more=0):
-    """Relative distance of 400 truth tables from the formula, and of the formula from the numbers."""
+    """Relative distance of 400 truth tables from the formula."""
     out = {}
-    for (n, k, l), known in COUNTS.items():
+    for n, k, l in COUNTS:
         exact = float(sat.expected_solutions(n, k, l + more))
         out[f"({n},{k},{l})"] = (
             np.array([sat.planted_formulas(n, k, l, 400, r).count().mean() for r in rngs]) / exact - 1
@@ -331,13 +333,9 @@ def three_by_enumeration(level, *, jensen=True):
     return found, np.mean(1 - (1 - share) ** 3)
 
 
-@C4.check(
-    Identity(0),
-    examples=[{}],
-    false={"half of the floor": {"share": 0.5}, "the floor of one attempt more": {"more": 1}},
-)
+@C4.check(Identity(1e-12), examples=[{}], false={"half of the floor": {"share": 0.5}, "one attempt more": {"more": 1}})
 def levels_below_it(*, share=1.0, more=0):
-    one, three = [st.floor(1), st.floor(3)] if not more else [st.floor(2), pass_at_k_exact(st.floor(1), 4)]
+    one, three = (st.floor(2), pass_at_k_exact(st.floor(1), 4)) if more else (st.floor(1), st.floor(3))
     found = [(PASS_1[m] < share * one).sum() for m in PASS_1] + [(PASS_3[m] < share * three).sum() for m in st.MODELS]
     first = st.TABLE_2[Level(3, 5, 5)][0] < share * FLOORS[3, 5, 5]
     return np.array([*found, first], dtype=float), np.array([10, 4, 2, 10, 4, 8, 2, 1.0])
@@ -373,11 +371,12 @@ C4b = paper.claim("C4b", r"""
     where: derived
     assumes: success is satisfying the formula; ties by any rule.
     """)  # fmt: skip
+FEW = Effect(seeds=8, alternative="within", margin=0.02)
 MAJORITY = {5: 0.903, 13: 0.555, 20: 0.373, 30: 0.318, 45: 0.540, 60: 0.944, 65: 1.0, 70: 1.0}
 
 
 # deviations of shares of 500 are below .023: less than .004 at 40 seeds
-@C4b.check(Effect(seeds=40, alternative="within", margin=0.02), false={"the planted solution": {"planted": True}, "four literals a clause": {"n": 4}})  # fmt: skip
+@C4b.check(Effect(seeds=40, alternative="within", margin=0.02), false={"the planted solution": Variant({"planted": True}, kind=FEW), "four literals a clause": Variant({"n": 4}, kind=FEW)})  # fmt: skip
 def u_shaped(rngs, *, planted=False, n=3):
     """Ties go to 1 where l is odd."""
     return {
@@ -387,23 +386,17 @@ def u_shaped(rngs, *, planted=False, n=3):
 
 
 @C4b.check(Inequality(1e-12), Space(n=Integers(2, 4), k=Integers(4, 8), l=Integers(1, 60)), batched=False, instances=20,
-           false={"with - 2 log2 l": {"sign": -1}})  # fmt: skip
-def d_rises(n, k, l, *, sign=1):
+           false={"by twice that": {"times": 2}})  # fmt: skip
+def d_rises(n, k, l, *, times=1):
     """By at least ``2 log2(1 + 1/l)``, and at both ends to two decimals."""
     n, k, l = int(n), int(k), min(int(l), sat.clause_count(int(n), int(k)) - 1)
     ends = np.abs([sat.difficulty(3, 5, 5) - 5.63, sat.difficulty(3, 5, 70) - 13.25])
-    return np.r_[sat.difficulty(n, k, l) + sign * 2 * math.log2(1 + 1 / l), ends], np.r_[
+    return np.r_[sat.difficulty(n, k, l) + times * 2 * math.log2(1 + 1 / l), ends], np.r_[
         sat.difficulty(n, k, l + 1), 0.005, 0.005
     ]
 
 
-@C4b.check(
-    Identity(1e-12),
-    Space(n=Integers(1, 4), k=Integers(4, 6)),
-    batched=False,
-    instances=12,
-    false={"one half": {"none": 0}},
-)
+@C4b.check(Identity(1e-12), Space(n=Integers(1, 4), k=Integers(4, 6)), batched=False, instances=12, false={"one half": {"none": 0}})  # fmt: skip
 def literals_that_agree(n, k, *, none=1):
     """Counted over all m clauses of the solution 0101…."""
     n, k = int(n), int(k)
@@ -416,7 +409,7 @@ def literals_that_agree(n, k, *, none=1):
     }
 
 
-@C4b.check(Identity(0), Space(f=Drawn(st.Lacking.draw)), instances=60, false={"one clause fewer": {"fewer": 1}})
+@C4b.check(Identity(1e-12), Space(f=Drawn(st.Lacking.draw)), instances=60, false={"one clause fewer": {"fewer": 1}})
 def certain_from(f, *, fewer=0):
     """The clauses that are missing were chosen against one variable, n = 2, 3 and k up to 5."""
     return f.formulas(fewer).majority()[0], f.solution
@@ -454,7 +447,7 @@ C5 = paper.claim("C5", r"""
     """)  # fmt: skip
 
 
-@C5.check(Identity(0), Space(a=Drawn(st.Answered.draw)), instances=12,
+@C5.check(Identity(1e-12), Space(a=Drawn(st.Answered.draw)), instances=12,
           false={"the first box": {"first": True}, "negations dropped": {"drop": "!"}})  # fmt: skip
 def the_truth_table(a, *, first=False, drop=""):
     """32 assignments a formula, evaluated as Python expressions; another box comes before (or, in the control, after)."""
@@ -465,7 +458,7 @@ def the_truth_table(a, *, first=False, drop=""):
     return np.array(found), np.array([float(st.python_truth(a.clauses, y)) for y in a.answers])
 
 
-@C5.check(Identity(0), Space(f=Drawn(lambda rng: sat.planted_formulas(3, 5, int(rng.integers(1, 30)), 4, rng))), instances=12,
+@C5.check(Identity(1e-12), Space(f=Drawn(lambda rng: sat.planted_formulas(3, 5, int(rng.integers(1, 30)), 4, rng))), instances=12,
           false={"half of the clauses": {"share": 0.5}})  # fmt: skip
 def in_arrays(f, *, share=1.0):
     """All 32 assignments of 4 formulas at once, and their numbers, against the text verifier."""
@@ -475,44 +468,30 @@ def in_arrays(f, *, share=1.0):
     found = seen.satisfied(np.tile(points, (4, 1, 1)))
     texts = [sat.clauses_text(sorted(f.clauses(i))) for i in range(4)]
     wanted = np.array([[sat.answer_reward("".join(map(str, y)), t, 5, boxed=False) for y in points] for t in texts])
-    return np.r_[found.ravel(), seen.count()], np.r_[
-        wanted.ravel(), [sat.count_solutions(sat.parse_clauses(t), 5) for t in texts]
-    ]
+    counts = [sat.count_solutions(sat.parse_clauses(t), 5) for t in texts]
+    return np.r_[seen.count(), found.ravel()], np.r_[counts, wanted.ravel()]
 
 
-@C5.check(Identity(0), Space(a=Drawn(st.Answered.draw)), instances=12, false={"the released verifier": {"strict": False}, "0 without a box": {"signed": False}})  # fmt: skip
+@C5.check(Identity(1e-12), Space(a=Drawn(st.Answered.draw)), instances=12,
+          false={"the released verifier": {"strict": False}, "0 without a box": {"signed": False}})  # fmt: skip
 def no_answers(a, *, strict=True, signed=True):
-    """Without a box; empty, one short, one long, letters, unclosed after a box that counts."""
-    zeros = "0" * a.k
-    texts = [
-        "",
-        zeros,
-        rf"\boxed{{{zeros}",
-        r"\boxed{}",
-        rf"\boxed{{{zeros[1:]}}}",
-        rf"\boxed{{{zeros}0}}",
-        r"\boxed{" + "A" * a.k + "}",
-    ]
-    one = {
-        t: sat.answer_reward(t, a.clauses, a.k, signed=signed) if strict else st.released_reward(t, a.clauses, a.k)
-        for t in texts
-    }
-    return np.array(list(one.values())), np.array([-1.0, -1, -1, 0, 0, 0, 0])
+    """The mean reward of the 32 answers; without a box, without its end; empty, one short, one long, letters."""
+    zeros, answers = "0" * a.k, [rf"\boxed{{{y}}}" for y in a.answers]
+    texts = [zeros, rf"\boxed{{{zeros}", *(rf"\boxed{{{x}}}" for x in ("", zeros[1:], zeros + "0", "A" * a.k))]
+    found = [sat.answer_reward(t, a.clauses, a.k, signed=signed) if strict else st.released_reward(t, a.clauses, a.k)
+             for t in answers + texts]  # fmt: skip
+    mean = np.mean([st.python_truth(a.clauses, y) for y in a.answers])
+    return np.r_[np.mean(found[:32]), found[32:]], np.r_[mean, -1, -1, 0, 0, 0, 0]
 
 
 @C5.check(Identity(1e-12), Space(n=Integers(1, 2), l=Integers(1, 3)), batched=False, instances=6, examples=[{"n": 2, "l": 3}],
-          false={"strict": {"strict": True}, "one character": {"box": "0"}, "an unplanted formula": {"more": 1}})  # fmt: skip
-def an_empty_box_is_a_guess(n, l, *, strict=False, box="", more=0):
-    """k = 3, over the whole law; more: p0 of a clause more. One character: of the two readings that fill with 0 or 1, the wrong one."""
-    level = Level(int(n), 3, int(l))
+          false={"strict": {"strict": True}, "p0 of one clause more": {"more": 1}})  # fmt: skip
+def an_empty_box_is_a_guess(n, l, *, strict=False, more=0):
+    """k = 3, over the whole law."""
+    n, l = int(n), int(l)
     reward = sat.answer_reward if strict else st.released_reward
-    law = st.law(level)
-    if box:  # given that A is negated in a clause
-        law = {f: x for f, x in law.items() if any((0, False) in c for c in f)}
-    paid = sum(float(x) * reward(rf"\boxed{{{box}}}", sat.clauses_text(f), 3) for f, x in law.items()) / float(
-        sum(law.values())
-    )
-    return paid, float(sat.guess_probability(level.n, 3, level.l + more))
+    paid = sum(float(x) * reward(r"\boxed{}", sat.clauses_text(f), 3) for f, x in st.law(Level(n, 3, l)).items())
+    return paid, float(sat.guess_probability(n, 3, min(l + more, sat.clause_count(n, 3))))
 
 
 # deviation .022 of shares of 500: .003 at 60 seeds
@@ -576,7 +555,7 @@ def all_groups(z, size, rewards, scale=group_std):
     return np.einsum("g,gi,gia->a", pi[arms].prod(axis=1), a, np.eye(3)[arms] - pi) / size, pi
 
 
-LOGITS = Space(z=Normals(3), G=Integers(2, 5))
+LOGITS = Space(z=Normals(3), G=Integers(2, 4))
 BY_HAND = [{"z": np.log([p, 0.4 * (1 - p), 0.6 * (1 - p)]), "G": 6} for p in (0.03, 0.2, 0.5, 0.9)]
 
 
@@ -632,7 +611,7 @@ def peak_in_the_middle(p, q, G, *, progress=True, peak=0.5):
 @C6.check(Limit(rate=-1.0, rate_tol=0.02), false={"sqrt(G)": {"less": 0}})
 def rare_success(*, less=1):
     n = 4.0 ** np.arange(2, 12)
-    return {f"G = {G}": (n, std_weight(1 / n, G) - math.sqrt(G - less)) for G in (3, 8, 16)}
+    return {f"G = {G}": (n, std_weight(1 / n, G) - math.sqrt(G - less)) for G in (4, 8, 16)}
 
 
 @C6.check(Inequality(), examples=[{}], false={"G = 7 and 5": {"G": 7}, "the sample std": {"ddof": 1}})

@@ -3,6 +3,7 @@ that is trained by GRPO on ladders of levels."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -68,6 +69,7 @@ def predictor(name):
     return np.array([found(v) for v in HARD])
 
 
+@functools.lru_cache(maxsize=8)
 def floor(attempts):
     """Success of uniform guesses within 1 or 3 attempts at the ten levels."""
     return np.array([float(sat.guess_pass_at_k(*v, attempts)) for v in HARD])
@@ -89,6 +91,7 @@ def truth(clauses, k):
     return [sum(1 << i for i, y in enumerate(points) if any(y[v] == s for v, s in c)) for c in clauses]
 
 
+@functools.lru_cache(maxsize=256)
 def solutions_of_all(level, planted=True):
     """Numbers of solutions of all sets of l clauses, of those that the point 0…0 satisfies, or of all clauses."""
     tables = truth(all_clauses(level.n, level.k), level.k)
@@ -103,6 +106,7 @@ def solutions_of_all(level, planted=True):
     return counts
 
 
+@functools.lru_cache(maxsize=64)
 def law(level):
     """``{formula: probability}`` of the construction, by going through all solutions and all sets of clauses."""
     m = sat.clause_count(level.n, level.k)
