@@ -12,8 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from klsim.distributions import log_normalize
+from klsim.estimators import pass_at_k
 from klsim.learning.networks import Linear, Network, Tanh
 from klsim.objectives import TokenBatch, grpo
+from klsim.objectives.advantages import advantages, group_mean, group_std
 from klsim.problems import satisfiability as sat
 
 
@@ -69,6 +72,10 @@ def predictor(name):
     return np.array([found(v) for v in HARD])
 
 
+def fit(name, model):
+    return float(np.corrcoef(predictor(name), PASS_3[model])[0, 1])
+
+
 @functools.lru_cache(maxsize=8)
 def floor(attempts):
     """Success of uniform guesses within 1 or 3 attempts at the ten levels."""
@@ -119,11 +126,27 @@ def law(level):
     return out
 
 
-def unplanted(level, size, rng):
-    """Formulas of l independent clauses without a planted solution."""
+def chi_square(rng, uniform=False):
+    """chi² by degrees of freedom of 2000 draws at (2,3,3), against the law or the uniform one."""
+    known = {f: 1 / 220 if uniform else float(x) for f, x in law(Level(2, 3, 3)).items()}
+    bits = {c: 1 << i for i, c in enumerate(all_clauses(2, 3))}
+    key, expected = np.array([sum(bits[c] for c in f) for f in known]), 2000 * np.array(list(known.values()))
+    f = sat.planted_formulas(2, 3, 3, 2000, rng)
+    clause = 4 * (f.variables.sum(axis=-1) - 1) + f.signs @ [2, 1]
+    seen = ((1 << clause).sum(axis=-1) == key[:, None]).sum(axis=-1)
+    return np.sum((seen - expected) ** 2 / expected) / (len(known) - 1)
+
+
+def other_count(level, count):
+    """Of independent clauses, of l distinct ones out of all, or with the number of violated clauses at d - 1."""
     n, k, l = level  # noqa: E741
-    variables = np.argsort(rng.random((size, l, k)), axis=-1)[..., :n]
-    return sat.Formulas(variables, rng.random((size, l, n)) < 0.5, k)
+    every, m = math.comb(k, n) << n, sat.clause_count(n, k)
+    if count == "independent":
+        return 2**k * (1 - 2.0**-n) ** l
+    if count == "distinct":
+        return 2**k * math.comb(m, l) / math.comb(every, l)
+    kept = [m - math.comb(k, n) + math.comb(k - max(d - 1, 0), n) for d in range(k + 1)]
+    return sum(math.comb(k, d) * math.comb(x, l) for d, x in enumerate(kept)) / math.comb(m, l)
 
 
 class Answered(NamedTuple):
@@ -195,6 +218,29 @@ class Lacking(NamedTuple):
         kept = [sat.planted_clause(int(i), bits, self.n) for i in self.chosen[len(self.chosen) - least :]]
         pairs = np.array(kept, dtype=np.int64)
         return sat.Formulas(pairs[None, ..., 0], pairs[None, ..., 1].astype(bool), k, self.solution[None])
+
+
+# C6, C8: groups and counts --------------------------------------------------------------------------
+def binomial(n, p):
+    """``P(c)``, c = 0 … n, by products."""
+    return np.array([math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)])
+
+
+def all_groups(z, size, rewards, scale=group_std):
+    """The expected update in the logits, and the policy, over all 3^G groups; advantages of klsim."""
+    pi = np.exp(log_normalize(z))
+    arms = np.array(list(itertools.product(range(3), repeat=size)))
+    a = advantages(
+        rewards[arms].ravel(), np.repeat(np.arange(len(arms)), size), baseline=group_mean, scale=scale
+    ).reshape(arms.shape)
+    return np.einsum("g,gi,gia->a", pi[arms].prod(axis=1), a, np.eye(3)[arms] - pi) / size, pi
+
+
+def mean_estimate(p, N, K, estimate="unbiased", drawn=None):
+    """Over c ~ Bin(N, p)."""
+    c = np.arange(N + 1)
+    found = pass_at_k(N, c, K) if estimate == "unbiased" else 1 - (1 - c / N) ** K
+    return float(binomial(N, p) @ found)
 
 
 # C7: a policy on ladders of levels -------------------------------------------------------------------
