@@ -51,7 +51,7 @@ def planted_literals(numbers, subsets, solutions):
 
 @numba.njit(cache=True)
 def satisfied(variables, signs, answers):
-    """Whether ``answers (N, G, k)`` make every clause of their formula ``(N, l, n)`` true, ``(N, G)``."""
+    """Whether booleans ``answers (N, G, k)`` make every clause of their formula ``(N, l, n)`` true, ``(N, G)``."""
     rows, length, n = variables.shape
     out = np.ones((rows, answers.shape[1]), np.bool_)
     for b in range(rows):
@@ -59,7 +59,7 @@ def satisfied(variables, signs, answers):
             for c in range(length):
                 true = False
                 for i in range(n):
-                    if (answers[b, g, variables[b, c, i]] != 0) == signs[b, c, i]:
+                    if answers[b, g, variables[b, c, i]] == signs[b, c, i]:
                         true = True
                         break
                 if not true:

@@ -289,10 +289,11 @@ class Formulas:
         return [tuple(zip(variables, signs)) for variables, signs in rows]
 
     def satisfied(self, answers: Any) -> np.ndarray:
-        """Whether ``answers (N, G, k)`` of 0 and 1 satisfy their formula, ``(N, G)``; O(n l) each."""
+        """Whether ``answers (N, G, k)``, booleans or 0 and 1, satisfy their formula, ``(N, G)``; O(n l) each."""
         from klsim.kernels.satisfiability import satisfied
 
-        answers = _validate.integers("answers", answers, low=0, high=1)
+        if not (isinstance(answers, np.ndarray) and answers.dtype == bool):
+            answers = _validate.integers("answers", answers, low=0, high=1) == 1
         if answers.ndim != 3 or answers.shape[::2] != (len(self), self.k):
             _validate.fail("answers", f"must have shape ({len(self)}, G, {self.k}), got {answers.shape}")
         return np.asarray(satisfied(self.variables, self.signs, answers))

@@ -277,9 +277,9 @@ def ascent(parameters, formulas, u):
     copies = len(parameters[0])
     p, tape = probabilities(parameters, features(formulas))
     y = u < p[:, None]
-    right = formulas.satisfied(y.astype(np.int64))
+    right = formulas.satisfied(y)
     a = normalised(right.astype(float))
-    slope = np.sum(a[..., None] * (y - p[:, None]), axis=1) / (a.size // copies)
+    slope = (np.matmul(a[:, None], y)[:, 0] - a.sum(axis=1, keepdims=True) * p) / (a.size // copies)
     gradient, _ = NETWORK.backward(parameters, tape, slope.reshape(copies, -1, 1))
     return gradient, right.reshape(copies, -1).mean(axis=-1)
 
@@ -287,7 +287,7 @@ def ascent(parameters, formulas, u):
 def rates(parameters, formulas, x, u):
     """Share of right answers of every copy; ``u (N, G, k)`` are uniforms."""
     y = u < probabilities(parameters, x)[0][:, None]
-    return formulas.satisfied(y.astype(np.int64)).reshape(len(parameters[0]), -1).mean(axis=-1)
+    return formulas.satisfied(y).reshape(len(parameters[0]), -1).mean(axis=-1)
 
 
 def success(parameters, level, problems, rng):
@@ -363,16 +363,32 @@ class Batch(NamedTuple):
         return cls(0.5 * rng.standard_normal((12, 4)), 0.5 * rng.standard_normal((1, 12)),
                    sat.planted_formulas(*level, 2, rng), rng.random((2, 6, level.k)))  # fmt: skip
 
+    def features(self):
+        """As `features`, clause by clause in plain Python."""
+        k, out = self.formulas.k, []
+        for i in range(2):
+            clauses = self.formulas.clauses(i)
+            votes = [sum((1 if s else -1) for c in clauses for v, s in c if v == j) for j in range(k)]
+            for j in range(k):
+                own = [(1 if s else -1, c) for c in clauses for v, s in c if v == j]
+                # the others of the clause are all false
+                u = [
+                    math.prod(1 / (1 + math.exp(votes[v] if s else -votes[v])) for v, s in c if v != j) for _, c in own
+                ]
+                needed = sum(x * sign for x, (sign, _) in zip(u, own)) / sum(u) if own else 0.0
+                out.append((3 * votes[j] / max(len(own), 1), len(own) / len(clauses), 3 * needed, 1.0))
+        return np.array(out).reshape(2, k, 4)
+
     def step_of_the_loss(self, std="population"):
         """Minus the gradient of `grpo` times k (its mean over tokens is a sum here), by finite differences."""
-        x = np.r_[self.first.ravel(), self.second.ravel()]
+        x, seen = np.r_[self.first.ravel(), self.second.ravel()], self.features()
 
         def p(at):
             own = at[None, :48].reshape(1, 12, 4), at[None, 48:].reshape(1, 1, 12)
-            return probabilities(own, features(self.formulas))[0][:, None]
+            return probabilities(own, seen)[0][:, None]
 
         y = self.u < p(x)
-        fields = {"rewards": self.formulas.satisfied(y.astype(np.int64)).ravel().astype(float), "group": np.repeat([0, 1], 6)}  # fmt: skip
+        fields = {"rewards": self.formulas.satisfied(y).ravel().astype(float), "group": np.repeat([0, 1], 6)}  # fmt: skip
         k = y.shape[-1]
 
         def log_probs(at):
