@@ -289,14 +289,14 @@ def guessed(rngs, *, more=0, guesses=3):
             right = f.satisfied(rng.integers(0, 2, (500, guesses, 5)))
             found.append((right[:, 0].mean(), right.any(axis=1).mean()))
         for name, values, attempts in zip(("one guess", "three"), np.array(found).T, (1, 3)):
-            out[f"l = {l}, {name}"] = values - float(sat.guess_pass_at_k(3, 5, l + more, attempts))
+            out[f"l = {l}, {name}"] = values - st.guessed(Level(3, 5, l + more), attempts)
     return out
 
 
 @C4.check(Identity(1e-10), SMALL, instances=15, false={"1 - (1 - p0)^3": {"jensen": False}})
 def three_by_enumeration(level, *, jensen=True):
     share = np.array(st.solutions_of_all(level)) / 2**level.k
-    found = float(sat.guess_pass_at_k(*level, 3)) if jensen else float(pass_at_k_exact(share.mean(), 3))
+    found = st.guessed(level, 3) if jensen else float(pass_at_k_exact(share.mean(), 3))
     return found, np.mean(1 - (1 - share) ** 3)
 
 
@@ -421,7 +421,7 @@ def the_truth_table(a, *, first=False, drop=""):
     return np.array(found), np.array([float(st.python_truth(a.clauses, y)) for y in a.answers])
 
 
-@C5.check(Identity(1e-12), Space(f=Drawn(lambda rng: sat.planted_formulas(3, 5, int(rng.integers(1, 30)), 4, rng))), instances=12,
+@C5.check(Identity(1e-12), Space(f=Drawn(lambda rng: sat.planted_formulas(3, 5, int(rng.integers(1, 30)), 4, rng))), instances=40,
           false={"half of the clauses": {"share": 0.5}})  # fmt: skip
 def in_arrays(f, *, share=1.0):
     """All 32 assignments of 4 formulas at once, and their numbers, against the text verifier."""

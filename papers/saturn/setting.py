@@ -76,10 +76,15 @@ def fit(name, model):
     return float(np.corrcoef(predictor(name), PASS_3[model])[0, 1])
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=512)
+def guessed(level, attempts):
+    """Exact success of uniform guesses within that many attempts."""
+    return float(sat.guess_pass_at_k(*level, attempts))
+
+
 def floor(attempts):
     """Success of uniform guesses within 1 or 3 attempts at the ten levels."""
-    return np.array([float(sat.guess_pass_at_k(*v, attempts)) for v in HARD])
+    return np.array([guessed(v, attempts) for v in HARD])
 
 
 # formulas by enumeration -------------------------------------------------------------------------------
@@ -227,13 +232,14 @@ def binomial(n, p):
 
 
 def all_groups(z, size, rewards, scale=group_std):
-    """The expected update in the logits, and the policy, over all 3^G groups; advantages of klsim."""
-    pi = np.exp(log_normalize(z))
-    arms = np.array(list(itertools.product(range(3), repeat=size)))
-    a = advantages(
-        rewards[arms].ravel(), np.repeat(np.arange(len(arms)), size), baseline=group_mean, scale=scale
-    ).reshape(arms.shape)
-    return np.einsum("g,gi,gia->a", pi[arms].prod(axis=1), a, np.eye(3)[arms] - pi) / size, pi
+    """The expected update in the logits, and the policy, over all 3^G groups; advantages of klsim, 27 groups at a time."""
+    pi, update = np.exp(log_normalize(z)), np.zeros(3)
+    every = np.array(list(itertools.product(range(3), repeat=size)))
+    for arms in np.array_split(every, -(-len(every) // 27)):
+        group = np.repeat(np.arange(len(arms)), size)
+        a = advantages(rewards[arms].ravel(), group, baseline=group_mean, scale=scale).reshape(arms.shape)
+        update += np.einsum("g,gi,gia->a", pi[arms].prod(axis=1), a, np.eye(3)[arms] - pi) / size
+    return update, pi
 
 
 def mean_estimate(p, N, K, estimate="unbiased", drawn=None):
