@@ -161,7 +161,7 @@ C2_unplanted = paper.claim("C2-unplanted", r"""
     A formula has $2^k(1-2^{-n})^l$ solutions in the mean.
 
     where: the first-moment count of random SAT
-    instead: True of independent clauses without a planted solution. Planted formulas have more: the ratio at (3,5,l) is 1.008, .921,
+    instead: True of independent clauses without a planted solution. With many clauses planted formulas have far more: the ratio at (3,5,l) is 1.008, .921,
     .149, .011 for l = 5, 20, 40, 60.
     by: C2, C2-unplanted/ratios
     origin: folklore
