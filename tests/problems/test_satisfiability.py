@@ -106,7 +106,7 @@ def test_the_score_is_the_papers():
 
 @pytest.mark.parametrize(
     ("completion", "reward"),
-    [("010", -1), (r"\boxed{010}", 1), (r"\boxed{101} \boxed{010}", 1), (r"\boxed{010} \boxed{101}", 0), (r"\boxed{}", 0), (r"\boxed{0100}", 0)],
+    [("010", -1), (r"\boxed{010}", 1), (r"\boxed{100} \boxed{010}", 1), (r"\boxed{010} \boxed{100}", 0), (r"\boxed{}", 0), (r"\boxed{0100}", 0)],
 )  # fmt: skip
 def test_rewards(completion, reward):
     assert sat.answer_reward(completion, "AB & !AC", 3) == reward
