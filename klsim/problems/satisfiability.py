@@ -343,4 +343,5 @@ def planted_formulas(n: int, k: int, l: int, size: int, rng: np.random.Generator
     _validate.fits("size", size, size * l * n, each=40)
     solutions = rng.integers(0, 2, (size, k))
     numbers = distinct(rng.random((size, l)), clause_count(n, k))
-    return Formulas(*planted_literals(numbers, _subsets(k, n), solutions), k, solutions)
+    variables, signs = planted_literals(numbers, _subsets(k, n), solutions)
+    return Formulas(variables, signs, k, solutions)
