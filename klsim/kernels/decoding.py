@@ -20,27 +20,30 @@ SCORED, RANDOM, CONFIDENCE, ENTROPY, TOP_PROB = range(5)
 
 @numba.njit(cache=True)
 def _row(source, consistent, state, place, position, length, vocab, out):
-    """Conditional of a masked position, from marginals ``(S,)`` or from all conditionals ``(S * L * V,)``."""
+    """Entries of a masked position, from marginals ``(S,)`` or from conditionals ``(S * L * V,)``, divided by their sum."""
+    start, step = state - vocab * place, place
     if not consistent:
-        start = (state * length + position) * vocab
-        for v in range(vocab):
-            out[v] = source[start + v]
-        return
-    total = source[state]
+        start, step = (state * length + position) * vocab, 1
+    total = 0.0
     for v in range(vocab):
-        out[v] = source[state + (v - vocab) * place] / total if total > 0.0 else 1.0 / vocab
+        out[v] = source[start + v * step]
+        total += out[v]
+    for v in range(vocab):
+        out[v] = out[v] / total if total > 0.0 else 1.0 / vocab
+    return total
 
 
 @numba.njit(cache=True)
-def _temper(plain, temperature, out):
-    if temperature == 1.0:
-        out[:] = plain
+def _tempered_row(source, powers, consistent, state, place, position, length, vocab, temperature, out):
+    """``p^(1/T)``, normalised: from ``powers = source^(1/T)``, unless these underflow."""
+    if _row(powers, consistent, state, place, position, length, vocab, out) > 1e-250:
         return
-    top, total = plain.max(), 0.0
-    for v in range(plain.size):
-        out[v] = (plain[v] / top) ** (1.0 / temperature)
+    _row(source, consistent, state, place, position, length, vocab, out)
+    top, total = out.max(), 0.0
+    for v in range(vocab):
+        out[v] = (out[v] / top) ** (1.0 / temperature)
         total += out[v]
-    for v in range(plain.size):
+    for v in range(vocab):
         out[v] /= total
 
 
@@ -71,18 +74,20 @@ def _chosen(mode, plain, scores, state, where, count):
 
 @numba.njit(cache=True)
 def _confident(plain, drawn, count, commits):
-    """``w_a(v) = pi_a(v) prod_{b != a} P(the score of b's draw is lower, or equal and b > a)``."""
+    """``w_a(v) = pi_a(v) prod_{b != a} P(the score of b's draw is lower, or equal and b > a)``; rounds ``plain``."""
     vocab = plain.shape[1]
     for a in range(count):
         for v in range(vocab):
-            score, chance = np.rint(plain[a, v] * 1e12), drawn[a, v]
+            plain[a, v] = np.rint(plain[a, v] * 1e12)
+    for a in range(count):
+        for v in range(vocab):
+            score, chance = plain[a, v], drawn[a, v]
             for b in range(count):
                 if b == a or chance == 0.0:
                     continue
                 below = 0.0
                 for u in range(vocab):
-                    other = np.rint(plain[b, u] * 1e12)
-                    if other < score or (other == score and b > a):
+                    if plain[b, u] < score or (plain[b, u] == score and b > a):
                         below += drawn[b, u]
                 chance *= below
             commits[a, v] = chance
@@ -111,10 +116,11 @@ def _answer(state, places, base):
 
 
 @numba.njit(cache=True)
-def decode(source, consistent, scores, vocab, length, temperature, block, mode):
+def decode(source, powers, consistent, scores, vocab, length, temperature, block, mode):
     """Output law ``(Q, V^L)`` and expected decode-time entropy of every position ``(Q, L)``, nats.
 
-    ``source``: marginals ``(Q, S)`` if ``consistent``, else conditionals ``(Q, S * L * V)``. ``scores (1 or Q, S, L)``:
+    ``source``: marginals ``(Q, S)`` if ``consistent``, else conditionals ``(Q, S * L * V)``; ``powers = source^(1/T)``.
+    ``scores (1 or Q, S, L)``:
     the position with the lowest is decoded (mode `SCORED`).
     """
     base, size = vocab + 1, (vocab + 1) ** length
@@ -132,23 +138,21 @@ def decode(source, consistent, scores, vocab, length, temperature, block, mode):
             if count == 0:
                 law[q, _answer(state, places, base)] = mass[state]
                 continue
-            needs_all = mode != SCORED
-            for a in range(count if needs_all else 0):
-                _row(source[q], consistent, state, places[where[a]], where[a], length, vocab, plain[a])
-            if mode == RANDOM or mode == CONFIDENCE:
+            if mode > CONFIDENCE:
                 for a in range(count):
-                    _temper(plain[a], temperature, drawn[a])
-                if mode == CONFIDENCE:
-                    _confident(plain, drawn, count, commits)
-                else:
-                    commits[:count] = drawn[:count] / count
-            else:
-                a = _chosen(mode, plain, scores[q % len(scores)], state, where, count)
-                where[0] = where[a]
+                    _row(source[q], consistent, state, places[where[a]], where[a], length, vocab, plain[a])
+            if mode != RANDOM and mode != CONFIDENCE:
+                where[0] = where[_chosen(mode, plain, scores[q % len(scores)], state, where, count)]
                 count = 1
-                _row(source[q], consistent, state, places[where[0]], where[0], length, vocab, plain[0])
-                _temper(plain[0], temperature, drawn[0])
-                commits[0] = drawn[0]
+            for a in range(count):
+                i = where[a]
+                _tempered_row(source[q], powers[q], consistent, state, places[i], i, length, vocab, temperature, drawn[a])
+                if mode == CONFIDENCE:
+                    _row(source[q], consistent, state, places[i], i, length, vocab, plain[a])
+            if mode == CONFIDENCE:
+                _confident(plain, drawn, count, commits)
+            else:
+                commits[:count] = drawn[:count] / count
             for a in range(count):
                 i = where[a]
                 share = mass[state] * commits[a].sum()

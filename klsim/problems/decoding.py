@@ -105,7 +105,8 @@ def _decoded(
             _validate.fail("rule", f"scores must have leading axes {lead}, got {scores.shape[:-2]}")
     flat = np.ascontiguousarray(source.reshape(-1, source.shape[-1]))
     rows = np.ascontiguousarray(scores.reshape(-1, *scores.shape[-2:]))
-    law, entropy = kernel.decode(flat, consistent, rows, vocab, length, temperature, block, mode)
+    powers = flat if temperature == 1 else flat ** (1 / temperature)
+    law, entropy = kernel.decode(flat, powers, consistent, rows, vocab, length, temperature, block, mode)
     return Decoded(law.reshape(*lead, vocab**length), entropy.reshape(*lead, length))
 
 
