@@ -94,25 +94,23 @@ def _confident(plain, drawn, count, commits):
 
 
 @numba.njit(cache=True)
-def _eligible(state, places, base, block, where):
-    """The masked positions of the first unfinished block, and their number."""
-    count, first = 0, -1
-    for i in range(places.size):
-        if state // places[i] % base == base - 1:
-            if first < 0:
-                first = i // block
-            if i // block == first:
-                where[count] = i
-                count += 1
-    return count
-
-
-@numba.njit(cache=True)
-def _answer(state, places, base):
-    number = 0
-    for i in range(places.size):
-        number = number * (base - 1) + state // places[i] % base
-    return number
+def _states(places, base, block):
+    """Of every state: the masked positions of its first unfinished block, their number, and its number as an answer."""
+    length, size = places.size, base**places.size
+    eligible, counts = np.zeros((size, length), np.int64), np.zeros(size, np.int64)
+    answers = np.zeros(size, np.int64)
+    for state in range(size):
+        first = -1
+        for i in range(length):
+            digit = state // places[i] % base
+            answers[state] = answers[state] * (base - 1) + digit
+            if digit == base - 1:
+                if first < 0:
+                    first = i // block
+                if i // block == first:
+                    eligible[state, counts[state]] = i
+                    counts[state] += 1
+    return eligible, counts, answers
 
 
 @numba.njit(cache=True)
@@ -125,6 +123,7 @@ def decode(source, powers, consistent, scores, vocab, length, temperature, block
     """
     base, size = vocab + 1, (vocab + 1) ** length
     places = np.array([base ** (length - 1 - i) for i in range(length)])
+    eligible, counts, answers = _states(places, base, block)
     law, entropies = np.zeros((len(source), vocab**length)), np.zeros((len(source), length))
     plain, drawn, commits = np.empty((3, length, vocab))
     where, mass = np.empty(length, np.int64), np.empty(size)
@@ -134,10 +133,11 @@ def decode(source, powers, consistent, scores, vocab, length, temperature, block
         for state in range(size - 1, -1, -1):
             if mass[state] == 0.0:
                 continue
-            count = _eligible(state, places, base, block, where)
+            count = counts[state]
             if count == 0:
-                law[q, _answer(state, places, base)] = mass[state]
+                law[q, answers[state]] = mass[state]
                 continue
+            where[:] = eligible[state]
             if mode > CONFIDENCE:
                 for a in range(count):
                     _row(source[q], consistent, state, places[where[a]], where[a], length, vocab, plain[a])

@@ -127,7 +127,7 @@ C2 = paper.claim("C2", r"""
 JOINTS = Space(model=Drawn(st.Consistent.draw))
 
 
-@C2.check(Identity(1e-12, scale=1), JOINTS, instances=25,
+@C2.check(Identity(1e-12, scale=1), JOINTS, instances=10,
           false={"confidence": {"more": "confidence"}, "T = .6": {"temperature": 0.6}, "noise in the conditionals": {"noise": 0.3}})  # fmt: skip
 def every_order(model, *, temperature=1.0, more=AR, noise=0.0):
     """Against J, and with noise against the left-to-right law of the same conditionals."""
@@ -135,31 +135,31 @@ def every_order(model, *, temperature=1.0, more=AR, noise=0.0):
     table = model.conditionals(noise) if noise else None
     if noise:
         aim = decode_conditionals(table, AR).law
-    for name, rule in {**model.rules, "more": more}.items():
-        for block in (2, 5):
-            if noise:
-                found = decode_conditionals(table, rule, block=block)
-            else:
-                found = decode_joint(model.log_joint, 3, 5, rule, temperature=temperature, block=block)
-            out[f"{name}, blocks of {block}"] = found.law, aim
+    for number, (name, rule) in enumerate({**model.rules, "more": more}.items()):
+        block = (2, 5, 3)[number % 3]
+        if noise:
+            found = decode_conditionals(table, rule, block=block)
+        else:
+            found = decode_joint(model.log_joint, 3, 5, rule, temperature=temperature, block=block)
+        out[f"{name}, blocks of {block}"] = found.law, aim
     return out
 
 
-@C2.check(Identity(1e-10), JOINTS, instances=25, false={"confidence": {"more": "confidence"}, "T = .6": {"temperature": 0.6}})
+@C2.check(Identity(1e-10), JOINTS, instances=10, false={"confidence": {"more": "confidence"}, "T = .6": {"temperature": 0.6}})
 def entropies_add_up(model, *, temperature=1.0, more=AR):
     rules = {**model.rules, "more": more}
     return {name: (decode_joint(model.log_joint, 3, 5, rule, temperature=temperature).entropy.sum(), float(entropy(model.log_joint)))
             for name, rule in rules.items()}  # fmt: skip
 
 
-@C2.check(Inequality(), JOINTS, instances=60, false={"highest probability": {"rule": "top_prob"}, "at T = 3": {"temperature": 3.0}})
-def confidence_sharpens(model, *, rule="confidence", temperature=1.0):
-    law = decode_joint(model.log_joint, 3, 5, rule, temperature=temperature).law
+@C2.check(Inequality(), JOINTS, instances=25, false={"highest probability": {"rule": "top_prob"}, "than left to right at T = .2": {"than": 0.2}})
+def confidence_sharpens(model, *, rule="confidence", than=1.0):
+    law, usual = decode_joint(model.log_joint, 3, 5, rule).law, decode_joint(model.log_joint, 3, 5, AR, temperature=than).law
     with np.errstate(divide="ignore"):
-        return {"far": (0.01, distance(law, np.exp(model.log_joint))), "sharper": (entropy(np.log(law)), entropy(model.log_joint))}
+        return {"far": (0.01, distance(law, np.exp(model.log_joint))), "sharper": (entropy(np.log(law)), entropy(np.log(usual)))}
 
 
-@C2.check(Inequality(), JOINTS, instances=40, false={"T = 1": {"temperature": 1.0}})
+@C2.check(Inequality(), JOINTS, instances=20, false={"T = 1": {"temperature": 1.0}})
 def tempering_sees_the_order(model, *, temperature=0.6):
     laws = [decode_joint(model.log_joint, 3, 5, rule, temperature=temperature).law for rule in (AR, "entropy")]
     return 0.01, distance(*laws)
@@ -177,12 +177,12 @@ def exceptions(z, w, *, dependence=0.0, rule="entropy"):
     return out | {"independent": tuple(laws)}
 
 
-@C2.check(Exists(), JOINTS, instances=40, false={"lowest entropy": {"rule": "entropy"}})
+@C2.check(Exists(), JOINTS, instances=25, false={"lowest entropy": {"rule": "entropy"}})
 def the_sum_rises(model, *, rule="confidence"):
     return decode_joint(model.log_joint, 3, 5, rule).entropy.sum(), entropy(model.log_joint) + 0.05
 
 
-@C2.check(Exists(), JOINTS, instances=40, false={"lowest entropy": {"rule": "entropy"}})
+@C2.check(Exists(), JOINTS, instances=25, false={"lowest entropy": {"rule": "entropy"}})
 def the_sum_falls(model, *, rule="confidence"):
     return entropy(model.log_joint) - 0.05, decode_joint(model.log_joint, 3, 5, rule).entropy.sum()
 
@@ -250,7 +250,7 @@ def entropy_at_forks(rng, *, decided=True, block=None):
             "all, above": found[2] / usual[2] - 0.9}  # fmt: skip
 
 
-@C3.check(Effect(seeds=8), false={"confidence": {"rule": "confidence"}})
+@C3.check(Effect(seeds=5), false={"confidence": {"rule": "confidence"}})
 def random_order_meets_less(rng, *, rule="random"):
     """Below .45 of that of left-to-right decoding."""
     start = rng.integers(2**63)
@@ -291,8 +291,8 @@ def few(**changes):
     return Variant(changes, kind=Effect(seeds=3, alternative="within", margin=0.03))
 
 
-# digest: half-widths of .006 to .011 over 8 seeds, deviations below .014; margin .03
-@C4.check(Effect(seeds=8, alternative="within", margin=0.03),
+# deviations of .014, up to .007 from the centres (digest: over 8 seeds): 16 seeds have a risk of 1e-4; margin .03
+@C4.check(Effect(seeds=16, alternative="within", margin=0.03),
           false={"lowest entropy, T = 1": {"rule": "entropy", "temperature": 1.0}, "the right fork is drawn uniformly": few(choice="uniform"),
                  "random order": few(rule="random")})  # fmt: skip
 def confidence_minus_left_to_right(rng, *, rule="confidence", temperature=st.PAPER_T, choice="belief"):

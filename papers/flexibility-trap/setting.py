@@ -12,8 +12,7 @@ from klsim.estimators import pass_at_k_exact
 from klsim.learning import Adam
 from klsim.learning.networks import Linear, Network, ReLU, softmax_cross_entropy, start_all, update
 from klsim.objectives.advantages import advantages, group_mean, group_sample_std
-from klsim.problems.decoding import decode_conditionals, decode_joint
-from klsim.problems.masked_diffusion import from_joint
+from klsim.problems.decoding import decode_conditionals, decode_joint, state_marginals
 
 FORK, LENGTH, VOCAB = 1, 6, 3
 PAPER_T = 0.6
@@ -149,8 +148,11 @@ class Consistent(NamedTuple):
 
     def conditionals(self, noise=0.0):
         """``(STATES, L, V)``, with noise in the logits that depends on the state."""
-        table = from_joint(self.log_joint, V, L).log_prob
-        return log_normalize(np.maximum(table, -700) + noise * np.sin(1e3 * self.scores)[..., None] * np.arange(V))
+        seen, state = state_marginals(self.log_joint, V, L), np.arange(STATES)[:, None]
+        masked = state // PLACE % (V + 1) == V
+        shown = np.where(masked, state - V * PLACE, 0)[..., None] + np.arange(V) * PLACE[:, None]
+        table = np.where(masked[..., None], np.maximum(seen[shown], 1e-300), 1.0)
+        return log_normalize(np.log(table) + noise * np.sin(1e3 * self.scores)[..., None] * np.arange(V))
 
 
 class World(NamedTuple):
