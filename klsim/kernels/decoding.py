@@ -20,7 +20,7 @@ SCORED, RANDOM, CONFIDENCE, ENTROPY, TOP_PROB = range(5)
 
 @numba.njit(cache=True)
 def _row(source, consistent, state, place, position, length, vocab, out):
-    """Entries of a masked position, from marginals ``(S,)`` or from conditionals ``(S * L * V,)``, divided by their sum."""
+    """Entries of a masked position, of marginals ``(S,)`` or conditionals ``(S * L * V,)``, over their sum; the sum."""
     start, step = state - vocab * place, place
     if not consistent:
         start, step = (state * length + position) * vocab, 1
@@ -146,7 +146,9 @@ def decode(source, powers, consistent, scores, vocab, length, temperature, block
                 count = 1
             for a in range(count):
                 i = where[a]
-                _tempered_row(source[q], powers[q], consistent, state, places[i], i, length, vocab, temperature, drawn[a])
+                _tempered_row(
+                    source[q], powers[q], consistent, state, places[i], i, length, vocab, temperature, drawn[a]
+                )
                 if mode == CONFIDENCE:
                     _row(source[q], consistent, state, places[i], i, length, vocab, plain[a])
             if mode == CONFIDENCE:

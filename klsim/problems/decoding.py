@@ -100,9 +100,8 @@ def _decoded(
     block = length if block is None else _validate.integer("block", block, low=1, high=length)
     mode, scores = _mode(rule, states, length)
     lead = source.shape[:-1]
-    if scores.ndim > 3 or (scores.ndim == 3 and len(scores) != 1):
-        if scores.shape[:-2] != lead:
-            _validate.fail("rule", f"scores must have leading axes {lead}, got {scores.shape[:-2]}")
+    if scores.ndim > 2 and scores.shape[:-2] not in (lead, (1,)):
+        _validate.fail("rule", f"scores must have leading axes {lead}, got {scores.shape[:-2]}")
     flat = np.ascontiguousarray(source.reshape(-1, source.shape[-1]))
     rows = np.ascontiguousarray(scores.reshape(-1, *scores.shape[-2:]))
     powers = flat if temperature == 1 else flat ** (1 / temperature)

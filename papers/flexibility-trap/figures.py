@@ -54,7 +54,9 @@ def _(table, figure):
 )  # fmt: skip
 def block_size(run):
     sizes, budgets = (1, 2, 3, 6), (8, 32, 128)
-    found = [st.solve_rates(r, [("confidence", st.PAPER_T, b) for b in sizes], count=200) for r in rngs(run, "block-size")]
+    found = [
+        st.solve_rates(r, [("confidence", st.PAPER_T, b) for b in sizes], count=200) for r in rngs(run, "block-size")
+    ]
     curves = np.moveaxis(st.pass_curve(np.array(found), budgets), 0, -1)  # (sizes, budgets, seeds)
     for i, k in enumerate(budgets):
         yield {"k": k, "block": sizes, **over_seeds(value=curves[:, i])}
@@ -83,7 +85,14 @@ def fork_entropy(run):
         nothing = {"value low": [total], "value high": [total]}
         yield {"panel": "sums", "order": name, "tokens": "sum", "value": [total], **nothing}
     total = float(np.mean(entropy(joints)))
-    yield {"panel": "joint", "order": "J", "tokens": "sum", "value": [total], "value low": [total], "value high": [total]}
+    yield {
+        "panel": "joint",
+        "order": "J",
+        "tokens": "sum",
+        "value": [total],
+        "value low": [total],
+        "value high": [total],
+    }
 
 
 @fork_entropy.draw
@@ -113,7 +122,12 @@ def solved(run):
     one, other = np.moveaxis(
         np.array([pass_at_k_exact(st.solve_rates(r, decodings), 128) > 0.5 for r in rngs(run, "solved")]), 1, 0
     )
-    parts = {"both": one & other, "left to right alone": one & ~other, "confidence alone": other & ~one, "neither": ~one & ~other}
+    parts = {
+        "both": one & other,
+        "left to right alone": one & ~other,
+        "confidence alone": other & ~one,
+        "neither": ~one & ~other,
+    }
     for name, share in parts.items():
         yield {"solved by": name, **over_seeds(value=100 * share.mean(axis=1)[None])}
 

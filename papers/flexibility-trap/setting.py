@@ -74,7 +74,9 @@ class Forks:
 
     def correct(self, rng) -> tuple[np.ndarray, np.ndarray]:
         """The right fork, drawn from the belief, and the number of the one right answer, ``(Q,)`` each."""
-        fork = np.minimum((rng.random((len(self.belief), 1)) > self.belief.cumsum(axis=1)).sum(axis=1), self.belief.shape[1] - 1)
+        fork = np.minimum(
+            (rng.random((len(self.belief), 1)) > self.belief.cumsum(axis=1)).sum(axis=1), self.belief.shape[1] - 1
+        )
         return fork, self.answer(fork)
 
     def answer(self, fork: np.ndarray) -> np.ndarray:
@@ -117,7 +119,9 @@ def pass_curve(rates, budgets=BUDGETS):
 Q, L, V = 16, 5, 3
 STATES, WIDTH, GROUP, RL_STEPS, PRETRAINING = (V + 1) ** L, 64, 16, 60, 700
 PLACE = (V + 1) ** np.arange(L)[::-1]
-NETWORK = Network((Linear(Q + L * (V + 1), WIDTH), ReLU(), Linear(WIDTH, WIDTH), ReLU(), Linear(WIDTH, L * V)), "float32")
+NETWORK = Network(
+    (Linear(Q + L * (V + 1), WIDTH), ReLU(), Linear(WIDTH, WIDTH), ReLU(), Linear(WIDTH, L * V)), "float32"
+)
 
 
 def _inputs() -> np.ndarray:
@@ -257,7 +261,9 @@ def roll_out(parameters, prompts, u, orders):
 
 def credit(reward, group):
     """Weight of every token's log-probability, ``(S, n)``: ``A/L`` over the number of samples with ``A != 0``."""
-    a = advantages(reward.ravel(), group, baseline=group_mean, scale=group_sample_std, epsilon=1e-4).reshape(reward.shape)
+    a = advantages(reward.ravel(), group, baseline=group_mean, scale=group_sample_std, epsilon=1e-4).reshape(
+        reward.shape
+    )
     return a / (L * ((a != 0).sum(axis=1, keepdims=True) + 1e-5))
 
 
