@@ -99,7 +99,7 @@ def confidence_is_neither(model, *, block=None, length=4):
     return {rule: (0.02, distance(rolled, decode_conditionals(model, rule).law)) for rule in (AR, "random")}
 
 
-@C1.check(Identity(1e-12, scale=1), Space(model=Drawn(lambda rng: st.free_conditionals(rng, 3, 3)), temperature=Floats(0.2, 2.0)), batched=False,
+@C1.check(Identity(1e-11, scale=1), Space(model=Drawn(lambda rng: st.free_conditionals(rng, 3, 3)), temperature=Floats(0.001, 2.0, log=True)), batched=False,
           instances=6, false={"one block": {"block": 3}, "T = 1": {"plain": True}})  # fmt: skip
 def two_computations(model, temperature, *, block=2, plain=False):
     """All rules, in blocks of two, against the one-model enumeration of `klsim.problems.masked_diffusion`."""
@@ -206,12 +206,15 @@ def the_sum_falls(model, *, rule="confidence"):
     false={"T = .61": {"temperature": 0.61}, "the other tie": {"joint": (0.45, 0.1, 0.15, 0.3)}},
 )
 def worked_values(*, temperature=0.6, joint=(0.45, 0.15, 0.10, 0.30)):
-    """Two tokens: laws and entropies to six decimals."""
+    """Two tokens: laws and entropies to six decimals; the last two have ties."""
     log_joint, independent = np.log(joint), np.log(np.outer([0.7, 0.3], [0.6, 0.4]).ravel())
     known = {(AR, 1.0): ([0.45, 0.15, 0.1, 0.3], [0.673012, 0.562335]), ("random", 1.0): ([0.45, 0.15, 0.1, 0.3], [0.610110, 0.625237]),
              ("confidence", 1.0): ([0.63, 0.21, 0.04, 0.12], [0.622690, 0.612657]), (AR, 0.6): ([0.571252, 0.091543, 0.046574, 0.290631], None),
              ("confidence", 0.6): ([0.752974, 0.125238, 0.014816, 0.106973], None), ("random", 0.6): ([0.555079, 0.095733, 0.045255, 0.303933], None)}  # fmt: skip
-    off = [decode_joint(independent, 2, 2, "confidence").law - [0.546, 0.364, 0.054, 0.036]]
+    alike, symmetric = np.log(np.outer([0.6, 0.4], [0.6, 0.4]).ravel()), np.log([0.45, 0.15, 0.15, 0.25])
+    off = [decode_joint(independent, 2, 2, "confidence").law - [0.546, 0.364, 0.054, 0.036],
+           decode_joint(alike, 2, 2, "confidence").law - [0.504, 0.24, 0.192, 0.064],
+           decode_joint(symmetric, 2, 2, "entropy").entropy - [0.673012, 0.602026]]  # fmt: skip
     for (rule, t), (law, entropies) in known.items():
         found = decode_joint(log_joint, 2, 2, rule, temperature=1.0 if t == 1 else temperature)
         off += [found.law - law] if entropies is None else [found.law - law, found.entropy - entropies]
@@ -512,7 +515,7 @@ def the_loss(z, d, u, *, std="sample", aggregate=OVER_LENGTH, epsilon=1e-4):
     )
 
 
-@C7.check(Effect(seeds=12), false={"a wrong answer is rewarded": Variant({"verifier": "wrong"}, kind=Effect(seeds=3))})
+@C7.check(Effect(seeds=6), false={"a wrong answer is rewarded": Variant({"verifier": "wrong"}, kind=Effect(seeds=3))})
 def just_grpo(rngs, *, verifier="right"):
     """Exact accuracies on the 16 prompts, less the bars."""
     found = {
