@@ -91,7 +91,7 @@ def no_likelihood(model, *, of="elbo", bound="random"):
     return {"Jensen": (found, laws[bound]), "sum": (found.sum(), 0.6)}
 
 
-@C1.check(Inequality(), MODELS, instances=40, false={"in blocks of one": {"block": 1}, "the lowest entropy at L = 1": Variant({"length": 1}, instances=3)})  # fmt: skip
+@C1.check(Inequality(), MODELS, instances=40, false={"in blocks of one": {"block": 1}, "a single token": Variant({"length": 1}, instances=3)})  # fmt: skip
 def confidence_is_neither(model, *, block=None, length=4):
     if length == 1:
         model = model[[0, 1, 2, 3], :1]

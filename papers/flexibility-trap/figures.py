@@ -33,7 +33,7 @@ def pass_at_k(run):
     found = [st.solve_rates(r, [(rule, st.PAPER_T, None) for rule in RULES.values()]) for r in rngs(run, "pass-at-k")]
     curves = np.moveaxis(st.pass_curve(np.array(found), K), 0, -1)
     for name, curve in zip(RULES, curves):
-        yield {"order": name, "k": K, **over_seeds(value=curve)}
+        yield {"order": name, "k": K, **over_seeds(value=curve.T)}
 
 
 @pass_at_k.draw
@@ -59,7 +59,7 @@ def block_size(run):
     ]
     curves = np.moveaxis(st.pass_curve(np.array(found), budgets), 0, -1)  # (sizes, budgets, seeds)
     for i, k in enumerate(budgets):
-        yield {"k": k, "block": sizes, **over_seeds(value=curves[:, i])}
+        yield {"k": k, "block": sizes, **over_seeds(value=curves[:, i].T)}
 
 
 block_size.draw(Lines("block", "value", by="k", label="k = {}", xlabel="block size, tokens", ylabel="mean pass@k"))
@@ -78,7 +78,7 @@ def fork_entropy(run):
     for name in ("left to right", "confidence"):
         found = np.array([st.fork_entropies(np.random.default_rng(s), RULES[name]) for s in starts])
         for at, values in zip(("fork", "other", "all"), found.T):
-            yield {"panel": "fork task", "order": name, "tokens": at, **over_seeds(value=values[None])}
+            yield {"panel": "fork task", "order": name, "tokens": at, **over_seeds(value=values[:, None])}
     joints = np.array([st.dirichlet_joint(run.rng("joints", i)) for i in range(20)])
     for name, rule in RULES.items():
         total = decode_joint(joints, 3, 5, rule).entropy.sum(axis=-1).mean()
@@ -129,7 +129,7 @@ def solved(run):
         "neither": ~one & ~other,
     }
     for name, share in parts.items():
-        yield {"solved by": name, **over_seeds(value=100 * share.mean(axis=1)[None])}
+        yield {"solved by": name, **over_seeds(value=100 * share.mean(axis=1)[:, None])}
 
 
 solved.draw(Bars("solved by", "value", xlabel="solved by", ylabel="share of problems, %"))
@@ -172,9 +172,9 @@ def training(run):
     for arm, (scores, curve) in found.items():
         if curve is not None:
             steps = np.arange(curve.shape[1])
-            yield {"panel": "curve", "arm": arm, "measure": "reward", "step": steps, **over_seeds(value=curve.T)}
+            yield {"panel": "curve", "arm": arm, "measure": "reward", "step": steps, **over_seeds(value=curve)}
         for measure, values in zip(("confidence, T = .05", "left to right, T = 1"), scores):
-            yield {"panel": "end", "arm": arm, "measure": measure, "step": [0], **over_seeds(value=values[None])}
+            yield {"panel": "end", "arm": arm, "measure": measure, "step": [0], **over_seeds(value=values[:, None])}
 
 
 @training.draw
