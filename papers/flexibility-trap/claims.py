@@ -485,7 +485,7 @@ C7 = paper.claim("C7", r"""
 
     GRPO with left-to-right rollouts and exact likelihood (advantages over the sample deviation + 1e-4, ratio 1, a constant length, groups
     without contrast dropped) raises the accuracy of the confidence-decoded, nearly greedy (T = .05) network, and its left-to-right pass@1
-    at T = 1 ends above that of GRPO in a fixed random order and of confidence rollouts with ELBO-GRPO (L masks, as many network calls):
+    at T = 1 ends above that of GRPO in a fixed random order (mean of three) and of confidence rollouts with ELBO-GRPO (L masks, as many network calls):
     its own training objective, in part by construction. In confidence decoding it is not worse than either by more than .1. A
     verifier that accepts one wrong answer lowers the true accuracy.
 
@@ -518,7 +518,9 @@ def the_loss(z, d, u, *, std="sample", aggregate=OVER_LENGTH, epsilon=1e-4):
     )
 
 
-@C7.check(Effect(seeds=6), false={"a wrong answer is rewarded": Variant({"verifier": "wrong"}, kind=Effect(seeds=3))})
+# over 6 seeds (digest, and the figure): base .35 to .42 with a deviation of .09 to .13; pass@1 against one fixed order .18 to .23 with
+# .07 to .12, three orders a seed bring that below .08: with 7 seeds the risk of a part is about 1e-4
+@C7.check(Effect(seeds=7), false={"a wrong answer is rewarded": Variant({"verifier": "wrong"}, kind=Effect(seeds=3))})
 def just_grpo(rngs, *, verifier="right"):
     """Exact accuracies on the 16 prompts, less the bars."""
     found = {

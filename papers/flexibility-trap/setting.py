@@ -312,14 +312,20 @@ def accuracy(parameters, right):
 ARMS = ("JustGRPO", "fixed order", "ELBO, confidence")
 
 
-def study(rngs, arms=ARMS, verifier="right", steps=RL_STEPS) -> dict[str, Any]:
-    """``{arm: ((confidence, AR pass@1), curve)}`` and the base, all from the same pretrained weights of a seed."""
+def study(rngs, arms=ARMS, verifier="right", steps=RL_STEPS, permutations=3) -> dict[str, Any]:
+    """``{arm: ((confidence, AR pass@1), curve)}`` and the base, all from the same pretrained weights of a seed.
+
+    The fixed order is a permutation, drawn three times a seed and averaged."""
     world = World.draw(rngs)
     base = pretrained(rngs, world)
     out = {"base": (accuracy(base, world.right), None)}
-    orders = {"JustGRPO": np.tile(np.arange(L), (len(rngs), 1)), "ELBO, confidence": None,
-              "fixed order": np.stack([r.permutation(L) for r in rngs])}  # fmt: skip
     for arm in arms:
-        trained, curve = reinforced(rngs, base, getattr(world, verifier), orders[arm], steps)
-        out[arm] = (accuracy(trained, world.right), curve)
+        times = permutations if arm == "fixed order" else 1
+        copies, copied = list(rngs) * times, world.repeated(times)
+        orders = np.stack([r.permutation(L) if arm == "fixed order" else np.arange(L) for r in copies])
+        start = tuple(np.concatenate([p] * times) for p in base)
+        orders = None if arm == "ELBO, confidence" else orders
+        trained, curve = reinforced(copies, start, getattr(copied, verifier), orders, steps)
+        scores = [x.reshape(times, -1).mean(axis=0) for x in accuracy(trained, copied.right)]
+        out[arm] = scores, curve.reshape(times, len(rngs), -1).mean(axis=0)
     return out
