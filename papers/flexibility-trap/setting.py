@@ -315,14 +315,15 @@ ARMS = ("JustGRPO", "fixed order", "ELBO, confidence")
 def study(rngs, arms=ARMS, verifier="right", steps=RL_STEPS, permutations=3) -> dict[str, Any]:
     """``{arm: ((confidence, AR pass@1), curve)}`` and the base, all from the same pretrained weights of a seed.
 
-    The fixed order is a permutation, drawn three times a seed and averaged."""
+    The fixed order is a permutation, drawn that many times a seed; its results are averaged."""
     world = World.draw(rngs)
     base = pretrained(rngs, world)
     out = {"base": (accuracy(base, world.right), None)}
+    drawn = np.stack([r.permutation(L) for r in list(rngs) * permutations])
     for arm in arms:
         times = permutations if arm == "fixed order" else 1
         copies, copied = list(rngs) * times, world.repeated(times)
-        orders = np.stack([r.permutation(L) if arm == "fixed order" else np.arange(L) for r in copies])
+        orders = drawn if arm == "fixed order" else np.tile(np.arange(L), (len(copies), 1))
         start = tuple(np.concatenate([p] * times) for p in base)
         orders = None if arm == "ELBO, confidence" else orders
         trained, curve = reinforced(copies, start, getattr(copied, verifier), orders, steps)
