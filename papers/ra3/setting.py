@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import minimize
 
 from klsim.distributions import log_normalize
 from klsim.learning.chunk_mixtures import ChunkMixture, fit_chunk_mixture, fit_contexts, success_ascent
@@ -56,6 +57,18 @@ def evaluated(problem, log_policy):
     return np.linalg.solve(np.eye(len(chain)) - problem.discount * chain, np.sum(p * problem.reward, axis=1))
 
 
+def by_bfgs(log_ref, reward, beta):
+    """``max E[r] - beta KL`` over softmax logits."""
+    ref = log_normalize(log_ref)
+
+    def loss(y):
+        p = np.exp(log_normalize(y))
+        gap = reward - beta * (log_normalize(y) - ref)
+        return -(p @ gap), -p * (gap - p @ gap)
+
+    return -minimize(loss, ref, jac=True, method="BFGS", options={"gtol": 1e-9}).fun
+
+
 # C2: demonstrated tasks ------------------------------------------------------------------------------
 ACTIONS, SIZE, TASKS = 8, 4, 30
 EPSILON, SIGMA, DELTA = 0.1, 0.15, 0.1
@@ -78,6 +91,11 @@ def bad_errors(values):
     """Errors ``(n, T)`` of the bad subsets of four actions."""
     errors = pruning_errors(values, subsets(values.shape[1], SIZE))
     return errors[bad_subsets(errors, np.full(len(values), -math.log(len(values))), EPSILON, SIGMA)]
+
+
+def errors_by_loops(values, masks):
+    """Errors ``(n, T)``, action by action."""
+    return np.array([[max(row) - max(x for x, inside in zip(row, mask) if inside) for row in values] for mask in masks])
 
 
 class Lottery(NamedTuple):
@@ -118,6 +136,22 @@ def maze(rng, states=8, actions=3, discount=0.95, random=False):
     else:
         moves = np.eye(states)[rng.integers(0, states, (states, actions))]
     return DiscountedMDP(moves, rng.random((states, actions)), discount, np.full(states, 1 / states))
+
+
+def random_maze(rng):
+    return maze(rng, random=True)
+
+
+def sequences(p, tau, gamma, order):
+    """Rewards ``(S, A^tau)`` and laws ``(S, A^tau, S)`` of all sequences, carried out in order or (-1) from the end."""
+    states, rewards, laws = len(p.initial), [], []
+    for sequence in itertools.product(range(p.shape[1]), repeat=tau):
+        law, total = np.eye(states), np.zeros(states)
+        for step, a in enumerate(sequence[::order]):
+            total, law = total + gamma**step * law @ p.reward[:, a], law @ p.transition[:, a]
+        rewards.append(total)
+        laws.append(law)
+    return np.array(rewards).T, np.moveaxis(laws, 0, 1)
 
 
 # C4-C6: latent chains --------------------------------------------------------------------------------
@@ -165,6 +199,14 @@ class Paths(NamedTuple):
     def log_likelihood(self):
         return np.logaddexp.reduce(self.prior + self.tokens)
 
+    def pairs(self, chain):
+        """Posterior of (latent before, latent) at every step, ``(T, K + 1, K)``."""
+        steps, latents = chain.log_emission.shape
+        found, post = np.zeros((steps, latents + 1, latents)), np.exp(self.prior + self.tokens - self.log_likelihood)
+        before = np.column_stack([np.full(len(post), latents), self.paths[:, :-1]])
+        np.add.at(found, (np.arange(steps), before, self.paths), post[:, None])
+        return found
+
 
 def along(rows, paths):
     """``sum_t rows_t(z_t | z_{t-1})`` of every path; rows ``(K + 1, K)`` or ``(T, K + 1, K)``."""
@@ -193,6 +235,21 @@ class Written(NamedTuple):
     @classmethod
     def short(cls, rng):
         return cls.draw(rng, 3, 5, 4)._replace(log_fresh=dirichlet(rng, 2.0, 3))
+
+    def by_enumeration(self, cost, start, redraw):
+        """``F`` and E[new] over all sequences of acts: a new latent, or (the last act) a keep."""
+        (steps, latents), total, count = self.log_emission.shape, [], []
+        for acts in itertools.product(range(latents + 1), repeat=steps):
+            z, weight, new = start, 0.0, 0
+            for step, act in enumerate(acts):
+                fresh, before = act < latents, z
+                z = act if fresh else z
+                weight += self.log_emission[step, z] + (self.log_fresh[z] - cost if fresh else 0.0)
+                new += fresh if redraw else z != before
+            total.append(weight)
+            count.append(new)
+        f = np.logaddexp.reduce(total)
+        return f, np.exp(np.array(total) - f) @ count
 
     def acts(self, cost):
         """Keeping (the last action) or a new latent as decisions: the problem, its reference, and what that leaves out."""
@@ -253,6 +310,62 @@ def mid_trained(worlds, rngs, latents=LATENTS, restarts=8, iterations=60):
     fitted, values = fit_chunk_mixture(STRINGS, counts, start, smoothing=0.01, iterations=iterations)
     best = (np.arange(len(worlds)), np.argmax(values[-1], axis=1))
     return ChunkMixture(fitted.log_weight[best], fitted.log_emission[best]), values
+
+
+def mixture_and_counts(rng):
+    """A mixture of 3 latents over strings of 3 of 3 tokens, counts of 10 of the 27, and a smoothing."""
+    strings = np.array(list(itertools.product(range(3), repeat=3)))[rng.choice(27, 10, replace=False)]
+    counts = rng.integers(1, 40, 10).astype(float)
+    return dirichlet(rng, 1.0, 3), dirichlet(rng, 1.0, 3, 3, 3), strings, counts, float(rng.uniform(0.01, 3.0))
+
+
+def iteration_by_loops(x, smoothing, weighted):
+    """The penalised value before an iteration of EM, and the weights and emissions after it."""
+    weight, emission, strings, counts, a = x
+    uses, tokens, value = np.full(3, smoothing), np.full((3, 3, 3), smoothing), a * (weight.sum() + emission.sum())
+    for string, n in zip(strings, counts):
+        like = np.array([math.prod(math.exp(emission[z, t, b]) for t, b in enumerate(string)) for z in range(3)])
+        post = np.exp(weighted * weight) * like
+        value += n * math.log(np.exp(weight) @ like)
+        for z in range(3):
+            share = n * post[z] / post.sum()
+            uses[z] += share
+            for t, b in enumerate(string):
+                tokens[z, t, b] += share
+    return value, uses / uses.sum(), tokens / tokens.sum(axis=-1, keepdims=True)
+
+
+def merged(distance, share):
+    """``(nats lost a chunk, success of the rarer skill)``: one latent of marginals against one a skill."""
+    strings = np.array([[0, 0, 0, 0], [int(t < distance) for t in range(4)]])
+    counts = 1e9 * np.array([share, 1 - share])
+    start = ChunkMixture(np.zeros(1), np.full((1, 4, 3), -math.log(3)))
+    one, _ = fit_chunk_mixture(strings, counts, start, smoothing=1e-6, iterations=1)
+    with np.errstate(divide="ignore"):
+        two = ChunkMixture(np.log([share, 1 - share]), np.log((strings[..., None] == np.arange(3)).astype(float)))
+    lost = (two.log_prob(strings) - one.log_prob(strings)) @ counts / counts.sum()
+    return lost, np.exp(one.likelihoods(strings)).min()
+
+
+def problem_of_success(rng):
+    """First logits and likelihoods of 3 chunks and 4 latents."""
+    return dirichlet(rng, 1.0, 3, 4), rng.random((3, 4))
+
+
+def chance(logits, likelihood):
+    """J, chunk by chunk."""
+    return math.prod(float(np.exp(log_normalize(row)) @ own) for row, own in zip(logits, likelihood))
+
+
+def slope_of_chance(logits, likelihood):
+    """Its gradient by central differences."""
+    slope = np.zeros(logits.shape)
+    for i in np.ndindex(logits.shape):
+        ends = [logits.copy(), logits.copy()]
+        for end, h in zip(ends, (1e-6, -1e-6)):
+            end[i] += h
+        slope[i] = (chance(ends[0], likelihood) - chance(ends[1], likelihood)) / 2e-6
+    return slope
 
 
 def order_one(demos):
