@@ -51,7 +51,15 @@ class ChunkMixture:
 
     def log_prob(self, strings: Any) -> np.ndarray:
         """``log p`` of ``strings (N, tau)``, ``(..., N)``."""
-        return np.asarray(np.logaddexp.reduce(self.log_weight[..., None, :] + self.likelihoods(strings), axis=-1))
+        return _log_sum(self.log_weight[..., None, :] + self.likelihoods(strings))
+
+
+def _log_sum(x: np.ndarray) -> np.ndarray:
+    """Log-sum-exp over the last axis; ``-inf`` where all entries are."""
+    top = np.max(x, axis=-1, keepdims=True)
+    top = np.where(np.isneginf(top), 0.0, top)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.sum(np.exp(x - top), axis=-1)) + top[..., 0])
 
 
 def fit_chunk_mixture(
@@ -77,7 +85,7 @@ def fit_chunk_mixture(
     marks = (rows[..., None] == np.arange(tokens)).reshape(len(rows), -1).astype(float)
     for step in range(iterations + 1):
         joint = mixture.log_weight[..., None, :] + mixture.likelihoods(rows)
-        total = np.logaddexp.reduce(joint, axis=-1)
+        total = _log_sum(joint)
         if np.any(np.isneginf(total) & (counts > 0)):
             _validate.fail("start", "rules out a string that occurs")
         prior = mixture.log_weight.sum(axis=-1) + mixture.log_emission.sum(axis=(-3, -2, -1))

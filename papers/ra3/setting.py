@@ -335,6 +335,16 @@ def iteration_by_loops(x, smoothing, weighted):
     return value, uses / uses.sum(), tokens / tokens.sum(axis=-1, keepdims=True)
 
 
+def counts_by_loops(demos, previous):
+    """Counts + .01 of tokens given phase and previous token (``previous`` 0: given the phase)."""
+    counts = np.full((PHASES * (VOCAB + 1), VOCAB), 0.01)
+    for row in demos:
+        for t, token in enumerate(row):
+            before = row[t - 1] if previous and t else VOCAB
+            counts[t % PHASES * (VOCAB + 1) + before, token] += 1
+    return counts
+
+
 def merged(distance, share):
     """``(nats lost a chunk, success of the rarer skill)``: one latent of marginals against one a skill."""
     strings = np.array([[0, 0, 0, 0], [int(t < distance) for t in range(4)]])
@@ -415,6 +425,17 @@ def latent_ascent(worlds, mixture, limit=20_000):
     return success_ascent(weights, target_likelihoods(worlds, mixture), limit=limit)
 
 
+def latent_steps(worlds, mixture, limit=20_000):
+    """Steps of `latent_ascent`, ``limit`` without a step where the decoder caps J below .9."""
+    weights = np.repeat(mixture.log_weight[:, None], CHUNKS, axis=1)
+    likelihoods = target_likelihoods(worlds, mixture)
+    reachable = likelihoods.max(axis=-1).prod(axis=-1) > 0.9
+    steps = np.full(len(worlds), limit)
+    if reachable.any():
+        steps[reachable] = success_ascent(weights[reachable], likelihoods[reachable], limit=limit).steps
+    return steps
+
+
 def token_ascent(worlds, context, limit=20_000):
     """RL on the tokens of the target, from the rows of next-token prediction."""
     rows = np.array([next_token(w, context)[0] for w in worlds])
@@ -433,8 +454,8 @@ def skill_mixture(worlds, smoothing=0.01):
 CONTEXTS = {"order one": order_one, "prefix": whole_prefix}
 
 
-def log_ratio(rngs, context, latents=LATENTS):
+def log_ratio(rngs, context):
     """Log of steps to J = .9 on tokens over those on mid-trained latents, a world a generator."""
     worlds = [World.draw(rng) for rng in rngs]
-    fitted, _ = mid_trained(worlds, rngs, latents=latents)
-    return np.log(token_ascent(worlds, CONTEXTS[context]).steps / latent_ascent(worlds, fitted).steps)
+    fitted, _ = mid_trained(worlds, rngs)
+    return np.log(token_ascent(worlds, CONTEXTS[context]).steps / latent_steps(worlds, fitted))
