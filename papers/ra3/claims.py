@@ -162,11 +162,8 @@ def by_loops(values, size, n, *, strict=False, others=False):
         pr.surviving_subsets(errors, np.arange(st.TASKS) < n, 0.3),
     )
     wrong = (gaps > 0.3).sum(axis=1)
-    return {
-        "errors": (errors, gaps, 1),
-        "bad": (bad, wrong > n if strict else wrong >= n, 1),
-        "left": (left, (gaps[:, :n] <= 0.3).all(axis=1), 1),
-    }
+    return {"errors": (errors, gaps, 1), "bad": (bad, wrong > n if strict else wrong >= n, 1),
+            "left": (left, (gaps[:, :n] <= 0.3).all(axis=1), 1)}  # fmt: skip
 
 
 @C2.check(Identity(1e-12), Space(m=Integers(1, 12), n=Integers(0, 60)), batched=False, instances=40,
@@ -275,11 +272,8 @@ MAZES, RANDOM = Space(p=Drawn(st.maze), tau=TAU), Space(p=Drawn(st.random_maze),
 def model(p, tau, *, gamma=0.95, order=1):
     """Rewards and laws of all sequences, step by step."""
     options, (rewards, laws) = open_loop_options(p, int(tau)), st.sequences(p, int(tau), gamma, order)
-    return {
-        "rewards": (options.reward, rewards),
-        "laws": (options.transition, laws),
-        "discount": (options.discount, math.prod([0.95] * int(tau))),
-    }
+    return {"rewards": (options.reward, rewards), "laws": (options.transition, laws),
+            "discount": (options.discount, math.prod([0.95] * int(tau)))}  # fmt: skip
 
 
 @C3.check(Inequality(1e-12), Space(p=Drawn(st.random_maze), tau=TAU, up=Floats(0.0, 5.0)), instances=10,
@@ -329,12 +323,8 @@ C3_cheaper = paper.claim("C3-cheaper", r"""
 
 
 # mazes are not shrunk: each try is hundreds of sweeps
-@C3_cheaper.check(
-    Inequality(),
-    Space(p=Drawn(st.maze, legal=lambda p: False), tau=TAU),
-    instances=8,
-    true={"three of the sequences": {"compact": True}},
-)
+@C3_cheaper.check(Inequality(), Space(p=Drawn(st.maze, legal=lambda p: False), tau=TAU), instances=8,
+          true={"three of the sequences": {"compact": True}})  # fmt: skip
 def total_backups(p, tau, *, compact=False):
     """A tenth more is allowed."""
     options, tau = open_loop_options(p, int(tau)), int(tau)
@@ -395,11 +385,8 @@ def soft_optimum(x, *, beta=1.0, myopic=False):
     q = chain.myopic() if myopic else chain.posterior().log_policy
     q = q if beta == 1 else solve(chain.problem(), chain.log_prior, beta).log_policy
     pairs = every.pairs(chain)
-    return {
-        "value": (chain.log_likelihood(), every.log_likelihood),
-        "bound": (chain.bound(q).value, every.log_likelihood),
-        "conditionals": (pairs.sum(axis=-1, keepdims=True) * np.exp(q), pairs),
-    }
+    return {"value": (chain.log_likelihood(), every.log_likelihood), "bound": (chain.bound(q).value, every.log_likelihood),
+            "conditionals": (pairs.sum(axis=-1, keepdims=True) * np.exp(q), pairs)}  # fmt: skip
 
 
 @C5.check(Optimality(1e-11, scale=1), CHAINS, instances=15, false={"the one-step posterior": {"myopic": True}})
@@ -460,12 +447,12 @@ def as_a_decision_problem(x, c, *, keeps=0.0, beta=1.0):
             :-1].sum() + keeps * visits[..., -1].sum())}  # fmt: skip
 
 
-@C6.check(Identity(1e-11, scale=1), Space(x=Drawn(st.Written.short), c=Floats(-2.0, 8.0)), instances=6,
-          false={"new only if it differs": {"redraw": False}, "from another latent": {"start": 1}})  # fmt: skip
-def by_enumeration(x, c, *, redraw=True, start=0):
+@C6.check(Identity(1e-11, scale=1), Space(x=Drawn(st.Written.short), c=Floats(-2.0, 8.0), start=Integers(0, 2)), instances=6,
+          false={"new only if it differs": {"redraw": False}, "from another latent": {"shift": 1}})  # fmt: skip
+def by_enumeration(x, c, start, *, redraw=True, shift=0):
     """All $4^5$ sequences of acts, K = 3, T = 5."""
-    f, new = x.by_enumeration(c, start, redraw)
-    found = switching(x.log_emission, x.log_fresh, float(c))
+    f, new = x.by_enumeration(c, (int(start) + shift) % 3, redraw)
+    found = switching(x.log_emission, x.log_fresh, float(c), start=int(start))
     return {"F": (float(found.log_partition), f), "new": (float(found.new), new)}
 
 
