@@ -153,17 +153,17 @@ def some_bad_subset_survives(rngs, *, subsets=True):
 @C2.check(Identity(1e-12), Space(values=Drawn(st.tasks), size=Integers(1, 7), n=Integers(1, 20)), instances=10,
           false={"bad beyond sigma": {"strict": True}, "the errors of the others": {"others": True}})  # fmt: skip
 def by_loops(values, size, n, *, strict=False, others=False):
-    """Errors, bad subsets (sigma a multiple of 1/30) and those that survive, action by action."""
-    masks, n = st.subsets(st.ACTIONS, int(size)), int(n)
+    """Errors (values in steps of 1/8, eps = 1/4), bad subsets (sigma a multiple of 1/30), survivors, action by action."""
+    values, masks, n = np.round(8 * values) / 8, st.subsets(st.ACTIONS, int(size)), int(n)
     gaps = st.errors_by_loops(values, masks ^ others)
     errors, law = pr.pruning_errors(values, masks), np.full(st.TASKS, -math.log(st.TASKS))
     bad, left = (
-        pr.bad_subsets(errors, law, 0.3, n / st.TASKS - 1e-9),
-        pr.surviving_subsets(errors, np.arange(st.TASKS) < n, 0.3),
+        pr.bad_subsets(errors, law, 0.25, n / st.TASKS - 1e-9),
+        pr.surviving_subsets(errors, np.arange(st.TASKS) < n, 0.25),
     )
-    wrong = (gaps > 0.3).sum(axis=1)
+    wrong = (gaps > 0.25).sum(axis=1)
     return {"errors": (errors, gaps, 1), "bad": (bad, wrong > n if strict else wrong >= n, 1),
-            "left": (left, (gaps[:, :n] <= 0.3).all(axis=1), 1)}  # fmt: skip
+            "left": (left, (gaps[:, :n] <= 0.25).all(axis=1), 1)}  # fmt: skip
 
 
 @C2.check(Identity(1e-12), Space(m=Integers(1, 12), n=Integers(0, 60)), batched=False, instances=40,
@@ -198,7 +198,8 @@ def needed(m, more, delta, *, subsets=True, e=math.e):
 @C2.check(Inequality(), examples=[{}], false={"one size on": {"shift": 1}})
 def numbers(*, shift=0):
     found = [(pr.demonstrations_needed(m, 0.1), pr.demonstrations_bound(8, m, 1 / m, 0.1)) for m in (2, 4, 6)]
-    return np.abs(np.roll(found, shift, axis=0) - [(5, 12), (13, 27), (23, 34)]), 0.0
+    found += [(pr.demonstrations_needed(2, 0.25), pr.demonstrations_needed(2, 0.5))]
+    return np.abs(np.roll(found, shift, axis=0) - [(5, 12), (13, 27), (23, 34), (3, 2)]), 0.0
 
 
 # C2b -----------------------------------------------------------------------------------------------
@@ -213,7 +214,6 @@ C2b = paper.claim("C2b", r"""
     """)  # fmt: skip
 LOTTERY = Space(x=Drawn(st.Lottery.draw))
 EDGE = st.Lottery(np.array([0.1, 1.0]), np.array([0.86, 0.14]), 0.1, 0.15, 1.0)
-HALF = st.Lottery(np.array([0.1, 1.0]), np.array([0.88, 0.12]), 0.2, 0.15, 1.0)
 
 
 @C2b.check(Inequality(1e-12), LOTTERY, instances=400, examples=[{"x": EDGE}],
@@ -223,11 +223,13 @@ def mean_of_the_rest(x, *, factor=1.0):
     return x.mean, x.epsilon + factor * (pr.mean_error_bound(x.epsilon, x.sigma, x.largest) - x.epsilon)
 
 
-@C2b.check(Inequality(1e-12), LOTTERY, instances=400, examples=[{"x": HALF}],
-          false={"for P[Delta > eps]": {"level": 1.0}, "1.5 times": {"factor": 1.5}})  # fmt: skip
-def tail_of_a_bad_mean(x, *, level=0.5, factor=1.0):
-    assume(x.mean > x.epsilon)
-    return factor * pr.tail_of_mean(x.epsilon, x.largest), np.sum(x.law[x.errors > level * x.epsilon * (1 + 1e-12)])
+@C2b.check(Identity(1e-7), LOTTERY, instances=30,
+          false={"sigma Vmax": {"drop": 0.0}, "for P[Delta > eps]": {"level": 1.0}})  # fmt: skip
+def attained(x, *, drop=1.0, level=0.5):
+    """The largest mean of a small tail, the smallest tail of a large mean, by linear programming over laws."""
+    mean, tail = st.extreme_laws(x.epsilon, x.sigma, x.largest, level)
+    bound = pr.mean_error_bound(x.epsilon, x.sigma, x.largest) + (1 - drop) * x.sigma * x.epsilon
+    return {"mean": (bound, mean), "tail": (pr.tail_of_mean(x.epsilon, x.largest), tail)}
 
 
 C2b_reported = paper.claim("C2b-reported", r"""
@@ -297,7 +299,7 @@ def sweeps(p, tau, *, more=0):
 @C3.check(Identity(1e-12), MAZES, instances=10, false={"rounded down": {"up": False}, "one sweep more": {"extra": 1}})
 def exactly_a_tau_th(p, tau, *, up=True, extra=0):
     tau, best = int(tau), solve(p, beta=0.0).value
-    plain = sweeps_needed(p, 0.01, target=best)
+    plain = st.sweeps_by_loops(p, 0.01, best)
     wanted = (-(-plain // tau) if up else plain // tau) + extra
     return sweeps_needed(open_loop_options(p, tau), 0.01, target=best), wanted
 
@@ -355,7 +357,7 @@ def gap(x, *, reverse=False, weight=1.0):
     every, bound = st.Paths.of(x.chain), x.chain.bound(x.log_q)
     q, post = st.along(x.log_q, every.paths), every.prior + every.tokens - every.log_likelihood
     p, r = (post, q) if reverse else (q, post)
-    return every.log_likelihood - (bound.reward - weight * bound.kl), np.exp(p) @ (p - r)
+    return every.log_likelihood - bound.value - (1 - weight) * bound.kl, np.exp(p) @ (p - r)
 
 
 @C4.check(Inequality(1e-11, scale=1), CHAINS, instances=15, false={"without the KL, at the posterior": {"bare": True}})
@@ -501,10 +503,9 @@ def best_reward(x, c, *, entropy=False):
     spent = dataclasses.replace(problem, reward=problem.reward - float(c) * (np.arange(5) < 4))
     value = solve(spent, beta=0.0).value[0, 0]
     if entropy:
-        own = evaluate(spent, best.log_policy)
         visits, log_q = occupancy(problem, best.log_policy), best.log_policy
         content = np.append(x.log_fresh, 0.0) - np.where(visits > 0, log_q, 0.0)
-        value = own.reward + np.sum(visits * content)
+        value = evaluate(spent, log_q).reward + np.sum(visits * content)
     return value, float(switching(x.log_emission, x.log_fresh, float(c)).log_partition)
 
 

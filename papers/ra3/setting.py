@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 from klsim.distributions import log_normalize
 from klsim.learning.chunk_mixtures import ChunkMixture, fit_chunk_mixture, fit_contexts, success_ascent
@@ -128,6 +128,16 @@ class Lottery(NamedTuple):
         return self.law @ self.errors
 
 
+def extreme_laws(epsilon, sigma, largest, level):
+    """Over laws on [0, largest]: the largest mean with ``P[Delta > eps] <= sigma``, and the smallest
+    ``P[Delta > level eps]`` with a mean of eps."""
+    x = np.concatenate([np.linspace(0, largest, 41), [epsilon, level * epsilon]])
+    law = {"A_eq": np.ones((1, x.size)), "b_eq": [1.0], "bounds": (0, 1)}
+    mean = -linprog(-x, A_ub=[(x > epsilon).astype(float)], b_ub=[sigma], **law).fun
+    tail = linprog((x > level * epsilon).astype(float), A_ub=[-x], b_ub=[-epsilon], **law).fun
+    return mean, tail
+
+
 # C3: options -----------------------------------------------------------------------------------------
 def maze(rng, states=8, actions=3, discount=0.95, random=False):
     """Uniform successors, one an action (or Dirichlet(.3) laws), rewards U(0, 1)."""
@@ -136,6 +146,14 @@ def maze(rng, states=8, actions=3, discount=0.95, random=False):
     else:
         moves = np.eye(states)[rng.integers(0, states, (states, actions))]
     return DiscountedMDP(moves, rng.random((states, actions)), discount, np.full(states, 1 / states))
+
+
+def sweeps_by_loops(p, tolerance, best):
+    """Sweeps of plain value iteration from 0, counted."""
+    value, count = np.zeros(len(p.initial)), 0
+    while np.abs(value - best).max() > tolerance:
+        value, count = (p.reward + p.discount * p.transition @ value).max(axis=1), count + 1
+    return count
 
 
 def random_maze(rng):
