@@ -445,8 +445,8 @@ def as_a_decision_problem(x, c, *, keeps=0.0, beta=1.0):
     problem, reference, left_out = x.acts(float(c))
     best, found = solve(problem, reference, beta), switching(x.log_emission, x.log_fresh, float(c))
     visits = occupancy(problem, best.log_policy)
-    return {"F": (float(found.log_partition), best.value[0, 0] + left_out), "new": (float(found.new), visits[...,
-            :-1].sum() + keeps * visits[..., -1].sum())}  # fmt: skip
+    new = visits[..., :-1].sum() + keeps * visits[..., -1].sum()
+    return {"F": (float(found.log_partition), best.value[0, 0] + left_out), "new": (float(found.new), new)}
 
 
 @C6.check(Identity(1e-11, scale=1), Space(x=Drawn(st.Written.short), c=Floats(-2.0, 8.0), start=Integers(0, 2)), instances=6,
