@@ -86,12 +86,11 @@ def closed_form(log_ref, reward, keep, beta, *, share=1.0):
             "as it was": (pr.kl_pruning_error(log_ref, reward, keep, beta, renormalised=False), whole - kept, size)}  # fmt: skip
 
 
-@C1b.check(Identity(1e-6, scale=1), Space(log_ref=Policies(6), reward=Rewards(6), keep=Masks(6), beta=Floats(0.3, 2.0)),
+@C1b.check(Identity(1e-10, scale=1), Space(log_ref=Policies(6), reward=Rewards(6), keep=Masks(6), beta=Floats(0.3, 2.0)),
            batched=False, instances=6, false={"twice beta": {"factor": 2.0}})  # fmt: skip
-def by_a_generic_optimiser(log_ref, reward, keep, beta, *, factor=1.0):
-    """Both values by BFGS over softmax logits."""
-    assume(np.logaddexp.reduce(log_ref[keep]) > -20)
-    values = [st.by_bfgs(log_ref[k], reward[k], beta) for k in (keep | True, keep)]
+def by_mirror_ascent(log_ref, reward, keep, beta, *, factor=1.0):
+    """Both values by a generic optimiser."""
+    values = [st.by_mirror_ascent(log_ref[k], reward[k], float(beta)) for k in (keep | True, keep)]
     return pr.kl_pruning_error(log_ref, reward, keep, factor * float(beta)), values[0] - values[1]
 
 
@@ -547,8 +546,8 @@ def it_never_falls(x, *, prior=True):
     return bare[:-1], bare[1:]
 
 
-# gains .165 ± .06 a seed: the risk at 24 seeds is below 1e-8
-@C7.check(Effect(seeds=24, null=0.05), false={"iid tokens": {"structured": False}})
+# gains .165 ± .06 a world: the risk at 16 is below 1e-5
+@C7.check(Effect(seeds=16, null=0.05), false={"iid tokens": {"structured": False}})
 def gain(rngs, *, structured=True):
     """Nats a held-out token over order-1 prediction."""
     worlds = [st.World.draw(rng, structured) for rng in rngs]
@@ -627,7 +626,7 @@ C8 = paper.claim("C8", r"""
     $\prod_{chunks}\max_z\prod\pi$: 2 latents for 4 skills stay below .05.
 
     where: the RLVR figures (world derived)
-    assumes: every chunk (position) with logits of its own; steps of .5 on J; at most 20000.
+    assumes: every chunk (position) with logits of its own; steps of .5 on J; at most 4000 (which can only lower the ratio of the slower one).
     """)  # fmt: skip
 SUCCESSES = Space(x=Drawn(st.problem_of_success))
 
@@ -656,15 +655,15 @@ def the_cap(x, *, of=np.max, twice=False):
     return {"cap": (found.max(), cap), "no sooner": (passed, steps), "no later": (steps, passed)}
 
 
-# log-ratios 1.5 ± 1.5 a world (in one of twelve EM has merged skills and RL never arrives)
-@C8.check(Effect(seeds=48), false={"whole-prefix prediction": {"context": "prefix"}})
+# log-ratios 1.5 ± .8 a world (in one of twelve EM has merged skills and RL never arrives)
+@C8.check(Effect(seeds=24), false={"whole-prefix prediction": {"context": "prefix"}})
 def fewer_steps(rngs, *, context="order one"):
     """Log-ratio of steps, tokens over latents."""
     return st.log_ratio(rngs, context)
 
 
 # sup J <= .0125 a world
-@C8.check(Effect(seeds=24, alternative="less", null=0.05), false={"4 latents": {"latents": 4}})
+@C8.check(Effect(seeds=12, alternative="less", null=0.05), false={"4 latents": {"latents": 4}})
 def too_few_latents(rngs, *, latents=2):
     worlds = [st.World.draw(rng) for rng in rngs]
     fitted, _ = st.mid_trained(worlds, rngs, latents=latents)
@@ -693,8 +692,8 @@ C8_latents = paper.claim("C8-latents", r"""
     """)  # fmt: skip
 
 
-# log-ratios, cut at ±1, are -.3 ± .25 a world
-@C8_latents.check(Effect(seeds=32), true={"than from order-1 prediction": {"context": "order one"}})
+# log-ratios, cut at ±1, are -.3 ± .15 a world, -1 where EM has merged skills
+@C8_latents.check(Effect(seeds=24), true={"than from order-1 prediction": {"context": "order one"}})
 def whatever_the_context(rngs, *, context="prefix"):
     """Log-ratio of steps, tokens over latents, cut at a factor e."""
     return np.clip(st.log_ratio(rngs, context), -1, 1)
