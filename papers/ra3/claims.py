@@ -645,12 +645,12 @@ def a_step(x, *, log=False, rate=0.5):
 @C8.check(Inequality(1e-12), SUCCESSES, instances=10,
           false={"the mean over z": {"of": np.mean}, "one chunk twice": {"twice": True}})  # fmt: skip
 def the_cap(x, *, of=np.max, twice=False):
-    """The largest J on 2000 steps, and the step that passes half the cap."""
+    """The largest J on 150 steps, and the step that passes half the cap."""
     logits, likelihood = x
     cap, most = float(np.prod(of(likelihood, axis=1))), float(np.prod(likelihood.max(axis=1)))
-    found = success_ascent(logits, likelihood, rate=20.0, threshold=1.0, limit=2000).success
-    steps = int(success_ascent(logits, likelihood, rate=20.0, threshold=most / 2, limit=2000).steps)
-    passed = int(np.argmax(found >= most / 2)) if found.max() >= most / 2 else 2000
+    found = success_ascent(logits, likelihood, rate=50.0, threshold=1.0, limit=150).success
+    steps = int(success_ascent(logits, likelihood, rate=50.0, threshold=most / 2, limit=150).steps)
+    passed = int(np.argmax(found >= most / 2)) if found.max() >= most / 2 else 150
     cap *= likelihood[0].max() if twice else 1.0
     return {"cap": (found.max(), cap), "no sooner": (passed, steps), "no later": (steps, passed)}
 
