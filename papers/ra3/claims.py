@@ -623,7 +623,7 @@ C8 = paper.claim("C8", r"""
 
     Exact policy gradient on the success J of one target: on the latents of C7 with a frozen decoder it reaches J = .9 in fewer
     steps than on tokens from order-1 next-token prediction (by a factor of 4 in the geometric mean). A latent set caps J at
-    $\prod_{chunks}\max_z\prod\pi$: 2 latents for 4 skills stay below .05.
+    $\prod_{chunks}\max_z\prod\pi$: 2 latents for 4 skills stay below .3 on average.
 
     where: the RLVR figures (world derived)
     assumes: every chunk (position) with logits of its own; steps of .5 on J; at most 4000 (which can only lower the ratio of the slower one).
@@ -662,8 +662,8 @@ def fewer_steps(rngs, *, context="order one"):
     return st.log_ratio(rngs, context)
 
 
-# sup J <= .0125 a world
-@C8.check(Effect(seeds=12, alternative="less", null=0.05), false={"4 latents": {"latents": 4}})
+# sup J is .002 in the median of worlds and .25 in rare ones; with 8 latents it is about 1
+@C8.check(Effect(seeds=12, alternative="less", null=0.3), false={"8 latents": {"latents": 8}})
 def too_few_latents(rngs, *, latents=2):
     worlds = [st.World.draw(rng) for rng in rngs]
     fitted, _ = st.mid_trained(worlds, rngs, latents=latents)
