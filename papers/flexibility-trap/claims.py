@@ -452,11 +452,16 @@ def mean_estimate(n, k, p, estimator):
     return float(law @ found[estimator]())
 
 
+def chance(p, k):
+    """``1 - (1-p)^k`` without cancellation at small p."""
+    return -math.expm1(k * math.log1p(-p)) if p < 1 else 1.0
+
+
 @C6.check(Identity(1e-12, scale=1e-3), Space(n=Integers(2, 40), at=Floats(0.0, 1.0), p=Floats(0.0, 1.0)), batched=False, instances=60,
           false={"plug-in": {"estimator": "plug-in"}, "n + 1 for n": {"estimator": "n + 1"}})  # fmt: skip
 def its_mean(n, at, p, *, estimator="unbiased"):
     k = min(1 + int(float(at) * int(n)), int(n))
-    return mean_estimate(int(n), k, float(p), estimator), 1 - (1 - float(p)) ** k
+    return mean_estimate(int(n), k, float(p), estimator), chance(float(p), k)
 
 
 @C6.check(
@@ -467,7 +472,7 @@ def its_mean(n, at, p, *, estimator="unbiased"):
     false={"k = 2": {"k": 2}},
 )
 def plug_in_at_one(n, p, *, k=1):
-    return mean_estimate(int(n), k, float(p), "plug-in"), 1 - (1 - float(p)) ** k
+    return mean_estimate(int(n), k, float(p), "plug-in"), chance(float(p), k)
 
 
 @C6.check(Inequality(), examples=[{}], false={"n = 13": {"n": 13}, "4 right": {"right": 4}})
