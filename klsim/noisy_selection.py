@@ -114,7 +114,8 @@ def decision_error(first: Any, second: Any, rollouts: int, tolerance: float = 0.
     """Chance that ``X_1/N >= X_2/N - tolerance`` says other than ``p_1 >= p_2 - tolerance``; arrays broadcast.
 
     Args:
-        first, second: success rates in [0, 1]. rollouts: N of each.
+        first, second: success rates in [0, 1]; what is short of the tolerance by 1e-12 passes (rounding). rollouts: N
+            of each. tolerance: ``>= 0``, a number.
     """
     tolerance = _validate.real("tolerance", tolerance, low=0.0)
     first, second = _validate.numpy_arrays(first=first, second=second)
@@ -124,9 +125,8 @@ def decision_error(first: Any, second: Any, rollouts: int, tolerance: float = 0.
     rollouts = _validate.integer("rollouts", rollouts, low=1)
     _validate.fits("rollouts", rollouts, 4 * max(p.size, 1) * (rollouts + 1))
     # at least the smallest count that the tolerance lets pass, against every count of the other
-    least = np.ceil(np.arange(rollouts + 1) - tolerance * rollouts - 1e-9).astype(np.int64)
-    mass = _mass(p, rollouts)
-    tail = np.concatenate([np.cumsum(mass[..., ::-1], axis=-1)[..., ::-1], np.zeros_like(mass[..., :1])], axis=-1)
-    yes = np.sum(_mass(q, rollouts) * tail[..., np.maximum(least, 0)], axis=-1)
+    least = np.ceil(np.maximum(np.arange(rollouts + 1) - min(tolerance, 1.0) * rollouts - 1e-9, 0.0)).astype(np.int64)
+    tail = np.cumsum(_mass(p, rollouts)[..., ::-1], axis=-1)[..., ::-1]
+    yes = np.sum(_mass(q, rollouts) * tail[..., least], axis=-1)
     yes = np.clip(yes, 0.0, 1.0)
     return np.asarray(np.where(p >= q - tolerance - 1e-12, 1 - yes, yes))

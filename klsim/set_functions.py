@@ -215,7 +215,7 @@ def constrained_search(values: Any, tolerance: Any = 0.0) -> np.ndarray:
 def search_survivors(values: Any, tolerance: Any = 0.0) -> np.ndarray:
     """Removes all `near_best_removals`, then takes the best subset of the rest, ``(...)`` integers.
 
-    No better than K need it be: the removals were judged one by one.
+    It need not be as good as K: the removals were judged one by one.
     """
     return best_between(values, allowed=~near_best_removals(values, tolerance))
 

@@ -61,6 +61,11 @@ def test_decisions_against_a_double_sum(p, q, n, tolerance):
     assert float(ns.decision_error(p, q, n, tolerance)) == pytest.approx(wrong.sum(), abs=1e-10)
 
 
+@pytest.mark.parametrize("tolerance", [1.0, 1e20, np.inf])
+def test_everything_passes_a_tolerance_of_one(tolerance):
+    assert ns.decision_error([0.0, 0.5, 1.0], 1.0, 8, tolerance) == pytest.approx(0.0, abs=1e-15)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -49,9 +49,14 @@ def rollouts_for_success(success: Any, confidence: Any) -> np.ndarray:
         return np.asarray(np.maximum(np.ceil(np.log1p(-q) / np.log1p(-p)), 1.0))
 
 
+def _learning_rate(lr: float) -> float:
+    return _validate.real("lr", lr, low=-1e100, high=1e100)
+
+
 def _steps(group_size: int, std: bool) -> np.ndarray:
-    rate = np.arange(group_size + 1) / group_size
-    return np.sqrt(rate * (1 - rate)) if std else rate * (1 - rate)
+    """`group_step` of every count, for loops over updates."""
+    _validate.fits("group_size", group_size, 4 * (group_size + 1))
+    return group_step(np.arange(group_size + 1), group_size, std=std)
 
 
 def group_step(successes: Any, group_size: int, *, std: bool = True) -> np.ndarray:
@@ -60,9 +65,8 @@ def group_step(successes: Any, group_size: int, *, std: bool = True) -> np.ndarr
     0 where all rollouts agree. ``successes``: integers in [0, group_size], any shape.
     """
     group_size = _validate.integer("group_size", group_size, low=1)
-    return _steps(group_size, _validate.flag("std", std))[
-        _validate.integers("successes", successes, low=0, high=group_size)
-    ]
+    rate = _validate.integers("successes", successes, low=0, high=group_size) / group_size
+    return np.asarray(np.sqrt(rate * (1 - rate)) if _validate.flag("std", std) else rate * (1 - rate))
 
 
 def hardest(rate: Any, size: int, among: Any = None) -> np.ndarray:
@@ -140,7 +144,7 @@ class PromptPool:
 
     def sweep(self, group_size: int, lr: float, rng: np.random.Generator | int, *, std: bool = True) -> PromptPool:
         """One update of every prompt, all groups drawn before the first step."""
-        group_size, lr = _validate.integer("group_size", group_size, low=1), _validate.real("lr", lr)
+        group_size, lr = _validate.integer("group_size", group_size, low=1), _learning_rate(lr)
         successes = _validate.generator(rng).binomial(group_size, self.success)
         step = lr * group_step(successes, group_size, std=std)
         others = step.sum(axis=-1, keepdims=True) - step
@@ -161,11 +165,12 @@ class PromptPool:
 
         ``among`` holds equally many prompts for each seed.
         """
-        updates, lr = _validate.integer("updates", updates, low=0), _validate.real("lr", lr)
+        updates, lr = _validate.integer("updates", updates, low=0), _learning_rate(lr)
         group_size = _validate.integer("group_size", group_size, low=1)
-        steps, rng = lr * _steps(group_size, _validate.flag("std", std)), _validate.generator(rng)
+        steps, rng = lr * _steps(group_size, std), _validate.generator(rng)
         kept = _mask("among", among, self.logits.shape).reshape(-1, self.logits.shape[-1])
         size = _count("among", kept)
+        _validate.fits("updates", updates, updates * len(kept))
         own, rows, shared = self.logits.reshape(kept.shape).copy(), np.arange(len(kept)), np.zeros(len(kept))
         places = np.nonzero(kept)[1].reshape(-1, size)
         for pick in rng.integers(size, size=(updates, len(kept))):
@@ -210,10 +215,10 @@ def train_phases(
     rng: np.random.Generator | int,
     std: bool = True,
 ) -> tuple[PromptPool, list[np.ndarray]]:
-    """Train phase by phase, at most ``budget`` rollouts: the pool, and what each phase kept, ``(..., X)``.
+    """Train phase by phase, up to ``budget`` rollouts: the pool, and what each phase kept, ``(..., X)``.
 
-    A phase that keeps fewer prompts than the one before estimates all of those first, a group each.
-    One phase that keeps them all is uniform sampling.
+    What the pool has spent before counts, too. A phase that keeps fewer prompts than the one before estimates all of
+    those first, a group each. One phase that keeps them all is uniform sampling.
 
     Raises:
         ValueError: phases that grow, more prompts than the pool has, a budget that the estimates exceed.
@@ -231,7 +236,7 @@ def train_phases(
             kept, size = hardest(rate, phase.size, kept), phase.size
         left = budget - pool.rollouts
         if left < 0:
-            _validate.fail("budget", f"is exceeded by the estimates, {pool.rollouts} rollouts", budget)
+            _validate.fail("budget", f"is exceeded by the {pool.rollouts} rollouts of estimates and before", budget)
         updates = math.floor(phase.share * left) // group_size
         pool = pool.train(updates, group_size, lr, rng, among=kept, std=std)
         masks.append(kept)
@@ -258,9 +263,9 @@ def updates_to_reach(
     """
     (p,) = _validate.numpy_arrays(start=start)
     theta = logit(_validate.unit_interval("start", np, p, open_ends=True)).ravel()
-    target, lr = _validate.probability("target", target), _validate.real("lr", lr)
+    target, lr = _validate.probability("target", target), _learning_rate(lr)
     group_size, rng = _validate.integer("group_size", group_size, low=1), _validate.generator(rng)
-    steps, out = lr * _steps(group_size, _validate.flag("std", std)), np.zeros(theta.size, dtype=np.int64)
+    steps, out = lr * _steps(group_size, std), np.zeros(theta.size, dtype=np.int64)
     most, behind = _validate.integer("most", most, low=0), np.flatnonzero(p.ravel() < target)
     while behind.size:
         if out[behind[0]] == most:

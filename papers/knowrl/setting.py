@@ -10,6 +10,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 from scipy.stats import binom
 
 from klsim import set_functions as sf
@@ -208,10 +209,6 @@ PROBLEMS, FACTS, NEEDED, GROUP, VERIFIER = 40, 10, 3, 8, 0.95
 HINTS = {"none": NEEDED, "minimal": 1, "all": 0}  # facts that the policy has to supply itself
 
 
-def sigmoid(w):
-    return 1 / (1 + np.exp(-w))
-
-
 def group_step(known, uniforms, verified, free):
     """Steps of the logits ``(runs, needed)``, and correct rollouts ``(runs,)``, of one group a run.
 
@@ -239,7 +236,7 @@ class Learned(NamedTuple):
 def unhinted(weights, needs):
     """Mean over problems of ``.95 prod sigmoid(w_f)``, ``(runs,)``."""
     runs = np.arange(len(weights))[:, None, None]
-    return VERIFIER * np.mean(np.prod(sigmoid(weights)[runs, needs], axis=-1), axis=-1)
+    return VERIFIER * np.mean(np.prod(expit(weights)[runs, needs], axis=-1), axis=-1)
 
 
 def learn(rngs, hint, updates=2500, lr=1.0, start=-3.0):
@@ -257,7 +254,7 @@ def learn(rngs, hint, updates=2500, lr=1.0, start=-3.0):
         free = np.ones((runs, NEEDED), dtype=bool)
         if HINTS[hint] < NEEDED:
             free = (np.arange(NEEDED) == alone[:, t, None]) & (HINTS[hint] > 0)
-        known = sigmoid(weights[rows[:, None], facts])
+        known = expit(weights[rows[:, None], facts])
         step, counts[:, t] = group_step(known, uniforms[:, t], verified[:, t], free)
         weights[rows[:, None], facts] += lr * step
     return Learned(unhinted(weights, needs), counts, weights, needs)

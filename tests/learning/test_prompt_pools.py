@@ -72,6 +72,10 @@ def test_hardest_of_several_seeds():
     np.testing.assert_array_equal(hardest(rate, 2), [[False, True, True], [True, True, False]])
 
 
+def test_steps_of_large_groups():
+    assert float(group_step(10**10, 2 * 10**10)) == 0.5
+
+
 class TestTraining:
     def test_one_prompt_is_a_chain_of_steps(self):
         """Its logit is a sum of steps, and certain prompts stay where they are."""
@@ -185,6 +189,11 @@ class TestReaching:
         (lambda: PromptPool.of_success([0.0]), ValueError, "success"),
         (lambda: PromptPool([0.0]).train(-1, 8, 0.1, 0), ValueError, "updates"),
         (lambda: PromptPool([0.0]).train(1, 8, math.nan, 0), ValueError, "lr"),
+        (lambda: PromptPool([0.0]).train(1, 8, math.inf, 0), ValueError, "lr = inf"),
+        (lambda: PromptPool([0.0]).sweep(8, -math.inf, 0), ValueError, "lr = -inf"),
+        (lambda: updates_to_reach([0.1], 0.5, group_size=8, lr=math.inf, rng=0), ValueError, "lr = inf"),
+        (lambda: PromptPool([0.0]).train(1, 10**11, 0.1, 0), ValueError, "group_size = 100000000000: would need"),
+        (lambda: PromptPool([0.0]).train(10**11, 8, 0.1, 0), ValueError, "updates = 100000000000: would need"),
         (lambda: PromptPool([0.0]).sweep(0, 0.1, 0), ValueError, "group_size"),
         (lambda: PromptPool(np.zeros((2, 2))).train(1, 8, 0.1, 0, among=[[True, True], [True, False]]), ValueError,
          "among: must keep equally many prompts"),
@@ -194,7 +203,7 @@ class TestReaching:
         (lambda: train_phases(PromptPool([0.0]), [Phase(2)], budget=9, group_size=2, lr=0.1, rng=0), ValueError,
          r"phases\[0\].size"),
         (lambda: train_phases(PromptPool([0.0, 0.0]), [Phase(1)], budget=9, group_size=8, lr=0.1, rng=0), ValueError,
-         "budget = 9: is exceeded by the estimates, 16 rollouts"),
+         "budget = 9: is exceeded by the 16 rollouts of estimates and before"),
         (lambda: train_phases([0.0], [Phase(1)], budget=9, group_size=8, lr=0.1, rng=0), TypeError, "pool"),
         (lambda: updates_to_reach([0.0], 0.5, group_size=8, lr=0.1, rng=0), ValueError, "start"),
         (lambda: updates_to_reach([0.1], 1.5, group_size=8, lr=0.1, rng=0), ValueError, "target"),
