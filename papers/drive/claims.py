@@ -212,7 +212,7 @@ def the_simulation_is_exact(rngs, *, updates=12):
 C2_longer = paper.claim("C2-longer", r"""
     Prompts of low initial accuracy gain less than medium ones
 
-    "Medium problems improve fastest under standard RL", however long one trains: low ones gain .25 less at least, after 60 updates as well.
+    Medium problems improve fastest under standard RL, however long one trains: low ones gain .25 less at least, after 60 updates as well.
 
     where: Fig. 5, read as a matter of how much, not of when
     instead: It is a matter of when. After 12 updates the low ones have gained .02, after 60 (the length of the single-case runs of
