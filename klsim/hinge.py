@@ -26,7 +26,7 @@ __all__ = ["hinge_penalty", "hinge_regularized", "hinge_slope"]
 
 def _over(divergence: Any, threshold: Any, factor: Any) -> tuple[np.ndarray, np.ndarray]:
     named = {"divergence": divergence, "threshold": threshold, "factor": factor}
-    divergence, threshold, factor = _validate.numpy_arrays(**named)
+    divergence, threshold, factor = (x.astype(np.float64) for x in _validate.numpy_arrays(**named))
     for name, x in zip(named, (divergence, threshold, factor)):
         index = _validate.first_true(np, ~(np.abs(x) <= 1e100))
         if index is not None:

@@ -120,7 +120,9 @@ def public_modules() -> Iterator[types.ModuleType]:
 
 
 def is_record(kind: type) -> bool:
-    """A dataclass that checks nothing because the library makes it: what a function returned."""
+    """A dataclass or named tuple that checks nothing because the library makes it: what a function returned."""
+    if issubclass(kind, tuple):
+        return True
     return dataclasses.is_dataclass(kind) and not hasattr(kind, "__post_init__") and kind is not Alpha
 
 

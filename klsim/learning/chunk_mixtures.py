@@ -106,7 +106,11 @@ def fit_contexts(contexts: Any, tokens: Any, shape: tuple[int, int], *, smoothin
     Args:
         contexts, tokens: integers of one shape. shape: ``(number of contexts, A)``. smoothing: > 0.
     """
-    size, vocab = (_validate.integer("shape", n, low=1) for n in shape)
+    ends = _validate.sequence("shape", shape)
+    if len(ends) != 2:
+        _validate.fail("shape", f"must be (number of contexts, A), got {len(ends)} numbers")
+    size, vocab = (_validate.integer("shape", n, low=1) for n in ends)
+    _validate.fits("shape", size, size * vocab, each=24)
     contexts = _validate.integers("contexts", contexts, low=0, high=size - 1)
     tokens = _validate.integers("tokens", tokens, low=0, high=vocab - 1)
     smoothing = _validate.real("smoothing", smoothing, low=0.0, open_low=True, high=np.finfo(float).max)

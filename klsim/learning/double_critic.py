@@ -55,7 +55,8 @@ def pessimism(deviation: Any, alpha: Any = 0.3) -> np.ndarray:
             _validate.fail(name, "must be between 0 and 1e100", float(x[index]), index)
     _validate.positive("alpha", np, alpha)
     s, a = np.broadcast_arrays(deviation[..., None], alpha[..., None])
-    slope = math.sqrt(2.0) * s / a  # |d| / alpha = slope |z|
+    with np.errstate(over="ignore"):
+        slope = np.minimum(math.sqrt(2.0) * s / a, 1e150)  # |d| / alpha = slope |z|
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     reach = np.minimum(10.0, 40.0 / np.maximum(slope, 4.0))
     z = reach * (nodes + 1) / 2
@@ -66,8 +67,8 @@ def pessimism(deviation: Any, alpha: Any = 0.3) -> np.ndarray:
     whole = np.sum(direct * law, axis=-1)
     # with a steep slope only the bend lies within reach; the straight part has a closed form
     bend = np.sum(np.log1p(np.exp(-2 * x)) * law, axis=-1)
-    steep = slope[..., 0] / 2 * math.sqrt(2 / math.pi) - math.log(2.0) + bend
-    return np.asarray(-a[..., 0] * np.where(slope[..., 0] > 4.0, steep, whole))
+    steep = a[..., 0] * (math.log(2.0) - bend) - s[..., 0] / math.sqrt(math.pi)
+    return np.asarray(np.where(slope[..., 0] > 4.0, steep, -a[..., 0] * whole))
 
 
 def joint_loss(values: Any, target: Any, alpha: float = 0.3, *, huber: float = math.inf) -> tuple[float, np.ndarray]:

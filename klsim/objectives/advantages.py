@@ -55,18 +55,18 @@ Baseline = Callable[[Array, Array], Array]
 Scale = Callable[[Array, Array], Array]
 
 
-def checked(rewards: Array, group: Array, name: str = "rewards") -> tuple[Any, Array, Array]:
+def checked(rewards: Array, group: Array, name: str = "rewards", group_name: str = "group") -> tuple[Any, Array, Array]:
     """``(xp, rewards, group)``: finite numbers ``[B]``, B >= 1, and as many group numbers of the same kind."""
     xp, rewards = _validate.arrays(**{name: rewards})
     if rewards.ndim != 1 or rewards.shape[0] == 0:
         _validate.fail(name, f"needs shape [B] with B >= 1, got {list(rewards.shape)}")
     _validate.finite(name, xp, rewards)
     if isinstance(rewards, np.ndarray):
-        group = _validate.integers("group", group)
+        group = _validate.integers(group_name, group)
     elif not is_array_api_obj(group) or isinstance(group, np.ndarray) or not xp.isdtype(group.dtype, "integral"):
-        raise TypeError(f"group: must hold integers, of the kind of {name}, got {type(group).__name__}")
+        raise TypeError(f"{group_name}: must hold integers, of the kind of {name}, got {type(group).__name__}")
     if tuple(group.shape) != tuple(rewards.shape):
-        _validate.fail("group", f"must have shape {list(rewards.shape)}, got {list(group.shape)}")
+        _validate.fail(group_name, f"must have shape {list(rewards.shape)}, got {list(group.shape)}")
     return xp, rewards, group
 
 

@@ -36,7 +36,7 @@ def tag_advantages(rewards: Array, tag: Array, *, epsilon: float = 0.0) -> Array
     Raises:
         TypeError, ValueError: shapes, rewards that are not finite, a negative ``epsilon``.
     """
-    xp, rewards, tag = checked(rewards, tag)
+    xp, rewards, tag = checked(rewards, tag, group_name="tag")
     # every step twice: the same means and deviations, and no tag is alone
     twice = advantages(
         xp.concat([rewards, rewards]), xp.concat([tag, tag]), baseline=group_mean, scale=group_std, epsilon=epsilon

@@ -74,7 +74,12 @@ def check_level(n: int, k: int, l: int) -> None:  # noqa: E741
 
 
 def clause_count(n: int, k: int) -> int:
-    """``m = C(k, n) (2^n - 1)``: clauses that a given assignment satisfies."""
+    """``m = C(k, n) (2^n - 1)``: clauses that a given assignment satisfies.
+
+    Raises:
+        ValueError: a negative number, more than 1000.
+    """
+    n, k = _validate.integer("n", n, low=0, high=1000), _validate.integer("k", k, low=0, high=1000)
     return math.comb(k, n) * (2**n - 1)
 
 
@@ -150,9 +155,16 @@ def guess_pass_at_k(n: int, k: int, l: int, attempts: int) -> Fraction:  # noqa:
 
 
 def formula_probability(clauses: Iterable[Clause], k: int) -> Fraction:
-    """``#sol / (2^k C(m, l))``: probability of a set of l distinct clauses of equal length over k variables."""
-    clauses = list(clauses)
+    """``#sol / (2^k C(m, l))``: probability of a set of l distinct clauses of equal length over k variables.
+
+    Raises:
+        ValueError: no clause, clauses of several lengths, more of them than there are, variables beyond k.
+    """
+    clauses = _clauses(clauses)
+    if len({len(clause) for clause in clauses}) != 1:
+        _validate.fail("clauses", "must be clauses of one length, at least one")
     n, l = len(clauses[0]), len(clauses)  # noqa: E741
+    check_level(n, k, l)
     return Fraction(count_solutions(clauses, k), 2**k * math.comb(clause_count(n, k), l))
 
 
@@ -173,24 +185,59 @@ def majority_certain_from(n: int, k: int) -> int:
 
 
 # one formula, as text --------------------------------------------------------------------------------
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: must be text, got {type(value).__name__}")
+    return value
+
+
+def _clauses(clauses: Iterable[Clause], variables: int | None = None) -> list[Clause]:
+    """As a list, each a tuple of ``(variable, positive)``; variables below ``variables``."""
+    out = _validate.sequence("clauses", clauses)
+    for i, clause in enumerate(out):
+        pairs = isinstance(clause, tuple | list) and all(isinstance(x, tuple | list) and len(x) == 2 for x in clause)
+        if not pairs:
+            raise TypeError(f"clauses[{i}]: must be literals (variable, positive), got {type(clause).__name__}")
+        for variable, positive in clause:
+            high = None if variables is None else variables - 1
+            _validate.integer(f"clauses[{i}]", variable, low=0, high=high)
+            _validate.flag(f"clauses[{i}]", positive)
+    return out
+
+
 def satisfies(clauses: Iterable[Clause], bits: str) -> bool:
-    """Whether the assignment ``bits`` (one ``0`` or ``1`` a variable) makes every clause true."""
-    return all(any((bits[variable] == "1") == positive for variable, positive in clause) for clause in clauses)
+    """Whether the assignment ``bits`` (one ``0`` or ``1`` a variable) makes every clause true.
+
+    Raises:
+        TypeError: ``bits`` is no text, clauses that are none. ValueError: a variable beyond the bits.
+    """
+    given = _clauses(clauses, len(_text("bits", bits)))
+    return all(any((bits[variable] == "1") == positive for variable, positive in clause) for clause in given)
 
 
 def count_solutions(clauses: Iterable[Clause], k: int) -> int:
-    """Assignments of k <= 24 variables that satisfy all clauses, by their truth table."""
-    _validate.integer("k", k, low=1, high=MAX_COUNTED)
+    """Assignments of k <= 24 variables that satisfy all clauses, by their truth table.
+
+    Raises:
+        TypeError: clauses that are none. ValueError: k, or a variable beyond it.
+    """
+    k = _validate.integer("k", k, low=1, high=MAX_COUNTED)
     points = np.arange(2**k)
     true = np.ones(points.size, dtype=bool)
-    for clause in clauses:
-        true &= np.any([((points >> (k - 1 - variable)) & 1) == positive for variable, positive in clause], axis=0)
+    for clause in _clauses(clauses, k):
+        literals = [((points >> (k - 1 - variable)) & 1) == positive for variable, positive in clause]
+        true &= np.any(literals, axis=0) if literals else False  # nothing makes an empty clause true
     return int(true.sum())
 
 
 def clauses_text(clauses: Iterable[Clause]) -> str:
-    """The paper's notation, e.g. ``!B!C!D & A!B!D``."""
-    return " & ".join("".join(("" if sign else "!") + VARIABLES[v] for v, sign in clause) for clause in clauses)
+    """The paper's notation, e.g. ``!B!C!D & A!B!D``.
+
+    Raises:
+        TypeError: clauses that are none. ValueError: more than 26 variables.
+    """
+    given = _clauses(clauses, len(VARIABLES))
+    return " & ".join("".join(("" if sign else "!") + VARIABLES[v] for v, sign in clause) for clause in given)
 
 
 def parse_clauses(text: str) -> list[Clause]:
@@ -200,7 +247,7 @@ def parse_clauses(text: str) -> list[Clause]:
         ValueError: names the clause that is none.
     """
     out = []
-    for i, part in enumerate(text.split(" & ")):
+    for i, part in enumerate(_text("text", text).split(" & ")):
         if CLAUSE.fullmatch(part) is None:
             raise ValueError(f"clauses[{i}] = {part!r}: must be letters A to Z, each with or without a ! before it")
         out.append(tuple((VARIABLES.index(literal[-1]), literal[0] != "!") for literal in re.findall("!?[A-Z]", part)))
@@ -209,7 +256,7 @@ def parse_clauses(text: str) -> list[Clause]:
 
 def last_box(completion: str) -> str | None:
     r"""What stands in the last ``\boxed{...}`` of a completion, None without one."""
-    boxes = BOX.findall(completion)
+    boxes = BOX.findall(_text("completion", completion))
     return boxes[-1] if boxes else None
 
 
@@ -219,7 +266,10 @@ def answer_reward(completion: str, clauses: str, k: int, *, boxed: bool = True, 
     Strict: exactly k characters 0 or 1. ``boxed``: the answer stands in the last ``\boxed{...}``; else it is the whole
     completion, and what is not k bits is no answer. O(n l). Raises as `parse_clauses`.
     """
-    answer = last_box(completion) if boxed else completion
+    boxed, signed = _validate.flag("boxed", boxed), _validate.flag("signed", signed)
+    _text("clauses", clauses)
+    k = _validate.integer("k", k, low=1)
+    answer = last_box(completion) if boxed else _text("completion", completion)
     legal = answer is not None and len(answer) == k and set(answer) <= {"0", "1"}
     if answer is not None and legal and satisfies(parse_clauses(clauses), answer):
         return 1.0
@@ -240,7 +290,13 @@ def _combination(rank: int, k: int, n: int) -> list[int]:
 
 
 def planted_clause(index: int, solution: str, n: int) -> Clause:
-    """Clause number ``index`` of the ``m`` that ``solution`` satisfies: which variables, and which of them agree."""
+    """Clause number ``index`` of the ``m`` that ``solution`` satisfies: which variables, and which of them agree.
+
+    Raises:
+        TypeError: ``solution`` is no text. ValueError: n beyond its length, ``index`` outside ``0 .. m-1``.
+    """
+    n = _validate.integer("n", n, low=1, high=len(_text("solution", solution)))
+    index = _validate.integer("index", index, low=0, high=clause_count(n, len(solution)) - 1)
     rank, agreeing = divmod(index, 2**n - 1)
     variables = _combination(rank, len(solution), n)
     return tuple((v, (solution[v] == "1") == bool((agreeing + 1) >> j & 1)) for j, v in enumerate(variables))

@@ -79,12 +79,12 @@ def sums(r, *, everywhere=False, scale=group_std, other="batch"):
     return pairs | out | {"squares": (squares[:, -1], size - squares[:, :-1].sum(axis=1))}
 
 
-@C1.check(Identity(1e-12, scale=1), Space(c=Floats(-10.0, 10.0), N=Sizes(1, 4), K=Sizes(2, 9)), batched=False, instances=60,
-          examples=[{"c": 0.1, "N": 1, "K": 6}], false={"without a threshold": {"threshold": False}})  # fmt: skip
-def equal_rewards_have_none(c, N, K, *, threshold=True):
-    r = np.full((N, K), float(c))
+@C1.check(Identity(1e-12, scale=1), Space(cents=Integers(-1000, 1000), N=Sizes(1, 4), K=Sizes(2, 9)), batched=False, instances=60,
+          examples=[{"cents": 10, "N": 1, "K": 6}], false={"without a threshold": {"threshold": False}})  # fmt: skip
+def equal_rewards_have_none(cents, N, K, *, threshold=True):
+    r = np.full((N, K), int(cents) / 100)
     found = {kind: estimate(kind, r) for kind in ESTIMATORS} if threshold else {"group": bare(r)}
-    return {kind: (c + np.abs(x).max(), c) for kind, x in found.items()}
+    return {kind: (r[0, 0] + np.abs(x).max(), r[0, 0]) for kind, x in found.items()}
 
 
 C1_shift = paper.claim("C1-shift", r"""

@@ -45,7 +45,7 @@ def test_torch():
         ({"trajectory": [0]}, "trajectory: must have shape"),
         ({"group": [0, 1]}, "alone in its group"),
         ({"rewards": [np.nan, 0.0]}, r"rewards\[0\]"),
-        ({"tag": [0]}, "group"),
+        ({"tag": [0]}, "tag: must have shape"),
     ],
 )
 def test_bad_input(change, message):
