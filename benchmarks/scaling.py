@@ -88,9 +88,13 @@ def draw(points: list[dict[str, Any]], folder: Path) -> None:
             style = {"color": color, "marker": marker, "ms": 4, "lw": 1.4}
             x = [float(p["size"]) for p in line]
             time.plot(x, [float(p["seconds"]) for p in line], label="klsim" if program == "klsim" else "peer", **style)
-            memory.plot(x, [max(float(p["mebibytes"]), 0.1) for p in line], **style)
+            measured = [p for p in line if p["mebibytes"] != ""]
+            grown = [max(float(p["mebibytes"]), 0.1) for p in measured]
+            memory.plot([float(p["size"]) for p in measured], grown, **style)
         time.set_title(f"{_wrapped(name)}\nagainst {_wrapped(peer)}", fontsize=7)
         memory.set_xlabel(own[0]["unit"], fontsize=8)
+        if all(p["mebibytes"] == "" for p in own):
+            memory.text(0.5, 0.5, "not measured", ha="center", va="center", fontsize=8, transform=memory.transAxes)
         for axis in (time, memory):
             axis.set_xscale("log")
             axis.set_yscale("log")
