@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 
+from klsim.kernels.softmax import softmax
+
 __all__ = ["clipped_ascent"]
-
-
-@numba.njit(cache=True)
-def _softmax(logits, out):
-    top, total = logits.max(), 0.0
-    for a in range(logits.size):
-        out[a] = math.exp(logits[a] - top)
-        total += out[a]
-    for a in range(logits.size):
-        out[a] /= total
 
 
 @numba.njit(cache=True)
@@ -32,13 +22,13 @@ def clipped_ascent(logits, reward, low, high, updates, inner, lr):
     pi, old, push = np.empty(arms), np.empty(arms), np.empty(arms)
     for b in range(rows):
         for outer in range(updates):
-            _softmax(logits[b], old)
+            softmax(logits[b], old)
             path[b, outer] = old
             value = 0.0
             for a in range(arms):
                 value += old[a] * reward[b, a]
             for _ in range(inner):
-                _softmax(logits[b], pi)
+                softmax(logits[b], pi)
                 total = 0.0
                 for a in range(arms):
                     advantage = reward[b, a] - value
@@ -47,5 +37,5 @@ def clipped_ascent(logits, reward, low, high, updates, inner, lr):
                     total += push[a]
                 for a in range(arms):
                     logits[b, a] += lr * (push[a] - pi[a] * total)
-        _softmax(logits[b], path[b, updates])
+        softmax(logits[b], path[b, updates])
     return path

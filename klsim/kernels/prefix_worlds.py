@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from klsim.kernels.softmax import softmax
+
 __all__ = ["open_lock", "train_rule"]
 
 
@@ -52,22 +54,11 @@ def open_lock(horizon, resets, accuracy, group, lr, target, limit, rng):
 
 
 @numba.njit(cache=True)
-def _softmax(logits, out):
-    total = 0.0
-    top = logits.max()
-    for a in range(logits.size):
-        out[a] = math.exp(logits[a] - top)
-        total += out[a]
-    for a in range(logits.size):
-        out[a] /= total
-
-
-@numba.njit(cache=True)
 def _success(logits, symbols, correct):
     pi, total = np.empty(logits.shape[1]), 0.0
     chance = np.empty(logits.shape[0])
     for o in range(logits.shape[0]):
-        _softmax(logits[o], pi)
+        softmax(logits[o], pi)
         chance[o] = pi[correct[o]]
     for x in range(symbols.shape[0]):
         p = 1.0
@@ -88,7 +79,7 @@ def train_rule(logits, symbols, correct, cuts, group, lr, steps, target, rng):
         x = int(rng.random() * prompts)
         start = cuts[x, int(rng.random() * cuts.shape[1])]
         for t in range(start, horizon):
-            _softmax(logits[symbols[x, t]], pi[t])
+            softmax(logits[symbols[x, t]], pi[t])
         for k in range(group):
             right[k] = 1.0
             for t in range(start, horizon):
