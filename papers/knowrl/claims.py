@@ -239,6 +239,8 @@ SINGLES = Normals(5, scale=0.3)
 PAIRS, TRIPLES = (Normals(10, scale=scale).map(lambda z: np.maximum(z, 0.0)) for scale in (0.3, 0.1))
 INTERACTIONS = {"singles": SINGLES, "pairs": PAIRS, "triples": TRIPLES}
 ONE = np.eye(10)[0]
+# as substitutes: each may go at a gain of .01, two cost .08
+SUBSTITUTES = {"singles": np.full(5, 1.09), "pairs": np.full(10, 0.1), "triples": np.zeros(10)}
 
 
 def joint_and_single(a):
@@ -268,7 +270,7 @@ def additive_adds_up(singles, *, one=0.0):
 
 # what may go alone may lose 1e-12 (rounding), five of them five times that
 @C2.check(Inequality(1e-11, scale=1), Space(**INTERACTIONS), instances=400,
-          false={"substitutes": {"sign": -1}, "with one pair of substitutes": {"one": 1.0}})  # fmt: skip
+          false={"substitutes": Variant({"sign": -1}, examples=[SUBSTITUTES]), "with one pair of substitutes": {"one": 1.0}})  # fmt: skip
 def no_paradox_with_complements(singles, pairs, triples, *, sign=1, one=0.0):
     """The worst joint removal of at least two of R, where R has as many; singles are lowered by .7 so that it often has."""
     worst = sf.worst_joint_removal(of_interactions(singles - 0.7, sign * pairs - one * ONE, triples))
