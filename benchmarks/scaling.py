@@ -75,6 +75,7 @@ def draw(points: list[dict[str, Any]], folder: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
     import matplotlib.pyplot as plt
 
     panels = list(dict.fromkeys((p["row"], p["peer"]) for p in points))
