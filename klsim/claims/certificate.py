@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +58,44 @@ def read(path: Path) -> dict[str, Any]:
     """Read a certificate.
 
     Raises:
-        ValueError: not a certificate of this schema version; names the file and the reason.
+        ValueError: not a certificate of this schema version: names the file, the place and the rule.
         FileNotFoundError: no such file.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text)
+        if "\\ud" in text.lower():  # the escape of half a character can be read, but not written again
+            json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION or not isinstance(data.get("papers"), list):
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
         raise ValueError(f"{path}: not a klsim certificate of schema version {SCHEMA_VERSION}")
+    if wrong := next(_validator().iter_errors(data), None):
+        raise ValueError(f"{path}: {wrong.json_path.removeprefix('$.')}: {_short(wrong.message)}")
+    for names, what in _names(data):
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ValueError(f"{path}: {what} {twice[0]!r} is there twice")
     return data
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator
+
+    schema = resources.files("klsim.claims") / "certificate.schema.json"
+    return Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
+
+
+def _short(message: str) -> str:
+    """The end of a message says which rule; its beginning quotes the value, which may be long."""
+    return message if len(message) <= 200 else f"{message[:60]} … {message[-120:]}"
+
+
+def _names(certificate: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
+    """Names that have to differ, and of what."""
+    yield [paper["slug"] for paper in certificate["papers"]], "the paper"
+    for paper in certificate["papers"]:
+        yield [claim["id"] for claim in paper["claims"]], f"{paper['slug']}: the claim"
 
 
 def comparable(certificate: Mapping[str, Any]) -> Any:

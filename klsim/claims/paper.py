@@ -48,6 +48,8 @@ Function = Callable[..., Any]
 Expected = Literal["holds", "refuted", "not_shown", "open"]
 
 _SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+_PAGES = frozenset({"audit", "findings", "frontier", "index"})  # of the report, besides one for every paper
+_ARXIV = re.compile(r"[A-Za-z0-9./-]*")
 _CLAIM_ID = re.compile(r"[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*")
 
 
@@ -276,6 +278,10 @@ class Paper:
     def __post_init__(self) -> None:
         if not isinstance(self.slug, str) or not _SLUG.fullmatch(self.slug):
             raise definition.error(f"slug = {self.slug!r}: lower-case letters, digits and single dashes")
+        if self.slug in _PAGES:
+            raise definition.error(f"slug = {self.slug!r}: the report has a page of that name")
+        if not isinstance(self.arxiv, str) or not _ARXIV.fullmatch(self.arxiv):
+            raise definition.error(f"arxiv = {self.arxiv!r}: a number like 2405.12345, or nothing")
 
     def claim(
         self,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from klsim.claims.certificate import findings, totals
 from klsim.claims.counterexample import script
@@ -75,6 +81,7 @@ def write_frontier(answers: Sequence[Mapping[str, Any]], about: Mapping[str, Any
     return out / "frontier.html"
 
 
+@lru_cache(maxsize=1)
 def _environment() -> Any:
     import jinja2
 
@@ -85,9 +92,26 @@ def _environment() -> Any:
     environment.filters |= {"prose": to_html, "number": _number, "seconds": lambda s: f"{float(s):.1f} s"}
     environment.globals |= {
         "badge": _BADGES, "details": _details, "python": _python, "told_apart": _told_apart, "source": _source,
-        "origins": ORIGINS,
+        "origins": ORIGINS, "policy": _policy(), "script_text": _script_text,
     }  # fmt: skip
     return environment
+
+
+_SCRIPTS = ("theme.js", "site.js", "claims.js")
+
+
+def _script_text(name: str) -> Markup:
+    return Markup(resources.files("klsim.report").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def _policy() -> str:
+    """The content security policy of every page: its own three scripts, images beside it, nothing else."""
+    digests = (hashlib.sha256(_script_text(name).encode()).digest() for name in _SCRIPTS)
+    scripts = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src 'self' file: data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _number(value: Any) -> str:
@@ -133,10 +157,10 @@ _LABELS = {
 
 def _value(key: str, measured: Mapping[str, Any]) -> str:
     value = _number(measured[key])
-    if key == "exponent":
+    if key == "exponent" and "exponent_half_width" in measured:
         value += f" ± {_number(measured['exponent_half_width'])}"
-    if key == "mean":
-        value += f", {measured['level']:.0%} interval [{_number(measured['low'])}, {_number(measured['high'])}]"
+    if key == "mean" and isinstance(level := measured.get("level"), float) and {"low", "high"} <= measured.keys():
+        value += f", {level:.0%} interval [{_number(measured['low'])}, {_number(measured['high'])}]"
     return value
 
 
@@ -147,7 +171,7 @@ def _details(check: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, label in _LABELS.items():
         if measured.get(key) is not None:
             rows.append((label, _value(key, measured)))
-    if "ratios" in measured:
+    if isinstance(measured.get("ratios"), Mapping):
         spread = ", ".join(f"{name}: {_number(value)}" for name, value in measured["ratios"].items())
         rows.append(("ratios of the sides", spread))
     rows += [(f"instances ({kind})", f"{count:,}") for kind, count in check["instances"].items()]

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from functools import lru_cache
 from itertools import zip_longest
+from typing import Any
 
 from markupsafe import Markup, escape
 
 __all__ = ["to_html", "to_markdown"]
 
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
-
 
 def to_html(text: str) -> Markup:
-    """Escape ``text`` and turn its LaTeX into MathML; LaTeX that cannot be converted is shown as it is."""
-    parts, end = [], 0
-    for found in _MATH.finditer(text):
-        parts.append(escape(text[end : found.start()]))
-        display = found.group(1) is not None
-        parts.append(_mathml(found.group(1) if display else found.group(2), display))
-        end = found.end()
-    parts.append(escape(text[end:]))
-    return Markup("").join(parts)
+    """Prose as HTML: LaTeX as MathML (as it is where it cannot be converted), ``*emphasis*``, `` `code` ``; the rest
+    is escaped."""
+    return Markup(_markdown().renderInline(text))
+
+
+@lru_cache(maxsize=1)
+def _markdown() -> Any:
+    from markdown_it import MarkdownIt
+    from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+    plain = MarkdownIt("zero", {"html": False}).enable(["emphasis", "backticks"])
+    plain.use(dollarmath_plugin, allow_space=True, allow_digits=True, double_inline=True)
+    plain.add_render_rule("math_inline", lambda _, tokens, i, *__: _mathml(tokens[i].content, False))
+    plain.add_render_rule("math_inline_double", lambda _, tokens, i, *__: _mathml(tokens[i].content, True))
+    return plain
 
 
 @lru_cache(maxsize=4096)
@@ -30,16 +36,45 @@ def _mathml(latex: str, display: bool) -> Markup:
     from latex2mathml.converter import convert
 
     try:
-        # the converter escapes text itself; anything but MathML elements in its output is refused
         named = re.sub(r"\\arg\s*\\(max|min)", r"\\operatorname{arg\1}", latex)  # \arg is unknown to the converter
-        made = convert(named, display="block" if display else "inline")
-        if "\\" in made:
+        made = ElementTree.fromstring(convert(named, display="block" if display else "inline"))
+        if any("\\" in (element.text or "") for element in made.iter()):
             raise ValueError("an unknown command")
-        if re.search(r"<\s*/?\s*(?!m|/m)[a-z]", made, re.IGNORECASE):
-            raise ValueError("not MathML")
-        return Markup(made)
+        return _presentation(made)
     except Exception:  # any LaTeX error of the converter: the source is still readable
         return Markup("<code>{}</code>").format(latex)
+
+
+# Presentation MathML that cannot run, load or link: the converter passes text and \href on as they are.
+_ELEMENTS = {
+    "math", "mrow", "mi", "mo", "mn", "ms", "mtext", "mspace", "msub", "msup", "msubsup", "munder", "mover",
+    "munderover", "mmultiscripts", "mprescripts", "mfrac", "msqrt", "mroot", "mtable", "mtr", "mtd", "mstyle",
+    "mpadded", "mphantom", "menclose", "none",
+}  # fmt: skip
+_ATTRIBUTES = {
+    "display", "displaystyle", "scriptlevel", "mathvariant", "mathcolor", "mathsize", "stretchy", "fence",
+    "separator", "form", "accent", "accentunder", "movablelimits", "largeop", "symmetric", "minsize", "maxsize",
+    "linethickness", "width", "height", "depth", "voffset", "lspace", "rspace", "notation", "columnalign",
+    "columnlines", "columnspacing", "rowalign", "rowlines", "rowspacing",
+}  # fmt: skip
+_PLAIN = re.compile(r"[\w.,#%+ -]*", re.ASCII)
+_NAMESPACE = "{http://www.w3.org/1998/Math/MathML}"
+
+
+def _presentation(element: ElementTree.Element) -> Markup:
+    """The element written anew.
+
+    Raises:
+        ValueError: an element, an attribute or a value of one outside the lists above.
+    """
+    name = element.tag.removeprefix(_NAMESPACE)
+    if name not in _ELEMENTS or any(k not in _ATTRIBUTES or not _PLAIN.fullmatch(v) for k, v in element.items()):
+        raise ValueError("not presentation MathML")
+    attributes = Markup("").join(Markup(' {}="{}"').format(k, v) for k, v in element.items())
+    inside = escape(element.text or "") + Markup("").join(
+        _presentation(child) + escape(child.tail or "") for child in element
+    )
+    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), attributes, inside)
 
 
 def to_markdown(text: str) -> str:
