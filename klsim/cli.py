@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -466,10 +467,16 @@ def replay(file: Annotated[Path, typer.Argument(help="A saved counterexample.")]
     raise typer.Exit(1 if judged.verdict == "refuted" and data["expect"] != "refuted" else 0)
 
 
+def _terminated(number: int, frame: Any) -> None:
+    """SIGTERM as Ctrl-C: what is done is kept."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of the ``klsim`` command."""
     # joblib replaces a worker whose memory has grown, between tasks; results do not depend on it
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except BrokenPipeError:

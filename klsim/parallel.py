@@ -7,6 +7,9 @@ the run with it: what it was working on is tried once more, alone, and if that w
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -62,7 +65,19 @@ def _run(task: Task) -> Any:
 def _pool(workers: int) -> Any:
     from joblib.externals.loky import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(max_workers=workers)
+    return ProcessPoolExecutor(max_workers=workers, initializer=_end_with, initargs=(os.getpid(),))
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its parent has ended, however that was killed: nobody else would."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if os.name == "posix" and os.getppid() == parent:
+        threading.Thread(target=watch, name="end with the parent", daemon=True).start()
 
 
 def _in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Any]]:

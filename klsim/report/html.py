@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
@@ -195,10 +194,9 @@ def _copy_figures(figures: Path, slug: str, out: Path) -> list[dict[str, Any]]:
             svg, table = about.with_suffix(".svg"), about.with_suffix(".csv")
             if not svg.is_file() or not table.is_file():
                 continue
-            (out / target).mkdir(parents=True, exist_ok=True)
             for file in (svg, table):
                 if (out / target / file.name).resolve() != file.resolve():
-                    shutil.copyfile(file, out / target / file.name)
+                    write_atomically(out / target / file.name, file.read_bytes())
             text = json.loads(about.read_text(encoding="utf-8"))
             found.append(
                 {

@@ -225,7 +225,8 @@ def test_new_writes_a_paper_that_verifies(project):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_valid_partial_certificate(project):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_leave_a_valid_partial_certificate(project, how):
     ready = project / "ready"
     slow = (project / "papers" / "good" / "claims.py").read_text() + textwrap.dedent(f"""
         import time
@@ -250,7 +251,7 @@ def test_ctrl_c_leaves_a_valid_partial_certificate(project):
     try:
         while not ready.exists() and process.poll() is None:
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         output, _ = process.communicate()
     finally:
         process.kill()
@@ -259,6 +260,52 @@ def test_ctrl_c_leaves_a_valid_partial_certificate(project):
     assert not certificate["complete"]
     assert certificate["papers"][0]["claims"][0]["verdict"] == "holds"
     assert "interrupted" in output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(project, how):
+    """Two workers that would run for ever; the pipe closes (nobody holds it), and no process of the group is left."""
+    code = textwrap.dedent("""
+        import os, sys, time
+        from dataclasses import dataclass
+        from pathlib import Path
+        from klsim.parallel import execute
+
+        @dataclass
+        class Forever:
+            n: int
+            def run(self):
+                Path(f"worker{self.n}").write_text(str(os.getpid()))
+                while True:
+                    time.sleep(0.1)
+
+        import signal
+        from klsim.cli import _terminated
+        signal.signal(signal.SIGTERM, _terminated)
+        list(execute([Forever(0), Forever(1)], jobs=2))
+    """)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=project, stdout=subprocess.PIPE)
+    files = [project / "worker0", project / "worker1"]
+    try:
+        while process.poll() is None and not all(f.exists() and f.read_text() for f in files):
+            time.sleep(0.05)
+        process.send_signal(how)
+        process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    while any(alive(f.read_text()) for f in files):  # ends, or the test hangs
+        time.sleep(0.1)
+
+
+def alive(process: str) -> bool:
+    """Whether a process runs (one that has ended and was not waited for does not)."""
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_light_commands_import_nothing_heavy():
