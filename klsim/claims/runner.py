@@ -70,7 +70,7 @@ def units_of(selections: Sequence[Selection], seeds: Sequence[int], strength: St
 
 
 def verify(
-    *select_from: str | Paper,
+    *select_from: str | Paper | Selection,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
     examples: int = 100,
@@ -82,8 +82,8 @@ def verify(
     """Try to break the selected claims and return the certificate.
 
     Args:
-        select_from: slugs, claim ids, globs, paths (see `klsim.claims.select`), or `Paper` objects
-            of this process; nothing selects every paper that is found.
+        select_from: slugs, claim ids, globs, paths (see `klsim.claims.select`), what `klsim.claims.select` returned,
+            or `Paper` objects of this process; nothing selects every paper that is found.
         seed: all randomness follows from it.
         seeds: several seeds instead; the certificate then holds, for every claim, the seed at which it did worst.
         examples: Hypothesis examples a check; bulk instances scale with it (100 is the standard).
@@ -104,8 +104,9 @@ def verify(
         _validate.fail("seeds", "needs at least one seed")
     _validate.integer("examples", examples, low=1)
     papers = [p for p in select_from if isinstance(p, Paper)]
-    patterns = [p for p in select_from if not isinstance(p, Paper)]
-    selections = select(patterns) if patterns or not papers else []
+    patterns = [p for p in select_from if isinstance(p, str)]
+    selections = [p for p in select_from if isinstance(p, Selection)]
+    selections += select(patterns) if patterns or not select_from else []
     strength = Strength.of(examples)
     started, start = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.perf_counter()
     units = units_of(selections, chosen_seeds, strength)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Advance",
+    "explanation",
     "progress",
     "show_certificate",
     "show_differences",
@@ -102,6 +104,17 @@ def show_certificate(certificate: dict[str, Any]) -> None:
             if not claim["as_expected"]:
                 _explain(console, paper, claim)
     console.print(_total(certificate))
+
+
+def explanation(certificate: dict[str, Any]) -> str:
+    """Every claim that is not as expected, with its counterexample, as plain text; empty if all are."""
+    text = io.StringIO()
+    console = Console(file=text, width=120, color_system=None, highlight=False, emoji=False)
+    for paper in certificate["papers"]:
+        for claim in paper["claims"]:
+            if not claim["as_expected"]:
+                _explain(console, paper, claim)
+    return text.getvalue().strip()
 
 
 def _total(certificate: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Assertions for other people's test suites. torch is the only heavy import, and only when they are called.
 
-`assert_gradient` says what a loss descends; `check_objective`, `check_generator` and `check_problem` hold extensions of
-klsim to their contracts (docs/extending.md).
+`assert_claims` says whether claims come out as expected, `assert_gradient` what a loss descends; `check_objective`,
+`check_generator` and `check_problem` hold extensions of klsim to their contracts (docs/extending.md). pytest collects
+the claims of ``claims.py`` files (`klsim.testing.pytest_plugin`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from klsim.testing.claims import assert_claims
 from klsim.testing.generators import check_generator
 from klsim.testing.objectives import check_objective
 from klsim.testing.problems import check_problem
 
-__all__ = ["assert_gradient", "check_generator", "check_objective", "check_problem"]
+__all__ = ["assert_claims", "assert_gradient", "check_generator", "check_objective", "check_problem"]
 
 QUICK = ("lengths", "two prompts", "holes", "graded rewards", "large batch", "pairs")
 """The worlds of ``quick=True``."""
