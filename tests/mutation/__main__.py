@@ -105,6 +105,8 @@ def ask(trial: Trial, known: Reach) -> dict[str, object]:
     }
     seconds = sum(known.seconds.get(name, 1.0) for name in (*tests, *checks))
     by = noticed(m, tests, checks, seconds) if tests or checks else ""
+    if by.startswith(("pytest ended", "exit code")) and (wrong := noticed(None, tests, checks, seconds)):
+        raise RuntimeError(f"{m.path}:{m.line}: the unchanged library is objected to as well: {wrong}")
     before, after = m.lines()
     return asdict(trial) | {"before": before, "after": after, "reached": bool(tests or checks), "noticed": by}
 

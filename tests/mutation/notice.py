@@ -48,8 +48,11 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.mutant.source(), str(ROOT / self.mutant.path), "exec"), module.__dict__)
 
 
-def noticed(mutant: Mutant, tests: Sequence[str], checks: dict[str, str], seconds: float) -> str:
-    """What objects first: a test, a claim, ``import``, ``time`` (it does not end); empty if nothing does."""
+def noticed(mutant: Mutant | None, tests: Sequence[str], checks: dict[str, str], seconds: float) -> str:
+    """What objects first: a test, a claim, ``import``, ``time`` (it does not end); empty if nothing does.
+
+    Without a mutant the library is as it is, and nothing may object.
+    """
     forks = _forks()
     ours, theirs = forks.Pipe(duplex=False)
     limit = math.ceil(LIMIT + 2 * seconds)
@@ -75,11 +78,12 @@ def _forks() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _judge(out: Connection, mutant: Mutant, tests: list[str], checks: dict[str, str], limit: int) -> None:
+def _judge(out: Connection, mutant: Mutant | None, tests: list[str], checks: dict[str, str], limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     for name in [n for n in sys.modules if n.split(".")[0] in ("klsim", "tests")]:
         del sys.modules[name]
-    sys.meta_path.insert(0, _Changed(mutant))
+    if mutant is not None:
+        sys.meta_path.insert(0, _Changed(mutant))
     os.chdir(ROOT)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         try:
@@ -104,7 +108,8 @@ def _by_tests(tests: Sequence[str]) -> str:
 
     first = First()
     code = pytest.main(
-        ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-W", REWRITE, "-m", "not slow", *tests], [first]
+        ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:klsim", "-W", REWRITE, "-m", "not slow", *tests],
+        [first],
     )
     return first.name or ("" if code == 0 else f"pytest ended with {int(code)}")
 
