@@ -16,7 +16,9 @@ import typer
 
 import klsim
 from klsim.commands.frontier import frontier
+from klsim.commands.streams import fall_back_to_ascii
 from klsim.commands.train import train
+from klsim.files import printable
 
 __all__ = ["app", "main"]
 
@@ -54,7 +56,7 @@ def _one_line_errors(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except (ValueError, OSError, ModuleNotFoundError) as error:
-            typer.secho(f"klsim: {error}", err=True, fg=typer.colors.RED)
+            typer.secho(printable(f"klsim: {error}"), err=True, fg=typer.colors.RED)
             raise typer.Exit(2) from None
 
     return guarded  # type: ignore[return-value]
@@ -342,7 +344,7 @@ def findings(
 
     read = certificates.read(certificate)
     if not update:
-        typer.echo(tables.findings_markdown(read))
+        typer.echo(printable(tables.findings_markdown(read)))
         return
     if lacking := certificates.missing_from(read, [s.paper.slug for s in choose([])]):
         raise ValueError(f"{certificate}: {lacking}; run klsim verify before the tables are rewritten")
@@ -462,8 +464,8 @@ def replay(file: Annotated[Path, typer.Argument(help="A saved counterexample.")]
     from klsim.claims import counterexample
 
     data, judged = counterexample.replay(file)
-    typer.echo(data.get("python", ""))
-    typer.echo(f"{data['slug']}/{data['claim']} ({data['check']}): {judged.verdict}: {judged.summary}")
+    typer.echo(printable(str(data.get("python", ""))))
+    typer.echo(printable(f"{data['slug']}/{data['claim']} ({data['check']}): {judged.verdict}: {judged.summary}"))
     raise typer.Exit(1 if judged.verdict == "refuted" and data["expect"] != "refuted" else 0)
 
 
@@ -474,6 +476,7 @@ def _terminated(number: int, frame: Any) -> None:
 
 def main() -> None:
     """Entry point of the ``klsim`` command."""
+    fall_back_to_ascii()
     # joblib replaces a worker whose memory has grown, between tasks; results do not depend on it
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
     signal.signal(signal.SIGTERM, _terminated)

@@ -1,4 +1,4 @@
-"""Files that are never half written: a kill leaves the old file or the new one."""
+"""Files that are never half written (a kill leaves the old file or the new one), and their text on a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["printable", "write_atomically"]
+
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_SHOWN = {c: repr(chr(c))[1:-1] for c in _CONTROLS if chr(c) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """Text of a file for a terminal: control characters (which could move the cursor, or rename the window) and those
+    that turn the direction of writing are shown as escapes."""
+    return text.translate(_SHOWN)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

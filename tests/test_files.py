@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from klsim.files import write_atomically
+from klsim.files import printable, write_atomically
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links, pipes and modes of POSIX")
 
@@ -81,7 +81,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_of_a_living_one(tmp_pa
     code = f"""
 import os, signal
 from pathlib import Path
-from klsim.files import write_atomically
+from klsim.files import printable, write_atomically
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 write_atomically(Path({str(tmp_path / "file")!r}), "killed")
 """
@@ -94,3 +94,7 @@ write_atomically(Path({str(tmp_path / "file")!r}), "killed")
     write_atomically(tmp_path / "file", "whole")
     assert not left.exists()
     assert {p.name for p in tmp_path.iterdir()} == {"file", living.name, other.name}
+
+
+def test_control_characters_are_shown():
+    assert printable("a\x1b[2J\x9b\x07\u202eb\n\tβ") == "a\\x1b[2J\\x9b\\x07\\u202eb\n\tβ"

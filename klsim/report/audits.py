@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from klsim.audit.identify import share_text
 from klsim.audit.traits import SUCCESSES
+from klsim.report.markup import escape
 
 __all__ = ["change_text", "show_audit"]
 

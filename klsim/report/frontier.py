@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from klsim.frontier import Frontier, Result
+from klsim.report.markup import escape
 
 __all__ = ["BETA", "TRAINERS", "about", "line_of", "show"]
 

@@ -308,6 +308,26 @@ def alive(process: str) -> bool:
         return False
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_output_in_encodings_without_the_symbols(project, encoding):
+    command = [sys.executable, "-m", "klsim", "verify", "--jobs", "1", "--examples", "5"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ("✓ holds" if encoding == "utf-8" else "+ holds") in ran.stdout.decode(encoding)
+
+
+def test_a_file_cannot_move_the_cursor(project):
+    file = project / "papers" / "good" / "claims.py"
+    file.write_text(file.read_text().replace('title="', 'title="\\x1b[2J'))
+    for command in (["list"], ["verify", "--jobs", "1", "--examples", "5"], ["verify", "no\x1b[2Jpaper"]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "klsim", *command], cwd=project, capture_output=True, text=True, check=False
+        )
+        assert "\x1b[2J" not in ran.stdout + ran.stderr
+        assert "\\x1b[2J" in ran.stdout + ran.stderr
+
+
 def test_light_commands_import_nothing_heavy():
     heavy = ["torch", "sympy", "matplotlib", "numba", "scipy.stats", "scipy.optimize", "hypothesis", "joblib"]
     code = f"import sys\n{{}}\nprint([m for m in {heavy!r} if m in sys.modules])"
