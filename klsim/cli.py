@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import klsim
+from klsim.commands import dev
 from klsim.commands.frontier import frontier
 from klsim.commands.streams import fall_back_to_ascii
 from klsim.commands.train import train
@@ -26,7 +27,6 @@ app = typer.Typer(
     name="klsim",
     help="Where a claim about KL-regularised RL objectives is settled.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -359,9 +359,6 @@ def objectives(
     names: Annotated[list[str] | None, typer.Argument(help="Objectives (grpo, 'k3 in the loss'); all if none.")] = None,
     seeds: Annotated[int, typer.Option(help="Random token trees for every objective.", min=1)] = 20,
     end_points: Annotated[bool, typer.Option("--end-points", help="Also train each to its fixed point.")] = False,
-    write: Annotated[
-        bool, typer.Option("--write", help="Write docs/objectives.md and figures/objectives/ (implies --end-points).")
-    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Only the names, without measuring anything.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     jobs: Jobs = None,
@@ -375,7 +372,7 @@ def objectives(
         return
     raise typer.Exit(
         measure_objectives(
-            names or [], seeds=seeds, end_points=end_points, write=write, as_json=as_json,
+            names or [], seeds=seeds, end_points=end_points, as_json=as_json,
             jobs=lambda tasks: _jobs(jobs, tasks), scheduler=scheduler,
         )
     )  # fmt: skip
@@ -385,9 +382,9 @@ def objectives(
 @_one_line_errors
 def audit(
     targets: Annotated[
-        list[str] | None,
+        list[str],
         typer.Argument(help="file.py:function, module:function, 'trl:grpo?loss_type=dapo&beta=0.1', klsim:grpo, …"),
-    ] = None,
+    ],
     expect: Annotated[
         str | None, typer.Option(help="The objective that it should ascend: 'reward - beta*reverse_kl(frozen)'.")
     ] = None,
@@ -410,29 +407,19 @@ def audit(
     page: Annotated[
         Path | None, typer.Option("--report", metavar="FOLDER", help="Also write FOLDER/audit.html.")
     ] = None,
-    gallery: Annotated[
-        bool, typer.Option("--gallery", help="Audit the losses of the installed trainers; write docs/audit-gallery.md.")
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    jobs: Jobs = None,
 ) -> None:
     """What loss implementations really optimise. Exit code 1 if --expect is not met, 3 if the audited code fails."""
-    from klsim.commands.audit import audit_gallery, audit_targets
+    from klsim.commands.audit import audit_targets
 
-    if gallery == bool(targets):
-        raise ValueError("give TARGETs, or --gallery")
     if any_scale and any_prompt_weight:
         raise ValueError("--any-scale and --any-prompt-weight: give one of them")
-    if gallery and (expect is not None or must_act):
-        raise ValueError("--expect and --must-act need a TARGET")
-    if gallery:
-        raise typer.Exit(audit_gallery(page, as_json, _jobs(jobs, 99)))
     options = {
         "lengths": lengths, "scale": "any" if any_scale else "prompt" if any_prompt_weight else "one",
         "off_policy": off_policy, "responses": responses, "rewards": rewards, "vocab": vocab, "quick": quick,
         "must_act": tuple(must_act or ()),
     }  # fmt: skip
-    code = audit_targets(targets or [], expect=expect, terms=term or [], page=page, as_json=as_json, options=options)
+    code = audit_targets(targets, expect=expect, terms=term or [], page=page, as_json=as_json, options=options)
     raise typer.Exit(code)
 
 
@@ -440,6 +427,11 @@ app.command()(_one_line_errors(frontier))
 
 
 app.command()(_one_line_errors(train))
+
+maintain = typer.Typer(help="For maintainers: measure again what the documentation says.", no_args_is_help=True)
+for command in dev.COMMANDS:
+    maintain.command()(_one_line_errors(command))
+app.add_typer(maintain, name="dev")
 
 
 @app.command()

@@ -253,7 +253,7 @@ def write_gallery(path: Path, audits: Mapping[str, Audit | str]) -> None:
     left_out = "\n".join(f"- {name}: {why}." for name, why in LEFT_OUT.items())
     text = f"""# What do popular losses optimise?
 
-Written by `klsim audit --gallery`; do not edit. Audited: {", ".join(versions) or "nothing (no trainer is installed)"};
+Written by `klsim dev gallery`; do not edit. Audited: {", ".join(versions) or "nothing (no trainer is installed)"};
 the pins are in [audit-gallery-requirements.txt](audit-gallery-requirements.txt).
 
 ## In a minute

@@ -56,8 +56,8 @@ def audit_targets(
     return code
 
 
-def audit_gallery(page: Path | None, as_json: bool, jobs: int) -> int:
-    """Audit the losses of the installed trainers, write docs/audit-gallery.md; returns the exit code."""
+def audit_gallery(page: Path | None, jobs: int) -> None:
+    """Audit the losses of the installed trainers, write docs/audit-gallery.md."""
     _need_torch()
     from klsim.audit.gallery import GALLERY, gallery, write_gallery
     from klsim.audit.measure import Audit
@@ -74,14 +74,12 @@ def audit_gallery(page: Path | None, as_json: bool, jobs: int) -> int:
     write_gallery(Path("docs") / "audit-gallery.md", found)
     rows = [plain(a) for a in found.values() if isinstance(a, Audit)]
     missing = {name: a for name, a in found.items() if isinstance(a, str)}
-    if not as_json:
-        for row in rows:
-            show_audit(row)
-        for name, why in missing.items():
-            typer.echo(f"{name}: not audited: {why}")
-    _finish(rows, missing, page, as_json)
-    typer.echo("written: docs/audit-gallery.md", err=as_json)
-    return 0
+    for row in rows:
+        show_audit(row)
+    for name, why in missing.items():
+        typer.echo(f"{name}: not audited: {why}")
+    _finish(rows, missing, page, as_json=False)
+    typer.echo("written: docs/audit-gallery.md")
 
 
 def _need_torch() -> None:

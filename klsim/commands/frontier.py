@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from klsim.frontier import Frontier, PolicySamples, Result, Rollouts
 
-__all__ = ["frontier"]
+__all__ = ["frontier", "write_coverage"]
 
 
 def _column(text: str) -> Any:
@@ -64,11 +64,6 @@ FigureFile = Annotated[Path | None, _file("Write the figure: .svg, .png or .pdf.
 Page = Annotated[Path | None, _file("Also write FOLDER/frontier.html.", "--report", metavar="FOLDER")]
 AsJson = Annotated[bool, _option("Print JSON instead of tables.", "--json")]
 Example = Annotated[Path | None, _file("Write example rollouts there, and nothing else.", metavar="FOLDER")]
-Coverage = Annotated[
-    bool, _option("Simulate whether the intervals cover; write docs/frontier-coverage.md.", "--coverage")
-]
-Replicates = Annotated[int, _option("Simulated files of --coverage.", min=2)]
-Jobs = Annotated[int | None, _option("Worker processes of --coverage.", "--jobs", "-j")]
 Scheduler = Annotated[
     str | None, _option("Address of a Dask scheduler, tcp://host:port: read and sum up there, the frontier alone.")
 ]
@@ -101,19 +96,13 @@ def frontier(
     page: Page = None,
     as_json: AsJson = False,
     example: Example = None,
-    coverage: Coverage = False,
-    replicates: Replicates = 400,
-    jobs: Jobs = None,
     scheduler: Scheduler = None,
 ) -> None:
     """What alignment could at best achieve from a base model: the KL-reward frontier of your own rollouts."""
-    if sum((bool(rollouts), example is not None, coverage)) != 1:
-        raise ValueError("give ROLLOUTS, or --example, or --coverage")
+    if bool(rollouts) == (example is not None):
+        raise ValueError("give ROLLOUTS, or --example")
     if example is not None:
         _example(example, seed)
-        return
-    if coverage:
-        _coverage(replicates, seed, jobs)
         return
     settings = {"level": level, "resamples": resamples, "seed": seed, "min_samples": min_samples}
     asked = _Asked(
@@ -344,16 +333,16 @@ def _json(results: Mapping[str, Result], notes: Sequence[str], values_of: Callab
     return out | {"notes": notes}
 
 
-def _coverage(replicates: int, seed: int, jobs: int | None) -> None:
+def write_coverage(replicates: int, seed: int, jobs: int) -> None:
+    """Simulate whether the intervals cover, and write the page."""
     from klsim.frontier import coverage as study
     from klsim.report import terminal
 
     page = Path("docs") / "frontier-coverage.md"
     total = study.parts_of(replicates)
     with terminal.progress("coverage", total) as advance:
-        workers = jobs if jobs is not None else -1
         cells = study.coverage(
-            replicates=replicates, seed=seed, jobs=workers, stages=Path(".klsim") / "coverage", on_done=advance
+            replicates=replicates, seed=seed, jobs=jobs, stages=Path(".klsim") / "coverage", on_done=advance
         )
     study.write_coverage(page, cells, replicates, seed)
     for name, (value, number) in study.total_coverage(cells).items():

@@ -46,38 +46,46 @@ def measure_objectives(
     *,
     seeds: int,
     end_points: bool,
-    write: bool,
     as_json: bool,
     jobs: Callable[[int], int],
     scheduler: str | None,
 ) -> int:
-    """Measure, print, and with ``write`` update the documentation; returns the exit code.
+    """Measure and print; returns the exit code.
 
     Args:
         jobs: number of workers for a number of tasks.
 
     Raises:
-        ValueError: an unknown name; names together with ``write``.
+        ValueError: an unknown name.
     """
     from klsim.objectives.selection import choose
     from klsim.report import objectives as page
     from klsim.report import terminal
 
-    if write and names:
-        raise ValueError("--write covers all objectives; give no names")
     chosen = choose(names)
-    workers = jobs(len(chosen))
     with terminal.progress("objectives", len(chosen)) as advance:
         rows = page.measure(
-            chosen, seeds=seeds, end_points=end_points or write, jobs=workers, scheduler=scheduler, on_done=advance
+            chosen, seeds=seeds, end_points=end_points, jobs=jobs(len(chosen)), scheduler=scheduler, on_done=advance
         )
     if as_json:
         typer.echo(json.dumps(page.as_json(rows), indent=1, ensure_ascii=False))
     else:
         terminal.show_objectives(rows)
-    if write:
-        page.update_docs(Path("docs") / "objectives.md", rows, seeds)
-        with terminal.progress("curves", sum(map(len, page.CURVES.values()))) as advance:
-            files = page.draw_curves(Path("figures"), jobs=workers, scheduler=scheduler, on_done=advance)
-        typer.echo(f"written: docs/objectives.md, figures/{files[0]}", err=as_json)
+    return 0 if all(row.as_claimed for row in rows) else 1
+
+
+def write_objectives(seeds: int, jobs: int) -> int:
+    """Measure all, and write their page and figures; returns the exit code."""
+    from klsim.objectives.selection import choose
+    from klsim.report import objectives as page
+    from klsim.report import terminal
+
+    chosen = choose([])
+    with terminal.progress("objectives", len(chosen)) as advance:
+        rows = page.measure(chosen, seeds=seeds, end_points=True, jobs=jobs, scheduler=None, on_done=advance)
+    terminal.show_objectives(rows)
+    page.update_docs(Path("docs") / "objectives.md", rows, seeds)
+    with terminal.progress("curves", sum(map(len, page.CURVES.values()))) as advance:
+        files = page.draw_curves(Path("figures"), jobs=jobs, scheduler=None, on_done=advance)
+    typer.echo(f"written: docs/objectives.md, figures/{files[0]}")
     return 0 if all(row.as_claimed for row in rows) else 1

@@ -402,7 +402,7 @@ def write_coverage(path: Path, cells: Sequence[Cell], replicates: int, seed: int
     worst = max(rows, key=lambda c: c.covered_not)
     text = f"""# Do the intervals of `klsim frontier` cover?
 
-Written by `klsim frontier --coverage --replicates {replicates} --seed {seed}` (finished parts are kept in
+Written by `klsim dev coverage --replicates {replicates} --seed {seed}` (finished parts are kept in
 `.klsim/coverage`, a killed run resumes); do not edit.
 
 95 % intervals against exact values, over {replicates} simulated files of {PROMPTS} prompts for every row; counted

@@ -220,7 +220,7 @@ def update_docs(path: Path, rows: Sequence[Row], seeds: int) -> None:
     error = max((r.on_policy.error for r in rows if r.on_policy.claimed), default=math.nan)
     text = f"""# What the objectives are the gradient of
 
-Written by `klsim objectives --write`; do not edit. Every row was measured on {seeds} random token trees: the
+Written by `klsim dev objectives`; do not edit. Every row was measured on {seeds} random token trees: the
 expected gradient of the loss, over all batches with their exact probabilities, against the gradient of a functional of
 the policy (sums over all sequences). Largest error among the claims: {error:.0e}. Signs are those of a loss:
 `-1 reward` ascends `E[r]`.

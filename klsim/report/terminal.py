@@ -1,8 +1,9 @@
-"""Tables and progress bars in the terminal; plain text without bars when it is not one."""
+"""Tables and progress bars in the terminal; plain text, and lines for bars, when it is not one."""
 
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -49,26 +50,37 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 class Advance:
-    """Moves a progress bar: call it when a task is done; `describe` names what is going on."""
+    """Moves a progress bar: call it when a task is done; `describe` names what is going on.
 
-    def __init__(self, bar: Progress, task: Any, label: str) -> None:
-        self._bar, self._task, self._label = bar, task, label
+    Where there is no bar, a plain line says how far it is, at most one in ten seconds.
+    """
+
+    def __init__(self, bar: Progress, label: str, total: int) -> None:
+        self._bar, self._task, self._label = bar, bar.add_task(label, total=total), label
+        self._total, self._done, self._said = total, 0, time.monotonic()
 
     def __call__(self, name: str) -> None:
         self.step()
         self.describe(name)
 
     def step(self) -> None:
+        self._done += 1
         self._bar.update(self._task, advance=1)
 
     def describe(self, name: str) -> None:
         shown = name if len(name) <= 60 else name[:57] + "…"
         self._bar.update(self._task, description=f"{self._label} [dim]{escape(shown)}[/]")
+        if self._bar.disable and time.monotonic() - self._said >= _BETWEEN_LINES:
+            self._said = time.monotonic()
+            self._bar.console.print(f"{self._label} {self._done}/{self._total} {escape(shown)}")
+
+
+_BETWEEN_LINES = 10.0  # seconds
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
-    """A bar on standard error while the block runs; nothing when that is not a terminal."""
+    """A bar on standard error while the block runs; plain lines when that is not a terminal."""
     console = _console(stderr=True)
     columns = (
         BarColumn(bar_width=30),
@@ -77,7 +89,7 @@ def progress(label: str, total: int) -> Iterator[Advance]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield Advance(bar, bar.add_task(label, total=total), label)
+        yield Advance(bar, label, total)
 
 
 def show_list(rows: Sequence[dict[str, Any]]) -> None:

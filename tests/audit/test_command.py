@@ -82,7 +82,6 @@ def test_own_terms(run):
     "words",
     [
         (),
-        ("code/mine.py:loss", "--gallery"),
         ("code/mine.py:nothing",),
         ("code/mine.py:loss", "--expect", "rewards"),
         ("code/mine.py:loss?kl_coef=o.1",),

@@ -359,4 +359,8 @@ def test_objectives(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["objectives", "grop"])
     assert result.exit_code == 2
     assert "near names: grpo" in result.output
-    assert CliRunner().invoke(app, ["objectives", "grpo", "--write"]).exit_code == 2
+
+
+def test_what_maintainers_run_is_apart():
+    shown = CliRunner().invoke(app, ["dev", "--help"]).output
+    assert all(name in shown for name in ("objectives", "gallery", "coverage"))

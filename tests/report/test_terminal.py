@@ -1,0 +1,14 @@
+"""Progress where there is no terminal."""
+
+from __future__ import annotations
+
+from klsim.report import terminal
+
+
+def test_plain_lines_off_a_terminal(capsys, monkeypatch):
+    now = iter([0.0, 1.0, 11.0, 11.0, 12.0, 25.0, 25.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
+    with terminal.progress("verify", 4) as advance:
+        for name in ("a/C1", "a/C2", "a/C3", "b/C1[x]"):
+            advance(name)
+    assert capsys.readouterr().err.splitlines() == ["verify 2/4 a/C2", "verify 4/4 b/C1[x]"]
