@@ -33,6 +33,8 @@ BATCH = objectives.TokenBatch(
         (lambda x: DATA.counts(x, 2), "states", 2, 0),
         (lambda x: DATA.counts(2, x), "actions", 2, 0),
         (lambda x: learning.SimulatorConfig(tokens=x, correct=1), "tokens", 2, 1),
+        (lambda x: learning.SimulatorConfig(tokens=3, correct=1, anchor_logit=x), "anchor_logit", -1e12, -1.001e12),
+        (lambda x: learning.SimulatorConfig(tokens=3, correct=1, anchor_logit=x), "anchor_logit", 1e12, 1.001e12),
         (lambda x: learning.Adam(0.1, beta1=x), "beta1", 0.0, -1e-9),
         (lambda x: learning.Adam(0.1, beta2=x), "beta2", 0.999, 1.0),
         (lambda x: prefix_node((0, 1), x), "vocab", 2, 0),

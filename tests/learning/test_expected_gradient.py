@@ -171,3 +171,12 @@ def test_bad_problems():
             functional_value(name, [prompt])
     with pytest.raises(ValueError, match="prompt"):
         functional_value("reward@3", [prompt])
+
+
+def test_near_policies_are_the_reference_plus_noise_of_that_size():
+    (same,) = random_prompts(1, 2, off_policy=True, near=0.0)
+    for mine, reference in zip(same.log_policy, same.log_ref, strict=True):
+        np.testing.assert_allclose(mine, reference, atol=1e-14)
+    (close,) = random_prompts(1, 2, near=1e-6)
+    apart = max(np.max(np.abs(a - b)) for a, b in zip(close.log_policy, close.log_ref, strict=True))
+    assert 1e-8 < apart < 2e-5

@@ -66,3 +66,10 @@ def test_mass_outside_the_reference():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_where_both_have_no_support_the_ratio_is_one():
+    with np.errstate(divide="ignore"):
+        log_p = np.log([1.0, 0.0])
+    assert rehearsal_weights(log_p, log_p, "kl") == pytest.approx([0.0, 0.0])
+    assert divergence_gradient(log_p, log_p, "forward_kl") == pytest.approx([0.0, 0.0])

@@ -47,7 +47,7 @@ def sampled(pool: Iterable[Mutant], number: int | None, rng: random.Random) -> l
     for m in every:
         places.setdefault((m.path, m.line, m.column), []).append(m)
     chosen = [rng.choice(places[p]) for p in rng.sample(sorted(places), min(number, len(places)))]
-    return [m for m in chosen if not m.at_star]
+    return [m for m in chosen if not m.at_star and m.is_change]
 
 
 def named_by(slug: str) -> set[tuple[str, str]]:

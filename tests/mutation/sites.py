@@ -70,6 +70,11 @@ class Mutant:
         text = _read(self.path).splitlines()[self.line - 1]
         return text.startswith("*", self.column) and text[: self.column].rstrip()[-1:] in ("", "(", ",", "[")
 
+    @property
+    def is_change(self) -> bool:
+        """Whether the changed text is another program: ``1e100 + 1`` is not another number."""
+        return ast.dump(ast.parse(self.source())) != ast.dump(ast.parse(_read(self.path)))
+
     def source(self) -> str:
         """The module with the change."""
         changed = mutate_code(_read(self.path), get_operator(self.operator)(), self.occurrence)

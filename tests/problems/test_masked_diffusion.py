@@ -163,3 +163,14 @@ def test_bad_input():
         from_joint(JOINT, 2, 3)
     with pytest.raises(ValueError, match="size"):
         count_scheme(3, 0, 0)
+
+
+def test_scores_that_differ_by_more_than_a_trillionth_are_no_tie():
+    """Entropies log 2 and log 2 - 4e-12: the second position is the surer one, and goes first."""
+    sure = np.log([0.5 + 1.4e-6, 0.5 - 1.4e-6])
+    log_prob = np.tile(np.log([0.5, 0.5]), (9, 2, 1))
+    log_prob[8, 1] = sure  # everything masked
+    log_prob[6, 0], log_prob[7, 0] = np.log([0.9, 0.1]), np.log([0.2, 0.8])  # the first, once the second is known
+    for rule in ("entropy", "top_prob"):
+        law = np.exp(output_law(MaskedDiffusionLM(log_prob), rule))
+        np.testing.assert_allclose(law, [0.45, 0.1, 0.05, 0.4], atol=1e-5)
