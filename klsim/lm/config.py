@@ -44,7 +44,7 @@ __all__ = ["Average", "Config", "Evaluation", "Model", "ObjectiveStage", "Sft", 
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Model(_Strict):
@@ -52,9 +52,9 @@ class Model(_Strict):
 
     path: str | None = None
     architecture: Literal["qwen2", "llama"] = "qwen2"
-    hidden: int = Field(default=64, ge=1)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
+    hidden: int = Field(default=64, ge=1, le=2**16)
+    layers: int = Field(default=2, ge=1, le=2**10)
+    heads: int = Field(default=4, ge=1, le=2**10)
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Model:
@@ -70,10 +70,10 @@ class Evaluation(_Strict):
     ``ref``: the stage (or checkpoint) to which KL is measured, from the stage after it on; none by default.
     """
 
-    prompts: int = Field(default=100, ge=2)
-    samples: int = Field(default=8, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    batch: int = Field(default=256, ge=1)
+    prompts: int = Field(default=100, ge=2, le=10**7)
+    samples: int = Field(default=8, ge=1, le=10**6)
+    temperature: float = Field(default=1.0, gt=0, le=1e6)
+    batch: int = Field(default=256, ge=1, le=10**6)
     ref: str | None = None
 
 
@@ -86,11 +86,11 @@ class _Trained(_Stage):
 
     start: str | None = None
     tasks: tuple[str, ...] | None = None
-    problems: int | None = Field(default=None, ge=1)
-    steps: int = Field(ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    save_steps: int = Field(default=100, ge=1)
-    log_steps: int = Field(default=10, ge=1)
+    problems: int | None = Field(default=None, ge=1, le=10**7)
+    steps: int = Field(ge=1, le=10**8)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1e3)
+    save_steps: int = Field(default=100, ge=1, le=10**8)
+    log_steps: int = Field(default=10, ge=1, le=10**8)
     trainer: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -101,10 +101,10 @@ class Sft(_Trained):
     """
 
     method: Literal["sft"]
-    batch: int = Field(default=32, ge=1)
+    batch: int = Field(default=32, ge=1, le=10**6)
     teachers: str | dict[str, str] = Field(default_factory=dict)
-    samples: int = Field(default=1, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
+    samples: int = Field(default=1, ge=1, le=10**6)
+    temperature: float = Field(default=1.0, gt=0, le=1e6)
 
 
 class ObjectiveStage(_Trained):
@@ -115,10 +115,10 @@ class ObjectiveStage(_Trained):
 
     method: Literal["objective"]
     objective: dict[str, Any]
-    prompts: int = Field(default=8, ge=1)
-    group: int = Field(default=8, ge=2)
-    temperature: float = Field(default=1.0, gt=0)
-    max_completion: int | None = Field(default=None, ge=1)
+    prompts: int = Field(default=8, ge=1, le=10**7)
+    group: int = Field(default=8, ge=2, le=10**6)
+    temperature: float = Field(default=1.0, gt=0, le=1e6)
+    max_completion: int | None = Field(default=None, ge=1, le=10**6)
     ref: str | None = None
     teachers: str | dict[str, str] = Field(default_factory=dict)
 
@@ -148,10 +148,10 @@ class Config(_Strict):
     """A run: tasks, and stages one after the other."""
 
     output: Path
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     model: Model = Model()
     tasks: dict[str, dict[str, Any]] = Field(min_length=1)
-    train_prompts: int = Field(default=2000, ge=1)
+    train_prompts: int = Field(default=2000, ge=1, le=10**7)
     evaluation: Evaluation = Evaluation()
     stage: tuple[Stage, ...]
 

@@ -209,6 +209,25 @@ def test_errors(tmp_path, small, change, error, message):
         train.run(parse(data))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": float("inf")}, r"stage\[1\]\.learning_rate = inf"),
+        ({"steps": 10**9}, r"stage\[1\]\.steps = 1000000000"),
+        ({"temperature": float("nan")}, r"stage\[1\]\.temperature = nan"),
+        ({"group": 10**7}, r"stage\[1\]\.group = 10000000"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused(small, change, message):
+    with pytest.raises(ValueError, match=message):
+        parse(stages(small, GRPO | change))
+
+
+def test_a_task_that_no_machine_can_write_down_is_refused(small):
+    with pytest.raises(ValueError, match="terms = 100000000: must be <= 1000"):
+        train.world(parse(small | {"tasks": {"add": {"kind": "modular", "terms": 10**8}}}))
+
+
 def test_another_vocabulary_and_a_corrupt_teacher(tmp_path, small):
     other = models.character_tokenizer("abc")
     models.save_checkpoint(models.tiny_model(other, hidden=16, layers=1, heads=2), other, tmp_path / "other")

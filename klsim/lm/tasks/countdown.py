@@ -185,8 +185,8 @@ class Countdown(Task):
 
     def __post_init__(self) -> None:
         _validate.integer("count", self.count, low=2, high=MAX_COUNT)
-        _validate.integer("high", self.high, low=1)
-        _validate.integer("max_target", self.max_target, low=1)
+        _validate.integer("high", self.high, low=1, high=10**9)
+        _validate.integer("max_target", self.max_target, low=1, high=10**9)
         operators("operations", self.operations, "".join(PRECEDENCE))
         _validate.flag("use_all", self.use_all)
 

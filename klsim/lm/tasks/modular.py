@@ -44,7 +44,7 @@ class ModularArithmetic(Task):
     """Chains of ``+``, ``-`` and ``*`` modulo a number.
 
     Attributes:
-        modulus: >= 2. terms: operands of an expression, >= 2.
+        modulus: 2 to 1e12. terms: operands of an expression, 2 to 1000.
         operations: the operators to draw from, e.g. ``"+"`` or ``"+*"``.
         chain: whether the completion holds the steps before the answer.
         high: the largest operand; ``modulus - 1`` if None.
@@ -62,12 +62,12 @@ class ModularArithmetic(Task):
     columns: ClassVar[tuple[str, ...]] = ("answer",)
 
     def __post_init__(self) -> None:
-        _validate.integer("modulus", self.modulus, low=2)
-        _validate.integer("terms", self.terms, low=2)
+        _validate.integer("modulus", self.modulus, low=2, high=10**12)
+        _validate.integer("terms", self.terms, low=2, high=1000)
         operators("operations", self.operations, "".join(OPERATIONS))
         _validate.flag("chain", self.chain)
         if self.high is not None:
-            _validate.integer("high", self.high, low=1)
+            _validate.integer("high", self.high, low=1, high=10**12)
 
     @property
     def largest(self) -> int:
