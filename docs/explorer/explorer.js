@@ -121,6 +121,7 @@ const widthOf = (id) => Math.min(Math.max(document.getElementById(id).clientWidt
 
 /** Round numbers from low to high, about four of them. */
 function ticks(low, high) {
+  if (high - low < 1e-9 * Math.max(Math.abs(high), 1)) return [[high, Number(high.toPrecision(6)).toString()]];
   const raw = (high - low) / 4 || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = power * [1, 2, 5, 10].find((m) => m * power >= raw * 0.999);
   const found = [];
