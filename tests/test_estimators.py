@@ -111,3 +111,10 @@ def test_support_change_by_hand():
     assert change.net == 0
     nothing = est.support_change([0.0], [0.0], 0.1)
     assert (nothing.retention, nothing.discovery, nothing.harmonic, nothing.net) == (1.0, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
+def test_intervals_of_sizes_whose_squares_are_no_floats(scale):
+    values = np.array([1.0, 2.0, 4.0, 5.0, 9.0])
+    expected = scale * np.array(est.mean_interval(values))
+    np.testing.assert_allclose(est.mean_interval(scale * values), expected, rtol=1e-12)

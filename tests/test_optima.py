@@ -53,6 +53,13 @@ def test_gradients_of_the_value():
     assert float(beta.grad) == pytest.approx(-float(kl_regularized(log_ref, reward, 0.7).kl), rel=1e-12)
 
 
+def test_the_reason_says_how_the_optimum_was_found():
+    log_ref, reward = problem(1)
+    found = f_regularized(log_ref, reward, 0.5, "chi2")
+    assert found.converged
+    assert found.reason == "dual root found"
+
+
 class TestConstrained:
     def test_spends_the_budget(self):
         log_ref, reward = problem(1)

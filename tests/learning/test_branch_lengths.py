@@ -69,6 +69,8 @@ def test_signs(p, right, wrong, n):
     mean = bl.length_drift(p, right, wrong, cap=20, group_size=n)
     assert mean.right < 0 < mean.wrong
     assert mean.success > 0
+    half, nine = (bl.length_drift(p, right, wrong, cap=20, group_size=n, denominator=d) for d in (0.5, 9.0))
+    np.testing.assert_allclose(half, 18.0 * np.asarray(nine), rtol=1e-12, atol=1e-14)
     constant = bl.length_drift(p, right, wrong, cap=20, group_size=n, denominator=9.0, base=1.5)
     assert abs(constant.right) < 1e-14
     assert constant.wrong < 0

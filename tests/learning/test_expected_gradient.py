@@ -22,6 +22,7 @@ from klsim.learning import (
     functional_value,
     random_prompts,
 )
+from klsim.learning.objective_checks import descend
 from klsim.problems import TokenTree
 from klsim.problems.token_tree import node_kl, sequence_log_probs, visit_log_probs
 
@@ -180,3 +181,16 @@ def test_near_policies_are_the_reference_plus_noise_of_that_size():
     (close,) = random_prompts(1, 2, near=1e-6)
     apart = max(np.max(np.abs(a - b)) for a, b in zip(close.log_policy, close.log_ref, strict=True))
     assert 1e-8 < apart < 2e-5
+
+
+def test_descending_needs_no_external_responses():
+    """By default nobody else writes responses: one step is the natural gradient of the policy's own."""
+    problem = TreeProblem(random_prompts(1, 5, vocab=2, horizon=1, eos=None))
+
+    def loss(batch):
+        return -(batch.total_rewards() * (batch.log_probs * batch.weights).sum(1)).mean()
+
+    (moved,) = descend(loss, problem, steps=1, lr=1e-3)
+    start = problem.tables["policy"]
+    step = 1e-3 * expected_gradient(loss, problem, group_size=2).gradient / np.exp(start)
+    np.testing.assert_allclose(moved, log_normalize(start - step), atol=1e-12)

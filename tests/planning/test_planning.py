@@ -103,6 +103,18 @@ def test_finite_horizon_against_all_deterministic_policies(beta):
         assert value >= -search.fun - 1e-12
 
 
+def test_an_entropy_bonus_is_in_the_value_and_not_in_the_step_of_q():
+    """``Q = r + gamma P V`` with the value of all later bonuses; ``V = beta log sum_a exp(Q / beta)``."""
+    rng = np.random.default_rng(3)
+    transition = rng.dirichlet(np.ones(4), (4, 3))
+    actions = np.array([[True, True, True], [True, False, True], [True, True, False], [False, True, True]])
+    problem = DiscountedMDP(transition, rng.standard_normal((4, 3)), 0.9, np.full(4, 0.25), actions)
+    found = solve(problem, None, 0.7, regularizer="entropy")
+    np.testing.assert_allclose(found.q_value, problem.reward + 0.9 * transition @ found.value, atol=1e-11)
+    soft = 0.7 * np.log(np.sum(np.where(actions, np.exp(found.q_value / 0.7), 0.0), axis=1))
+    np.testing.assert_allclose(found.value, soft, atol=1e-11)
+
+
 def test_entropy_regularisation_is_kl_to_uniform_plus_log_actions():
     problem, beta = finite(6), 0.7
     entropy = solve(problem, None, beta, regularizer="entropy")
