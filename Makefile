@@ -44,9 +44,9 @@ bridge-full: $(VENV)/.lm
 	$(BIN)/python examples/bridge/exopd.py figures --runs runs/exopd
 	$(BIN)/python examples/bridge/frontier.py figures --runs runs/frontier
 
-# The tables of false statements, in the README and in the papers', from the last klsim verify of everything
+# The tables of false statements, in the README, docs/findings.md and the papers' READMEs, from the last klsim verify of everything
 findings: $(VENV)/.core
-	$(BIN)/klsim findings --update README.md $(foreach file,$(wildcard papers/*/README.md),--update $(file))
+	$(BIN)/klsim findings --update README.md --update docs/findings.md $(foreach file,$(wildcard papers/*/README.md),--update $(file))
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

@@ -176,6 +176,14 @@ def test_findings_in_a_readme(project):
     (project / "papers" / "other" / "claims.py").unlink()
     assert run("findings", "--update", "R.md").exit_code == 0
     assert (project / "R.md").read_text() == once
+    (project / "R.md").write_text("<!-- findings:start: good/C1 -->\n<!-- findings:end -->\n")
+    assert run("findings", "--update", "R.md").exit_code == 0
+    chosen = (project / "R.md").read_text()
+    assert chosen.startswith("<!-- findings:start: good/C1 -->\n\n| claim | statement | origin | what holds |")
+    assert run("findings", "--update", "R.md").exit_code == 0
+    assert (project / "R.md").read_text() == chosen
+    (project / "R.md").write_text("<!-- findings:start: good/C9 -->\n<!-- findings:end -->\n")
+    assert "good/C9 is not among the refuted" in run("findings", "--update", "R.md").output
     (project / "R.md").write_text("no markers")
     assert run("findings", "--update", "R.md").exit_code == 2
 
