@@ -108,7 +108,10 @@ def ask(trial: Trial, known: Reach) -> dict[str, object]:
     if by.startswith(("pytest ended", "exit code")) and (wrong := noticed(None, tests, checks, seconds)):
         raise RuntimeError(f"{m.path}:{m.line}: the unchanged library is objected to as well: {wrong}")
     before, after = m.lines()
-    return asdict(trial) | {"before": before, "after": after, "reached": bool(tests or checks), "noticed": by}
+    reached = bool(tests or checks)
+    if trial.paper and not by and (probe := m.probe) is not None:  # the line runs: does this branch of it?
+        reached = bool(noticed(probe, tests, checks, seconds))
+    return asdict(trial) | {"before": before, "after": after, "reached": reached, "noticed": by}
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def markdown(records: Sequence[Record], seed: int) -> str:
     A change that is known to change no result (`EQUIVALENT`) is counted apart: nothing could notice it.
     """
     overall = [r for r in records if not r["paper"]]
-    papers = [r for r in records if r["paper"]]
+    papers = [r for r in records if r["paper"] and r["reached"]]  # elsewhere the paper's claims have nothing to say
     parts = [f"# One-operator changes of the library (seed {seed})\n"]
     if overall:
         parts += ["Asked: the unit tests and every paper's claims that run the line.\n"]
@@ -32,7 +32,7 @@ def markdown(records: Sequence[Record], seed: int) -> str:
     if papers:
         parts += ["Asked: one paper's claims alone, about the functions that they name.\n"]
         parts += [_table("paper", papers, lambda r: r["paper"])]
-    left = [r for r in records if not r["noticed"]]
+    left = [r for r in (*overall, *papers) if not r["noticed"]]
     survivors = sorted(left, key=lambda r: (why_equivalent(r), r["paper"], r["mutant"]["path"], r["mutant"]["line"]))
     parts += [f"## {sum(not why_equivalent(r) for r in left)} survivors, and changes that change no result\n"]
     for r in survivors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -60,9 +61,18 @@ class Mutant:
     @property
     def at_door(self) -> bool:
         """Whether it is part of looking at the input, as all of a constructor is."""
-        return self.function.endswith("__post_init__") or any(
-            first <= (self.line, self.column) < last for first, last in doors(self.path)
+        name = self.function.split(".")[-1]
+        return (
+            name in ("__post_init__", "need")
+            or name.startswith("check_")
+            or any(first <= (self.line, self.column) < last for first, last in doors(self.path))
         )
+
+    @property
+    def probe(self) -> Mutant | None:
+        """The branch of the conditional expression around the place, replaced by an error: who runs that branch?"""
+        branch = _branch(self.path, self.line, self.column)
+        return None if branch is None else _Probe(**{f: getattr(self, f) for f in self.__dataclass_fields__})
 
     @property
     def at_star(self) -> bool:
@@ -90,16 +100,41 @@ class Mutant:
         return "", ""
 
 
+class _Probe(Mutant):
+    """A change that fails where the original may be right."""
+
+    def source(self) -> str:
+        (first, start), (last, end) = _branch(self.path, self.line, self.column)  # type: ignore[misc]
+        lines = _read(self.path).encode().split(b"\n")
+        text = [*lines[: first - 1], lines[first - 1][:start] + b"(1 // 0)" + lines[last - 1][end:], *lines[last:]]
+        return b"\n".join(text).decode()
+
+
+def _branch(path: str, line: int, column: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The innermost branch of a conditional expression around a place; None if there is none."""
+    found = None
+    for node in ast.walk(ast.parse(_read(path))):
+        if isinstance(node, ast.IfExp):
+            for branch in (node.body, node.orelse):
+                first, last = _span(branch)
+                if first <= (line, column) < last and (found is None or found <= (first, last)):
+                    found = first, last
+    return found
+
+
 @cache
 def doors(path: str) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
-    """Where a file looks at its input: calls of `_validate`, and conditions that lead to nothing but a refusal."""
+    """Where a file looks at its input: calls of `_validate` and of ``check_…``, conditions that only refuse."""
     found: list[ast.AST] = []
     for node in ast.walk(ast.parse(_read(path))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_validate."):
+        if isinstance(node, ast.Call) and _DOOR.search(ast.unparse(node.func)):
             found.append(node)
         elif isinstance(node, ast.If) and all(_refuses(statement) for statement in node.body):
             found.append(node.test)
     return tuple(_span(node) for node in found)
+
+
+_DOOR = re.compile(r"^_validate\.|(^|\.)check_\w+$|\.need$")
 
 
 def _refuses(statement: ast.stmt) -> bool:
