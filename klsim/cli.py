@@ -19,6 +19,15 @@ from klsim.commands import dev
 from klsim.commands.frontier import frontier
 from klsim.commands.streams import fall_back_to_ascii
 from klsim.commands.train import train
+from klsim.commands.verify import (
+    changed_claims,
+    exit_code,
+    jobs_for,
+    run_claims,
+    seed_range,
+    show_certificate,
+    write_certificate,
+)
 from klsim.files import printable
 
 __all__ = ["app", "main"]
@@ -44,7 +53,6 @@ Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first claim not as expected.")]
 CertificateFile = Annotated[Path, typer.Option("--certificate", help="The certificate to read.")]
 CERTIFICATE = Path("certificate.json")
-COUNTEREXAMPLES = Path("counterexamples")
 STAGES = Path(".klsim") / "stages"
 
 
@@ -123,89 +131,27 @@ def verify(
     ] = CERTIFICATE,
     as_json: Annotated[bool, typer.Option("--json", help="Print the certificate; write none.")] = False,
     fail_fast: FailFast = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only claims whose files, or library functions, are not those of FILE.")
+    ] = False,
 ) -> None:
     """Try to break the claims; write the certificate."""
     from klsim.claims import certificate as certificates
+    from klsim.claims import loader
 
-    chosen = [seed] if seeds is None else _seed_range(seeds)
-    found = _verify(select, chosen, examples, jobs, scheduler, fail_fast)
+    chosen = [seed] if seeds is None else seed_range(seeds)
+    claims = loader.select(select or [])
+    if changed and not (claims := changed_claims(claims, certificate, chosen, examples)):
+        typer.echo(f"{certificate}: nothing has changed", err=as_json)
+        raise typer.Exit(0)
+    found = run_claims(claims, chosen, examples, jobs, scheduler, fail_fast)
     if as_json:
         typer.echo(json.dumps(certificates.jsonable(found), indent=1, ensure_ascii=False))
     else:
-        kept = _write_certificate(found, certificate)
-        _show_certificate(found)
+        kept = write_certificate(found, certificate)
+        show_certificate(found)
         typer.echo(f"certificate: {certificate}{kept}")
-    raise typer.Exit(_exit_code(found))
-
-
-def _seed_range(text: str) -> list[int]:
-    first, colon, end = text.partition(":")
-    if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
-        raise ValueError(f"--seeds {text}: must be FIRST:END with FIRST < END, 0:10 for 0 to 9")
-    return list(range(int(first), int(end)))
-
-
-def _exit_code(certificate: dict[str, Any]) -> int:
-    """3 if a claim crashed, 1 if one is not as expected."""
-    if any(c["verdict"] == "error" for p in certificate["papers"] for c in p["claims"]):
-        return 3
-    return 0 if certificate["as_expected"] else 1
-
-
-def _write_certificate(found: dict[str, Any], file: Path) -> str:
-    """Write a certificate; claims that the file holds and this run did not cover stay in it. Says so."""
-    from klsim.claims import certificate as certificates
-
-    covered = sum(len(p["claims"]) for p in found["papers"])
-    try:
-        merged = certificates.merge(certificates.read(file), certificates.jsonable(found))
-    except (FileNotFoundError, ValueError):  # none there, or none of this version
-        merged = found
-    kept = sum(len(p["claims"]) for p in merged["papers"]) - covered
-    certificates.write(merged, file)
-    return f" ({covered} claims of this run, {kept} kept from earlier ones)" if kept else ""
-
-
-def _verify(
-    select: list[str] | None,
-    seeds: list[int],
-    examples: int,
-    jobs: int | None,
-    scheduler: str | None,
-    fail_fast: bool = False,
-) -> dict[str, Any]:
-    from klsim.claims import loader, runner
-    from klsim.claims.search import Strength
-    from klsim.report import terminal
-
-    units = runner.units_of(loader.select(select or []), seeds, Strength.of(examples))
-    with terminal.progress("verify", len(units)) as advance:
-        return runner.verify(
-            *(select or []),
-            seeds=seeds,
-            examples=examples,
-            jobs=_jobs(jobs, len(units)),
-            scheduler=scheduler,
-            fail_fast=fail_fast,
-            on_done=lambda unit, outcome: advance(unit.name),
-        )
-
-
-def _jobs(asked: int | None, tasks: int) -> int:
-    """All cores unless asked otherwise; few tasks are not worth starting workers."""
-    if asked is not None:
-        return asked
-    return 1 if tasks < 8 else -1
-
-
-def _show_certificate(certificate: dict[str, Any]) -> None:
-    from klsim.claims import counterexample
-    from klsim.report import terminal
-
-    saved = counterexample.save_all(certificate, COUNTEREXAMPLES)
-    terminal.show_certificate(certificate)
-    if saved:
-        typer.echo(f"counterexamples: {len(saved)} in {COUNTEREXAMPLES}/ (klsim replay FILE)")
+    raise typer.Exit(exit_code(found))
 
 
 @app.command()
@@ -231,22 +177,23 @@ def reproduce(
 ) -> None:
     """Verify the claims, draw the figures, write the report: the main job."""
     from klsim.claims import certificate as certificates
+    from klsim.claims import loader
     from klsim.report.html import write_report
 
     if full:
         drawn = _draw_full(select, out, seed)
         _show_drawn(drawn)
         raise typer.Exit(1 if any(d.error for d in drawn) else 0)
-    certificate = _verify(select, [seed], examples, jobs, scheduler)
-    _write_certificate(certificate, CERTIFICATE)
+    certificate = run_claims(loader.select(select or []), [seed], examples, jobs, scheduler)
+    write_certificate(certificate, CERTIFICATE)
     drawn = _draw(select, out, seed, jobs, scheduler) if certificate["complete"] else []
     page = write_report(certificates.read(CERTIFICATE), figures=out, out=report_folder)
-    _show_certificate(certificate)
+    show_certificate(certificate)
     _show_drawn(drawn)
     if drawn:
         _show_differences(out, against)
     typer.echo(f"certificate: {CERTIFICATE}\nreport: {page.resolve()}")
-    raise typer.Exit(max(_exit_code(certificate), int(any(d.error for d in drawn))))
+    raise typer.Exit(max(exit_code(certificate), int(any(d.error for d in drawn))))
 
 
 def _show_differences(drawn: Path, committed: Path) -> None:
@@ -278,7 +225,7 @@ def _draw(select: list[str] | None, out: Path, seed: int, jobs: int | None, sche
     tasks = _figure_tasks(select, out, seed, full=False)
     drawn: list[Any] = [None] * len(tasks)
     with terminal.progress("figures", len(tasks)) as advance:
-        for index, result in execute(tasks, jobs=_jobs(jobs, len(tasks)), scheduler=scheduler):
+        for index, result in execute(tasks, jobs=jobs_for(jobs, len(tasks)), scheduler=scheduler):
             drawn[index] = result
             advance(f"{result.slug}/{result.name}")
     return drawn
@@ -373,7 +320,7 @@ def objectives(
     raise typer.Exit(
         measure_objectives(
             names or [], seeds=seeds, end_points=end_points, as_json=as_json,
-            jobs=lambda tasks: _jobs(jobs, tasks), scheduler=scheduler,
+            jobs=lambda tasks: jobs_for(jobs, tasks), scheduler=scheduler,
         )
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from klsim.claims.environment import environment, file_hashes
 from klsim.claims.loader import Selection, load, select
 from klsim.claims.paper import Check, Claim, Control, Paper
 from klsim.claims.search import Outcome, Strength, run
+from klsim.claims.sources import digest
 from klsim.parallel import Died, execute
 
 __all__ = ["Unit", "units_of", "verify"]
@@ -168,6 +169,8 @@ def _assemble(
             records.append(_worst(at_seeds) | {"examples": strength.examples})
         paper, folder = chosen.paper, chosen.folder
         in_file = folder != Path()
+        for record in records if in_file else []:
+            record["sources"] = digest(folder, {f for check in record["checks"] for f in check["library"]})
         papers.append(
             {
                 "slug": paper.slug,

@@ -152,6 +152,23 @@ def test_bad_input_is_one_line_and_exit_code_2(project, arguments):
     assert "Traceback" not in result.output
 
 
+def test_only_what_has_changed_is_run_again(project):
+    folder = project / "papers" / "good"
+    assert run("verify", "--jobs", "1", "--examples", "5").exit_code == 0
+    before = json.loads((project / "certificate.json").read_text())
+    again = run("verify", "--jobs", "1", "--examples", "5", "--changed")
+    assert again.exit_code == 0
+    assert "nothing has changed" in again.output
+    assert "✓ holds" in run("verify", "--jobs", "1", "--examples", "6", "--changed").output  # at another strength
+    assert run("verify", "--jobs", "1", "--examples", "5").exit_code == 0
+    (folder / "claims.py").write_text((folder / "claims.py").read_text() + "\n# a comment\n")
+    assert "✓ holds" in run("verify", "--jobs", "1", "--examples", "5", "--changed").output
+    assert "nothing has changed" in run("verify", "--jobs", "1", "--examples", "5", "--changed").output
+    after = json.loads((project / "certificate.json").read_text())
+    sources = [c["papers"][0]["claims"][0]["sources"] for c in (before, after)]
+    assert sources[0] != sources[1]
+
+
 def test_findings_in_a_readme(project):
     text = (project / "papers" / "good" / "claims.py").read_text()
     text = text.replace(

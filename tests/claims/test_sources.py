@@ -1,0 +1,36 @@
+"""What a verdict depends on."""
+
+from __future__ import annotations
+
+import pytest
+
+from klsim.claims import sources
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "claims.py").write_text("x = 1")
+    (tmp_path / "figures.py").write_text("y = 1")
+    return tmp_path
+
+
+def test_imports_are_followed_in_functions_too():
+    found = sources.imported(["klsim.optima"])
+    assert {"klsim.optima", "klsim.distributions", "klsim._validate", "klsim.kernels.tilt"} <= found
+    assert "klsim.planning.solve" not in found
+
+
+def test_a_digest_changes_with_the_paper_and_with_what_it_runs_alone(folder, monkeypatch):
+    before = sources.digest(folder, ["klsim.optima.kl_regularized"])
+    (folder / "figures.py").write_text("y = 2")
+    assert sources.digest(folder, ["klsim.optima.kl_regularized"]) == before
+    with monkeypatch.context() as patched:
+        other = sources._hash
+        patched.setattr(sources, "_hash", lambda m: "changed" if m == "klsim.planning.solve" else other(m))
+        assert sources.digest(folder, ["klsim.optima.kl_regularized"]) == before
+        patched.setattr(sources, "_hash", lambda m: "changed" if m == "klsim.kernels.tilt" else other(m))
+        assert sources.digest(folder, ["klsim.optima.kl_regularized"]) != before
+        patched.setattr(sources, "_hash", lambda m: "changed" if m == "klsim.claims.kinds" else other(m))
+        assert sources.digest(folder, []) != sources.digest(folder, ["klsim.optima.kl_regularized"])
+    (folder / "claims.py").write_text("x = 2")
+    assert sources.digest(folder, ["klsim.optima.kl_regularized"]) != before
