@@ -42,7 +42,7 @@ def _mathml(latex: str, display: bool) -> Markup:
             raise ValueError("an unknown command")
         return _presentation(made)
     except Exception:  # any LaTeX error of the converter: the source is still readable
-        return Markup("<code>{}</code>").format(latex)
+        return Markup('<code class="latex">{}</code>').format(latex)
 
 
 # Presentation MathML that cannot run, load or link: the converter passes text and \href on as they are.

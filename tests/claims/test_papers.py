@@ -34,7 +34,7 @@ def test_every_claim_is_stated_placed_and_controlled(claim):
     assert said.where or said.origin == "derived"
     assert all(check.controls or check.uncontrolled for check in claim.checks)
     for text in (said.text, said.instead, said.assumes):
-        assert "<code>" not in to_html(text), text
+        assert 'class="latex"' not in to_html(text), text
 
 
 def test_at_most_five_checks_have_no_control():

@@ -372,6 +372,7 @@ def test_version():
 
 
 def test_objectives(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["objectives", "rloo", "k3 in the loss", "trrd", "--seeds", "2", "--jobs", "1"])
     assert result.exit_code == 0, result.output

@@ -83,7 +83,7 @@ def test_math_is_mathml(report):
 def test_bad_latex_is_shown_as_it_is():
     assert str(to_html(r"a $\frac{1}$ b")).startswith("a ")
     assert "<script" not in str(to_html("$<script>$ <script>"))
-    assert str(to_html(r"$\unknowncommand x$")) == r"<code>\unknowncommand x</code>"
+    assert str(to_html(r"$\unknowncommand x$")) == r'<code class="latex">\unknowncommand x</code>'
     assert "argmax" in str(to_html(r"$\arg\max r$"))
 
 

@@ -11,4 +11,4 @@ def test_plain_lines_off_a_terminal(capsys, monkeypatch):
     with terminal.progress("verify", 4) as advance:
         for name in ("a/C1", "a/C2", "a/C3", "b/C1[x]"):
             advance(name)
-    assert capsys.readouterr().err.splitlines() == ["verify 2/4 a/C2", "verify 4/4 b/C1[x]"]
+    assert [line for line in capsys.readouterr().err.splitlines() if line] == ["verify 2/4 a/C2", "verify 4/4 b/C1[x]"]
