@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
+from klsim._shown import Shown
 from klsim._stable import excess
 from klsim._sums import log_mean_exp_of_shortfall, log_sum, mean, mean_expm1, quiet
 from klsim.distributions import (
@@ -44,8 +45,8 @@ __all__ = ["Optimum", "f_regularized", "forward_kl_regularized", "kl_constrained
 Array = Any
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Shown):
     """An optimal policy and what it achieves; arrays have the batch shape ``(...)``.
 
     Attributes:

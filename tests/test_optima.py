@@ -174,3 +174,13 @@ class TestFRegularized:
         one = f_regularized(log_ref[1, 2], reward[1, 2], 10.0, "js")
         np.testing.assert_allclose(found.log_policy[1, 2], one.log_policy, rtol=1e-10)
         assert float(kl(found.log_policy[1, 2], one.log_policy)) < 1e-18
+
+
+def test_results_show_themselves_briefly():
+    log_ref = np.log(np.full(3, 1 / 3))
+    one = kl_regularized(log_ref, [0.0, 1.0, 2.0], 1.0)
+    assert repr(one).startswith("Optimum(log_policy=[-2.408, -1.408, -0.4076], value=1.309, reward=1.575, kl=0.2662, ")
+    many = kl_regularized(np.tile(log_ref, (50, 1)), np.ones(3), np.full(50, 2.0))
+    assert "log_policy=array (50, 3), value=array (50,)" in repr(many)
+    assert len(repr(many)) < 200
+    assert "<tr><th>kl</th><td>0.2662</td></tr>" in one._repr_html_()

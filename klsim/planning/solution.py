@@ -10,12 +10,13 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 
 from klsim import _validate
+from klsim._shown import Shown
 
 __all__ = ["AverageSolution", "Solution", "by_problem", "reference", "require_finite_values", "soft_backup"]
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Shown):
     """An optimal policy of a sequential problem.
 
     Attributes:
@@ -38,8 +39,8 @@ class Solution:
     reason: str
 
 
-@dataclass(frozen=True)
-class AverageSolution:
+@dataclass(frozen=True, repr=False)
+class AverageSolution(Shown):
     """An optimal policy of an average-reward problem.
 
     Attributes:
