@@ -171,3 +171,18 @@ def test_conjugates_where_the_slope_ends():
     assert float(Alpha(0.5).conjugate(Alpha(0.5).recession)) == math.inf
     for order in (-1.0, 0.5):
         assert float(Alpha(order).conjugate(2 * Alpha(order).recession)) == math.inf
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.7, 0.999])
+@pytest.mark.parametrize("small", [1e-12, 1e-3, 0.2])
+def test_renyi_of_supports_that_meet_in_part(alpha, small):
+    """Each misses a little of the other's support; against the sum in fifty digits."""
+    p, q = np.array([0.5, 0.5 - small, small, 0.0]), np.array([0.5, 0.5 - 2 * small, 0.0, 2 * small])
+    with np.errstate(divide="ignore"):
+        found = float(renyi(np.log(p), np.log(q), alpha))
+    with mpmath.workdps(50):
+        total = mpmath.fsum(
+            mpmath.mpf(a) ** alpha * mpmath.mpf(b) ** (1 - mpmath.mpf(alpha)) for a, b in zip(p, q) if a * b
+        )
+        exact = mpmath.log(total / 1) / (mpmath.mpf(alpha) - 1)
+    assert found == pytest.approx(float(exact), rel=1e-9)

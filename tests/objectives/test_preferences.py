@@ -117,6 +117,7 @@ def test_online_dpo():
     rewards = np.array([0.0, 1.0, 3.0, 0.0])
     online = batch(preferred=None, rewards=rewards)
     # the first pair ties (margin 0): half either way; the second prefers row 2
+    assert np.isclose(o.online_dpo(online)[1]["margin"], math.log(4) / 2)  # the tie counts as none
     assert np.isclose(o.online_dpo(online)[0], -(log_sigmoid(0.0) + log_sigmoid(0.1 * math.log(4))) / 2)
     chance = 1 / (1 + math.exp(-2))
     second = chance * log_sigmoid(0.1 * math.log(4)) + (1 - chance) * log_sigmoid(-0.1 * math.log(4))

@@ -149,3 +149,9 @@ def test_rows_are_complete():
         assert objective.source
         assert objective.population is not None or objective.bias
     assert replace(OBJECTIVES["grpo"], group_size=4).group_size == 4
+
+
+def test_a_name_is_the_loss_with_its_defaults_not_the_row_of_the_table():
+    for name in LOSSES:
+        assert resolve(name) == from_text(name)
+    assert any(OBJECTIVES[name].loss != from_text(name) for name in LOSSES if name in OBJECTIVES)

@@ -147,3 +147,10 @@ def test_extreme_mismatch_is_finite(gap):
         )  # fmt: skip
         loss(made)[0].backward()
         assert torch.isfinite(parameter.grad).all()
+
+
+def test_the_teachers_mode_is_its_most_probable_token():
+    problem = TreeProblem(random_prompts(1, 3, vocab=3, horizon=2, eos=None))
+    mode = np.exp(closed_forms(problem)["teacher's mode"])
+    np.testing.assert_array_equal(mode.argmax(axis=1), problem.tables["teacher"].argmax(axis=1))
+    np.testing.assert_allclose(mode.max(axis=1), 1.0)
