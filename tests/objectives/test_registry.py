@@ -151,7 +151,6 @@ def test_rows_are_complete():
     assert replace(OBJECTIVES["grpo"], group_size=4).group_size == 4
 
 
-def test_a_name_is_the_loss_with_its_defaults_not_the_row_of_the_table():
-    for name in LOSSES:
-        assert resolve(name) == from_text(name)
-    assert any(OBJECTIVES[name].loss != from_text(name) for name in LOSSES if name in OBJECTIVES)
+@pytest.mark.parametrize("name", ["apo", "clip_cov", "kdrl", "pass_at_k"])
+def test_a_name_is_the_loss_with_its_defaults_not_the_row_of_the_table(name):
+    assert resolve(name).keywords == from_text(name).keywords != OBJECTIVES[name].loss.keywords
