@@ -75,6 +75,8 @@ def test_kept_fraction_by_quadrature():
 
 def test_leave_one_out():
     np.testing.assert_allclose(est.leave_one_out_mean([1.0, 2.0, 6.0]), [4.0, 3.5, 1.5])
+    rows = np.array([[1e-300, 2e-300, 6e-300], [1e308, 1e308, -1e308]])  # each row in its own units
+    np.testing.assert_allclose(est.leave_one_out_mean(rows), [[4e-300, 3.5e-300, 1.5e-300], [0.0, 0.0, 1e308]])
 
 
 @pytest.mark.parametrize(

@@ -79,3 +79,6 @@ def test_bad_input():
         fit_joint(x, y, start[:2])
     with pytest.raises(ValueError, match="rows"):
         fit_separate(x, y, rows[0])
+    for outside in (-1, len(y)):
+        with pytest.raises(ValueError, match="rows"):
+            fit_separate(x, y, np.full_like(rows, outside))

@@ -244,3 +244,14 @@ def test_rollouts_do_not_depend_on_threads():
         numba.set_num_threads(threads)
     many = rollouts(problem, policy, 500, 7)
     np.testing.assert_array_equal(one.states, many.states)
+
+
+def test_a_cost_that_is_infinite_later_is_infinite_now():
+    """Leaving the reference's support in one state of the second step, reached half of the time."""
+    problem = TabularMDP(np.full((2, 2, 2), 0.5), np.eye(2), np.array([1.0, 0.0]), horizon=2)
+    half, sure = np.log([0.5, 0.5]), np.array([0.0, -np.inf])
+    ref = np.array([[half, half], [half, sure]])
+    policy = np.full((2, 2, 2), np.log(0.5))
+    found = evaluate(problem, policy, ref, 1.0)
+    assert found.kl == np.inf
+    assert found.state_value.tolist() == [[-np.inf, -np.inf], [0.5, -np.inf], [0.0, 0.0]]
