@@ -472,6 +472,23 @@ def regret_bounds(pair, *, swap=False, share=1.0):
     return {"own states": (found.regret, share * errors), "its states": (found.regret, found.teacher_bound)}
 
 
+@C5.check(
+    Identity(1e-12), Space(pair=Drawn(Pair.draw)), instances=40, false={"in the states of the other": {"swap": True}}
+)
+def errors_by_the_states_visited(pair, *, swap=False):
+    """Total variation of every step, averaged over visits that are carried forward by hand."""
+    problem, pi, teacher = pair
+    found, apart = imitation_regret(*pair), 0.5 * np.abs(np.exp(pi) - np.exp(teacher)).sum(axis=-1)
+    means = []
+    for policy in (teacher, pi) if swap else (pi, teacher):
+        visits, mean = problem.initial, []
+        for t, moves in enumerate(problem.dense().transition):
+            mean.append(visits @ apart[t])
+            visits = np.einsum("s,sa,sat->t", visits, np.exp(policy[t]), moves)
+        means.append(np.array(mean))
+    return {"own": (found.own_errors, means[0]), "the teacher's": (found.teacher_errors, means[1])}
+
+
 # C6 ------------------------------------------------------------------------------------------------
 C6 = paper.claim("C6", r"""
     In log-loss neither direction compounds: the chain rule
