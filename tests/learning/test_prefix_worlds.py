@@ -89,6 +89,7 @@ class TestRule:
         (lambda: lock_samples(3, lr=0.0), "lr"),
         (lambda: RuleWorld([[0, 2]], [0, 1], 2), "symbols"),
         (lambda: RuleWorld([[0, 1]], [0, 2], 2), "correct"),
+        (lambda: RuleWorld([[0, 1]], [0, -1], 2), "correct"),
         (lambda: RuleWorld([0, 1], [0, 1], 2), "symbols"),
         (lambda: RuleWorld([[0]], [0], 1), "answers"),
         (lambda: WORLD.success(np.zeros((2, 3))), "logits"),

@@ -104,3 +104,15 @@ def test_ten_thousand_steps():
     assert np.abs(one.value - two.value).max() <= one.error_bound + two.error_bound
     with pytest.raises(ValueError, match="overflow"):
         solve(TabularMDP(few, reward * 1e305, np.eye(6)[0], 10_000))
+
+
+def test_why_the_solver_stopped_is_said():
+    rng = np.random.default_rng(0)
+    problem = AverageMDP(rng.dirichlet(np.ones(4), (4, 3)), rng.standard_normal((4, 3)), np.full(4, 0.25))
+    found = {
+        name: solve(problem, None, 0.5, **options)
+        for name, options in (("free", {}), ("exact", {"tolerance": 0.0}), ("short", {"max_iterations": 1}))
+    }
+    reasons = {name: f.reason for name, f in found.items()}
+    assert reasons == {"free": "certified", "exact": "rounding level reached", "short": "iteration limit reached"}
+    assert [f.converged for f in found.values()] == [True, False, False]

@@ -108,3 +108,8 @@ def test_states_that_cannot_occur():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_models_of_more_than_a_million_states_are_refused():
+    with pytest.raises(ValueError, match=r"2\*\*20 states is too large"):
+        state_marginals(np.zeros(1), 1, 20)
