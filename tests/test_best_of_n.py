@@ -144,3 +144,9 @@ def test_ten_million_outcomes():
 def test_exactly_one_of_n_and_log_n(bad):
     with pytest.raises(TypeError, match="exactly one"):
         bon.kl(np.log([0.5, 0.5]), [0.0, 1.0], **bad)
+
+
+def test_a_number_of_draws_of_another_shape_names_the_batch():
+    log_ref = np.log(np.full((4, 3), 1 / 3))
+    with pytest.raises(ValueError, match=r"n \(log_n\): shape \(5,\) must broadcast to the batch shape \(4,\)"):
+        bon.kl(log_ref, [0.0, 1.0, 2.0], np.arange(1, 6))

@@ -51,7 +51,9 @@ class Reach:
 def test_files() -> list[str]:
     """The unit tests of the modules, and the tests of accuracy and of the doors."""
     wanted = [ROOT / "tests" / f"test_{m}.py" for m in MODULES] + [ROOT / "tests" / m for m in MODULES]
-    wanted += [ROOT / "tests" / f"test_{n}.py" for n in ("accuracy", "doors", "malformed_input", "ranges")]
+    wanted += [
+        ROOT / "tests" / f"test_{n}.py" for n in ("accuracy", "doors", "malformed_input", "ranges", "door_ranges")
+    ]
     return [str(p.relative_to(ROOT)) for p in wanted if p.exists()]
 
 

@@ -63,7 +63,7 @@ class Mutant:
         """Whether it is part of looking at the input, as all of a constructor is."""
         name = self.function.split(".")[-1]
         return (
-            name in ("__post_init__", "need")
+            name in ("__post_init__", "need", "_of_shape")
             or name.startswith("check_")
             or any(first <= (self.line, self.column) < last for first, last in doors(self.path))
         )
