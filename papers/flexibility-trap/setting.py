@@ -337,16 +337,16 @@ def accuracy(flat, right):
 ARMS = ("JustGRPO", "fixed order", "ELBO, confidence")
 
 
-def study(rngs, arms=ARMS, verifier="right", permutations=3, pretraining=PRETRAINING) -> dict[str, Any]:
+def study(rngs, arms=ARMS, verifier="right", pretraining=PRETRAINING) -> dict[str, Any]:
     """``{arm: ((confidence, AR pass@1), curve)}`` and the base, all from the same pretrained weights of a seed.
 
-    The fixed order is a permutation, drawn that many times a seed; its results are averaged. Both arms with exact
-    likelihoods learn side by side; every run has a stream of its own."""
+    The fixed order is a random permutation and its reversal: the mean of both varies less, where early positions matter.
+    Arms with exact likelihoods learn side by side; every run has a stream of its own."""
     world = World.draw(rngs)
     base = pretrained(rngs, world, pretraining)
     out = {"base": (accuracy(base, world.right), None)}
-    drawn = np.stack([r.permutation(L) for r in list(rngs) * permutations])
-    orders = {"JustGRPO": np.tile(np.arange(L), (len(rngs), 1)), "fixed order": drawn}
+    drawn = np.stack([r.permutation(L) for r in rngs])
+    orders = {"JustGRPO": np.tile(np.arange(L), (len(rngs), 1)), "fixed order": np.concatenate([drawn, drawn[:, ::-1]])}
     for together in (tuple(a for a in arms if a in orders), tuple(a for a in arms if a not in orders)):
         if not together:
             continue
@@ -358,7 +358,7 @@ def study(rngs, arms=ARMS, verifier="right", permutations=3, pretraining=PRETRAI
         found = [x.reshape(times, -1) for x in accuracy(trained, copied.right)]
         first = 0
         for arm in together:
-            runs = slice(first, first := first + (permutations if arm == "fixed order" else 1))
+            runs = slice(first, first := first + (2 if arm == "fixed order" else 1))
             curves = curve.reshape(times, len(rngs), -1)[runs].mean(axis=0)
             out[arm] = [x[runs].mean(axis=0) for x in found], curves
     return out

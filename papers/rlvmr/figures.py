@@ -121,7 +121,9 @@ def ablations(run):
 @ablations.draw
 def _(table, figure):
     untrained = evaluate(WORLD.mdp(success=1.0), WORLD.lumped(WORLD.start())).reward
-    Bars("setting", "success", xlabel="what is rewarded", ylabel="success on L2", levels={untrained: "untrained"})(table, figure)
+    Bars("setting", "success", xlabel="what is rewarded", ylabel="success on L2", levels={untrained: "untrained"})(
+        table, figure
+    )
     figure.axes[0].tick_params(axis="x", labelsize=8)
 
 
