@@ -121,10 +121,11 @@ def ablations(run):
 @ablations.draw
 def _(table, figure):
     untrained = evaluate(WORLD.mdp(success=1.0), WORLD.lumped(WORLD.start())).reward
-    Bars("setting", "success", xlabel="what is rewarded", ylabel="success on L2", levels={untrained: "untrained"})(
-        table, figure
-    )
-    figure.axes[0].tick_params(axis="x", labelsize=8)
+    axes = figure.subplots()
+    Bars("setting", "success", levels={untrained: ""}).on(axes, table)
+    axes.set(xlabel="what is rewarded", ylabel="success on L2", xlim=(-1.0, 5.5))
+    axes.annotate("untrained", (-0.97, untrained), xytext=(0, 3), textcoords="offset points", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
 
 
 ALPHAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
