@@ -10,7 +10,7 @@ import numpy as np
 
 from klsim.distributions import log_normalize
 from klsim.estimators import pass_at_k_exact
-from klsim.learning import Adam
+from klsim.learning import SGD, Adam
 from klsim.learning.networks import Linear, Network, ReLU, Tape, softmax_cross_entropy
 from klsim.problems.decoding import decode_conditionals, decode_joint, order_log_likelihood, state_marginals
 
@@ -118,7 +118,7 @@ def pass_curve(rates, budgets=BUDGETS):
 # a network that learns to fill masks ----------------------------------------------------------------------
 Q, L, V = 16, 5, 3
 STATES, WIDTH, GROUP, RL_STEPS, PRETRAINING = (V + 1) ** L, 64, 16, 60, 700
-PLACE = (V + 1) ** np.arange(L)[::-1]
+PLACE, RL_OPTIMISER = (V + 1) ** np.arange(L)[::-1], Adam(1e-3)
 NETWORK = Network(
     (Linear(Q + L * (V + 1), WIDTH), ReLU(), Linear(WIDTH, WIDTH), ReLU(), Linear(WIDTH, L * V)), "float32"
 )
@@ -285,7 +285,7 @@ def credit(reward):
     return a / (L * ((a != 0).sum(axis=1, keepdims=True) + 1e-5))
 
 
-def reinforced(rngs, flat, answers, orders=None, steps=RL_STEPS, rate=1e-3):
+def reinforced(rngs, flat, answers, orders=None, steps=RL_STEPS, optimiser=RL_OPTIMISER):
     """GRPO: parameters and mean reward ``(S, steps)``.
 
     ``orders (S, L)``: rollout and exact likelihood along them (left to right: JustGRPO). None: confidence rollouts and
@@ -293,7 +293,7 @@ def reinforced(rngs, flat, answers, orders=None, steps=RL_STEPS, rate=1e-3):
     and the exact likelihood is that of the rollout's own forward passes."""
     copies, n = len(rngs), Q * GROUP
     prompts = np.broadcast_to(np.repeat(np.arange(Q), GROUP), (copies, n))
-    optimiser, curve = Adam(rate), []
+    curve = []
     for _ in range(steps):
         tokens, passes = roll_out(flat, prompts, rngs, orders)
         reward = np.all(tokens == np.repeat(answers, GROUP, axis=1), axis=-1).astype(float)
@@ -312,6 +312,46 @@ def reinforced(rngs, flat, answers, orders=None, steps=RL_STEPS, rate=1e-3):
             entries = tape, at, orders[:, :, None], np.moveaxis(along, -1, 1), a[:, None]
         flat, optimiser = ascend(flat, optimiser, *entries)
     return flat, np.array(curve).T
+
+
+class First(NamedTuple):
+    """Weights ``(1, P)``, an order, a direction, and a seed: the first step of `reinforced` along that order."""
+
+    flat: np.ndarray
+    order: np.ndarray
+    along: np.ndarray
+    seed: int
+
+    @classmethod
+    def draw(cls, rng):
+        flat = np.concatenate([p.ravel() for p in NETWORK.start(rng, gain=1.5)])[None]
+        along = rng.standard_normal(flat.size)
+        return cls(flat, rng.permutation(L), along / np.linalg.norm(along), int(rng.integers(2**31)))
+
+    def rolled(self):
+        """Prompts, answers, and right ones: the first answer to each prompt, so that every group has a success."""
+        prompts = np.repeat(np.arange(Q), GROUP)
+        tokens = roll_out(self.flat, prompts[None], [np.random.default_rng(self.seed)], self.order[None])[0][0]
+        return prompts, tokens, tokens[::GROUP]
+
+    def step(self):
+        """By plain gradient descent with a rate of 1."""
+        own = [np.random.default_rng(self.seed)]
+        after, _ = reinforced(own, self.flat, self.rolled()[2][None], self.order[None], 1, SGD(1.0))
+        return (after - self.flat)[0].astype(float)
+
+    def log_probs(self, flat, order):
+        """Token by token, from inputs made one step at a time and a network in plain float64, ``(n, L)``."""
+        prompts, tokens, _ = self.rolled()
+        a, b, c, d, e, f = (p[0] for p in parts(flat[None]))
+        out = np.empty(tokens.shape)
+        for k, i in enumerate(order):
+            shown = tokens.copy()
+            shown[:, order[k:]] = V
+            x = np.hstack([np.eye(Q)[prompts], np.eye(V + 1)[shown].reshape(len(tokens), -1)])
+            logits = np.maximum(np.maximum(x @ a.T + b, 0) @ c.T + d, 0) @ e.T + f
+            out[:, k] = log_normalize(logits.reshape(-1, L, V)[:, i])[np.arange(len(tokens)), tokens[:, i]]
+        return out
 
 
 BELOW = (np.arange(2**L)[:, None] >> np.arange(L) & 1).astype(bool)  # which tokens a state shows
