@@ -655,7 +655,7 @@ def the_cap(x, *, of=np.max, twice=False):
     return {"cap": (found.max(), cap), "no sooner": (passed, steps), "no later": (steps, passed)}
 
 
-# log-ratios 1.5 ± .8 a world (in one of twelve EM has merged skills and RL never arrives): at 24 seeds the risk is 1e-5
+# log-ratios 1.5 ± .8 a world (in one of twelve EM has merged skills and RL never arrives): at 24 seeds the risk is 3e-5
 @C8.check(Effect(seeds=24, null=math.log(1.5)), false={"whole-prefix prediction": {"context": "prefix"}})
 def fewer_steps(rngs, *, context="order one"):
     """Log-ratio of steps, tokens over latents."""
