@@ -110,6 +110,20 @@ def solve_rates(rng, decodings, count=300, choice="belief"):
     return np.minimum(np.array(out), 1.0)
 
 
+def expected_curve(rng, decodings, budgets, count=300, choice="belief"):
+    """As `pass_curve` of `solve_rates`, ``(decodings, budgets)``, in expectation over the right fork: less varies."""
+    task = Forks.draw(rng, count)
+    answers = np.array([task.answer(np.full(count, fork)) for fork in range(VOCAB)]).T
+    weights = task.belief if choice == "belief" else np.full((count, VOCAB), 1 / VOCAB)
+    out, log_joint = [], task.log_joint
+    for rule, temperature, block in decodings:
+        law = decode_joint(log_joint, VOCAB, LENGTH, rule, temperature=temperature, block=block).law
+        rates = np.minimum(np.take_along_axis(law, answers, axis=1), 1.0)
+        solved = pass_at_k_exact(rates[..., None], np.array(budgets))
+        out.append(np.sum(weights[..., None] * solved, axis=1).mean(axis=0))
+    return np.array(out)
+
+
 def pass_curve(rates, budgets=BUDGETS):
     """Mean pass@k ``(..., budgets)`` of success rates ``(..., problems)``."""
     return pass_at_k_exact(np.asarray(rates)[..., None], np.array(budgets)).mean(axis=-2)
