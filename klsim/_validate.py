@@ -103,6 +103,8 @@ def arrays(**named: Any) -> tuple[Any, ...]:
     """
     if all(type(v) is float or (type(v) in _PLAIN and v.dtype is _FLOAT64) for v in named.values()):  # the usual case
         return (_NUMPY, *map(np.asarray, named.values()))
+    if all(type(v) is np.ndarray and v.dtype is _FLOAT32 and v.ndim for v in named.values()):
+        return (_NUMPY, *named.values())
     converted = {name: _as_array(name, value) for name, value in named.items()}
     foreign = [a for a in converted.values() if not isinstance(a, np.ndarray | np.generic)]
     if foreign:
@@ -135,7 +137,8 @@ def arrays(**named: Any) -> tuple[Any, ...]:
     return (xp, *(np.asarray(a, dtype=dtype) for a in converted.values()))
 
 
-_NUMPY, _FLOAT64, _PLAIN = array_namespace(np.empty(0)), np.dtype(np.float64), (np.ndarray, np.float64)
+_NUMPY, _PLAIN = array_namespace(np.empty(0)), (np.ndarray, np.float64)
+_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 
 
 def numpy_arrays(**named: Any) -> tuple[np.ndarray, ...]:
@@ -145,7 +148,8 @@ def numpy_arrays(**named: Any) -> tuple[np.ndarray, ...]:
         TypeError: as `arrays`; an array of another library.
     """
     for name, value in named.items():
-        _numpy_only(name, value)
+        if type(value) is not np.ndarray:
+            _numpy_only(name, value)
     return arrays(**named)[1:]
 
 

@@ -69,7 +69,7 @@ def _rounded(x: np.ndarray, precision: str) -> np.ndarray:
     if precision == "float64":
         return x.astype(np.float64, copy=False)
     with np.errstate(over="ignore", under="ignore"):
-        single = x.astype(np.float32)
+        single = x.astype(np.float32, copy=False)
         if precision == "float32":
             return single
         if x.dtype != np.float32:  # a float32 halfway between two bfloat16 that x is not: keep x's side of it
@@ -133,7 +133,7 @@ class ReLU(_Elementwise):
         self, own: Parameters, x: np.ndarray, y: np.ndarray, upstream: np.ndarray
     ) -> tuple[Parameters, np.ndarray]:
         """Gradient in ``x``."""
-        return (), np.where(x > 0, upstream, 0)
+        return (), upstream * (x > 0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,10 +10,9 @@ import numpy as np
 
 from klsim.distributions import log_normalize
 from klsim.estimators import pass_at_k_exact
-from klsim.learning import Adam
-from klsim.learning.networks import Linear, Network, ReLU, softmax_cross_entropy, start_all, update
-from klsim.objectives.advantages import advantages, group_mean, group_sample_std
-from klsim.problems.decoding import decode_conditionals, decode_joint, state_marginals
+from klsim.learning import SGD, Adam
+from klsim.learning.networks import Linear, Network, ReLU, Tape, softmax_cross_entropy
+from klsim.problems.decoding import decode_conditionals, decode_joint, order_log_likelihood, state_marginals
 
 FORK, LENGTH, VOCAB = 1, 6, 3
 PAPER_T = 0.6
@@ -110,6 +110,20 @@ def solve_rates(rng, decodings, count=300, choice="belief"):
     return np.minimum(np.array(out), 1.0)
 
 
+def expected_curve(rng, decodings, budgets, count=300, choice="belief"):
+    """As `pass_curve` of `solve_rates`, ``(decodings, budgets)``, in expectation over the right fork: less varies."""
+    task = Forks.draw(rng, count)
+    answers = np.array([task.answer(np.full(count, fork)) for fork in range(VOCAB)]).T
+    weights = task.belief if choice == "belief" else np.full((count, VOCAB), 1 / VOCAB)
+    out, log_joint = [], task.log_joint
+    for rule, temperature, block in decodings:
+        law = decode_joint(log_joint, VOCAB, LENGTH, rule, temperature=temperature, block=block).law
+        rates = np.minimum(np.take_along_axis(law, answers, axis=1), 1.0)
+        solved = pass_at_k_exact(rates[..., None], np.array(budgets))
+        out.append(np.sum(weights[..., None] * solved, axis=1).mean(axis=0))
+    return np.array(out)
+
+
 def pass_curve(rates, budgets=BUDGETS):
     """Mean pass@k ``(..., budgets)`` of success rates ``(..., problems)``."""
     return pass_at_k_exact(np.asarray(rates)[..., None], np.array(budgets)).mean(axis=-2)
@@ -118,7 +132,7 @@ def pass_curve(rates, budgets=BUDGETS):
 # a network that learns to fill masks ----------------------------------------------------------------------
 Q, L, V = 16, 5, 3
 STATES, WIDTH, GROUP, RL_STEPS, PRETRAINING = (V + 1) ** L, 64, 16, 60, 700
-PLACE = (V + 1) ** np.arange(L)[::-1]
+PLACE, RL_OPTIMISER = (V + 1) ** np.arange(L)[::-1], Adam(1e-3)
 NETWORK = Network(
     (Linear(Q + L * (V + 1), WIDTH), ReLU(), Linear(WIDTH, WIDTH), ReLU(), Linear(WIDTH, L * V)), "float32"
 )
@@ -183,25 +197,43 @@ class World(NamedTuple):
         return World(*(np.concatenate([x] * times) for x in self))
 
 
-def _distinct(inputs):
-    """Distinct rows of every copy, padded, and where each row went: ``(S, U)`` and ``(S, n)``."""
+def parts(flat):
+    """The network's arrays as views of ``flat (S, P)``: one array for the optimiser."""
+    ends = np.cumsum([0, *(math.prod(shape) for shape in NETWORK.shapes)])
+    return tuple(flat[:, a:b].reshape(-1, *shape) for a, b, shape in zip(ends, ends[1:], NETWORK.shapes))
+
+
+def descend(flat, optimiser, tape, slope):
+    """One step of the optimiser down a loss with that slope in the logits: parameters and optimiser after it."""
+    gradients, _ = NETWORK.backward(parts(flat), tape, slope.reshape(tape.values[-1].shape))
+    return optimiser.step(flat, -np.concatenate([g.reshape(len(flat), -1) for g in gradients], axis=1))
+
+
+def look_up(flat, inputs):
+    """A forward pass on the distinct rows of ``inputs (S, n)``, padded: the tape, and where each input went, ``(S, n)``."""
     found = [np.unique(row, return_inverse=True) for row in inputs]
     rows = np.zeros((len(inputs), max(len(u) for u, _ in found)), int)
     for s, (unique, _) in enumerate(found):
         rows[s, : len(unique)] = unique
-    return rows, np.stack([inverse for _, inverse in found])
+    return NETWORK.forward(parts(flat), INPUTS[rows])[1], np.stack([inverse for _, inverse in found])
 
 
-def ascend(parameters, optimisers, inputs, tokens, weights):
-    """One Adam step up ``sum weight log p(token at i | input)`` of every copy, ``inputs (S, n)``, the rest ``(S, n, L)``."""
-    rows, at = _distinct(inputs)
-    flat = ((np.arange(len(rows))[:, None] * rows.shape[1] + at)[..., None] * L + np.arange(L)) * V + tokens
-    summed = np.bincount(flat.ravel(), weights.ravel(), minlength=rows.size * L * V)
-    target = summed.reshape(*rows.shape, L, V).astype(np.float32)
-    logits, tape = NETWORK.forward(parameters, INPUTS[rows])
-    _, slope = softmax_cross_entropy(logits.reshape(target.shape), target)
-    gradients, _ = NETWORK.backward(parameters, tape, slope.reshape(logits.shape))
-    return update(optimisers, parameters, gradients, storage="float32")
+def joined(looked_up):
+    """Several of them as one."""
+    tapes, places = zip(*looked_up)
+    first = np.cumsum([0, *(t.values[-1].shape[1] for t in tapes)])
+    values = (np.concatenate(v, axis=1) for v in zip(*(t.values for t in tapes)))
+    return Tape(tuple(values)), np.stack([at + f for at, f in zip(places, first)], axis=1)
+
+
+def ascend(flat, optimiser, tape, at, position, tokens, weights):
+    """One step up ``sum weight log p(token at position | row)``; all from ``at`` on are ``(S, ...)`` and broadcast."""
+    logits = tape.values[-1].reshape(*tape.values[-1].shape[:2], L, V)
+    copy = np.arange(len(at)).reshape(-1, *(1,) * (at.ndim - 1))
+    index = ((copy * logits.shape[1] + at) * L + position) * V + tokens
+    summed = np.bincount(index.ravel(), np.broadcast_to(weights, index.shape).ravel(), minlength=logits.size)
+    _, slope = softmax_cross_entropy(logits, summed.reshape(logits.shape).astype(np.float32))
+    return descend(flat, optimiser, tape, slope)
 
 
 def masks(u, v):
@@ -211,11 +243,10 @@ def masks(u, v):
 
 
 def pretrained(rngs, world, steps=PRETRAINING, batch=192, rate=3e-3, error=0.1):
-    """Parameters after Adam on the masked cross-entropy of answers drawn from the task."""
+    """Parameters ``(S, P)`` after Adam on the masked cross-entropy of answers drawn from the task."""
     seeds = np.arange(len(rngs))[:, None]
-    parameters = tuple(np.concatenate(p) for p in zip(*(NETWORK.start(r, copies=(1,)) for r in rngs)))
-    optimisers = start_all(Adam(rate), parameters)
-    cumulative = world.belief.cumsum(axis=-1)
+    flat = np.array([np.concatenate([p.ravel() for p in NETWORK.start(r)]) for r in rngs])
+    optimiser, cumulative = Adam(rate), world.belief.cumsum(axis=-1)
     for _ in range(steps):
         u = np.stack([r.random((3 + 2 * L, batch), dtype=np.float32) for r in rngs])
         prompt = (u[:, 0] * Q).astype(int)
@@ -226,107 +257,162 @@ def pretrained(rngs, world, steps=PRETRAINING, batch=192, rate=3e-3, error=0.1):
         tokens[..., FORK] = fork
         hidden, weight = masks(u[:, 2], np.moveaxis(u[:, 3 + L :], 1, -1))
         state = np.where(hidden, V, tokens) @ PLACE
-        logits, tape = NETWORK.forward(parameters, INPUTS[prompt * STATES + state])
+        logits, tape = NETWORK.forward(parts(flat), INPUTS[prompt * STATES + state])
         target = np.eye(V, dtype=np.float32)[tokens] * (hidden * (weight / batch)[..., None])[..., None]
-        _, slope = softmax_cross_entropy(logits.reshape(target.shape), target)
-        gradients, _ = NETWORK.backward(parameters, tape, slope.reshape(logits.shape).astype(np.float32))
-        parameters, optimisers = update(optimisers, parameters, gradients, storage="float32")
-    return parameters
+        _, slope = softmax_cross_entropy(logits.reshape(target.shape), target.astype(np.float32))
+        flat, optimiser = descend(flat, optimiser, tape, slope)
+    return flat
 
 
-def _law(parameters, prompts, states):
-    """``(S, n, L, V)`` probabilities, each distinct row computed once."""
-    rows, at = _distinct(prompts * STATES + states)
-    logits, _ = NETWORK.forward(parameters, INPUTS[rows])
-    p = np.exp(log_normalize(logits.reshape(*rows.shape, L, V)))
-    return p[np.arange(len(rows))[:, None], at]
-
-
-def roll_out(parameters, prompts, u, orders):
-    """Answers ``(S, n, L)`` at T = 1 from ``u (S, L, L, n)``: along ``orders (S, L)``, or by confidence if None."""
+def roll_out(flat, prompts, rngs, orders):
+    """Answers ``(S, n, L)`` at T = 1: along ``orders (S, L)``, or by confidence if None; and
+    the forward passes that they took."""
     copies, n = prompts.shape
-    tokens, rows = np.full((copies, n, L), V), np.arange(n)
-    for k in range(L):
-        p = _law(parameters, prompts, tokens @ PLACE)
-        drawn = np.minimum((np.moveaxis(u[:, k], 1, -1)[..., None] > p.cumsum(axis=-1)).sum(axis=-1), V - 1)
+    tokens, copy, rows, passes = np.full((copies, n, L), V), np.arange(copies)[:, None], np.arange(n), []
+    uniforms = np.stack([r.random((L, n) if orders is not None else (L, n, L)) for r in rngs])
+    for k, u in enumerate(np.moveaxis(uniforms, 1, 0)):
+        tape, at = look_up(flat, prompts * STATES + tokens @ PLACE)
+        logits = tape.values[-1].reshape(copies, -1, L, V)
+        passes.append((tape, at))
         if orders is None:
+            p = np.exp(log_normalize(logits))[copy, at]
+            drawn = drawn_from(p, u)
             sure = np.take_along_axis(p, drawn[..., None], axis=-1)[..., 0]
             chosen = np.argmax(np.where(tokens == V, sure, -1.0), axis=-1)
+            tokens[copy, rows, chosen] = drawn[copy, rows, chosen]
         else:
-            chosen = np.broadcast_to(orders[:, k, None], (copies, n))
-        at = np.arange(copies)[:, None], rows, chosen
-        tokens[at] = drawn[at]
-    return tokens
+            chosen = orders[:, k, None]
+            p = np.exp(log_normalize(logits[copy, at, chosen]))
+            tokens[copy, rows, chosen] = drawn_from(p, u)
+    return tokens, passes
 
 
-def credit(reward, group):
+def drawn_from(p, u):
+    return np.minimum((u[..., None] > p.cumsum(axis=-1)).sum(axis=-1), V - 1)
+
+
+def credit(reward):
     """Weight of every token's log-probability, ``(S, n)``: ``A/L`` over the number of samples with ``A != 0``."""
-    a = advantages(reward.ravel(), group, baseline=group_mean, scale=group_sample_std, epsilon=1e-4).reshape(
-        reward.shape
-    )
+    group = reward.reshape(len(reward), -1, GROUP)
+    centred = group - group.mean(axis=-1, keepdims=True)
+    a = (centred / (group.std(axis=-1, ddof=1, keepdims=True) + 1e-4)).reshape(reward.shape)
     return a / (L * ((a != 0).sum(axis=1, keepdims=True) + 1e-5))
 
 
-def reinforced(rngs, parameters, answers, orders=None, steps=RL_STEPS, rate=1e-3):
+def reinforced(rngs, flat, answers, orders=None, steps=RL_STEPS, optimiser=RL_OPTIMISER):
     """GRPO: parameters and mean reward ``(S, steps)``.
 
     ``orders (S, L)``: rollout and exact likelihood along them (left to right: JustGRPO). None: confidence rollouts and
-    the ELBO on L fresh masks. The loss is ``-1/L sum_k A log p`` over samples with ``A != 0``; on-policy the ratio is 1."""
+    the ELBO on L fresh masks. The loss is ``-1/L sum_k A log p`` over samples with ``A != 0``; on-policy the ratio is 1,
+    and the exact likelihood is that of the rollout's own forward passes."""
     copies, n = len(rngs), Q * GROUP
     prompts = np.broadcast_to(np.repeat(np.arange(Q), GROUP), (copies, n))
-    group, optimisers, curve = np.arange(copies * n) // GROUP, start_all(Adam(rate), parameters), []
+    curve = []
     for _ in range(steps):
-        u = np.stack([r.random((L, L, n)) for r in rngs])
-        tokens = roll_out(parameters, prompts, u, orders)
+        tokens, passes = roll_out(flat, prompts, rngs, orders)
         reward = np.all(tokens == np.repeat(answers, GROUP, axis=1), axis=-1).astype(float)
         curve.append(reward.mean(axis=1))
-        a = credit(reward, group)
+        a = credit(reward)
         if orders is None:
             more = np.stack([r.random((L + 1, L, n)) for r in rngs])
             hidden, weight = masks(more[:, 0], np.moveaxis(more[:, 1:], 1, -1))  # (S, masks, n, L)
-            shown, share = np.where(hidden, V, tokens[:, None]), hidden * (a[:, None] * weight / L)[..., None]
+            inputs = np.where(hidden, V, tokens[:, None]) @ PLACE + prompts[:, None] * STATES
+            tape, at = look_up(flat, inputs.reshape(copies, -1))
+            share = hidden * (a[:, None] * weight / L)[..., None]
+            entries = tape, at.reshape(*inputs.shape, 1), np.arange(L), tokens[:, None], share
         else:
-            rank = np.argsort(orders, axis=1)[:, None, None, :]
-            step = np.arange(L)[:, None, None]
-            shown = np.where(rank < step, tokens[:, None], V)
-            share = (rank == step) * a[:, None, :, None]
-        inputs = shown @ PLACE + prompts[:, None] * STATES
-        kept = np.broadcast_to(tokens[:, None], share.shape)
-        entries = inputs.reshape(copies, -1), kept.reshape(copies, -1, L), share.reshape(copies, -1, L)
-        parameters, optimisers = ascend(parameters, optimisers, *entries)
-    return parameters, np.array(curve).T
+            tape, at = joined(passes)  # (S, steps, n)
+            along = np.take_along_axis(tokens, orders[:, None], axis=-1)
+            entries = tape, at, orders[:, :, None], np.moveaxis(along, -1, 1), a[:, None]
+        flat, optimiser = ascend(flat, optimiser, *entries)
+    return flat, np.array(curve).T
 
 
-def accuracy(parameters, right):
-    """Exact: decoded by confidence, nearly greedily (T = .05), and left to right at T = 1, ``(S,)`` each."""
-    logits, _ = NETWORK.forward(parameters, INPUTS)
-    log_prob = log_normalize(logits.reshape(-1, Q, STATES, L, V).astype(float))
-    number = right @ V ** np.arange(L)[::-1]
-    out = []
-    for rule, temperature in (("confidence", 0.05), ("left_to_right", 1.0)):
-        law = decode_conditionals(log_prob, rule, temperature=temperature).law
-        out.append(np.take_along_axis(law, number[..., None], axis=-1)[..., 0].mean(axis=1))
-    return out
+class First(NamedTuple):
+    """Weights ``(1, P)``, an order, a direction, and a seed: the first step of `reinforced` along that order."""
+
+    flat: np.ndarray
+    order: np.ndarray
+    along: np.ndarray
+    seed: int
+
+    @classmethod
+    def draw(cls, rng):
+        flat = np.concatenate([p.ravel() for p in NETWORK.start(rng, gain=1.5)])[None]
+        along = rng.standard_normal(flat.size)
+        return cls(flat, rng.permutation(L), along / np.linalg.norm(along), int(rng.integers(2**31)))
+
+    def rolled(self):
+        """Prompts, answers, and right ones: the first answer to each prompt, so that every group has a success."""
+        prompts = np.repeat(np.arange(Q), GROUP)
+        tokens = roll_out(self.flat, prompts[None], [np.random.default_rng(self.seed)], self.order[None])[0][0]
+        return prompts, tokens, tokens[::GROUP]
+
+    def step(self):
+        """By plain gradient descent with a rate of 1."""
+        own = [np.random.default_rng(self.seed)]
+        after, _ = reinforced(own, self.flat, self.rolled()[2][None], self.order[None], 1, SGD(1.0))
+        return (after - self.flat)[0].astype(float)
+
+    def log_probs(self, flat, order):
+        """Token by token, from inputs made one step at a time and a network in plain float64, ``(n, L)``."""
+        prompts, tokens, _ = self.rolled()
+        a, b, c, d, e, f = (p[0] for p in parts(flat[None]))
+        out = np.empty(tokens.shape)
+        for k, i in enumerate(order):
+            shown = tokens.copy()
+            shown[:, order[k:]] = V
+            x = np.hstack([np.eye(Q)[prompts], np.eye(V + 1)[shown].reshape(len(tokens), -1)])
+            logits = np.maximum(np.maximum(x @ a.T + b, 0) @ c.T + d, 0) @ e.T + f
+            out[:, k] = log_normalize(logits.reshape(-1, L, V)[:, i])[np.arange(len(tokens)), tokens[:, i]]
+        return out
+
+
+BELOW = (np.arange(2**L)[:, None] >> np.arange(L) & 1).astype(bool)  # which tokens a state shows
+
+
+def accuracy(flat, right):
+    """Exact: decoded by confidence, nearly greedily (T = .05), and left to right at T = 1, ``(S,)`` each.
+
+    An answer is reached through states that show a part of it only: no others are asked of the network."""
+    states = np.where(BELOW, right[:, :, None], V) @ PLACE  # (S, Q, 2^L)
+    inputs = states + np.arange(Q)[:, None] * STATES
+    logits, _ = NETWORK.forward(parts(flat), INPUTS[inputs.reshape(len(right), -1)])
+    found = log_normalize(logits.reshape(*states.shape, L, V).astype(float))
+    number, prompt, out = right @ V ** np.arange(L)[::-1], np.arange(Q), []
+    for own, at, answer in zip(found, states, number):
+        log_prob = np.full((Q, STATES, L, V), -np.log(V))
+        log_prob[prompt[:, None], at] = own
+        laws = decode_conditionals(log_prob, "confidence", temperature=0.05).law, np.exp(order_log_likelihood(log_prob))
+        out.append([law[prompt, answer].mean() for law in laws])
+    return list(np.array(out).T)
 
 
 ARMS = ("JustGRPO", "fixed order", "ELBO, confidence")
 
 
-def study(rngs, arms=ARMS, verifier="right", steps=RL_STEPS, permutations=3) -> dict[str, Any]:
+def study(rngs, arms=ARMS, verifier="right", pretraining=PRETRAINING) -> dict[str, Any]:
     """``{arm: ((confidence, AR pass@1), curve)}`` and the base, all from the same pretrained weights of a seed.
 
-    The fixed order is a permutation, drawn that many times a seed; its results are averaged."""
+    The fixed order is a random permutation and its reversal: the mean of both varies less, where early positions matter.
+    Arms with exact likelihoods learn side by side; every run has a stream of its own."""
     world = World.draw(rngs)
-    base = pretrained(rngs, world)
+    base = pretrained(rngs, world, pretraining)
     out = {"base": (accuracy(base, world.right), None)}
-    drawn = np.stack([r.permutation(L) for r in list(rngs) * permutations])
-    for arm in arms:
-        times = permutations if arm == "fixed order" else 1
-        copies, copied = list(rngs) * times, world.repeated(times)
-        orders = drawn if arm == "fixed order" else np.tile(np.arange(L), (len(copies), 1))
-        start = tuple(np.concatenate([p] * times) for p in base)
-        orders = None if arm == "ELBO, confidence" else orders
-        trained, curve = reinforced(copies, start, getattr(copied, verifier), orders, steps)
-        scores = [x.reshape(times, -1).mean(axis=0) for x in accuracy(trained, copied.right)]
-        out[arm] = scores, curve.reshape(times, len(rngs), -1).mean(axis=0)
+    drawn = np.stack([r.permutation(L) for r in rngs])
+    orders = {"JustGRPO": np.tile(np.arange(L), (len(rngs), 1)), "fixed order": np.concatenate([drawn, drawn[:, ::-1]])}
+    for together in (tuple(a for a in arms if a in orders), tuple(a for a in arms if a not in orders)):
+        if not together:
+            continue
+        own = np.concatenate([orders[a] for a in together]) if together[0] in orders else None
+        times = 1 if own is None else len(own) // len(rngs)
+        copies = [r.spawn(1)[0] for r in list(rngs) * times]
+        copied, start = world.repeated(times), np.concatenate([base] * times)
+        trained, curve = reinforced(copies, start, getattr(copied, verifier), own)
+        found = [x.reshape(times, -1) for x in accuracy(trained, copied.right)]
+        first = 0
+        for arm in together:
+            runs = slice(first, first := first + (2 if arm == "fixed order" else 1))
+            curves = curve.reshape(times, len(rngs), -1)[runs].mean(axis=0)
+            out[arm] = [x[runs].mean(axis=0) for x in found], curves
     return out

@@ -327,12 +327,12 @@ C3_cheaper = paper.claim("C3-cheaper", r"""
 @C3_cheaper.check(Inequality(), Space(p=Drawn(st.maze, legal=lambda p: False), tau=TAU), instances=8,
           true={"three of the sequences": {"compact": True}})  # fmt: skip
 def total_backups(p, tau, *, compact=False):
-    """A tenth more is allowed."""
+    """A tenth more is allowed; the compact set is held to a tau-th."""
     options, tau = open_loop_options(p, int(tau)), int(tau)
     if compact:
         few = np.linspace(0, 3**tau - 1, 3).astype(int)
         options = dataclasses.replace(options, transition=options.transition[:, few], reward=options.reward[:, few], actions=None)  # fmt: skip
-    return sweeps_needed(options, 0.01) * options.shape[1], 1.1 * 3 * sweeps_needed(p, 0.01)
+    return sweeps_needed(options, 0.01) * options.shape[1], 1.1 * 3 * sweeps_needed(p, 0.01) / (tau if compact else 1)
 
 
 # C4 ------------------------------------------------------------------------------------------------
@@ -622,7 +622,7 @@ C8 = paper.claim("C8", r"""
     RL after mid-training takes fewer steps than from order-1 next-token prediction
 
     Exact policy gradient on the success J of one target: on the latents of C7 with a frozen decoder it reaches J = .9 in fewer
-    steps than on tokens from order-1 next-token prediction (by a factor of 4 in the geometric mean). A latent set caps J at
+    steps than on tokens from order-1 next-token prediction, by a factor above 1.5 in the geometric mean (seen: about 4). A latent set caps J at
     $\prod_{chunks}\max_z\prod\pi$: 2 latents for 4 skills stay below .3 on average.
 
     where: the RLVR figures (world derived)
@@ -655,8 +655,8 @@ def the_cap(x, *, of=np.max, twice=False):
     return {"cap": (found.max(), cap), "no sooner": (passed, steps), "no later": (steps, passed)}
 
 
-# log-ratios 1.5 ± .8 a world (in one of twelve EM has merged skills and RL never arrives)
-@C8.check(Effect(seeds=24), false={"whole-prefix prediction": {"context": "prefix"}})
+# log-ratios 1.5 ± .8 a world (in one of twelve EM has merged skills and RL never arrives): at 24 seeds the risk is 3e-5
+@C8.check(Effect(seeds=24, null=math.log(1.5)), false={"whole-prefix prediction": {"context": "prefix"}})
 def fewer_steps(rngs, *, context="order one"):
     """Log-ratio of steps, tokens over latents."""
     return st.log_ratio(rngs, context)

@@ -74,13 +74,20 @@ def penalty(run):
     yield {"panel": "gain", "curve": "log p(a) - log p_NTP", "cost": costs, **over_seeds(value=f + kept)}
 
 
-penalty.draw(
+PENALTY = (
     Many("panel", {
         "new": Lines("cost", "value", xlabel="cost c of a new latent, nats", ylabel="expected new latents", markers=False),
         "gain": Lines("cost", "value", by="curve", xlabel="cost c of a new latent, nats", ylabel="nats over NTP", levels={0.0: ""},
                       styles={"F(c) - log p_NTP": {"markevery": 8}, "log p(a) - log p_NTP": {"markevery": 8}}),
     }, titles={"new": "new latents", "gain": "log-likelihood"})
 )  # fmt: skip
+
+
+@penalty.draw
+def _(table, figure):
+    PENALTY(table, figure)
+    for axes in figure.axes:  # nothing is below 0: intervals are of normal means
+        axes.set_ylim(0, None)
 
 
 @figures.figure(

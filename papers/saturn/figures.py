@@ -124,5 +124,5 @@ def _(table, figure):
     axes = figure.subplots()
     styles = {"easiest level only": {"linestyle": "--"}, "hardest level only": {"linestyle": ":"}}
     Lines("step", "success", by="trained on", markers=False, styles=styles).on(axes, table)
-    axes.set(xlabel="GRPO steps (16 formulas x 8 answers)", ylabel="pass@1 at (3,18,95)")
+    axes.set(xlabel="GRPO steps (16 formulas x 8 answers)", ylabel="pass@1 at (3,18,95)", ylim=(0, None))
     axes.legend(loc="upper left")
