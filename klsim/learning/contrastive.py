@@ -107,7 +107,7 @@ def contrastive_excess(log_critic: Any, transition: Any, negative: Any, negative
 
 
 def posterior_error(log_critic: Any, transition: Any, negative: Any) -> np.ndarray:
-    r"""``2 E_{s'~(P + P^-)/2}[(1 + f) |g - g*|]``, ``(...)``: exactly ``||P^- f - P||_1``; one negative per positive."""
+    r"""``2 E_{s'~(P + P^-)/2}[(1 + f) |g - g*|]``, ``(...)``: exactly ``||P^- f - P||_1``; one negative a positive."""
     p, q = _laws(transition, negative)
     log_f = _critic(log_critic, p, q)
     _validate.budgets("log_critic", np, 700.0 - log_f)  # f must be a float

@@ -36,6 +36,7 @@ class ContrastiveRun:
         decoder: index of the decoder chosen at each step in the end, ``(runs, H)``.
         policy: the last policy, ``(runs, H, S)``.
         model: the last model, ``(runs, H, S, A, S)``. last_bonus: ``(runs, H, S, A)``.
+        visits: how often each pair is in D_h, ``(runs, H, S, A)``.
     """
 
     value: np.ndarray
@@ -44,6 +45,7 @@ class ContrastiveRun:
     policy: np.ndarray
     model: np.ndarray
     last_bonus: np.ndarray
+    visits: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def contrastive_ucb(
     rng = _validate.generator(rng)
     positives, negatives = np.zeros((2, runs, horizon, states, actions, states))
     visits = np.zeros((runs, horizon, states, actions))
-    index = np.ix_(np.arange(runs), np.arange(horizon), [0, 1])[:2]
+    index = (np.arange(runs)[:, None, None], np.arange(horizon)[:, None])
     weight = np.ones((runs, horizon, 2))
     weight[:, 0, 1] = 0.0  # there is no step before the first
     policy = rng.integers(0, actions, (runs, horizon, states))
@@ -194,8 +196,8 @@ def contrastive_ucb(
         false = _inverse(np.cumsum(q), rng.random(state.shape))
         np.add.at(positives, (*index, state, action, after), weight)
         np.add.at(negatives, (*index, state, action, false), weight)
-        np.add.at(visits, (index[0][..., 0], index[1][..., 0], state[..., 0], action[..., 0]), 1.0)
+        np.add.at(visits, (index[0][..., 0], np.arange(horizon), state[..., 0], action[..., 0]), 1.0)
         best, model, bonus = learner.fit(positives, negatives, visits)
         policy = learner.plan(model, bonus)
         value[:, i], bonuses[:, i] = learner.score(policy, bonus)
-    return ContrastiveRun(value, bonuses, best, policy, model, bonus)
+    return ContrastiveRun(value, bonuses, best, policy, model, bonus, visits)
