@@ -396,8 +396,8 @@ C6 = paper.claim("C6", r"""
     Contrastive-UCB explores a rich-observation lock; the same learner without bonus does not
 
     Five steps, 3 actions, 2 latent states with 3 observations each: only the keys keep the good state (.9 a step) and the last pays 1,
-    a wrong first action pays .05. Decoders: the true one and 20 random maps. After 220 iterations of 9 episodes the gap to
-    $V^*=.9^4$ (mean of the last 20 policies) is below .1 with the bonus $\gamma=1$ and above .5 without; with the bonus more than
+    a wrong first action pays .05. Decoders: the true one and 20 random maps. After 300 iterations of 9 episodes the gap to
+    $V^*=.9^4$ (mean of the last 20 policies) is below .2 with the bonus $\gamma=1$ and above .5 without; with the bonus more than
     half of the decoders are right, without fewer.
 
     where: theorem on the MDP case ($\tilde O(1/\epsilon^2)$); tabular instance derived
@@ -405,18 +405,19 @@ C6 = paper.claim("C6", r"""
     """)  # fmt: skip
 
 
-# over 240 runs the gap was 0 in all but two (.14 at most); without the bonus it is .606 in every run
+# Over 800 runs the gap was 0 at the end (last suboptimal policy: iteration 253); without the bonus it is .606 in every run. A run that
+# needs longer costs .03 in the mean of 20: one of them does not change the verdict, two have probability 1e-5.
 @C6.check(
-    Effect(seeds=10),
+    Effect(seeds=20),
     false={"the bonus makes no difference": {"gammas": (0.0, 0.0)}, "40 iterations suffice": {"iterations": 40}},
 )
-def exploration(rngs, *, gammas=(1.0, 0.0), iterations=220):
+def exploration(rngs, *, gammas=(1.0, 0.0), iterations=300):
     """Distances to the thresholds, positive where the statement holds."""
     runs = [explore(rngs[0], len(rngs), gamma=gamma, iterations=iterations) for gamma in gammas]
     gap, stuck = (BEST - e.run.value[:, -20:].mean(axis=1) for e in runs)
     right, blind = (e.right().mean(axis=1) for e in runs)
     return {
-        "with the bonus the gap is below .1": 0.1 - gap,
+        "with the bonus the gap is below .2": 0.2 - gap,
         "without it is above .5": stuck - 0.5,
         "decoders with": right - 0.5,
         "decoders without": 0.5 - blind,

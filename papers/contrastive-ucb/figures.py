@@ -7,15 +7,18 @@ import numpy as np
 from klsim.learning.contrastive import mean_squared_l1, ratio_covariance
 from klsim.planning import duality_gap, optimistic_game
 from klsim.report.drawings import Lines, Many
-from klsim.report.figures import Figures, over_seeds
+from klsim.report.figures import COLOURS, Figures, over_seeds
 
-from .setting import BEST, DISTRACTOR, ITERATIONS, SKEWED, STARVED, UNIFORM, LearnedGame, explore, scaled_error
+from .setting import BEST, ITERATIONS, SKEWED, STARVED, UNIFORM, LearnedGame, explore, scaled_error
 
 figures = Figures()
 
 NEGATIVES = {"uniform": UNIFORM, "starved": STARVED, "on-policy (P⁻ = P)": SKEWED}
 LIMITS = {mean_squared_l1(ratio_covariance(SKEWED, q)): "" for q in NEGATIVES.values()}
-SHARED = {"x": "samples", "by": "negatives", "xscale": "log", "yscale": "log", "xlabel": "samples k (half of them negatives)"}
+SHARED = {
+    "x": "samples", "by": "negatives", "xscale": "log", "yscale": "log", "xlabel": "samples k (half of them negatives)",
+    "styles": {"on-policy (P⁻ = P)": {"linestyle": "--", "markerfacecolor": "white"}},
+}  # fmt: skip
 
 
 @figures.figure(
@@ -33,13 +36,15 @@ SHARED = {"x": "samples", "by": "negatives", "xscale": "log", "yscale": "log", "
 def price_of_negatives(run):
     samples = np.array([100, 300, 1000, 3000, 10**4, 3 * 10**4, 10**5, 3 * 10**5, 10**6])
     for name, negative in NEGATIVES.items():
-        rows = np.array([[scaled_error(SKEWED, negative, int(k), 2000, run.rng(name, seed)) for k in samples] for seed in range(10)])
+        rows = np.array(
+            [[scaled_error(SKEWED, negative, int(k), 2000, run.rng(name, seed)) for k in samples] for seed in range(10)]
+        )
         yield {"quantity": "scaled", "negatives": name, "samples": samples, **over_seeds(value=rows)}
         yield {"quantity": "plain", "negatives": name, "samples": samples, **over_seeds(value=rows / samples)}
 
 
 GAMMAS, RUNS = (0.0, 0.4, 1.0), 6
-STYLES = {0.0: ("--", "o"), 0.4: ("-.", "s"), 1.0: ("-", "^")}
+STYLES = {0.0: ("--", "o", COLOURS[0]), 0.4: ("-.", "s", COLOURS[1]), 1.0: ("-", "^", COLOURS[2])}
 
 
 def runs_of_the_lock(run, quantity):
@@ -53,10 +58,12 @@ def runs_of_the_lock(run, quantity):
 
 def with_single_runs(table, axes):
     for gamma in table.distinct("gamma"):
-        rows, (line, marker) = table.rows(gamma=gamma), STYLES[gamma]
-        (mean,) = axes.plot(rows["iteration"], rows["mean"], line, marker=marker, markevery=20, label=f"gamma = {gamma:g}")
+        rows, (line, marker, colour) = table.rows(gamma=gamma), STYLES[gamma]
+        axes.plot(
+            rows["iteration"], rows["mean"], line, marker=marker, color=colour, markevery=20, label=f"gamma = {gamma:g}"
+        )
         for i in range(RUNS):
-            axes.plot(rows["iteration"], rows[f"run {i + 1}"], color=mean.get_color(), linewidth=0.5, alpha=0.5)
+            axes.plot(rows["iteration"], rows[f"run {i + 1}"], color=colour, linewidth=0.5, alpha=0.5)
     axes.set_xlabel("iteration (9 episodes each)")
 
 
@@ -64,7 +71,7 @@ def with_single_runs(table, axes):
     "exploration",
     title="Gap to the best return on the rich-observation lock",
     caption="Horizon 5, 3 actions, 6 observations of 2 latent states, 21 candidate decoders a step; six runs (thin) and their mean. Without a"
-    " bonus every run stays with the distractor, .606 below V* = .656 (dotted); with one all end at 0 (C6).",
+    " bonus every run stays with the distractor, .606 below V* = .656; with one all end at 0 (C6).",
 )
 def exploration(run):
     yield from runs_of_the_lock(run, "gap")
@@ -74,7 +81,6 @@ def exploration(run):
 def _(table, figure):
     axes = figure.subplots()
     with_single_runs(table, axes)
-    axes.axhline(BEST - DISTRACTOR, color="0.4", linestyle=":", linewidth=1)
     axes.set(ylabel="V* − V(policy)", ylim=(-0.03, 0.82))
     axes.legend(ncols=3, loc="upper center")
 

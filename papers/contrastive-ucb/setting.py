@@ -84,7 +84,7 @@ class Learned(NamedTuple):
 HORIZON, ACTIONS, LABELS = 5, 3, np.array([0, 0, 0, 1, 1, 1])
 BEST = 0.9**4
 DISTRACTOR = 0.05
-ITERATIONS = 220
+ITERATIONS = 300
 
 
 def lock(rng):

@@ -74,7 +74,9 @@ class TestMarkovGames:
         left = duality_gap(game, found.log_row, found.log_column)
         assert np.abs(left.gap).max() <= found.error_bound + 1e-12 <= 1e-8
         np.testing.assert_allclose(left.best_row, found.value, atol=1e-8)
-        np.testing.assert_allclose(evaluate(game, (found.log_row, found.log_column)).state_value, found.value, atol=1e-8)
+        np.testing.assert_allclose(
+            evaluate(game, (found.log_row, found.log_column)).state_value, found.value, atol=1e-8
+        )
 
     @pytest.mark.parametrize("player", ["row", "column"])
     def test_with_one_player_it_is_an_mdp(self, player):

@@ -65,7 +65,9 @@ def test_simulation_difference():
     (problem, model), rng = drawn()
     bonus, policy = rng.standard_normal(problem.shape), np.log(rng.dirichlet(np.ones(2), (3, 4)))
     promised = evaluate(TabularMDP(model.transition, problem.reward + bonus, problem.initial, 3), policy).value
-    assert simulation_difference(problem, model, bonus, policy) == pytest.approx(promised - evaluate(problem, policy).value)
+    assert simulation_difference(problem, model, bonus, policy) == pytest.approx(
+        promised - evaluate(problem, policy).value
+    )
     assert simulation_difference(problem, problem, np.zeros(problem.shape), policy) == 0
 
 
@@ -90,7 +92,10 @@ def test_bad_input():
         (lambda: elliptical_norm(np.eye(2), -np.eye(2)), "covariance: must be positive definite"),
         (lambda: model_error_bonus([0.5, 0.5], [1.0]), "model: must have the shape"),
         (lambda: model_error_bonus([0.5, 0.5], [1.0, 0.0], low=2.0), "low: must be <= high"),
-        (lambda: optimistic_values(np.ones((1, 2, 1, 3)), np.zeros((1, 2, 1)), np.zeros((1, 2, 1))), "model: must have shape"),
+        (
+            lambda: optimistic_values(np.ones((1, 2, 1, 3)), np.zeros((1, 2, 1)), np.zeros((1, 2, 1))),
+            "model: must have shape",
+        ),
         (lambda: simulation_difference(problem, problem, [0.0], np.zeros(problem.shape)), "bonus: must have shape"),
         (lambda: one_step_back(2 * ok[0], *ok[1:], samples=1.0, ridge=1.0), "factors.*sum to 1"),
         (lambda: one_step_back(*ok, samples=-1.0, ridge=1.0), "samples"),

@@ -22,7 +22,9 @@ def test_transitions_are_products():
     assert problem.shape == (2, 4, 3)
     assert problem.rank == 2
     for h, s, a, t in np.ndindex(found.shape):
-        assert found[h, s, a, t] == pytest.approx(sum(problem.features[h, s, a, i] * problem.factors[h, i, t] for i in range(2)))
+        assert found[h, s, a, t] == pytest.approx(
+            sum(problem.features[h, s, a, i] * problem.factors[h, i, t] for i in range(2))
+        )
 
 
 def test_mixed_features_are_the_same_problem():
@@ -40,7 +42,9 @@ def test_planning_is_that_of_the_table():
         assert evaluate(one, uniform).value == evaluate(one.tabular(), uniform).value
         np.testing.assert_array_equal(solve(one, beta=0.5).value, solve(one.tabular(), beta=0.5).value)
         np.testing.assert_array_equal(occupancy(one, uniform), occupancy(one.tabular(), uniform))
-        np.testing.assert_array_equal(rollouts(one, uniform, 5, 1).states, rollouts(one.tabular(), uniform, 5, 1).states)
+        np.testing.assert_array_equal(
+            rollouts(one, uniform, 5, 1).states, rollouts(one.tabular(), uniform, 5, 1).states
+        )
 
 
 def test_a_block_mdp_by_hand():
