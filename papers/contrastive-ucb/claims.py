@@ -393,11 +393,11 @@ def learned_models(learned, *, law=0.5, scaled=1.0):
 
 # C6 ------------------------------------------------------------------------------------------------
 C6 = paper.claim("C6", r"""
-    Contrastive-UCB explores a rich-observation lock; the same learner without bonus does not
+    Contrastive-UCB explores a rich-observation lock; the same learner without bonus stays outside
 
     Five steps, 3 actions, 2 latent states with 3 observations each: only the keys keep the good state (.9 a step) and the last pays 1,
     a wrong first action pays .05. Decoders: the true one and 20 random maps. After 300 iterations of 9 episodes the gap to
-    $V^*=.9^4$ (mean of the last 20 policies) is below .2 with the bonus $\gamma=1$ and above .5 without; with the bonus more than
+    $V^*=.9^4$ (mean of the last 20 policies) is below .2 on average with the bonus $\gamma=1$ and above .3 without; with the bonus more than
     half of the decoders are right, without fewer.
 
     where: theorem on the MDP case ($\tilde O(1/\epsilon^2)$); tabular instance derived
@@ -405,11 +405,11 @@ C6 = paper.claim("C6", r"""
     """)  # fmt: skip
 
 
-# Over 800 runs the gap was 0 at the end (last suboptimal policy: iteration 253); without the bonus it is .606 in every run. A run that
-# needs longer costs .03 in the mean of 20: one of them does not change the verdict, two have probability 1e-5.
+# Over 480 runs each the gap was 0 in all but one with the bonus (.57), and .606 in 97 % without it (0 in the others). The thresholds bear
+# two runs of 20 that are not done with the bonus and five that are without: more have probability 1e-4.
 @C6.check(
     Effect(seeds=20),
-    false={"the bonus makes no difference": {"gammas": (0.0, 0.0)}, "40 iterations suffice": {"iterations": 40}},
+    false={"the bonus makes no difference": {"gammas": (0.0, 0.0), "iterations": 100}, "40 iterations suffice": {"iterations": 40}},
 )
 def exploration(rngs, *, gammas=(1.0, 0.0), iterations=300):
     """Distances to the thresholds, positive where the statement holds."""
@@ -418,7 +418,7 @@ def exploration(rngs, *, gammas=(1.0, 0.0), iterations=300):
     right, blind = (e.right().mean(axis=1) for e in runs)
     return {
         "with the bonus the gap is below .2": 0.2 - gap,
-        "without it is above .5": stuck - 0.5,
+        "without it is above .3": stuck - 0.3,
         "decoders with": right - 0.5,
         "decoders without": 0.5 - blind,
     }
@@ -463,15 +463,14 @@ C7 = paper.claim("C7", r"""
 @C7.check(Inequality(1e-8, scale=1), Space(game=Drawn(MatrixGame.draw)), instances=150,
           false={"separate optimistic Nash strategies": {"played": "optimistic"}})  # fmt: skip
 def matrix_games(game, *, played="coarse equilibrium"):
-    """A vertex of the equilibria for a random linear objective."""
+    """A vertex of the equilibria for a random linear objective; regrets by enumeration, also those of the uniform law."""
     if played == "optimistic":
         return game.separate(optimistic=True)
     joint = coarse_correlated(game.upper, game.lower, game.objective)
-    gap = game.gap(joint.sum(axis=1), joint.sum(axis=0))
-    return {
-        "gap": (gap, np.sum(joint * (game.upper - game.lower))),
-        "regret": (cce_regret(game.upper, game.lower, joint), 0.0),
-    }
+    gap, uniform = game.gap(joint.sum(axis=1), joint.sum(axis=0)), np.full((3, 4), 1 / 12)
+    counted = abs(cce_regret(game.upper, game.lower, uniform) - game.regret(uniform))
+    bound = np.sum(joint * (game.upper - game.lower))
+    return {"gap": (gap, bound), "equilibrium": (game.regret(joint), 0.0), "regret": (counted, 1e-12)}
 
 
 @C7.check(
@@ -565,8 +564,7 @@ def informative_against_constant(contrast, *, loss="cosine"):
     """Informative: one-hot successors, predicted by their law. Constant: the same latent everywhere, or the best constant critic."""
     p, q, k = contrast
     if loss == "contrastive":
-        return contrastive_loss(density_ratio(p, q, k), p, q, k).sum(), contrastive_loss(
-            np.full(p.shape, -np.log(k)), p, q, k
-        ).sum()
+        constant = np.full(p.shape, -np.log(k))
+        return contrastive_loss(density_ratio(p, q, k), p, q, k).sum(), contrastive_loss(constant, p, q, k).sum()
     ones = np.ones((10, 5, 5))
     return np.sum(p * cosine_loss(p[:, None], np.eye(5))), np.sum(p * cosine_loss(ones, ones))

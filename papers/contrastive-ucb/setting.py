@@ -90,9 +90,9 @@ ITERATIONS = 300
 def lock(rng):
     """Latent good (0) and bad (1), three observations each; the key keeps good with .9, all else is bad for ever.
 
-    Reward 1 for the last key while good, .05 for one wrong action at the first step.
+    Reward 1 for the last key while good, .05 for one wrong action at the first step. No key is action 0, which ties go to.
     """
-    keys = rng.integers(0, ACTIONS, HORIZON)
+    keys = rng.integers(1, ACTIONS, HORIZON)
     latent = np.zeros((HORIZON, 2, ACTIONS, 2))
     latent[..., 1] = 1.0
     latent[np.arange(HORIZON), 0, keys] = [0.9, 0.1]
@@ -147,6 +147,16 @@ class MatrixGame(NamedTuple):
     def gap(self, row, column):
         """What the two strategies leave to best responses."""
         return (self.q @ column).max() - (row @ self.q).min()
+
+    def regret(self, joint):
+        """The largest gain of a player who deviates to one action, one deviation after the other."""
+        gains = [
+            sum(joint[i, j] * (self.upper[a, j] - self.upper[i, j]) for i, j in np.ndindex(3, 4)) for a in range(3)
+        ]
+        gains += [
+            sum(joint[i, j] * (self.lower[i, j] - self.lower[i, b]) for i, j in np.ndindex(3, 4)) for b in range(4)
+        ]
+        return max(gains)
 
     def separate(self, optimistic):
         """Each player's own game: ``U`` for the row player and ``L`` for the column player, or the other way round."""
