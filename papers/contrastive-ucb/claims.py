@@ -409,7 +409,10 @@ C6 = paper.claim("C6", r"""
 # two runs of 20 that are not done with the bonus and five that are without: more have probability 1e-4.
 @C6.check(
     Effect(seeds=20),
-    false={"the bonus makes no difference": {"gammas": (0.0, 0.0), "iterations": 100}, "40 iterations suffice": {"iterations": 40}},
+    false={
+        "the bonus makes no difference": {"gammas": (0.0, 0.0), "iterations": 100},
+        "40 iterations suffice": {"iterations": 40},
+    },
 )
 def exploration(rngs, *, gammas=(1.0, 0.0), iterations=300):
     """Distances to the thresholds, positive where the statement holds."""
