@@ -205,7 +205,7 @@ C3 = paper.claim("C3", r"""
     From $k/2$ positives and $k/2$ negatives, $f=(n_1+\frac12)/(n_0+\frac12)$: $\sqrt k(\hat P-P)\to N(0,C)$,
     $C=2(\mathrm{diag}P-PP')+2(\mathrm{diag}\frac{P^2}{P^-}-PP')$, and $kE\Vert\hat P-P\Vert_1^2\to E\Vert N(0,C)\Vert_1^2$. The term
     $P^2/P^-$ explodes when $P^-$ starves what P visits (limits 578 and 805 against 11.6 and 11.5 for $\min P^-=.001$),
-    and before $k\min P^-\gg1$ there is no decay at all: at $k=10^4$ starved negatives are more than 70 times as bad.
+    and before $k\min P^-\gg1$ there is no 1/k decay: at $k=10^4$ starved negatives are more than 70 times as bad.
 
     where: transition-recovery lemma; limit law derived
     assumes: Independent positives and negatives, one (s, a), known $P^-$, $\hat P=P^-f$ unnormalised.

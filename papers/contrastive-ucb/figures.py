@@ -25,8 +25,8 @@ SHARED = {
     "price-of-negatives",
     title="Estimating a transition law from k samples with three laws of negatives",
     caption="P = (.1, .15, .2, .25, .3), f = (n1 + ½)/(n0 + ½), 10 seeds of 2000 estimates, band: 95 % interval of the mean. Left: k times"
-    " the error, dashed: its limits 11.5, 805 and 11.1. Right: the error. Starved negatives, P⁻ = (.9925, .0025, .0025, .0015, .001), do"
-    " not improve before k min P⁻ >> 1 and cost 70 times as many samples after (C3).",
+    " the error, dashed: its limits 11.5, 805 and 11.1. Right: the error. Starved negatives, P⁻ = (.9925, .0025, .0025, .0015, .001), show"
+    " no 1/k decay before k min P⁻ >> 1 and cost 70 times as many samples after (C3).",
     size=(9.5, 3.8),
     draw=Many("quantity", {
         "scaled": Lines(y="value", ylabel="k E‖P̂ − P‖₁²", levels=LIMITS, **SHARED),

@@ -109,6 +109,12 @@ def test_without_bonus_it_is_greedy():
     assert (run.last_bonus == 0).all()
 
 
+def test_actions_are_uniform_at_the_step_of_interest():
+    """Counts of 300 draws, to 5 standard deviations; the greedy policy itself plays one action."""
+    run = contrastive_ucb(two_states(), np.zeros((4, 2, 1, 2), int), iterations=300, gamma=0.0, rng=1)
+    assert np.abs(run.visits.sum(axis=2) - 150).max() < 5 * math.sqrt(75)
+
+
 def test_bad_input():
     labels = np.zeros((1, 2, 1, 2), int)
     for call, text in (
