@@ -455,7 +455,8 @@ C7 = paper.claim("C7", r"""
     If $U\ge Q\ge L$ and $\nu$ is a coarse correlated equilibrium of (U, L), then $\max_aQ(a,\nu_B)-\min_bQ(\nu_A,b)\le E_\nu[U-L]$; by
     backward induction $\max_\mu V^{\mu,\nu_B}-\min V^{\nu_A,\cdot}\le\bar V-\underline V$ at every step and state of the Markov game,
     for $b\ge\mathrm{TV}(\hat P,P)$ times the range of the values, which lie in between. Separate optimistic strategies (x Nash of
-    U, y Nash of L) are not bounded by $\mathrm{val}(U)-\mathrm{val}(L)$; the pessimistic pair (x of L, y of U) is.
+    U, y Nash of L) are not bounded by $\mathrm{val}(U)-\mathrm{val}(L)$; the pessimistic pair (x of L, y of U) is. Exact Nash
+    equilibria of all stages leave no gap.
 
     where: Markov-game section; the counter-variant derived
     assumes: Finite action sets, $\hat P$ a law.
@@ -497,6 +498,19 @@ def markov_games(learned, *, factor=1.0):
         "upper": (left.best_row, planned.upper),
         "lower": (planned.lower, left.best_column),
     }
+
+
+@C7.check(
+    Identity(1e-7, scale=1),
+    Space(learned=Drawn(LearnedGame.draw)),
+    instances=5,
+    false={"equilibria of the model": {"exact": False}},
+)
+def equilibria_leave_nothing(learned, *, exact=True):
+    """Nash equilibria of the stages, by backward induction: best responses to both sides give their value."""
+    found = solve(learned.game if exact else learned.model)
+    left = duality_gap(learned.game, found.log_row, found.log_column)
+    return {"row": (left.best_row, found.value), "column": (left.best_column, found.value)}
 
 
 # C8 ------------------------------------------------------------------------------------------------
