@@ -5,6 +5,7 @@ A step is an *estimator* of a gradient (population, sampled set, draw counts, sc
 epsilon). Published claims flip on these choices, so each is a visible argument.
 """
 
+from klsim.learning.contrastive_ucb import ContrastiveRun, contrastive_ucb
 from klsim.learning.expected_gradient import ExpectedGradient, expected_gradient
 from klsim.learning.functionals import Explanation, explain, functional_gradient, functional_value
 from klsim.learning.prompt_trees import PromptTree, TreeProblem, random_prompts
@@ -28,6 +29,7 @@ from klsim.learning.value_regression import chi2_value, expectile_value, gumbel_
 __all__ = [
     "SGD",
     "Adam",
+    "ContrastiveRun",
     "ExpectedGradient",
     "Explanation",
     "NaturalGradient",
@@ -41,6 +43,7 @@ __all__ = [
     "ascend_prompts",
     "centre",
     "chi2_value",
+    "contrastive_ucb",
     "counts_surrogate_gradient",
     "divergence_gradient",
     "draw_answers",

@@ -9,8 +9,19 @@ The soft Bellman operator of ``max E[sum r] - beta sum KL(pi(.|s)‖ref(.|s))`` 
 problem's type; a new problem registers its own implementation.
 """
 
+from klsim.planning import low_rank  # noqa: F401 (registers itself)
 from klsim.planning.effective_horizon import EffectiveHorizon, effective_horizon, qvi_iterates
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
+from klsim.planning.markov_games import DualityGap, OptimisticGame, duality_gap, optimistic_game
+from klsim.planning.matrix_games import cce_regret, coarse_correlated, nash
+from klsim.planning.optimism import (
+    elliptical_norm,
+    feature_covariance,
+    model_error_bonus,
+    one_step_back,
+    optimistic_values,
+    simulation_difference,
+)
 from klsim.planning.robust import (
     PessimisticValues,
     RobustValues,
@@ -30,24 +41,37 @@ from klsim.planning.visitation import (
 
 __all__ = [
     "AverageSolution",
+    "DualityGap",
     "EffectiveHorizon",
     "Evaluation",
+    "OptimisticGame",
     "PessimisticValues",
     "RobustValues",
     "Solution",
     "Trajectories",
     "VisitationOptimum",
     "backup",
+    "cce_regret",
+    "coarse_correlated",
+    "duality_gap",
     "effective_horizon",
+    "elliptical_norm",
     "evaluate",
+    "feature_covariance",
     "flow_gap",
     "match_visitation",
+    "model_error_bonus",
+    "nash",
     "occupancy",
+    "one_step_back",
+    "optimistic_game",
+    "optimistic_values",
     "pessimistic_values",
     "policy_dual",
     "qvi_iterates",
     "robust_values",
     "rollouts",
+    "simulation_difference",
     "solve",
     "visitation_optimum",
     "visitation_value",

@@ -2,6 +2,8 @@
 
 from klsim.problems.bandit import Bandit
 from klsim.problems.linear_mdp import LinearMDP
+from klsim.problems.low_rank_mdp import LowRankMDP, block_mdp
+from klsim.problems.markov_games import ZeroSumMarkovGame
 from klsim.problems.masked_diffusion import MaskedDiffusionLM
 from klsim.problems.prompt_bandit import PromptBandit
 from klsim.problems.tabular_mdp import AverageMDP, DiscountedMDP, TabularMDP, sticky_actions
@@ -13,11 +15,14 @@ __all__ = [
     "Bandit",
     "DiscountedMDP",
     "LinearMDP",
+    "LowRankMDP",
     "MaskedDiffusionLM",
     "PromptBandit",
     "TabularMDP",
     "TokenTree",
     "Transitions",
+    "ZeroSumMarkovGame",
+    "block_mdp",
     "sample_transitions",
     "sticky_actions",
 ]
