@@ -59,6 +59,7 @@ def reach_probabilities(problem: TabularMDP) -> np.ndarray:
     _validate.instance("problem", problem, TabularMDP)
     problem = problem.dense()
     horizon, states, actions = problem.shape
+    assert problem.actions is not None
     _validate.fits("problem", states, float(horizon) * states**2 * actions)
     illegal = np.where(problem.actions, 0.0, -np.inf)[..., None]
     targets = np.empty((states, 0))  # the values of "being in s at h", of all h after the step at hand
@@ -119,6 +120,7 @@ def occupancies(problem: TabularMDP, log_policies: Any) -> np.ndarray:
     if given.shape[-3:] != problem.shape:
         _validate.fail("log_policies", f"must have shape (..., {horizon}, {states}, {actions}), got {given.shape}")
     _validate.log_probs("log_policies", np, given)
+    assert problem.actions is not None
     index = _validate.first_true(np, (given > -np.inf) & ~problem.actions)
     if index is not None:
         _validate.fail("log_policies", "has mass on an illegal action", float(given[index]), index)
