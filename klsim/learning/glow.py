@@ -110,8 +110,8 @@ def hyglow(
 ) -> ClassRun:
     r"""Independent runs of HyGLOW: one offline sample a step and one episode a round, no optimism.
 
-    Round t plays the f that minimises ``max_w sum_h |Ehat[(f - r - max f) w_c]| - alpha/(gamma t) Ehat[w_c^2]`` over all
-    samples, ``w = d^pi/((nu + dbar)/2)`` clipped at ``gamma t``; ties are broken at random.
+    Round t plays the f that minimises ``max_w sum_h |Ehat[(f - r - max f) w_c]| - alpha/(gamma t) Ehat[w_c^2]`` over
+    all samples, ``w = d^pi/((nu + dbar)/2)`` clipped at ``gamma t``; ties are broken at random.
 
     Args:
         offline: nu, the law of offline pairs of every step, ``(H, S, A)``; successors and rewards are the problem's.
@@ -146,8 +146,8 @@ def hyglow(
 class _Learner:
     """The samples of all runs, as far as residuals need them, and the laws that they came from.
 
-    ``best_values (N, H, S)``, the maxima over legal actions; ``counts (runs, H, S, A)``; ``residuals (runs, H, S, A, N)``, the sums of ``f - r - max f(s')``; ``past``, the sum of
-    the laws of what was played.
+    ``best_values (N, H, S)``, the maxima over legal actions; ``counts (runs, H, S, A)``; ``residuals
+    (runs, H, S, A, N)``, the sums of ``f - r - max f(s')``; ``past``, the sum of the laws of what was played.
     """
 
     problem: TabularMDP
@@ -179,8 +179,8 @@ class _Learner:
         _validate.fits("runs", runs, float(runs) * values.size)
         assert problem.actions is not None
         legal, shape = np.where(problem.actions, values, -np.inf), (runs, *problem.shape)
-        return cls(problem, values, legal.max(axis=-1), given, legal.argmax(axis=-1), _validate.generator(rng), bool(binary),
-                   np.zeros(shape), np.zeros((*shape, len(values))), np.zeros(shape))  # fmt: skip
+        return cls(problem, values, legal.max(axis=-1), given, legal.argmax(axis=-1), _validate.generator(rng),
+                   bool(binary), np.zeros(shape), np.zeros((*shape, len(values))), np.zeros(shape))  # fmt: skip
 
     def pick(self, order: np.ndarray) -> np.ndarray:
         """An index of the largest of ``order (runs, N)``, at random among equal ones."""

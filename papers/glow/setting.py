@@ -169,7 +169,7 @@ class Lock(NamedTuple):
     @property
     def right(self):
         """Index of Q* among the candidates."""
-        return 1 + int(np.flatnonzero((KEYS == self.key).all(axis=1))[0])
+        return 1 + int(np.flatnonzero(np.equal(KEYS, self.key).all(axis=1))[0])
 
     def gaps(self):
         """``J* - J`` of the greedy policy of every candidate."""
