@@ -172,12 +172,12 @@ def truncation_bounds(coverability: float, rounds: Any, gamma: float) -> tuple[n
     """``2C(1 + log(T)/gamma)`` and ``2C(log T + gamma)``: bounds on the sums of ``lost`` and of the other two.
 
     Args:
-        coverability: C >= 1. rounds: T >= 1, an integer or an array of them. gamma: the level, > 0.
+        coverability: C >= 1 (to rounding: from 1 - 1e-8). rounds: T >= 1, an integer or an array of them. gamma: the level, > 0.
 
     Raises:
         ValueError: out of range.
     """
-    covering = _validate.real("coverability", coverability, low=1.0, high=1e100)
+    covering = max(_validate.real("coverability", coverability, low=1 - 1e-8, high=1e100), 1.0)
     gamma = _validate.real("gamma", gamma, low=0.0, high=1e100, open_low=True)
     log_rounds = np.log(_validate.integers("rounds", rounds, low=1))
     if not math.isfinite(float(np.max(log_rounds)) * covering / gamma):

@@ -8,7 +8,6 @@ samples: weights are 0, ratios infinite.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linprog
@@ -30,14 +29,20 @@ from klsim.spaces import Drawn, Floats, Normals, Policies, Sizes, Space, Tabular
 
 from .setting import (
     Blocks,
+    Cover,
     Laws,
     Lock,
+    Mixed,
     Played,
+    Sampled,
     all_laws,
     all_policies,
+    coin,
     dense_mdp,
+    determined,
     deterministic,
     first_good,
+    indicators,
     optimum,
 )
 
@@ -101,19 +106,6 @@ def attained(problem, *, cover="best"):
     return concentrability(laws, mu), found.layers
 
 
-class Cover(NamedTuple):
-    """A problem and some law: a mixture of the best one with a random one."""
-
-    problem: TabularMDP
-    mu: np.ndarray
-
-    @classmethod
-    def draw(cls, rng):
-        problem = dense_mdp(rng)
-        other, share = rng.dirichlet(np.ones(6), 3).reshape(3, 3, 2), rng.choice([0.0, 0.01, 0.1, 1.0])
-        return cls(problem, (1 - share) * coverability(problem).covering + share * other)
-
-
 @C1.check(
     Inequality(1e-10), Space(drawn=Drawn(Cover.draw)), instances=60,
     false={"two percent more": {"factor": 1.02}},
@@ -138,7 +130,7 @@ def others_cover_worse(rng, *, ignored=False):
 @C1.check(
     Inequality(1e-12),
     Space(problem=TabularMDPs(), S=Sizes(1, 6), A=Sizes(1, 4), H=Sizes(1, 5)),
-    instances=100,
+    instances=60,
     false={"at most S": {"most": "S"}, "at least S": {"least": "S"}},
 )
 def between(problem, S, A, *, least="A", most="S A"):
@@ -177,7 +169,7 @@ def in_the_papers_scaling(laws, gamma):
 
 
 @C2.check(
-    Inequality(1e-12), Space(drawn=Drawn(Played.draw)), instances=40,
+    Inequality(1e-12), Space(drawn=Drawn(Played.draw)), instances=20,
     false={"(ii) without truncation": {"cut": False}, "without the factor C": {"covered": False}},
 )  # fmt: skip
 def policies_of_one_mdp(drawn, *, cut=True, covered=True):
@@ -208,7 +200,7 @@ TIGHT = [
 
 
 @C2.check(
-    Inequality(1e-12), Space(drawn=Drawn(Laws.draw)), examples=TIGHT, instances=400,
+    Inequality(1e-12), Space(drawn=Drawn(Laws.draw)), examples=TIGHT, instances=150,
     false={"(i) with half the constant": {"first": 1.0}, "(ii) with a third of the constant": {"second": 2 / 3},
            "(i) without the burn-in": {"burn_in": 0}, "(ii) without gamma": {"edge": 0}, "(ii) without log T": {"log": 0}},
 )  # fmt: skip
@@ -228,7 +220,7 @@ def any_sequence(drawn, *, first=2.0, second=2.0, burn_in=1, edge=1, log=1):
 
 
 @C2.check(
-    Identity(1e-10, scale=1e-3), Space(drawn=Drawn(Laws.draw)), instances=200,
+    Identity(1e-10, scale=1e-3), Space(drawn=Drawn(Laws.draw)), instances=100,
     false={"clipped at gamma (t - 1)": {"shift": 1}, "divided by t": {"less": 0}, "a clipped point counts in full": {"at_level": 1}},
 )  # fmt: skip
 def by_the_definitions(drawn, *, shift=0, less=1, at_level=0):
@@ -283,7 +275,7 @@ PAIR = Space(
 
 
 @C3.check(
-    Identity(1e-12, scale=1), PAIR, instances=3000,
+    Identity(1e-12, scale=1), PAIR, instances=2000,
     false={"d - c instead of d - c base": {"times": "one"}, "points without a base forgotten": {"holes": False}},
 )  # fmt: skip
 def exact_gap(d, base, c, g, *, times="base", holes=True):
@@ -298,28 +290,21 @@ def exact_gap(d, base, c, g, *, times="base", holes=True):
 
 
 @C3.check(
-    Inequality(1e-12, scale=1), PAIR, instances=3000,
-    false={"without the clipped mass": {"lost": 0}, "with half of it": {"lost": 0.5}, "its mass under the base": {"under": "base"}},
+    Inequality(1e-12, scale=1), PAIR, instances=2000,
+    false={"without the clipped mass": {"lost": 0}, "with half of it": {"lost": 0.5}, "its mass under the base": {"under": "base"},
+           "the second step with weights of power 1": {"power": 1}},
 )  # fmt: skip
-def first_step(d, base, c, g, *, lost=1, under="d"):
-    clipped = clipping_loss(d, base, c)
+def both_steps(d, base, c, g, *, lost=1, under="d", power=2):
+    w, clipped = clipped_ratio(d, base, c), clipping_loss(d, base, c)
     if under == "base":
         clipped = np.sum(np.where(d > c[..., None] * base, base, 0.0), axis=-1)
-    return np.sum(g * d, axis=-1), np.sum(base * g * clipped_ratio(d, base, c), axis=-1) + lost * clipped
+    middle = np.sum(base * g * w, axis=-1) + lost * clipped
+    upper = np.sqrt(np.sum(base * g**2, axis=-1) * np.sum(base * w**power, axis=-1)) + lost * clipped
+    return {"first step": (np.sum(g * d, axis=-1), middle), "second step": (middle, upper)}
 
 
 @C3.check(
-    Inequality(1e-12, scale=1), PAIR, instances=3000,
-    false={"without the clipped mass": {"lost": 0}, "weights of power 1": {"power": 1}},
-)  # fmt: skip
-def second_step(d, base, c, g, *, lost=1, power=2):
-    w = clipped_ratio(d, base, c)
-    moments = np.sum(base * g**2, axis=-1) * np.sum(base * w**power, axis=-1)
-    return np.sum(g * d, axis=-1), np.sqrt(moments) + lost * clipping_loss(d, base, c)
-
-
-@C3.check(
-    Identity(1e-12, scale=1), PAIR, instances=3000,
+    Identity(1e-12, scale=1), PAIR, instances=2000,
     false={"tight wherever g = 1": {"holes": 0}, "tight wherever the base is 0": {"ones": 0}},
 )  # fmt: skip
 def slack(d, base, c, g, *, holes=1, ones=1):
@@ -353,7 +338,7 @@ def on_policy_errors(problem, f, log_policy):
 
 
 @C4.check(
-    Identity(1e-12, scale=1), ANY_F, instances=150,
+    Identity(1e-12, scale=1), ANY_F, instances=60,
     false={"another deterministic policy": {"greedy": False}, "errors under another policy": {"mixed": True}},
 )  # fmt: skip
 def decomposition(problem, f, other, *, greedy=True, mixed=False):
@@ -364,7 +349,7 @@ def decomposition(problem, f, other, *, greedy=True, mixed=False):
 
 
 @C4.check(
-    Inequality(1e-12, scale=1), ANY_F, instances=150,
+    Inequality(1e-12, scale=1), ANY_F, instances=60,
     false={"of a pessimistic f": {"sign": -1}, "half of it": {"factor": 0.5}},
 )  # fmt: skip
 def regret_of_an_optimistic_f(problem, f, other, *, sign=1, factor=1.0):
@@ -391,36 +376,6 @@ C5 = paper.claim("C5", r"""
     """)  # fmt: skip
 
 
-class Sampled(NamedTuple):
-    """A dense problem with a law of pairs, weights on ``(s, a, s')``, a candidate f, and noise of the rewards (± it)."""
-
-    problem: TabularMDP
-    law: np.ndarray
-    weights: np.ndarray
-    f: np.ndarray
-    noise: float
-
-    @classmethod
-    def draw(cls, rng):
-        law = rng.dirichlet(np.full(6, 0.5), 3).reshape(3, 3, 2)
-        return cls(
-            dense_mdp(rng), law, rng.standard_normal((3, 3, 2, 3)), rng.standard_normal((3, 3, 2)), float(rng.random())
-        )
-
-    def samples(self):
-        """``(probability, pair, successor, residual)`` of every outcome of one sample a step."""
-        for h, s, a, after in np.ndindex(*self.weights.shape):
-            ahead = self.f[h + 1, after].max() if h < 2 else 0.0
-            chance = self.law[h, s, a] * self.problem.transition[h, s, a, after] / 2
-            for sign in (-1, 1):
-                yield (
-                    chance,
-                    (h, s, a),
-                    after,
-                    self.f[h, s, a] - self.problem.reward[h, s, a] - sign * self.noise - ahead,
-                )
-
-
 @C5.check(
     Identity(1e-12, scale=1), Space(drawn=Drawn(Sampled.draw)), instances=40,
     false={"weights that see the successor": {"seen": True}},
@@ -441,22 +396,6 @@ def a_square_needs_two(drawn, *, variance=1, reward=1):
     terms = bellman_errors(problem, f) ** 2 + variance * (target_variance(problem, f) + reward * noise**2)
     loss = squared_td_loss(problem, f, law) + variance * reward * noise**2 * law.sum()
     return {"terms": (sampled, np.sum(law * terms)), "library": (sampled, loss if variance else np.sum(law * terms))}
-
-
-def coin():
-    """The problem of the statement, Q* and f, and the law of its pairs."""
-    moves = np.zeros((2, 3, 1, 3))
-    moves[0, 0, 0] = (0.0, 0.5, 0.5)
-    moves[:, 1:, 0, 0] = moves[1, 0, 0, 0] = 1.0
-    reward = np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])[..., None]
-    problem = TabularMDP(moves, reward, np.eye(3)[0], 2)
-    f = np.array([[[0.5, 0, 0], [0, 1.0, 0]], [[0.3, 0, 0], [0, 0.8, 0.2]]])[..., None]
-    return problem, f, occupancy(problem, np.zeros((2, 3, 1)))
-
-
-def indicators(problem):
-    _, states, actions = problem.shape
-    return np.repeat(np.eye(states * actions).reshape(-1, 1, states, actions), problem.horizon, axis=1)
 
 
 @C5.check(
@@ -489,10 +428,6 @@ C5_squared = paper.claim("C5-squared", r"""
     by: C5
     origin: folklore
     """)  # fmt: skip
-
-
-def determined(problem):
-    return TabularMDP(np.eye(3)[problem.transition.argmax(axis=-1)], problem.reward, problem.initial, 3)
 
 
 @C5_squared.check(
@@ -548,21 +483,9 @@ def finds_the_key(rngs, *, optimism=True, clip=True, alpha=None, width=0.3, epis
         len(rngs), rngs[1], optimism=optimism, clip=clip, alpha=alpha, width=width, episodes=episodes))  # fmt: skip
 
 
-@C6.check(Effect(seeds=24, alternative="less"), false={"without optimism": {"optimism": False}})
+@C6.check(Effect(seeds=12, alternative="less"), false={"without optimism": {"optimism": False}})
 def with_twenty_observations(rngs, *, optimism=True):
     return measured(*Lock.draw(rngs[0], 20).glow(len(rngs), rngs[1], optimism=optimism))
-
-
-class Mixed(NamedTuple):
-    """Locks with one and with several observations, and rounds that were played."""
-
-    lock: Lock
-    count: int
-    chosen: np.ndarray
-
-    @classmethod
-    def draw(cls, rng):
-        return cls(Lock.draw(rng), int(rng.integers(2, 21)), rng.integers(0, 28, int(rng.integers(1, 30))))
 
 
 @C6.check(
@@ -588,8 +511,8 @@ def classes_see_the_latent_state(drawn, *, ratio=True):
     }
 
 
-# log ratios 2.6 ± .12: the risk at 12 seeds is below 1e-6
-@C6.check(Effect(seeds=12), false={"GLOW slows down as much": {"learner": "glow"}})
+# log ratios 2.6 ± .12: the risk at 6 seeds is below 1e-5
+@C6.check(Effect(seeds=6), false={"GLOW slows down as much": {"learner": "glow"}})
 def a_table_slows_down(rngs, *, learner="rmax"):
     """log of the rounds for m = 20 over those for m = 1, less log 8."""
     lock = Lock.draw(rngs[0])
@@ -609,25 +532,25 @@ C6_clip = paper.claim("C6-clip", r"""
 
     where: read into the summary of GLOW
     instead: Either protection does on the lock: with the penalty $\alpha_tw^2$ kept, removing the clip loses $Q^*$ in no round (the penalty
-    makes huge weights vacuous). With neither, $Q^*$ is lost. With the clip alone the late gap stays below .05.
+    makes huge weights vacuous), and with the clip alone the late gap stays below .1. With neither $Q^*$ is lost, on keys that do not begin with
+    the 0 that "no key" plays (on those that do, its data reach further and save part of the runs).
     by: C6/finds_the_key
     origin: as commonly read
     """)  # fmt: skip
 
 
-# without both: lost .47 ± .37 of rounds, late gap .28 ± .32 (deviations over runs): 150 runs, risk below 1e-6
-@C6_clip.check(Effect(seeds=150), true={"without the penalty as well": {"alpha": 0.0}})
+# without both Q* is kept in .46 ± .45 of rounds, the late gap is .33 ± .32 (deviations over runs); with the clip alone it is .02 ± .11
+@C6_clip.check(Effect(seeds=100), true={"without the penalty as well": {"alpha": 0.0}})
 def discards_q_star(rngs, *, alpha=None):
-    gaps, kept = Lock.draw(rngs[0]).glow(len(rngs), rngs[1], clip=False, alpha=alpha)
+    gaps, kept = Lock.missed(rngs[0]).glow(len(rngs), rngs[1], clip=False, alpha=alpha)
     return {"rounds without Q*": 0.9 - kept.mean(axis=1), "late gap": gaps[:, -30:].mean(axis=1) - 0.1}
 
 
-@C6_clip.check(
-    Effect(seeds=150), true={"without the clip as well": {"clip": False}},
+@C6_clip.check(Effect(seeds=100), true={"without the clip as well": {"clip": False}},
 )  # fmt: skip
 def the_clip_alone_fails(rngs, *, clip=True):
-    gaps, _ = Lock.draw(rngs[0]).glow(len(rngs), rngs[1], clip=clip, alpha=0.0)
-    return gaps[:, -30:].mean(axis=1) - 0.05
+    gaps, _ = Lock.missed(rngs[0]).glow(len(rngs), rngs[1], clip=clip, alpha=0.0)
+    return gaps[:, -30:].mean(axis=1) - 0.1
 
 
 # C7 ------------------------------------------------------------------------------------------------
@@ -637,7 +560,7 @@ C7 = paper.claim("C7", r"""
     $CC(\pi,\mu,g)=E_{d^\pi}[\min(d^\pi/\mu,g)]$ has $E_\mu[\mathrm{clip}_g(d^\pi/\mu)^2]\le CC\le\min(g,\|d^\pi/\mu\|_\infty)$. Half and half
     with offline data: $CC(\pi^*,(\nu+\bar d)/2,g)\le\min(g,2\|d^{\pi^*}/\nu\|_\infty)$. The learner's own policies:
     $\sum_tE_{d^t}[\min(u_t,\gamma)]\le2C(\log T+\gamma)$. HyGLOW on the lock of C6, whose offline law has a tenth of $d^{\pi^*}$ and nine tenths of
-    "no key": the gap of the last 30 of 100 rounds is below .1, without optimism; not if nothing of it is $d^{\pi^*}$.
+    "no key" (which misses the key at once): the gap of the last 30 of 100 rounds is below .1, without optimism; not if all of it is "no key".
 
     where: hybrid section (H2O, HyGLOW); the sum over rounds and the lock are derived
     assumes: Weights 1/2 and 1/2.
@@ -653,32 +576,23 @@ def largest_ratio(d, base):
 
 
 @C7.check(
-    Inequality(1e-12), TRIPLE, examples=SMALL, instances=3000,
-    false={"at least the largest ratio": {"reversed_": True}, "without the clip": {"clip": False}, "of the weight, not its square": {"power": 1}},
+    Inequality(1e-12), TRIPLE, examples=SMALL, instances=2000,
+    false={"at least the largest ratio": {"reversed_": True}, "without the clip": {"clip": False}, "its third moment": {"power": 3},
+           "the mixture without the factor 2": {"factor": 1.0}, "online data alone": {"offline": 0.0}},
 )  # fmt: skip
-def between_its_bounds(d, nu, other, g, *, reversed_=False, clip=True, power=2):
-    top, mixed = largest_ratio(d, nu), (nu + other) / 2
-    cc = clipped_concentrability(d, nu, g if clip else np.inf)
-    moment = np.sum(nu * clipped_ratio(d, nu, g) ** power, axis=-1)
+def bounds(d, nu, other, g, *, reversed_=False, clip=True, power=2, factor=2.0, offline=0.5):
+    top, level = largest_ratio(d, nu), g if clip else np.inf
+    cc, mixed = clipped_concentrability(d, nu, level), offline * nu + (1 - offline) * other
     return {
-        "second moment": (moment, cc),
+        "moment": (np.sum(nu * clipped_ratio(d, nu, g) ** power, axis=-1), cc),
         "level": (cc, g),
         "largest ratio": (top, cc) if reversed_ else (cc, top),
-        "mixture, level": (clipped_concentrability(d, mixed, g), g),
+        "mixture": (clipped_concentrability(d, mixed, level), np.minimum(g, factor * top)),
     }
 
 
 @C7.check(
-    Inequality(1e-12), TRIPLE, examples=SMALL, instances=3000,
-    false={"without the factor 2": {"factor": 1.0}, "online data alone": {"offline": 0.0}},
-)  # fmt: skip
-def of_the_comparator(d, nu, other, g, *, factor=2.0, offline=0.5):
-    mixed = offline * nu + (1 - offline) * other
-    return clipped_concentrability(d, mixed, g), np.minimum(g, factor * largest_ratio(d, nu))
-
-
-@C7.check(
-    Identity(1e-12), TRIPLE, examples=SMALL, instances=3000,
+    Identity(1e-12), TRIPLE, examples=SMALL, instances=2000,
     false={"points without a base count nothing": {"holes": 0.0}, "clipped at g d": {"by": "d"}},
 )  # fmt: skip
 def by_minima(d, nu, other, g, *, holes=1.0, by="nu"):
@@ -696,7 +610,7 @@ def by_minima(d, nu, other, g, *, holes=1.0, by="nu"):
 
 
 @C7.check(
-    Inequality(1e-12), Space(drawn=Drawn(Laws.draw)), examples=TIGHT, instances=400,
+    Inequality(1e-12), Space(drawn=Drawn(Laws.draw)), examples=TIGHT, instances=150,
     false={"without clipping": {"cut": False}, "without the factor C": {"covered": False}},
 )  # fmt: skip
 def of_the_learner(drawn, *, cut=True, covered=True):
@@ -707,12 +621,12 @@ def of_the_learner(drawn, *, cut=True, covered=True):
     return {"sum": (found.sum(), bound), "second moment": (terms.second_moment, terms.concentrability)}
 
 
-# late gaps .003 ± .03 with, .36 ± .3 without (deviations over runs)
+# late gaps .005 ± .05 with, .4 ± .3 without (deviations over runs)
 @C7.check(
-    Effect(seeds=60, alternative="less", null=0.1), false={"nothing of the optimal policy": {"share": 0.0}},
+    Effect(seeds=40, alternative="less", null=0.1), false={"nothing of the optimal policy": {"share": 0.0}},
 )  # fmt: skip
 def hybrid_data_replace_optimism(rngs, *, share=0.1):
-    lock = Lock.draw(rngs[0])
+    lock = Lock.missed(rngs[0])
     laws = lock.laws()
     offline = share * laws[lock.right] + (1 - share) * laws[0]
     return lock.hyglow(offline, len(rngs), rngs[1])[:, -30:].mean(axis=1)

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from klsim.density_ratios import clipped_ratio
 from klsim.learning import policy_returns
 from klsim.learning.glow import glow, hyglow
 from klsim.learning.online_episodes import rmax
-from klsim.planning import qvi_iterates
+from klsim.planning import occupancy, qvi_iterates
 from klsim.planning.coverability import coverability, occupancies
 from klsim.problems import TabularMDP
 
@@ -67,6 +66,70 @@ class Blocks(NamedTuple):
         initial = (self.latent.initial[:, None] * self.tables[:, 0]).ravel()
         reward = np.repeat(self.latent.reward, count, axis=1)
         return TabularMDP(np.repeat(moves, count, axis=1), reward, initial, horizon)
+
+
+class Cover(NamedTuple):
+    """A problem and some law: a mixture of the best one with a random one."""
+
+    problem: TabularMDP
+    mu: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        problem = dense_mdp(rng)
+        other, share = rng.dirichlet(np.ones(6), 3).reshape(3, 3, 2), rng.choice([0.0, 0.01, 0.1, 1.0])
+        return cls(problem, (1 - share) * coverability(problem).covering + share * other)
+
+
+# sampled residuals ----------------------------------------------------------------------------------
+class Sampled(NamedTuple):
+    """A dense problem with a law of pairs, weights on ``(s, a, s')``, a candidate f, and noise of the rewards (± it)."""
+
+    problem: TabularMDP
+    law: np.ndarray
+    weights: np.ndarray
+    f: np.ndarray
+    noise: float
+
+    @classmethod
+    def draw(cls, rng):
+        law = rng.dirichlet(np.full(6, 0.5), 3).reshape(3, 3, 2)
+        return cls(
+            dense_mdp(rng), law, rng.standard_normal((3, 3, 2, 3)), rng.standard_normal((3, 3, 2)), float(rng.random())
+        )
+
+    def samples(self):
+        """``(probability, pair, successor, residual)`` of every outcome of one sample a step."""
+        for h, s, a, after in np.ndindex(*self.weights.shape):
+            ahead = self.f[h + 1, after].max() if h < 2 else 0.0
+            chance = self.law[h, s, a] * self.problem.transition[h, s, a, after] / 2
+            for sign in (-1, 1):
+                yield (
+                    chance,
+                    (h, s, a),
+                    after,
+                    self.f[h, s, a] - self.problem.reward[h, s, a] - sign * self.noise - ahead,
+                )
+
+
+def coin():
+    """The problem of the statement, Q* and f, and the law of its pairs."""
+    moves = np.zeros((2, 3, 1, 3))
+    moves[0, 0, 0] = (0.0, 0.5, 0.5)
+    moves[:, 1:, 0, 0] = moves[1, 0, 0, 0] = 1.0
+    reward = np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])[..., None]
+    problem = TabularMDP(moves, reward, np.eye(3)[0], 2)
+    f = np.array([[[0.5, 0, 0], [0, 1.0, 0]], [[0.3, 0, 0], [0, 0.8, 0.2]]])[..., None]
+    return problem, f, occupancy(problem, np.zeros((2, 3, 1)))
+
+
+def indicators(problem):
+    _, states, actions = problem.shape
+    return np.repeat(np.eye(states * actions).reshape(-1, 1, states, actions), problem.horizon, axis=1)
+
+
+def determined(problem):
+    return TabularMDP(np.eye(3)[problem.transition.argmax(axis=-1)], problem.reward, problem.initial, 3)
 
 
 # sequences of laws ---------------------------------------------------------------------------------
@@ -142,8 +205,13 @@ class Lock(NamedTuple):
     count: int = 1
 
     @classmethod
-    def draw(cls, rng, count=1):
-        return cls(tuple(int(k) for k in KEYS[rng.integers(1, 27)]), count)
+    def draw(cls, rng, count=1, lowest=1):
+        return cls(tuple(int(k) for k in KEYS[rng.integers(lowest, 27)]), count)
+
+    @classmethod
+    def missed(cls, rng):
+        """With a key that the first action of "no key" (000) misses."""
+        return cls.draw(rng, lowest=9)
 
     @property
     def problem(self):
@@ -206,14 +274,19 @@ class Lock(NamedTuple):
         return optimum(problem) - policy_returns(problem, played)
 
 
+class Mixed(NamedTuple):
+    """Locks with one and with several observations, and rounds that were played."""
+
+    lock: Lock
+    count: int
+    chosen: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(Lock.draw(rng), int(rng.integers(2, 21)), rng.integers(0, 28, int(rng.integers(1, 30))))
+
+
 def first_good(gaps, threshold=0.065, window=5):
     """The first round (from 1) that begins ``window`` rounds with a mean gap below the threshold; T + 1 if none."""
     means = np.lib.stride_tricks.sliding_window_view(gaps, window, axis=1).mean(axis=-1) < threshold
     return np.where(means.any(axis=1), means.argmax(axis=1), gaps.shape[1]) + 1
-
-
-def ratios_played(lock, chosen, t):
-    """``d^pi / dbar^t`` of every candidate after the rounds ``chosen``, ``(28, H, S, A)``."""
-    laws = lock.laws()
-    flat = laws.reshape(28, 3, -1)
-    return clipped_ratio(flat, flat[chosen[: t - 1]].mean(axis=0), np.inf).reshape(laws.shape)
