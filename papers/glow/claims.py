@@ -507,7 +507,7 @@ def classes_see_the_latent_state(drawn, *, ratio=True):
     return out | {
         "coverability": (covering, [5.7, 5.7]),
         "optimum": (optimum(many.problem), 0.748),
-        "gaps": (many.gaps(), drawn.lock.gaps()),
+        "gaps": (many.gaps(), drawn.lock.gaps(), 1.0),
     }
 
 

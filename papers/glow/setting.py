@@ -250,14 +250,18 @@ class Lock(NamedTuple):
         """``sqrt(C_cov / (T L))`` with L = 1."""
         return float(np.sqrt(coverability(self.problem).value / rounds))
 
-    def glow(self, runs, rng, *, width=WIDTH, alpha=None, episodes=EPISODES, rounds=ROUNDS, clip=True, optimism=True):
-        """``(gaps (runs, T), Q* kept (runs, T))`` with ``alpha_t = width/(gamma t)`` and ``beta = width gamma``."""
+    def play(self, runs, rng, *, width=WIDTH, alpha=None, episodes=EPISODES, rounds=ROUNDS, clip=True, optimism=True):
+        """GLOW with ``alpha_t = width/(gamma t)`` and ``beta = width gamma``."""
         gamma = self.gamma(rounds)
-        run = glow(
+        return glow(
             self.problem, self.candidates, self.laws(), rounds=rounds, episodes=episodes, gamma=gamma,
             alpha=width if alpha is None else alpha, beta=width * gamma, clip=clip, optimism=optimism, binary=True,
             runs=runs, rng=rng,
         )  # fmt: skip
+
+    def glow(self, runs, rng, **options):
+        """``(gaps (runs, T), Q* kept (runs, T))`` of `play`."""
+        run = self.play(runs, rng, **options)
         return self.gaps()[run.chosen], run.kept[..., self.right]
 
     def hyglow(self, offline, runs, rng, *, rounds=ROUNDS, width=WIDTH):
