@@ -565,7 +565,7 @@ C7 = paper.claim("C7", r"""
     where: hybrid section (H2O, HyGLOW); the sum over rounds and the lock are derived
     assumes: Weights 1/2 and 1/2.
     """)  # fmt: skip
-TRIPLE = Space(d=LAW, nu=LAW, other=LAW, g=Floats(math.exp(-2), math.exp(4), log=True), n=Sizes(1, 8))
+TRIPLE = Space(d=LAW, nu=LAW, other=LAW, g=Floats(math.exp(-2), math.exp(4), log=True), n=Sizes(2, 8))
 SMALL = [{"d": np.array([0.99, 0.01]), "nu": np.array([1 - 1e-6, 1e-6]), "other": np.array([0.5, 0.5]), "g": 10.0}]
 
 
