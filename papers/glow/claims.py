@@ -35,6 +35,7 @@ from .setting import (
     Mixed,
     Played,
     Sampled,
+    Set,
     all_laws,
     all_policies,
     coin,
@@ -220,7 +221,7 @@ def any_sequence(drawn, *, first=2.0, second=2.0, burn_in=1, edge=1, log=1):
 
 
 @C2.check(
-    Identity(1e-10, scale=1e-3), Space(drawn=Drawn(Laws.draw)), instances=100,
+    Identity(1e-10, scale=1e-3), Space(drawn=Drawn(Laws.draw)), instances=100, examples=[{"drawn": Laws(np.ones((3, 1)), 0.5)}],
     false={"clipped at gamma (t - 1)": {"shift": 1}, "divided by t": {"less": 0}, "a clipped point counts in full": {"at_level": 1}},
 )  # fmt: skip
 def by_the_definitions(drawn, *, shift=0, less=1, at_level=0):
@@ -508,6 +509,20 @@ def classes_see_the_latent_state(drawn, *, ratio=True):
         "coverability": (covering, [5.7, 5.7]),
         "optimum": (optimum(many.problem), 0.748),
         "gaps": (many.gaps(), drawn.lock.gaps(), 1.0),
+    }
+
+
+@C6.check(
+    Identity(1e-12), Space(drawn=Drawn(Set.draw)), instances=8,
+    false={"W without negative weights": {"signs": (1,)}, "ratios clipped at gamma": {"level": "gamma"},
+           "a penalty of alpha/gamma": {"alpha_by": "gamma"}},
+)  # fmt: skip
+def the_set_from_samples(drawn, *, signs=(1, -1), level="gamma t", alpha_by="gamma t"):
+    """What GLOW keeps and plays, against every constraint averaged over the list of samples."""
+    run, (chosen, kept) = drawn.run(), drawn.from_samples(signs=signs, level=level, alpha_by=alpha_by)
+    return {
+        "kept": (run.kept[0].astype(float), kept.astype(float)),
+        "played": (run.chosen[0].astype(float), chosen.astype(float)),
     }
 
 

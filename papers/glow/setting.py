@@ -10,7 +10,7 @@ import numpy as np
 
 from klsim.learning import policy_returns
 from klsim.learning.glow import glow, hyglow
-from klsim.learning.online_episodes import rmax
+from klsim.learning.online_episodes import greedy_episodes, rmax
 from klsim.planning import occupancy, qvi_iterates
 from klsim.planning.coverability import coverability, occupancies
 from klsim.problems import TabularMDP
@@ -276,6 +276,51 @@ class Lock(NamedTuple):
         problem = self.problem
         played = rmax(problem, rounds=rounds, episodes=EPISODES, known=5, binary=True, runs=runs, rng=rng)
         return optimum(problem) - policy_returns(problem, played)
+
+
+class Set(NamedTuple):
+    """A lock with settings of GLOW, eight rounds of four episodes, and the seed of a run."""
+
+    lock: Lock
+    gamma: float
+    alpha: float
+    beta: float
+    seed: int
+
+    @classmethod
+    def draw(cls, rng):
+        widths = np.exp(rng.uniform(np.log([0.1, 0.05, 0.01]), np.log([1.0, 0.5, 0.2])))
+        return cls(Lock.draw(rng, 2), *map(float, widths), int(rng.integers(2**31)))
+
+    def run(self):
+        lock, (gamma, alpha, beta) = self.lock, self[1:4]
+        return glow(lock.problem, lock.candidates, lock.laws(), rounds=8, episodes=4, gamma=gamma, alpha=alpha, beta=beta,
+                    binary=True, rng=self.seed)  # fmt: skip
+
+    def from_samples(self, *, signs=(1, -1), level="gamma t", alpha_by="gamma t"):
+        """``(chosen, kept)`` of the same run from the list of its samples, a constraint for every h and ± w."""
+        lock, rng = self.lock, np.random.default_rng(self.seed)
+        problem, f, laws = lock.problem, lock.candidates, lock.laws()
+        best = np.concatenate([f.max(axis=-1), np.zeros((28, 1, 2 * lock.count))], axis=1)
+        samples, chosen, kept = [[] for _ in range(3)], [], []
+        for t in range(1, 9):
+            inside, scale = np.ones(28, dtype=bool), {"gamma t": self.gamma * t, "gamma": self.gamma}
+            for h in range(3 if chosen else 0):
+                s, a, r, after = (np.array(x) for x in zip(*samples[h]))
+                residual = f[:, h, s, a] - r - best[:, h + 1, after]
+                past = np.mean(laws[chosen, h], axis=0)[s, a]
+                for sign in signs:
+                    w = sign * np.minimum(laws[:, h, s, a] / past, scale[level])
+                    averages = residual @ w.T / len(s) - self.alpha / scale[alpha_by] * np.mean(w**2, axis=1)
+                    inside &= (averages <= self.beta).all(axis=1)
+            optimism = np.where(inside, best[:, 0] @ problem.initial, -np.inf)
+            ties = np.where(optimism >= optimism.max() - 1e-12, rng.random(28), -1.0)
+            chosen.append(int(ties.argmax()) if inside.any() else chosen[-1])
+            kept.append(inside)
+            data = greedy_episodes(problem, f[chosen[-1:]].argmax(axis=-1), 4, rng, binary=True)
+            for h in range(3):
+                samples[h] += list(zip(*(x[0, :, h] for x in data)))
+        return np.array(chosen), np.array(kept)
 
 
 class Mixed(NamedTuple):
