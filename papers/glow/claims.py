@@ -555,13 +555,13 @@ C6_clip = paper.claim("C6-clip", r"""
 
 
 # without both Q* is kept in .46 ± .45 of rounds, the late gap is .33 ± .32 (deviations over runs); with the clip alone it is .02 ± .11
-@C6_clip.check(Effect(seeds=100), true={"without the penalty as well": {"alpha": 0.0}})
+@C6_clip.check(Effect(seeds=75), true={"without the penalty as well": {"alpha": 0.0}})
 def discards_q_star(rngs, *, alpha=None):
     gaps, kept = Lock.missed(rngs[0]).glow(len(rngs), rngs[1], clip=False, alpha=alpha)
     return {"rounds without Q*": 0.9 - kept.mean(axis=1), "late gap": gaps[:, -30:].mean(axis=1) - 0.1}
 
 
-@C6_clip.check(Effect(seeds=100), true={"without the clip as well": {"clip": False}},
+@C6_clip.check(Effect(seeds=75), true={"without the clip as well": {"clip": False}},
 )  # fmt: skip
 def the_clip_alone_fails(rngs, *, clip=True):
     gaps, _ = Lock.missed(rngs[0]).glow(len(rngs), rngs[1], clip=clip, alpha=0.0)
