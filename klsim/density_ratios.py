@@ -172,7 +172,8 @@ def truncation_bounds(coverability: float, rounds: Any, gamma: float) -> tuple[n
     """``2C(1 + log(T)/gamma)`` and ``2C(log T + gamma)``: bounds on the sums of ``lost`` and of the other two.
 
     Args:
-        coverability: C >= 1 (to rounding: from 1 - 1e-8). rounds: T >= 1, an integer or an array of them. gamma: the level, > 0.
+        coverability: C >= 1 (to rounding: from 1 - 1e-8). rounds: T >= 1, an integer or an array of them.
+        gamma: the level, > 0.
 
     Raises:
         ValueError: out of range.
