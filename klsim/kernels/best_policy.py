@@ -1,7 +1,7 @@
 """Optimistic best-policy identification with a KL to a prior: the loop over episodes, one seed a run.
 
-``seen (H, S, A)`` counts visits, ``moved (H, S, A, S)`` their successors, ``cap (H + 1, S)`` bounds returns to go. A run
-seeds its own generator, so the results do not depend on the number of threads.
+``seen (H, S, A)`` counts visits, ``moved (H, S, A, S)`` their successors, ``cap (H + 1, S)`` bounds returns to go. A
+run seeds its own generator.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["identification_runs"]
 @numba.njit(cache=True)
 def _draw(weights):
     """An outcome by inversion of probabilities."""
-    left = np.random.random()
+    left = np.random.random()  # noqa: NPY002 - numba's, seeded by every run
     for i in range(weights.size - 1):
         left -= weights[i]
         if left < 0.0:
@@ -101,7 +101,7 @@ def _plan(seen, moved, reward, cap, log_ref, beta, scale, term, width, upper, lo
 def _episode(transition, start, policy, width, deviate, seen, moved):
     """One episode of the policy; with ``deviate`` it takes the most uncertain action at one random step."""
     horizon = width.shape[0]
-    odd = int(np.random.random() * horizon) if deviate else -1
+    odd = int(np.random.random() * horizon) if deviate else -1  # noqa: NPY002
     s = _draw(start)
     for h in range(horizon):
         if h == odd:
@@ -139,7 +139,7 @@ def _run(
     policy, trace,
 ):  # fmt: skip
     """Episodes used, and whether the run stopped by itself; ``policy`` and ``trace (marks, 3)`` are filled."""
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     horizon, states, actions = reward.shape
     seen = np.zeros((horizon, states, actions), dtype=np.int64)
     moved = np.zeros((horizon, states, actions, states), dtype=np.int64)

@@ -5,9 +5,9 @@ After every episode, with counts n and frequencies ``p`` of successors, backward
 .. math:: \bar Q = \min(r + p\bar V + b,\ cap),\quad Q_\circ = \max(r + p V_\circ - b,\ 0),\quad
           b = c\Big(3\sqrt{Var_p(\bar V) L/n} + 9 H\,range\,L/n + \tfrac1H p(\bar V - V_\circ)\Big)
 
-(cap and 0 at pairs never seen; ``range`` bounds the next value), ``Vbar, pibar`` the soft maximum of ``Qbar`` against the
-reference and ``V_o`` that of ``Q_o``. An episode follows ``pibar``, but takes the action of largest ``Qbar - Q_o`` at one
-random step. What pibar may lose is at most ``G_1`` where the bracket holds,
+(cap and 0 at pairs never seen; ``range`` bounds the next value), ``Vbar, pibar`` the soft maximum of ``Qbar`` against
+the reference and ``V_o`` that of ``Q_o``. An episode follows ``pibar``, but takes the action of largest ``Qbar - Q_o``
+at one random step. What pibar may lose is at most ``G_1`` where the bracket holds,
 
 .. math:: G_h = \min\Big(\tfrac{1}{2\beta}\max_a(\bar Q - Q_\circ)^2 + \bar\pi (1 + \tfrac1H) p\,G_{h+1},\ cap\Big),
 

@@ -127,9 +127,10 @@ def deterministic_gap_bound(divergence: float, span: float) -> float:
 
 
 def soft_error_bound(error: Any, beta: float) -> np.ndarray:
-    """``span_a(e)^2/(8 beta)`` of errors ``(..., A)``: bound on ``beta KL(softmax(l + (q+e)/beta)‖softmax(l + q/beta))``.
+    """``span_a(e)^2/(8 beta)`` of errors ``(..., A)``, which bounds ``beta KL(pi_e‖pi)``.
 
-    For any log-reference l and values q; the constant is the limit of small errors on two equally likely actions.
+    ``pi = softmax(l + q/beta)`` for any log-reference l and values q, ``pi_e`` the same of ``q + e``; the constant is
+    the limit of small errors on two equally likely actions.
     """
     (given,) = _validate.numpy_arrays(error=error)
     _validate.finite("error", np, given)
@@ -144,7 +145,7 @@ def soft_error_bound(error: Any, beta: float) -> np.ndarray:
 
 
 def policy_error_bound(problem: TabularMDP, log_policy: Any, error: Any, beta: float) -> float:
-    """``E_pi[sum_h span_a(e_h(s_h))^2]/(8 beta)``: bound on ``V_beta* - V_beta(pi)`` of ``pi ~ ref exp((Q* + e)/beta)``.
+    """``E_pi[sum_h span_a(e_h(s_h))^2]/(8 beta)``: bounds ``V_beta* - V_beta(pi)`` of ``pi ~ ref exp((Q* + e)/beta)``.
 
     Args:
         log_policy: pi ``(H, S, A)``. error: e, of the action values, ``(H, S, A)``.

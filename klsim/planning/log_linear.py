@@ -91,7 +91,7 @@ def least_squares_plan(
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Least-squares value iteration with a KL to a prior: ``(log_policy, q_value)``, each ``(..., H, S, A)``.
 
-    ``w_h = argmin sum (phi(s,a) w - V_{h+1}(s'))^2 + ridge |w|^2`` over the observed successors, ``Q_h = r_h + phi w_h``
+    ``w_h = argmin sum (phi(s,a) w - V_{h+1}(s'))^2 + ridge |w|^2`` over observed successors, ``Q_h = r_h + phi w_h``
     and ``V_h, pi_h`` its soft maximum against ``log_ref`` at ``beta``. In a linear MDP ``P_h V`` is linear in phi.
 
     Args:

@@ -7,8 +7,6 @@ constants and numbers of theorems were recalled and not confirmed; formulas were
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
 from klsim.claims import Effect, Identity, Inequality, Limit, Optimality, Paper, Variant
