@@ -9,11 +9,13 @@ Source: ``demo-reg`` C9.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from klsim import _validate
+from klsim.distributions import sample
 from klsim.objectives.preferences import log_sigmoid
 
 __all__ = ["fit_pairwise_reward", "sample_comparisons"]
@@ -23,8 +25,6 @@ def sample_comparisons(
     log_policy: Any, reward: Any, pairs: int, rng: np.random.Generator | int, *, scale: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Winners and losers, ``(..., pairs)`` each, of ``pairs`` independent pairs of draws of ``log_policy (..., A)``."""
-    from klsim.distributions import sample
-
     rng = _validate.generator(rng)
     policy, value = _validate.numpy_arrays(log_policy=log_policy, reward=reward)
     _validate.same_last_axis(log_policy=policy, reward=value)
@@ -59,7 +59,7 @@ def fit_pairwise_reward(
         _validate.fail("losers", f"must have the shape (..., pairs) of winners {won.shape}, got {lost.shape}")
     ridge = _validate.real("ridge", ridge, low=0.0, high=1e100, open_low=True)
     scale = _validate.real("scale", scale, low=0.0, high=1e100)
-    rows, pairs = won.reshape(-1, won.shape[-1]), lost.reshape(-1, won.shape[-1])
+    rows, pairs = (x.reshape(math.prod(won.shape[:-1]), won.shape[-1]) for x in (won, lost))
     _validate.fits("outcomes", outcomes, len(rows) * outcomes**2)
     at = np.arange(len(rows))[:, None]
     r = np.zeros((len(rows), outcomes))

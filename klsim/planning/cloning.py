@@ -48,7 +48,8 @@ def _expert(problem: TabularMDP, log_expert: Any) -> tuple[np.ndarray, np.ndarra
     _validate.instance("problem", problem, TabularMDP)
     if problem.actions is not None and not np.all(problem.actions):
         _validate.fail("problem", "smoothing gives every action probability: all must be legal everywhere")
-    return occupancy(problem, log_expert).sum(axis=-1), np.exp(policy_of(problem, log_expert, "log_expert"))
+    policy = policy_of(problem, log_expert, "log_expert")
+    return occupancy(problem, policy).sum(axis=-1), np.exp(policy)
 
 
 def _expected_log(trials: int, chance: float, plus: float) -> float:

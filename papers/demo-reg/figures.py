@@ -47,18 +47,12 @@ def _(table, figure):
         rows = table.rows(series=name)
         (line,) = axes.plot(rows["n"], rows["kl"], marker=marker, label=name)
         axes.axhline(rows["limit"][0], color=line.get_color(), linestyle="--", linewidth=1)
-        axes.annotate(
-            "limit",
-            (1, rows["limit"][0]),
-            xytext=(0, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color=line.get_color(),
-        )
+        words = {"xytext": (0, -11), "textcoords": "offset points", "fontsize": 8, "color": line.get_color()}
+        axes.annotate(f"limit, {name}", (2.5, rows["limit"][0]), **words)
     rows = table.rows(series="bound")
     axes.plot(rows["n"], rows["kl"], color="0.3", linestyle=":", label="bound N S H (A-1)/(N+1)")
     axes.set(xscale="log", xlabel="demonstrations N_E", ylabel="N_E · E[KL_traj(expert ‖ clone)], nats", ylim=(0, None))
-    axes.legend(loc="center left", bbox_to_anchor=(0.0, 0.75))
+    axes.legend(loc="lower right")
 
 
 @figures.figure(
@@ -88,7 +82,7 @@ def fast_rate(run):
     "demonstrations",
     title="Demonstrations divide the cost: final gap against N_E at one model sample a pair",
     caption="S = A = 6, H = 5, n = 1, 60 problems; band: 95 % interval of the mean. lam = c sqrt(N_E/(SAHn)). Plain planning does not use demonstrations."
-    " With c = 0.3 few demonstrations hurt; with c = 0.1 the gap follows the guide N_E^(-1/2) (C8).",
+    " With c = 0.3 few demonstrations hurt; with c = 0.1 the gap comes close to the guide N_E^(-1/2) (C8).",
     draw=Lines("n", "gap", by="series", xlabel="demonstrations N_E", ylabel="gap V* - V (units of reward)", xscale="log", yscale="log",
                styles={"N_E^(-1/2)": GUIDE}),
 )  # fmt: skip
