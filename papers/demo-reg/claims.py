@@ -212,7 +212,7 @@ C4 = paper.claim("C4", r"""
     $E[\mathrm{KL}_{traj}(\pi^E\|\pi^{BC})]\le(A-1)\sum_h|\mathrm{supp}\,d^E_h|/(N_E+1)$ for every $N_E\ge1$ and expert; $N_E$ times it tends
     to the sum of $A-1-(k-1)/2$ over visited states with $k$ actions in use: factor 1 for deterministic experts, 1/2 for full support.
     With probability $1-\delta$, for $N_E\ge A$, $\mathrm{KL}_{traj}\le6SAH\log(2e^4N_E)\log(12HN_E^2/\delta)/N_E+18AH/N_E$, which is loose by
-    more than 1000 at $N_E=50$, $S=5$, $A=H=3$, $\delta=.1$. Log-linear clones of log-linear experts with d features that sum to 1
+    more than 1000 (deterministic experts: 500) at $N_E=50$, $S=5$, $A=H=3$, $\delta=.1$. Log-linear clones of log-linear experts with d features that sum to 1
     have the limit $H(d-1)/2$ (to 10 % at $N_E=6400$): states and actions do not count.
 
     where: corollary of the behaviour-cloning theorem on finite MDPs (constants recalled); the clean bound and the limits are derived
@@ -256,12 +256,18 @@ def the_expectation_is_that_of_data_sets(rngs, *, drawn=20):
     return found / expected_cloning_kl(problem, expert, 20)
 
 
-@C4.check(Inequality(), Space(data=Drawn(DataSet.draw)), instances=200,
-          false={"the limit of the mean, S H (A-1)/(2 N_E), as a bound": {"mean": True}})  # fmt: skip
+# KL of a data set: .20 ± .05 (soft experts), .50 ± .03 (deterministic ones); the bound is 640
+@C4.check(
+    Inequality(),
+    Space(data=Drawn(DataSet.draw)),
+    instances=200,
+    false={"the mean as a bound with high probability": {"mean": True}},
+)
 def high_probability(data, *, mean=False):
-    found = visited_divergence(data.problem, data.expert, data.clone)
-    bound = 15 / 50 if mean else high_probability_bound(data.problem.shape, 50, 0.1)
-    return {"bound": (found, bound), "loose by 1000": (found if mean else 1000 * found, bound)}
+    problem, expert, cloned = data
+    found, loose = visited_divergence(problem, expert, cloned), 500 if np.isneginf(expert).any() else 1000
+    bound = expected_cloning_kl(problem, expert, 50) if mean else high_probability_bound(problem.shape, 50, 0.1)
+    return {"bound": (found, bound), "loose": (found if mean else loose * found, bound)}
 
 
 # one data set in the limit is 1/N times half a chi-squared variable with 9 degrees: deviation .47 of the mean; ± .03 inside ± .1
