@@ -47,8 +47,8 @@ def _(table, figure):
         rows = table.rows(series=name)
         (line,) = axes.plot(rows["n"], rows["kl"], marker=marker, label=name)
         axes.axhline(rows["limit"][0], color=line.get_color(), linestyle="--", linewidth=1)
-        words = {"xytext": (0, -11), "textcoords": "offset points", "fontsize": 8, "color": line.get_color()}
-        axes.annotate(f"limit, {name}", (2.5, rows["limit"][0]), **words)
+        words = {"xytext": (0, 3), "textcoords": "offset points", "fontsize": 8, "color": line.get_color()}
+        axes.annotate(f"limit, {name}", (1 if marker == "s" else 20, rows["limit"][0]), **words)
     rows = table.rows(series="bound")
     axes.plot(rows["n"], rows["kl"], color="0.3", linestyle=":", label="bound N S H (A-1)/(N+1)")
     axes.set(xscale="log", xlabel="demonstrations N_E", ylabel="N_E · E[KL_traj(expert ‖ clone)], nats", ylim=(0, None))
