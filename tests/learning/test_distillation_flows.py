@@ -155,3 +155,9 @@ def test_project_inside_the_class():
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_mean_of_a_million_is_the_largest():
+    assert np.isfinite(bg.binned_gaussian(1e6, 0.0, 2)).all()
+    with pytest.raises(ValueError, match="mean"):
+        bg.binned_gaussian(1e6 + 0.5, 0.0, 2)

@@ -164,3 +164,17 @@ def test_bad_input():
     with pytest.raises(ValueError, match="penalty"):
         worst_case(np.log([0.5, 0.5]), [1.0, 2.0], -1.0, "kl")
     assert isinstance(problem.tabular(), TabularMDP)
+
+
+def test_the_two_penalties_by_hand():
+    """``sum_i phi_i sqrt((L^-1)_ii)``, and the released code's ``sqrt(phi^2 . diag(L^-1))``."""
+    problem = linear(4)
+    data = sample_transitions(problem.tabular(), 20, 0)
+    phi = problem.features
+    for penalty in ("sum", "l2"):
+        found = pessimistic_values(problem, data, 1.0, "none", beta=0.3, reg=1.0, penalty=penalty)
+        for h in range(problem.horizon):
+            rows = phi[data.state[h], data.action[h]]
+            spread = np.diag(np.linalg.inv(rows.T @ rows + np.eye(phi.shape[-1])))
+            by_hand = phi @ np.sqrt(spread) if penalty == "sum" else np.sqrt(phi**2 @ spread)
+            np.testing.assert_allclose(found.bonus[h], 0.3 * by_hand, rtol=1e-10)
