@@ -18,6 +18,7 @@ from klsim.divergences import kl
 from klsim.estimators import k2, k3
 from klsim.learning import asymmetric_kl as ak
 from klsim.learning.branch_lengths import capped_geometric, continue_score, mean_length
+from klsim.objectives import TokenBatch, apo
 from klsim.objectives.advantages import group_mean, prompt_weights
 from klsim.objectives.stabilizers import dads_weight, stcr_multiplier
 from klsim.spaces import Drawn, Floats, Integers, Masks, Normals, Sizes, Space
@@ -341,6 +342,30 @@ def net_negative(g, *, swap=False):
     """The sum is at most minus what the longest wrong answer adds."""
     m = stcr_multiplier(1 - g.rewards if swap else g.rewards, g.lengths, g.group)
     return np.sum(m * g.advantage), np.min(np.where(g.correct == 0, (m - 1) * g.advantage, 0.0), initial=0.0)
+
+
+@C3.check(
+    Identity(1e-12),
+    GROUPS,
+    instances=15,
+    examples=[{"g": st.FORMATTED}],
+    false={"only what is below average": {"by": "correct"}},
+)
+def the_loss_multiplies_whatever_the_sign(g, *, by="advantage"):
+    """The released loss on its own samples, with the reference equal to the policy, against a loop over groups."""
+    mask = np.arange(int(g.lengths.max())) < g.lengths[:, None]
+    same, times = np.zeros(mask.shape), np.ones(len(g.lengths))
+    for k in np.unique(g.group):
+        right, wrong = ((g.group == k) & (g.correct == x) for x in (1, 0))
+        if right.any():
+            times[wrong] += np.maximum(0, 1 - 1.001 ** -(g.lengths[wrong] - g.lengths[right].mean()))
+    batch = TokenBatch(same, mask, old_log_probs=same, ref_log_probs=same, rewards=g.rewards, group=g.group)
+    shares = g.lengths / g.lengths.sum()
+    return (
+        apo(batch, beta=0.3, base=1.001, by=by)[0],
+        -np.sum(times * g.advantage * shares),
+        np.sum(np.abs(g.advantage) * shares),
+    )
 
 
 @C3.check(Inequality(), examples=[{}], false={"b = 1.0001": {"base": 1.0001}})

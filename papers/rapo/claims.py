@@ -167,8 +167,12 @@ def all_correct_answers_outside(hat, a, *, times=1):
           false={"nor for the forward KL": {"forward": True}})  # fmt: skip
 def nothing_outside_counts_for_the_reverse_kl(hat, reward, a, lead, *, forward=False):
     solver = forward_kl_with_entropy if forward else kl_regularized
-    laws = [np.exp(solver(*problem, a).log_policy) for problem in (with_outsider(hat, reward, lead), (hat, reward))]
-    return laws[0], np.concatenate([laws[1], np.zeros((*laws[1].shape[:-1], 1))], -1)
+    found, inside = (solver(*problem, a) for problem in (with_outsider(hat, reward, lead), (hat, reward)))
+    none = np.zeros((*inside.kl.shape, 1))
+    return {
+        "the law": (np.exp(found.log_policy), np.concatenate([np.exp(inside.log_policy), none], -1), 1.0),
+        "its gap": (found.gap, 0.0, 1 + np.abs(found.value)),
+    }
 
 
 C2_always = paper.claim("C2-always", r"""
