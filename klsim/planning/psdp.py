@@ -73,7 +73,7 @@ def psdp(problem: TabularMDP, maps: Sequence[Any], resets: Any, *, tolerance: An
     Args:
         problem: finite horizon H, every action legal. maps: for every layer the class, integers ``(M, S)``.
         resets: laws of the states, ``(H, S)``. tolerance: a layer's learner returns the worst map whose score is within
-            this of the best one's (up to a relative 1e-9); a number or ``(H,)``. 0 is the first maximiser.
+            this of the best one's (up to a relative 1e-9, and rounding); a number or ``(H,)``. 0 is the first maximiser.
 
     Raises:
         TypeError: not a `TabularMDP`, maps that are not integers. ValueError: shapes, unknown actions, reset laws that
@@ -94,7 +94,8 @@ def psdp(problem: TabularMDP, maps: Sequence[Any], resets: Any, *, tolerance: An
     for h in range(horizon - 1, -1, -1):
         q = q_value[h] = problem.reward[h] + problem.transition[h] @ value
         scores = q[everyone, classes[h]] @ laws[h]
-        allowed = np.flatnonzero(scores >= scores.max() - slack[h] * (1 + ROUNDING))
+        rounding = 4 * np.finfo(float).eps * np.abs(scores).max() if slack[h] else 0.0
+        allowed = np.flatnonzero(scores >= scores.max() - slack[h] * (1 + ROUNDING) - rounding)
         policy[h] = classes[h][allowed[np.argmin(scores[allowed])]]
         value = q[everyone, policy[h]]
         shortfall[h] = laws[h] @ (q.max(axis=1) - value)

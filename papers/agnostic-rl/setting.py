@@ -93,9 +93,9 @@ def binary_tree(horizon):
     return 0, np.repeat(successor[None], horizon, axis=0)
 
 
-def singleton_chain(horizon):
-    """One of H+1 states in which the singletons reach H+1 pairs at layer H: policy h leaves the others at layer h."""
-    states, successor = np.arange(horizon + 1), np.zeros((horizon, horizon + 1, 2), dtype=int)
+def singleton_chain(horizon, states):
+    """With H+1 states or more the singletons reach H+1 pairs at layer H: policy h leaves the others at layer h."""
+    states, successor = np.arange(states), np.zeros((horizon, states, 2), dtype=int)
     for h in range(horizon):
         successor[h] = states[:, None]  # who left stays
         successor[h, h, 0] = h + 1
@@ -235,7 +235,7 @@ class Amplifier(NamedTuple):
     @classmethod
     def draw(cls, rng):
         """Within ``eps kappa^(H-1) <= 1``."""
-        p, horizon = float(rng.uniform(0.15, 0.6)), int(rng.integers(2, 9))
+        p, horizon = float(rng.uniform(0.2, 0.6)), int(rng.integers(2, 9))
         return cls(p, float(rng.uniform(0.1, 1.0) * cls(p, 1.0, horizon).kappa ** (1 - horizon)), horizon)
 
     @property
