@@ -73,9 +73,7 @@ def shared_trees(problem: TabularMDP, policies: Any, trees: int, *, rng: np.rand
     return SharedTrees(returns, calls)
 
 
-def policy_episodes(
-    problem: TabularMDP, policies: Any, which: Any, *, rng: np.random.Generator | int = 0
-) -> Episodes:
+def policy_episodes(problem: TabularMDP, policies: Any, which: Any, *, rng: np.random.Generator | int = 0) -> Episodes:
     """Roll-outs; episode i follows policy ``which[i]`` of the class ``(N, H, S)``.
 
     Raises:

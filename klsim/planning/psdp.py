@@ -73,7 +73,7 @@ def psdp(problem: TabularMDP, maps: Sequence[Any], resets: Any, *, tolerance: An
     Args:
         problem: finite horizon H, every action legal. maps: for every layer the class, integers ``(M, S)``.
         resets: laws of the states, ``(H, S)``. tolerance: a layer's learner returns the worst map whose score is within
-            this of the best one's (up to a relative 1e-9, and rounding); a number or ``(H,)``. 0 is the first maximiser.
+            this of the best one's (up to a relative 1e-9, and rounding); a number or ``(H,)``. 0: the first maximiser.
 
     Raises:
         TypeError: not a `TabularMDP`, maps that are not integers. ValueError: shapes, unknown actions, reset laws that

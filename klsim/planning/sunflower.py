@@ -29,12 +29,18 @@ from klsim.problems.policy_classes import check_policies
 __all__ = ["PetalProcess", "petal_process", "uncovered_trajectory"]
 
 
-def _parts(policy: Any, core: Any, petals: Any, actions: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _parts(
+    policy: Any, core: Any, petals: Any, actions: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     own = _validate.integers("policy", policy, low=0, high=None if actions is None else actions - 1)
     if own.ndim != 2 or 0 in own.shape:
         _validate.fail("policy", f"must have shape (H, S), none of them 0, got {own.shape}")
     shape = (own.shape[0], own.shape[1])
-    return own, check_policies(core, actions=actions, shape=shape, name="core"), _validate.boolean_mask("petals", petals, shape)
+    return (
+        own,
+        check_policies(core, actions=actions, shape=shape, name="core"),
+        _validate.boolean_mask("petals", petals, shape),
+    )
 
 
 def uncovered_trajectory(

@@ -31,7 +31,9 @@ def deterministic_mdp(start, successor, reward=None):
     """One start state and one successor of every (layer, state, action), from integers ``(H, S, A)``."""
     states = successor.shape[1]
     moves = np.eye(states)[successor]
-    return TabularMDP(moves, np.zeros(successor.shape) if reward is None else reward, np.eye(states)[start], len(successor))
+    return TabularMDP(
+        moves, np.zeros(successor.shape) if reward is None else reward, np.eye(states)[start], len(successor)
+    )
 
 
 def best_policy(problem):

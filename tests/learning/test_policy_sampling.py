@@ -130,12 +130,24 @@ CORE = np.zeros((1, 3, 3), dtype=int)
         (lambda: policy_episodes(problem(0), SINGLES, [3]), ValueError, r"which\[0\] = 3: must be <= 2"),
         (lambda: policy_episodes(problem(0), SINGLES, [[0]]), ValueError, r"which: must have shape \(n,\)"),
         (lambda: trajectory_weights(SINGLES, [[0, 0, 0]], [[0, 0, 0]]), ValueError, "core: give either"),
-        (lambda: trajectory_weights(SINGLES, [[0, 0]], [[0, 0]], action_count=2), ValueError, "states: must have the shape"),
-        (lambda: trajectory_weights(SINGLES, [[0, 0, 3]], [[0, 0, 0]], action_count=2), ValueError, "states.*must be <= 2"),
+        (
+            lambda: trajectory_weights(SINGLES, [[0, 0]], [[0, 0]], action_count=2),
+            ValueError,
+            "states: must have the shape",
+        ),
+        (
+            lambda: trajectory_weights(SINGLES, [[0, 0, 3]], [[0, 0, 0]], action_count=2),
+            ValueError,
+            "states.*must be <= 2",
+        ),
         (lambda: popler(problem(0), SINGLES, CORE[:, :2], PETALS, **GOOD), ValueError, "core: must have shape"),
         (lambda: popler(problem(0), SINGLES, CORE, PETALS[:2], **GOOD), ValueError, "petals: must have shape"),
         (lambda: popler(problem(0), SINGLES, CORE, PETALS, **{**GOOD, "threshold": 0.0}), ValueError, "threshold"),
-        (lambda: popler(problem(0), SINGLES, CORE, PETALS, **{**GOOD, "petal_episodes": 0}), ValueError, "petal_episodes = 0"),
+        (
+            lambda: popler(problem(0), SINGLES, CORE, PETALS, **{**GOOD, "petal_episodes": 0}),
+            ValueError,
+            "petal_episodes = 0",
+        ),
     ],
 )
 def test_bad_input(call, error, words):

@@ -77,8 +77,16 @@ MAPS = np.zeros((3, 1, 3), dtype=int)
         (lambda: psdp(problem(0), MAPS, UNIFORM * 2), ValueError, "resets.*sum to"),
         (lambda: psdp(problem(0), MAPS, UNIFORM, tolerance=-1.0), ValueError, "tolerance.*must be >= 0"),
         (lambda: psdp(problem(0), MAPS, UNIFORM, tolerance=[0.1]), ValueError, "tolerance: must be a number or"),
-        (lambda: state_concentrability(problem(0), np.zeros((2, 3), int), UNIFORM), ValueError, "policy: must have shape"),
-        (lambda: state_concentrability(problem(0), np.zeros((3, 3), int), UNIFORM[0]), ValueError, "resets: must have shape"),
+        (
+            lambda: state_concentrability(problem(0), np.zeros((2, 3), int), UNIFORM),
+            ValueError,
+            "policy: must have shape",
+        ),
+        (
+            lambda: state_concentrability(problem(0), np.zeros((3, 3), int), UNIFORM[0]),
+            ValueError,
+            "resets: must have shape",
+        ),
         (lambda: psdp_bound([1.0], [0.1, 0.2]), ValueError, "shortfall: must have the shape"),
         (lambda: psdp_bound([-1.0], [0.1]), ValueError, "concentrability.*must be >= 0"),
     ],

@@ -44,7 +44,11 @@ def test_l_tons_by_hand():
         (lambda: check_policies([[[0, 2]]], actions=2), ValueError, r"policies\[0, 0, 1\] = 2: must be <= 1"),
         (lambda: check_policies([[[0, -1]]]), ValueError, "must be >= 0"),
         (lambda: check_policies([[[0.5, 1.0]]]), TypeError, "policies: must be a NumPy array or sequence of integers"),
-        (lambda: check_policies([[[0, 1]]], shape=(2, 2), name="core"), ValueError, r"core: must have shape \(N, 2, 2\)"),
+        (
+            lambda: check_policies([[[0, 1]]], shape=(2, 2), name="core"),
+            ValueError,
+            r"core: must have shape \(N, 2, 2\)",
+        ),
     ],
 )
 def test_bad_input(call, error, words):
