@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -84,7 +85,12 @@ class Cover(NamedTuple):
 
     @property
     def capacity(self):
-        return spanning_capacity(self.policies, 2)
+        return _capacity(self.policies.tobytes(), self.policies.shape)
+
+
+@functools.lru_cache(maxsize=1000)
+def _capacity(policies, shape):
+    return spanning_capacity(np.frombuffer(policies, dtype=np.int64).reshape(shape), 2)
 
 
 # search ---------------------------------------------------------------------------------------------
