@@ -113,7 +113,10 @@ def trajectory_weights(
         _validate.fail("core", "give either core or action_count")
     own = _consistent(table, seen, played)
     if core is None:
-        return own * float(_validate.integer("action_count", action_count, low=1)) ** horizon
+        with np.errstate(over="ignore"):
+            weight = np.float64(_validate.integer("action_count", action_count, low=1)) ** horizon
+        _validate.representable("action_count", np, weight)
+        return own * weight
     behaviours = check_policies(core, shape=(horizon, size), name="core")
     among = _consistent(behaviours, seen, played).sum(axis=0)
     return np.asarray(np.where(own, len(behaviours) / np.maximum(among, 1), 0.0) * (among > 0))

@@ -168,6 +168,8 @@ def popler(
     marked = _validate.boolean_mask("petals", petals, table.shape)
     first = _validate.integer("start_episodes", start_episodes, low=1)
     each = _validate.integer("petal_episodes", petal_episodes, low=1)
+    for name, episodes in (("start_episodes", first), ("petal_episodes", each)):
+        _validate.fits(name, episodes, 3 * episodes * horizon)  # uniforms, states and actions
     least = _validate.integer("least", least, low=1)
     threshold = _validate.real("threshold", threshold, low=0.0, high=1.0, open_low=True)
     learner = _Learner(problem.dense(), table, others, marked, _validate.generator(rng))

@@ -92,7 +92,9 @@ def psdp(problem: TabularMDP, maps: Sequence[Any], resets: Any, *, tolerance: An
     value, everyone = np.zeros(states), np.arange(states)
     policy, shortfall, q_value = np.zeros((horizon, states), dtype=np.int64), np.zeros(horizon), np.zeros(problem.shape)
     for h in range(horizon - 1, -1, -1):
-        q = q_value[h] = problem.reward[h] + problem.transition[h] @ value
+        with np.errstate(over="ignore", invalid="ignore"):
+            q = q_value[h] = problem.reward[h] + problem.transition[h] @ value
+        _validate.representable("problem", np, q)
         scores = q[everyone, classes[h]] @ laws[h]
         rounding = 4 * np.finfo(float).eps * np.abs(scores).max() if slack[h] else 0.0
         allowed = np.flatnonzero(scores >= scores.max() - slack[h] * (1 + ROUNDING) - rounding)
@@ -135,4 +137,4 @@ def psdp_bound(concentrability: Any, shortfall: Any) -> float:
     _validate.budgets("concentrability", np, ratio)
     _validate.budgets("shortfall", np, lost)
     with np.errstate(invalid="ignore", over="ignore"):
-        return float(np.sum(np.where(lost > 0, ratio * lost, 0.0)))
+        return float(np.sum(np.where((lost > 0) & (ratio > 0), ratio * lost, 0.0)))

@@ -60,7 +60,7 @@ class _Plan:
 class _Search:
     """Best plans from a layer on, memoised on who is where."""
 
-    plays: list[list[list[int]]]  # bits of the policies that play action a in state s at layer h
+    plays: list[list[dict[int, int]]]  # at layer h in state s: action -> bits of the policies that play it
     most: list[int]  # no layer reaches more
     known: dict[tuple[int, Groups], tuple[_Plan, ...]] = field(default_factory=dict)
     looked: int = 0
@@ -74,7 +74,7 @@ class _Search:
 
     def _plans(self, layer: int, groups: Groups) -> tuple[_Plan, ...]:
         actions = self.plays[layer]
-        parts = tuple((s, a, bits & own) for s, bits in groups for a, own in enumerate(actions[s]) if bits & own)
+        parts = tuple((s, a, bits & own) for s, bits in groups for a, own in actions[s].items() if bits & own)
         if layer == len(self.plays) - 1:
             return (_Plan(len(parts)),)
         best: list[_Plan] = [_Plan(0)] * (len(self.plays) - layer - 1)
@@ -107,13 +107,15 @@ def spanning_capacity(policies: Any, actions: int | None = None) -> SpanningCapa
     Raises:
         TypeError: not integers. ValueError: shapes, unknown actions, a search of more than three million steps.
     """
-    table = check_policies(policies, actions=None if actions is None else _validate.integer("actions", actions, low=1))
+    if actions is not None:
+        actions = _validate.integer("actions", actions, low=1)
+    table = check_policies(policies, actions=actions)
     count, horizon, states = table.shape
     width = int(table.max()) + 1 if actions is None else actions
-    plays = [
-        [[sum(1 << int(i) for i in np.flatnonzero(table[:, h, s] == a)) for a in range(width)] for s in range(states)]
-        for h in range(horizon)
-    ]
+    _validate.fits("policies" if actions is None else "actions", width, horizon * states * width)
+    plays: list[list[dict[int, int]]] = [[{} for _ in range(states)] for _ in range(horizon)]
+    for (i, h, state), action in np.ndenumerate(table):
+        plays[h][state][int(action)] = plays[h][state].get(int(action), 0) | 1 << i
     search = _Search(plays, [min(count, states * width, width ** (h + 1)) for h in range(horizon)])
     everyone = (1 << count) - 1
     found = [search.plans(0, ((start, everyone),)) for start in range(states)]

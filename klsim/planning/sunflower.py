@@ -133,6 +133,7 @@ def petal_process(problem: TabularMDP, policy: Any, core: Any, petals: Any) -> P
     value = np.zeros(len(layer))
     for node in range(len(layer) - 1, -1, -1):  # petals of later layers first
         value[node] = reward[node + 1] + transition[node + 1] @ value
+    _validate.representable("problem", np, reward, value)
     return PetalProcess(layer, state, transition, reward, float(reward[0] + transition[0] @ value))
 
 

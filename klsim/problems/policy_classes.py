@@ -48,8 +48,9 @@ def all_policies(horizon: int, states: int, actions: int) -> np.ndarray:
 
 def open_loop_policies(horizon: int, states: int, actions: int) -> np.ndarray:
     """The ``A^H`` policies that play a fixed sequence of actions, whatever the states."""
-    states = _validate.integer("states", states, low=1)
-    return np.repeat(all_policies(horizon, 1, actions), states, axis=2)
+    states, sequences = _validate.integer("states", states, low=1), all_policies(horizon, 1, actions)
+    _validate.fits("states", states, sequences.size * states)
+    return np.repeat(sequences, states, axis=2)
 
 
 def l_tons(horizon: int, states: int, ones: int = 1) -> np.ndarray:
@@ -62,8 +63,10 @@ def l_tons(horizon: int, states: int, ones: int = 1) -> np.ndarray:
     """
     horizon, states = _validate.integer("horizon", horizon, low=1), _validate.integer("states", states, low=1)
     ones = _validate.integer("ones", ones, low=0, high=states)
-    _validate.fits("ones", ones, math.comb(states, ones) * horizon * states)
-    out = np.zeros((math.comb(states, ones), horizon, states), dtype=np.int64)
-    for policy, chosen in zip(out, itertools.combinations(range(states), ones)):
-        policy[:, list(chosen)] = 1
-    return out
+    log_count = math.lgamma(states + 1) - math.lgamma(ones + 1) - math.lgamma(states - ones + 1)
+    _validate.fits("ones", ones, math.exp(min(log_count, 700.0)) * horizon * states)
+    count = math.comb(states, ones)
+    chosen = np.fromiter(itertools.chain.from_iterable(itertools.combinations(range(states), ones)), np.int64)
+    marks = np.zeros((count, states), dtype=np.int64)
+    np.put_along_axis(marks, chosen.reshape(count, ones), 1, axis=1)
+    return np.repeat(marks[:, None], horizon, axis=1)

@@ -1,8 +1,8 @@
 r"""Claims of "Agnostic Reinforcement Learning: Foundations and Algorithms".
 
 Layered problems of H layers, n states a layer, A = 2 actions unless said; deterministic policies as integers ``(N, H, n)``;
-singletons play 1 on one state (the same in every layer) and 0 elsewhere, l-tons on l states. Random problems have Dirichlet rows and
-rewards of at most 1/H.
+singletons play 1 on one state (the same in every layer) and 0 elsewhere, l-tons on l states. Random problems have Dirichlet
+rows and rewards of at most 1/H.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ C1 = paper.claim("C1", r"""
 
     $C(\Pi)=\max_h C_h(\Pi)$, $C_h$ the most pairs $(s,a)$ that $\Pi$ reaches at layer h of a deterministic MDP. All policies:
     $C_h=\min(nA,A^h)$; singletons: $\min(n,h+1)$; l-tons, n large: $\sum_{j\le l}\binom hj$. $C(\Pi)\le\min(|\Pi|,nA,A^H)$ and
-    $\max(C(\Pi_1),C(\Pi_2))\le C(\Pi_1\cup\Pi_2)\le C(\Pi_1)+C(\Pi_2)$. The maximum is over the layers: with n states a layer the last one may
-    reach less than an earlier one.
+    $\max(C(\Pi_1),C(\Pi_2))\le C(\Pi_1\cup\Pi_2)\le C(\Pi_1)+C(\Pi_2)$. The maximum is over the layers: with n states a layer the
+    last one may reach less than an earlier one.
 
     where: definition and examples of the NeurIPS version; sub-additivity and the count of l-tons derived
     assumes: Deterministic policies; the maximising MDP has the same n states a layer.
@@ -157,9 +157,9 @@ def sub_additive(two, *, union=lambda one, two: one + two, depth=0, pairs=2):
 C2 = paper.claim("C2", r"""
     Spanning capacity is worst-case coverability
 
-    $C(\Pi)=\sup_M C^{cov}(\Pi;M)$ over all MDPs, $C^{cov}=\max_h\sum_{s,a}\sup_{\pi\in\Pi}d^\pi_h(s,a)$, attained by a deterministic one. A
-    stochastic MDP is a mixture of deterministic tables, and $C^{cov}_h\le E_{tables}[C^{reach}_h]\le C_h(\Pi)$ since the supremum of a mean is
-    at most the mean of the suprema.
+    $C(\Pi)=\sup_M C^{cov}(\Pi;M)$ over all MDPs, $C^{cov}=\max_h\sum_{s,a}\sup_{\pi\in\Pi}d^\pi_h(s,a)$, attained by a
+    deterministic one. A stochastic MDP is a mixture of deterministic tables, and $C^{cov}_h\le E_{tables}[C^{reach}_h]\le
+    C_h(\Pi)$ since the supremum of a mean is at most the mean of the suprema.
 
     where: coverability lemma of the NeurIPS version
     assumes: Coverability restricted to the class; the start state is part of the table.
@@ -214,8 +214,8 @@ C3 = paper.claim("C3", r"""
     Importance sampling: variance A^H against K
 
     Uniform actions: $A^H1[\pi\sim\tau]R$ has mean $V^\pi$ and second moment $A^HE_\pi[R^2]$. A uniformly drawn core policy:
-    $1[\pi\sim\tau]R/\frac1K\sum_e1[\pi_e\sim\tau]$ has mean $V^\pi-E_\pi[R;\text{no core policy is consistent with }\tau]$ and second moment at
-    most $K E_\pi[R^2]$.
+    $1[\pi\sim\tau]R/\frac1K\sum_e1[\pi_e\sim\tau]$ has mean $V^\pi-E_\pi[R;\text{no core policy is consistent with }\tau]$ and
+    second moment at most $K E_\pi[R^2]$.
 
     where: preliminaries of the POPLER section
     assumes: Deterministic policies; A = 2, n = H = 3, all 216 trajectories enumerated.
@@ -308,10 +308,12 @@ C4 = paper.claim("C4", r"""
     Generative model: shared random trees
 
     One sampled successor per reached $(h,s,a)$, shared by all policies: every $V^\pi$ is estimated without bias from at most
-    $\sum_hC_h(\Pi)\le H\,C(\Pi)$ calls a tree. Singletons of n = 24, H = 6, sparse problems, 60 trees: at most 27 calls a tree (144 by separate
-    roll-outs), and the largest error over the class is less than a third of that of uniform-action importance sampling with as many calls.
+    $\sum_hC_h(\Pi)\le H\,C(\Pi)$ calls a tree. Singletons of n = 24, H = 6, sparse problems, 60 trees: at most 27 calls a tree
+    (144 by separate roll-outs), and the largest error over the class is less than a third of that of uniform-action importance
+    sampling with as many calls.
 
-    where: generative-model theorems (upper bound $\tilde O(HC\log|\Pi|/\epsilon^2)$; the lower bound $\Omega(C/\epsilon^2)$ only as in C5)
+    where: generative-model theorems (upper bound $\tilde O(HC\log|\Pi|/\epsilon^2)$; the lower bound $\Omega(C/\epsilon^2)$ only
+    as in C5)
     assumes: Generative access to any (h,s,a); the start draw is not counted, the call at layer H returns only a reward.
     """)  # fmt: skip
 
@@ -361,9 +363,10 @@ def trees_against_uniform_actions(rng, *, more=1):
 C5 = paper.claim("C5", r"""
     C(Pi) is a lower bound on search
 
-    Reward on a random one of the C pairs that the class reaches at layer H of the maximising MDP; an episode inspects one of them. Whatever
-    the order of policies, the needle is found after $\frac{C+1}2$ episodes on average or later; in exactly that many by search without
-    replacement. So about $2^{H-1}$ episodes for the $2^H$ open-loop policies on a binary tree, $\frac{H+2}2$ for singletons.
+    Reward on a random one of the C pairs that the class reaches at layer H of the maximising MDP; an episode inspects one of
+    them. Whatever the order of policies, the needle is found after $\frac{C+1}2$ episodes on average or later; in exactly that
+    many by search without replacement. So about $2^{H-1}$ episodes for the $2^H$ open-loop policies on a binary tree,
+    $\frac{H+2}2$ for singletons.
 
     where: lower-bound theorem (toy form, derived)
     assumes: A uniform needle; rewards only there.
@@ -442,10 +445,10 @@ def growth(*, growth=lambda h: h + 1.0):
 C6 = paper.claim("C6", r"""
     Sunflower identity: the petal Markov reward process
 
-    If $\Pi$ is a (K,D)-sunflower, $V^\pi$ is the value of a Markov reward process on the start and the petals $S_\pi$: from a petal play $\pi$
-    once, then core policies with the weights of C3 until the next petal of $\pi$. Singletons: core {all-0}, petals the i-th state of each
-    layer (l-tons: D = lH), if the first state of a trajectory counts as a visit; if only later states count, the core {all-0} does not do,
-    and {all-0} with, for each h, "1 on layer h, 0 elsewhere" does.
+    If $\Pi$ is a (K,D)-sunflower, $V^\pi$ is the value of a Markov reward process on the start and the petals $S_\pi$: from a
+    petal play $\pi$ once, then core policies with the weights of C3 until the next petal of $\pi$. Singletons: core {all-0},
+    petals the i-th state of each layer (l-tons: D = lH), if the first state of a trajectory counts as a visit; if only later
+    states count, the core {all-0} does not do, and {all-0} with, for each h, "1 on layer h, 0 elsewhere" does.
 
     where: sunflower definition and POPLER construction
     assumes: Complete petals.
@@ -524,12 +527,13 @@ def rows_and_rewards(problem, *, own=1.0):
 C7 = paper.claim("C7", r"""
     PSDP with resets: the bound
 
-    $V^{\pi^*}-V^{\hat\pi}\le\sum_h\|d^{\pi^*}_h/\mu_h\|_\infty\varepsilon_h$ with $\varepsilon_h=E_{\mu_h}[\max_aQ_h-Q_h(\cdot,\hat\pi_h)]$ at the
-    learned continuation, for any comparator $\pi^*$; by $V^{\pi^*}-V^{\hat\pi}=\sum_hE_{d^{\pi^*}_h}[Q_h(s,\pi^*)-Q_h(s,\hat\pi)]$. Tight on the
-    example of C7-agnostic.
+    $V^{\pi^*}-V^{\hat\pi}\le\sum_h\|d^{\pi^*}_h/\mu_h\|_\infty\varepsilon_h$ with
+    $\varepsilon_h=E_{\mu_h}[\max_aQ_h-Q_h(\cdot,\hat\pi_h)]$ at the learned continuation, for any comparator $\pi^*$; by
+    $V^{\pi^*}-V^{\hat\pi}=\sum_hE_{d^{\pi^*}_h}[Q_h(s,\pi^*)-Q_h(s,\hat\pi)]$. Tight on the example of C7-agnostic.
 
     where: classical bound
-    assumes: Exact expectations; five random maps a layer, n = 4, H = 4, A = 3, resets Dirichlet(1); the comparator is optimal or random.
+    assumes: Exact expectations; five random maps a layer, n = 4, H = 4, A = 3, resets Dirichlet(1); the comparator is optimal or
+    random.
     """)  # fmt: skip
 
 
@@ -568,13 +572,13 @@ def performance_difference(search, *, visits_of=lambda search, run: search.compa
 C7_agnostic = paper.claim("C7-agnostic", r"""
     PSDP competes with the best policy of its class
 
-    What one would hope of exploratory resets, agnostically: with exact expectations and resets that cover every state that matters,
-    $V^{\hat\pi}\ge\max_{\pi\in\Pi}V^\pi$.
+    What one would hope of exploratory resets, agnostically: with exact expectations and resets that cover every state that
+    matters, $V^{\hat\pi}\ge\max_{\pi\in\Pi}V^\pi$.
 
     where: second paper (its negative result: PSDP and CPI fail without policy completeness)
-    instead: False unless the class is complete. Layer 1 leads to x; at layer 2 x pays 1 for action 0 and y pays .4 for action 1, the class is
-    {always 0, always 1} and the resets are (.1, .9): PSDP scores .1 < .36, plays 1 and earns 0 where the class has 1. The loss is at most
-    concentrability times the completeness error, here .1 * 10.
+    instead: False unless the class is complete. Layer 1 leads to x; at layer 2 x pays 1 for action 0 and y pays .4 for action 1,
+    the class is {always 0, always 1} and the resets are (.1, .9): PSDP scores .1 < .36, plays 1 and earns 0 where the class has
+    1. The loss is at most concentrability times the completeness error, here .1 * 10.
     by: C7/bound, C7-agnostic/best_of_the_class
     origin: folklore
     """)  # fmt: skip
@@ -596,12 +600,13 @@ def best_of_the_class(search, *, complete=False, allowed=0.0):
 C8 = paper.claim("C8", r"""
     Petal evaluation online (POPLER in miniature)
 
-    At most $C_h(\Pi)/\theta$ pairs of a layer are reached with probability $\ge\theta$ by some policy, so the online cost follows the petals
-    that can be reached, not $|\Pi|$. Singletons of n = 120, H = 5, sparse problems, threshold .05, 300 episodes for the start and each petal:
-    fewer than 9,000 episodes instead of 36,000, and the largest error over the class is below two thirds of that of the same episodes split
-    over the 120 policies.
+    At most $C_h(\Pi)/\theta$ pairs of a layer are reached with probability $\ge\theta$ by some policy, so the online cost follows
+    the petals that can be reached, not $|\Pi|$. Singletons of n = 120, H = 5, sparse problems, threshold .05, 300 episodes for
+    the start and each petal: fewer than 9,000 episodes instead of 36,000, and the largest error over the class is below two
+    thirds of that of the same episodes split over the 120 policies.
 
-    where: main theorem on POPLER (scaled down; its rate $\tilde O((1/\epsilon^2+HD^6C/\epsilon^4)K^2\log(|\Pi|/\delta))$ is not checked)
+    where: main theorem on POPLER (scaled down; its rate $\tilde O((1/\epsilon^2+HD^6C/\epsilon^4)K^2\log(|\Pi|/\delta))$ is not
+    checked)
     assumes: Known rewards and class; a petal that fewer than six of its episodes come by is ignored.
     """)  # fmt: skip
 
@@ -633,9 +638,9 @@ def petals_against_roll_outs(rng, *, threshold=0.05):
 C9 = paper.claim("C9", r"""
     PSDP amplifies errors exponentially without completeness, even if realisable
 
-    States x, y, end; resets $(p,1-p,0)$ at every layer; the class is {always 0, always 1} and contains a policy that is optimal from every
-    state, with concentrability 1/p. An error of $p\epsilon$ on average at the last layer grows to a gap of $\epsilon\kappa^{H-1}$,
-    $\kappa=1+.999\cdot.9\,\frac{1-p}p$; with all eight maps it stays $\epsilon$.
+    States x, y, end; resets $(p,1-p,0)$ at every layer; the class is {always 0, always 1} and contains a policy that is optimal
+    from every state, with concentrability 1/p. An error of $p\epsilon$ on average at the last layer grows to a gap of
+    $\epsilon\kappa^{H-1}$, $\kappa=1+.999\cdot.9\,\frac{1-p}p$; with all eight maps it stays $\epsilon$.
 
     where: second paper (qualitatively; the construction is derived)
     assumes: $\epsilon\kappa^{H-1}\le1$; layers before the last are exact.
@@ -670,12 +675,12 @@ def growth_per_layer(*, complete=False):
 C9_realisable = paper.claim("C9-realisable", r"""
     A realisable class and bounded concentrability suffice for PSDP
 
-    The bound of C7 with the errors that the learners make against the best map of their class, instead of those against all actions:
-    $V^*-V^{\hat\pi}\le\|d^{\pi^*}/\mu\|_\infty\sum_h\text{error}_h$ if an optimal policy is in the class.
+    The bound of C7 with the errors that the learners make against the best map of their class, instead of those against all
+    actions: $V^*-V^{\hat\pi}\le\|d^{\pi^*}/\mu\|_\infty\sum_h\text{error}_h$ if an optimal policy is in the class.
 
     where: second paper (its negative result, qualitatively)
-    instead: False: the learners' errors must be measured against all actions at the learned continuation (C7). A realisable class loses
-    $\epsilon\kappa^{H-1}$ where this bound says $\epsilon$; with a complete class it holds.
+    instead: False: the learners' errors must be measured against all actions at the learned continuation (C7). A realisable class
+    loses $\epsilon\kappa^{H-1}$ where this bound says $\epsilon$; with a complete class it holds.
     by: C9, C7/bound, C9-realisable/sum_of_errors
     origin: folklore
     """)  # fmt: skip
