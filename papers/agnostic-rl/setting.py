@@ -165,20 +165,26 @@ class Online(NamedTuple):
     discovered: int
 
 
-def online_errors(rng, states, *, alpha=0.01, threshold=0.05, horizon=5, paying=0.5):
-    """POPLER in miniature against the same episodes split over all singletons."""
+def online_errors(rng, states, *, alpha=0.01, ignored=None, horizon=5, paying=0.5):
+    """POPLER in miniature (threshold .05) against the same episodes split over all singletons.
+
+    With ``ignored`` its values are those of another run, which ignores petals of a smaller probability.
+    """
     policies = l_tons(horizon, states)
     problem = random_mdp(rng, horizon, states, alpha=alpha, paying=paying)
     exact, core = policy_returns(problem, policies), np.zeros((1, horizon, states), dtype=int)
-    run = popler(
-        problem, policies, core, policies == 1, start_episodes=300, petal_episodes=300, threshold=threshold, rng=rng
-    )
-    each = run.episodes // states
+
+    def learned(threshold):
+        sizes = {"start_episodes": 300, "petal_episodes": 300}
+        return popler(problem, policies, core, policies == 1, threshold=threshold, rng=rng, **sizes)
+
+    run = learned(0.05)
+    values, each = (learned(ignored) if ignored else run).values, run.episodes // states
     seen = policy_episodes(problem, policies, np.repeat(np.arange(states), each), rng=rng)
     naive = seen.rewards.sum(axis=1).reshape(states, each).mean(axis=1)
     best = exact.max()
     return Online(
-        float(np.abs(run.values - exact).max()), float(np.abs(naive - exact).max()), float(best - exact[run.best]),
+        float(np.abs(values - exact).max()), float(np.abs(naive - exact).max()), float(best - exact[values.argmax()]),
         float(best - exact[naive.argmax()]), run.episodes, len(run.petals),
     )  # fmt: skip
 
@@ -206,10 +212,10 @@ class Search(NamedTuple):
 
     @classmethod
     def example(cls, on_y=0.9):
-        """Layer 1 leads to x; there action 0 pays 1, and on y action 1 pays .4; resets prefer y (states x, y, end)."""
+        """States x, y, end: layer 1 leads from x to x (or to the end); then x pays 1 for action 0, y .4 for action 1; resets prefer y."""
         moves, reward = np.zeros((2, 3, 2, 3)), np.zeros((2, 3, 2))
         moves[..., 2] = 1.0
-        moves[0, 0, 0], moves[0, 0, 1] = np.eye(3)[0], np.eye(3)[1]
+        moves[0, 0, 0] = np.eye(3)[0]
         reward[1, 0, 0], reward[1, 1, 1] = 1.0, 0.4
         problem = TabularMDP(moves, reward, np.eye(3)[0], 2)
         maps = np.array([[[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [1, 1, 1]]])

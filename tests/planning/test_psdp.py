@@ -48,6 +48,22 @@ def test_tolerance_returns_the_worst_allowed_map():
         assert found.shortfall[0] == pytest.approx(1 - found.value)
 
 
+def test_the_bound_is_tight_where_the_class_is_incomplete():
+    """Layer 1 leads to x, which pays 1 for action 0; y pays .4 for action 1 and has most of the resets."""
+    moves, reward = np.zeros((2, 3, 2, 3)), np.zeros((2, 3, 2))
+    moves[..., 2] = 1.0
+    moves[0, 0, 0] = (1.0, 0.0, 0.0)
+    reward[1, 0, 0], reward[1, 1, 1] = 1.0, 0.4
+    mdp, resets = TabularMDP(moves, reward, [1.0, 0.0, 0.0], 2), [[1.0, 0.0, 0.0], [0.1, 0.9, 0.0]]
+    found = psdp(mdp, [[[0, 0, 0]], [[0, 0, 0], [1, 1, 1]]], resets)
+    assert found.policy.tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert found.value == 0.0
+    assert found.shortfall == pytest.approx([0.0, 0.1])
+    ratio = state_concentrability(mdp, np.zeros((2, 3), dtype=int), resets)
+    assert ratio.tolist() == [1.0, 10.0]
+    assert psdp_bound(ratio, found.shortfall) == pytest.approx(1.0)  # all that the best policy earns
+
+
 def test_concentrability_by_hand():
     moves = np.zeros((2, 2, 2, 2))
     moves[:, :, 0, 0] = moves[:, :, 1, 1] = 1
