@@ -74,6 +74,8 @@ def tiny_class(rng):
 
 # acts only in the first two of three layers
 IDLE_LAST = np.array([p for p in all_policies(3, 2, 2) if not p[2].any()])
+# four policies that part in two layers; in the third, two have to meet in each state
+MEETING = np.array([[[a, a], [b, b], [a, a]] for a in range(2) for b in range(2)])
 
 
 def by_every_mdp(policies, actions=2):
@@ -95,7 +97,7 @@ def by_every_mdp(policies, actions=2):
 
 
 @C1.check(
-    Identity(1e-12), Space(policies=Drawn(tiny_class)), examples=[{"policies": IDLE_LAST}], instances=25,
+    Identity(1e-12), Space(policies=Drawn(tiny_class)), examples=[{"policies": IDLE_LAST}, {"policies": MEETING}], instances=25,
     false={"the last layer reaches most": {"capacity": lambda policies, layers: layers[-1]},
            "it is the number of policies": {"capacity": lambda policies, layers: len(np.unique(policies, axis=0))}},
 )  # fmt: skip
