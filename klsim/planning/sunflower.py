@@ -124,7 +124,7 @@ def petal_process(problem: TabularMDP, policy: Any, core: Any, petals: Any) -> P
     number[layer, state] = np.arange(len(layer))
     transition, reward = np.zeros((len(layer) + 1, len(layer))), np.zeros(len(layer) + 1)
     transition[0], reward[0] = _segment(problem, own, others, number, 0, problem.initial)
-    for node, (h, s) in enumerate(zip(layer, state), start=1):
+    for node, (h, s) in enumerate(zip(layer.tolist(), state.tolist()), start=1):
         earned = problem.reward[h, s, own[h, s]]
         if h + 1 < horizon:
             transition[node], later = _segment(problem, own, others, number, h + 1, problem.transition[h, s, own[h, s]])
