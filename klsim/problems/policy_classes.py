@@ -15,7 +15,7 @@ import numpy as np
 
 from klsim import _validate
 
-__all__ = ["all_policies", "check_policies", "l_tons", "open_loop_policies"]
+__all__ = ["all_policies", "l_tons", "open_loop_policies"]
 
 
 def check_policies(
@@ -29,9 +29,15 @@ def check_policies(
     Raises:
         TypeError: not integers. ValueError: a wrong shape, an unknown action.
     """
-    table = _validate.integers(name, policies, low=0, high=None if actions is None else actions - 1)
-    if table.ndim != 3 or 0 in table.shape or (shape is not None and table.shape[1:] != shape):
-        layers, states = ("H", "S") if shape is None else shape
+    if not isinstance(name, str):
+        raise TypeError(f"name: must be a string, got {type(name).__name__}")
+    high = None if actions is None else _validate.integer("actions", actions, low=1) - 1
+    wanted = None if shape is None else tuple(_validate.integers("shape", shape, low=1).tolist())
+    if wanted is not None and len(wanted) != 2:
+        _validate.fail("shape", f"must be (H, S), got {wanted}")
+    table = _validate.integers(name, policies, low=0, high=high)
+    if table.ndim != 3 or 0 in table.shape or (wanted is not None and table.shape[1:] != wanted):
+        layers, states = wanted or ("H", "S")
         _validate.fail(name, f"must have shape (N, {layers}, {states}), none of them 0, got {table.shape}")
     return table
 
