@@ -11,6 +11,7 @@ problem's type; a new problem registers its own implementation.
 
 from klsim.planning.effective_horizon import EffectiveHorizon, effective_horizon, qvi_iterates
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
+from klsim.planning.latent_mdp import VarianceParts, alpha_vectors, return_variance
 from klsim.planning.robust import (
     PessimisticValues,
     RobustValues,
@@ -36,7 +37,9 @@ __all__ = [
     "RobustValues",
     "Solution",
     "Trajectories",
+    "VarianceParts",
     "VisitationOptimum",
+    "alpha_vectors",
     "backup",
     "effective_horizon",
     "evaluate",
@@ -46,6 +49,7 @@ __all__ = [
     "pessimistic_values",
     "policy_dual",
     "qvi_iterates",
+    "return_variance",
     "robust_values",
     "rollouts",
     "solve",

@@ -1,6 +1,7 @@
 """Problems: small, frozen, validated objects that say what is optimised over, not how."""
 
 from klsim.problems.bandit import Bandit
+from klsim.problems.latent_mdp import Histories, LatentMDP, histories
 from klsim.problems.linear_mdp import LinearMDP
 from klsim.problems.masked_diffusion import MaskedDiffusionLM
 from klsim.problems.prompt_bandit import PromptBandit
@@ -12,12 +13,15 @@ __all__ = [
     "AverageMDP",
     "Bandit",
     "DiscountedMDP",
+    "Histories",
+    "LatentMDP",
     "LinearMDP",
     "MaskedDiffusionLM",
     "PromptBandit",
     "TabularMDP",
     "TokenTree",
     "Transitions",
+    "histories",
     "sample_transitions",
     "sticky_actions",
 ]
