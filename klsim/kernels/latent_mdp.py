@@ -1,0 +1,169 @@
+"""Optimism in latent MDPs: Bernstein back-ups, optimistic values of policies of the current state, episodes.
+
+A bonus is given by ``c1, c2, support``: ``max(c1 sqrt(G V iota / n), c2 G iota / n)`` with ``G`` the number of successors
+seen where ``support``, else 1; ``c2 < 0`` takes the variance-blind ``c1 sqrt(iota / (4 n))`` instead.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+__all__ = ["ANY", "LARGEST", "TOTAL", "bernstein_rows", "episodes", "optimistic_values"]
+
+ANY, LARGEST, TOTAL = 0, 1, 2
+
+
+@numba.njit(cache=True)
+def _moments(p, x):
+    """Mean and variance of ``x`` under ``p``, without cancellation."""
+    mean = 0.0
+    for i in range(p.size):
+        mean += p[i] * x[i]
+    variance = 0.0
+    for i in range(p.size):
+        variance += p[i] * (x[i] - mean) ** 2
+    return mean, variance
+
+
+@numba.njit(cache=True)
+def _bernstein(variance, z, c1, c2):
+    return max(c1 * math.sqrt(variance * z), c2 * z)
+
+
+@numba.njit(cache=True)
+def bernstein_rows(p, x, z, c1, c2):
+    """``p.x + max(c1 sqrt(V(p, x) z), c2 z)`` of every row ``(B, S)``, ``z, c1, c2`` ``(B,)``."""
+    out = np.empty(len(p))
+    for b in range(len(p)):
+        mean, variance = _moments(p[b], x[b])
+        out[b] = mean + _bernstein(variance, z[b], c1[b], c2[b])
+    return out
+
+
+@numba.njit(cache=True)
+def _bonus(p, variance, n, iota, c1, c2, support):
+    if c2 < 0:
+        return c1 * math.sqrt(iota / (4 * n))
+    scale = 1.0
+    if support:
+        scale = 0.0
+        for i in range(p.size):
+            if p[i] > 0:
+                scale += 1.0
+    return _bernstein(variance, scale * iota / n, c1, c2)
+
+
+@numba.njit(cache=True)
+def optimistic_values(policies, model, visits, reward, horizon, iota, c1, c2, support):
+    """``(C, M, S)``: optimistic values of ``C`` policies ``(C, S)`` in the empirical model ``(M, S, A, S)``, capped at 1;
+    1 where nothing was seen."""
+    contexts, states = visits.shape[0], visits.shape[1]
+    out = np.zeros((len(policies), contexts, states))
+    new = np.empty(states)
+    for c in range(len(policies)):
+        for m in range(contexts):
+            value = out[c, m]
+            for _ in range(horizon):
+                for s in range(states):
+                    a = policies[c, s]
+                    n = visits[m, s, a]
+                    if n == 0:
+                        new[s] = 1.0
+                        continue
+                    mean, variance = _moments(model[m, s, a], value)
+                    added = _bonus(model[m, s, a], variance, n, iota, c1, c2, support)
+                    new[s] = min(reward[m, s, a] + added + mean, 1.0)
+                value[:] = new
+    return out
+
+
+@numba.njit(cache=True)
+def _drawn(edges, u):
+    k = 0
+    while k < edges.size - 1 and u >= edges[k]:
+        k += 1
+    return k
+
+
+@numba.njit(cache=True)
+def _stale(visits, planned, growth, rule):
+    """Whether the counts have grown by the factor ``growth`` since the plan."""
+    if rule == ANY:
+        for i in range(visits.size):
+            if visits[i] > planned[i] and visits[i] >= growth * planned[i]:
+                return True
+        return False
+    now = visits.max() if rule == LARGEST else visits.sum()
+    then = planned.max() if rule == LARGEST else planned.sum()
+    return now > then and now >= growth * then
+
+
+@numba.njit(cache=True)
+def _plan(policies, weights, initial, reward, horizon, counts, visits, iota, c1, c2, support, choice):
+    """Set ``choice[s]``, the policy for the start state ``s``; ties to the first."""
+    model = np.zeros(counts.shape)
+    for m in range(counts.shape[0]):
+        for s in range(counts.shape[1]):
+            for a in range(counts.shape[2]):
+                if visits[m, s, a] > 0:
+                    model[m, s, a] = counts[m, s, a] / visits[m, s, a]
+    values = optimistic_values(policies, model, visits, reward, horizon, iota, c1, c2, support)
+    for s in range(counts.shape[1]):
+        best = -1.0
+        for c in range(len(policies)):
+            total = 0.0
+            for m in range(len(weights)):
+                total += weights[m] * initial[m, s] * values[c, m, s]
+            if total > best:
+                best, choice[s] = total, c
+
+
+@numba.njit(cache=True)
+def episodes(
+    policies,
+    weights,
+    initial,
+    edges,
+    reward,
+    lost,
+    uniforms,
+    iota,
+    c1,
+    c2,
+    support,
+    growth,
+    rule,
+    counts,
+    planned,
+    choice,
+):
+    """Run ``K`` episodes with uniforms ``(K, H + 2)``; the regret of each, ``(K,)``.
+
+    ``edges``: cumulated laws of context ``(M,)``, first state ``(M, S)`` and successor ``(M, S, A, S)``. ``lost (C, S)``:
+    regret of using policy ``c`` where the episode starts in ``s``, times the chance of ``s``. ``counts (M, S, A, S)``,
+    ``planned (M, S, A)`` (-1 before the first plan) and ``choice (S,)`` are carried over.
+    """
+    of_context, of_start, of_next = edges
+    horizon = uniforms.shape[1] - 2
+    visits = counts.sum(axis=3)
+    out = np.empty(len(uniforms))
+    for k in range(len(uniforms)):
+        if planned[0, 0, 0] < 0 or _stale(visits.ravel(), planned.ravel(), growth, rule):
+            _plan(policies, weights, initial, reward, horizon, counts, visits, iota, c1, c2, support, choice)
+            planned[:] = visits
+        out[k] = 0.0
+        for s in range(choice.size):
+            out[k] += lost[choice[s], s]
+        m = _drawn(of_context, uniforms[k, 0])
+        s = _drawn(of_start[m], uniforms[k, 1])
+        used = policies[choice[s]]
+        for t in range(horizon):
+            a = used[s]
+            after = _drawn(of_next[m, s, a], uniforms[k, 2 + t])
+            visits[m, s, a] += 1
+            counts[m, s, a, after] += 1
+            s = after
+    return out
