@@ -1,7 +1,7 @@
 """Optimism in latent MDPs: Bernstein back-ups, optimistic values of policies of the current state, episodes.
 
-A bonus is given by ``c1, c2, support``: ``max(c1 sqrt(G V iota / n), c2 G iota / n)`` with ``G`` the number of successors
-seen where ``support``, else 1; ``c2 < 0`` takes the variance-blind ``c1 sqrt(iota / (4 n))`` instead.
+A bonus is given by ``c1, c2, support``: ``max(c1 sqrt(G V iota / n), c2 G iota / n)`` with ``G`` the number of
+successors seen where ``support``, else 1; ``c2 < 0`` takes the variance-blind ``c1 sqrt(iota / (4 n))`` instead.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def _bonus(p, variance, n, iota, c1, c2, support):
 
 @numba.njit(cache=True)
 def optimistic_values(policies, model, visits, reward, horizon, iota, c1, c2, support):
-    """``(C, M, S)``: optimistic values of ``C`` policies ``(C, S)`` in the empirical model ``(M, S, A, S)``, capped at 1;
-    1 where nothing was seen."""
+    """``(C, M, S)``: optimistic values of ``C`` policies ``(C, S)`` in the empirical model ``(M, S, A, S)``.
+
+    Capped at 1; 1 where nothing was seen.
+    """
     contexts, states = visits.shape[0], visits.shape[1]
     out = np.zeros((len(policies), contexts, states))
     new = np.empty(states)
@@ -92,10 +94,7 @@ def _drawn(edges, u):
 def _stale(visits, planned, growth, rule):
     """Whether the counts have grown by the factor ``growth`` since the plan."""
     if rule == ANY:
-        for i in range(visits.size):
-            if visits[i] > planned[i] and visits[i] >= growth * planned[i]:
-                return True
-        return False
+        return np.any((visits > planned) & (visits >= growth * planned))
     now = visits.max() if rule == LARGEST else visits.sum()
     then = planned.max() if rule == LARGEST else planned.sum()
     return now > then and now >= growth * then
@@ -142,9 +141,9 @@ def episodes(
 ):
     """Run ``K`` episodes with uniforms ``(K, H + 2)``; the regret of each, ``(K,)``.
 
-    ``edges``: cumulated laws of context ``(M,)``, first state ``(M, S)`` and successor ``(M, S, A, S)``. ``lost (C, S)``:
-    regret of using policy ``c`` where the episode starts in ``s``, times the chance of ``s``. ``counts (M, S, A, S)``,
-    ``planned (M, S, A)`` (-1 before the first plan) and ``choice (S,)`` are carried over.
+    ``edges``: cumulated laws of context ``(M,)``, first state ``(M, S)`` and successor ``(M, S, A, S)``.
+    ``lost (C, S)``: regret of using policy ``c`` where the episode starts in ``s``, times the chance of ``s``.
+    ``counts (M, S, A, S)``, ``planned (M, S, A)`` (-1 before the first plan) and ``choice (S,)`` are carried over.
     """
     of_context, of_start, of_next = edges
     horizon = uniforms.shape[1] - 2

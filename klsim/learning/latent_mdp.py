@@ -2,12 +2,12 @@ r"""Learning a latent MDP whose context is told after the episode: optimism with
 
 The bonus of a context's row ``(m, s, a)`` seen ``N`` times is a Bernstein one over the *alpha vector* of that context,
 
-.. math:: B = \max\Big\{c_1 \sqrt{\tfrac{G\, V(\hat P_m, \hat\alpha_m)\, \iota}{N}},\; c_2 \tfrac{G\, \iota}{N}\Big\}, \qquad
-          \hat\alpha_m = \min\{R_m + B + \hat P_m \cdot \hat\alpha_m',\, 1\},
+.. math:: B = \max\Big\{c_1 \sqrt{\tfrac{G\, V(\hat P_m, \hat\alpha_m)\, \iota}{N}},\; c_2 \tfrac{G\, \iota}{N}\Big\},
+          \quad \hat\alpha_m = \min\{R_m + B + \hat P_m \cdot \hat\alpha_m',\, 1\},
 
-``G`` the number of successors seen: alpha vectors depend on the history, so the deviation of the empirical law has to be
-bounded for all of them at once (`worst_direction`). With ``c1² <= c2`` the back-up is monotone, which carries optimism
-from the end of an episode to its start. Source: Zhou, Wang, Du 2023 (arXiv 2210.11604).
+``G`` the number of successors seen: alpha vectors depend on the history, so the deviation of the empirical law has to
+be bounded for all of them at once (`worst_direction`). With ``c1² <= c2`` the back-up is monotone, which carries
+optimism from the end of an episode to its start. Source: Zhou, Wang, Du 2023 (arXiv 2210.11604).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _CHUNK = 4 * 10**6  # uniform numbers at a time
 
 
 def bernstein_backup(p: Any, x: Any, z: Any, c1: Any, c2: Any) -> np.ndarray:
-    """``F(x) = p.x + max(c1 sqrt(V(p, x) z), c2 z)``, ``V`` the variance of ``x (..., S)`` under ``p (..., S)``: ``(...)``.
+    """``F(x) = p.x + max(c1 sqrt(V(p, x) z), c2 z)``, ``(...)``; ``V`` the variance of ``x (..., S)`` under ``p (..., S)``.
 
     Non-decreasing in every coordinate of ``x`` in ``[0, 1]^S`` if ``c1² <= c2``, and in general only then.
 
     Raises:
-        ValueError: rows of ``p`` that are no distributions, shapes, values that are not finite, negative ``z``, ``c1``, ``c2``.
+        ValueError: rows of ``p`` that are no distributions, shapes, values not finite, negative ``z``, ``c1``, ``c2``.
     """
     from klsim.kernels.latent_mdp import bernstein_rows
 
@@ -65,10 +65,10 @@ def _rows_of_probabilities(name: str, p: np.ndarray) -> None:
 
 
 def worst_direction(p_hat: Any, p: Any) -> np.ndarray:
-    """The ``x`` in ``[0, 1]^S`` with the largest ``|(p_hat - p).x| / sqrt(V(p, x))``: ``(p_hat - p)/p``, shifted and scaled.
+    """The ``x`` in ``[0, 1]^S`` with the largest ``|(p_hat - p).x| / sqrt(V(p, x))``: ``(p_hat - p)/p``, scaled to it.
 
-    The ratio there is ``sqrt(chi²(p_hat‖p))``; for a fixed ``x`` and ``p_hat`` of ``N`` draws its mean square is ``1/N``,
-    for the worst one ``(G - 1)/N`` with ``G`` outcomes. Zeros where the two laws are equal, and where ``p = 0``.
+    The ratio there is ``sqrt(chi²(p_hat‖p))``; for a fixed ``x`` and ``p_hat`` of ``N`` draws its mean square is
+    ``1/N``, for the worst one ``(G - 1)/N`` with ``G`` outcomes. Zeros where the two laws are equal, and where ``p = 0``.
 
     Raises:
         ValueError: not distributions of one length, or ``p_hat`` has mass where ``p`` has none.
@@ -131,7 +131,7 @@ def _checked_visits(problem: LatentMDP, visits: Any) -> np.ndarray:
 
 
 def optimistic_alpha(problem: LatentMDP, visits: Any, log_policy: Any, rule: Optimism) -> tuple[np.ndarray, ...]:
-    """Optimistic alpha vectors of a deterministic policy of histories, levels ``(N_t, M)``; 0 where a context is excluded.
+    """Optimistic alpha vectors of a deterministic policy of histories, ``(N_t, M)``; 0 where a context is excluded.
 
     Args:
         problem: the empirical model (its transitions are the frequencies; rewards in [0, 1]).
@@ -208,8 +208,8 @@ def optimistic_regret(
 ) -> np.ndarray:
     """Cumulated pseudo-regret of the value-optimistic learner against the best of its policies, ``(runs, episodes)``.
 
-    A policy of the class chooses, by the first state, one of ``policies`` and keeps to it. After every episode its context
-    is told and ``N_m(s, a, s')`` updated; weights, first states and rewards are known. The plan is the policy with the
+    A policy of the class chooses, by the first state, one of ``policies`` and keeps to it. After every episode its
+    context is told and ``N_m(s, a, s')`` updated; weights, first states and rewards are known. The plan is the policy with the
     largest optimistic value (ties to the first), made anew once the counts have grown.
 
     Args:
@@ -230,7 +230,7 @@ def optimistic_regret(
         _validate.fail("growth", "must be > 1", growth)
     code = _RULES.index(_validate.one_of("refresh", refresh, _RULES))
     episodes = _validate.integer("episodes", episodes, low=1)
-    horizon, states, actions = problem.shape
+    horizon, states, _ = problem.shape
     table = _policies(problem, policies)
     p, reward = np.ascontiguousarray(problem.transition[:, 0]), np.ascontiguousarray(problem.reward[:, 0])
     ones = np.ones(reward.shape, dtype=np.int64)
@@ -265,11 +265,11 @@ def _policies(problem: LatentMDP, policies: Any) -> np.ndarray:
 def posterior_advantages(rewards: Any, posterior: Any, alpha: Any) -> np.ndarray:
     r"""``r_t + sum_m b_m(h_{t+1}) alpha_m(h_{t+1}) - sum_m b_m(h_t) alpha_m(h_t)``: advantages without the context.
 
-    Each posterior is that of its own history: the new observation tells of the context. Given history and action the mean
-    is ``Q(h_t, a_t) - V(h_t)``. With the context told afterwards, its one-hot posterior does as well.
+    Each posterior is that of its own history: the new observation tells of the context. Given history and action the
+    mean is ``Q(h_t, a_t) - V(h_t)``. With the context told afterwards, its one-hot posterior does as well.
 
     Args:
-        rewards: ``(..., T)``. posterior: ``(..., T + 1, M)``, rows sum to 1. alpha: ``(..., T + 1, M)``, 0 after the end.
+        rewards: ``(..., T)``. posterior: ``(..., T + 1, M)``, rows sum to 1. alpha: as posterior, 0 after the end.
 
     Returns:
         ``(..., T)``.

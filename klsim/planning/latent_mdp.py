@@ -38,8 +38,8 @@ def _finite_sums(problem: LatentMDP, beta: float) -> None:
 def _(problem: LatentMDP, log_ref: Any = None, beta: float = 1.0, *, regularizer: str = "kl") -> Solution:
     """Backward induction over the tree of histories; ``value``, ``q_value`` and ``log_policy`` are its levels.
 
-    ``value[t] (N_t,)``, ``q_value[t]`` and ``log_policy[t] (N_t, A)``, rows as `klsim.problems.histories`; ``log_ref`` is
-    such levels or a policy of the current state.
+    ``value[t] (N_t,)``, ``q_value[t]`` and ``log_policy[t] (N_t, A)``, rows as `klsim.problems.histories`; ``log_ref``
+    is such levels or a policy of the current state.
     """
     beta = _validate.real("beta", beta, low=0.0, high=np.finfo(float).max)
     _validate.one_of("regularizer", regularizer, ("kl",))
@@ -83,7 +83,7 @@ def alpha_vectors(problem: LatentMDP, log_policy: Any, tree: Histories | None = 
     Where a history has probability 0 in a context, its alpha vector is 0 there.
 
     Args:
-        log_policy: levels ``(N_t, A)``, or a policy of the current state ``(H, S, A)``. tree: `histories` of the problem.
+        log_policy: levels ``(N_t, A)``, or a policy of the current state ``(H, S, A)``. tree: the problem's `histories`.
 
     Raises:
         TypeError: not a `LatentMDP`. ValueError: not a policy of it, too many histories.
@@ -184,8 +184,8 @@ def return_variance(problem: LatentMDP, log_policy: Any) -> VarianceParts:
     expectations over the true context too. Rewards are deterministic given context, step, state and action.
 
     Args:
-        log_policy: levels ``(N_t, A)`` (`klsim.problems.histories`), or a policy of the current state ``(H, S, A)``, for
-            which no history is listed: any horizon.
+        log_policy: levels ``(N_t, A)`` (`klsim.problems.histories`), or a policy of the current state ``(H, S, A)``,
+            for which no history is listed: any horizon.
 
     Raises:
         TypeError: not a `LatentMDP`. ValueError: not a policy of it, too many histories.
