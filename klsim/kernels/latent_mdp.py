@@ -44,16 +44,21 @@ def bernstein_rows(p, x, z, c1, c2):
 
 
 @numba.njit(cache=True)
-def _bonus(p, variance, n, iota, c1, c2, support):
+def _bonus(variance, n, iota, c1, c2, support):
     if c2 < 0:
         return c1 * math.sqrt(iota / (4 * n))
-    scale = 1.0
-    if support:
-        scale = 0.0
-        for i in range(p.size):
-            if p[i] > 0:
-                scale += 1.0
-    return _bernstein(variance, scale * iota / n, c1, c2)
+    return _bernstein(variance, support * iota / n, c1, c2)
+
+
+@numba.njit(cache=True)
+def _successors(row, after, p):
+    """Fill the states of positive probability and their probabilities; how many they are."""
+    count = 0
+    for s in range(row.size):
+        if row[s] > 0:
+            after[count], p[count] = s, row[s]
+            count += 1
+    return count
 
 
 @numba.njit(cache=True)
@@ -64,20 +69,25 @@ def optimistic_values(policies, model, visits, reward, horizon, iota, c1, c2, su
     """
     contexts, states = visits.shape[0], visits.shape[1]
     out = np.zeros((len(policies), contexts, states))
-    new = np.empty(states)
+    new, size = np.ones(states), np.empty(states, dtype=np.int64)
+    after, p, x = np.empty((states, states), dtype=np.int64), np.empty((states, states)), np.empty(states)
     for c in range(len(policies)):
         for m in range(contexts):
             value = out[c, m]
+            for s in range(states):
+                size[s] = _successors(model[m, s, policies[c, s]], after[s], p[s])
             for _ in range(horizon):
                 for s in range(states):
-                    a = policies[c, s]
+                    a, seen = policies[c, s], size[s]
                     n = visits[m, s, a]
-                    if n == 0:
+                    if n > 0:
+                        for i in range(seen):
+                            x[i] = value[after[s, i]]
+                        mean, variance = _moments(p[s, :seen], x[:seen])
+                        added = _bonus(variance, n, iota, c1, c2, seen if support else 1)
+                        new[s] = min(reward[m, s, a] + added + mean, 1.0)
+                    else:
                         new[s] = 1.0
-                        continue
-                    mean, variance = _moments(model[m, s, a], value)
-                    added = _bonus(model[m, s, a], variance, n, iota, c1, c2, support)
-                    new[s] = min(reward[m, s, a] + added + mean, 1.0)
                 value[:] = new
     return out
 

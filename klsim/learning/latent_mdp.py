@@ -35,7 +35,7 @@ _CHUNK = 4 * 10**6  # uniform numbers at a time
 
 
 def bernstein_backup(p: Any, x: Any, z: Any, c1: Any, c2: Any) -> np.ndarray:
-    """``F(x) = p.x + max(c1 sqrt(V(p, x) z), c2 z)``, ``(...)``; ``V`` the variance of ``x (..., S)`` under ``p (..., S)``.
+    """``F(x) = p.x + max(c1 sqrt(V(p, x) z), c2 z)``, ``V(p, x)`` the variance of ``x (..., S)`` under ``p (..., S)``.
 
     Non-decreasing in every coordinate of ``x`` in ``[0, 1]^S`` if ``c1² <= c2``, and in general only then.
 
@@ -67,8 +67,8 @@ def _rows_of_probabilities(name: str, p: np.ndarray) -> None:
 def worst_direction(p_hat: Any, p: Any) -> np.ndarray:
     """The ``x`` in ``[0, 1]^S`` with the largest ``|(p_hat - p).x| / sqrt(V(p, x))``: ``(p_hat - p)/p``, scaled to it.
 
-    The ratio there is ``sqrt(chi²(p_hat‖p))``; for a fixed ``x`` and ``p_hat`` of ``N`` draws its mean square is
-    ``1/N``, for the worst one ``(G - 1)/N`` with ``G`` outcomes. Zeros where the two laws are equal, and where ``p = 0``.
+    The ratio there is ``sqrt(chi²(p_hat‖p))``; for a fixed ``x`` and ``p_hat`` of ``N`` draws its mean square
+    is ``1/N``, for the worst one ``(G - 1)/N`` with ``G`` outcomes. 0 where the laws are equal, and where ``p = 0``.
 
     Raises:
         ValueError: not distributions of one length, or ``p_hat`` has mass where ``p`` has none.
@@ -130,20 +130,23 @@ def _checked_visits(problem: LatentMDP, visits: Any) -> np.ndarray:
     return found
 
 
-def optimistic_alpha(problem: LatentMDP, visits: Any, log_policy: Any, rule: Optimism) -> tuple[np.ndarray, ...]:
+def optimistic_alpha(
+    problem: LatentMDP, visits: Any, log_policy: Any, rule: Optimism, tree: Histories | None = None
+) -> tuple[np.ndarray, ...]:
     """Optimistic alpha vectors of a deterministic policy of histories, ``(N_t, M)``; 0 where a context is excluded.
 
     Args:
         problem: the empirical model (its transitions are the frequencies; rewards in [0, 1]).
         visits: ``N_m(s, a)``, ``(M, S, A)``; where it is 0 the value is 1.
         log_policy: levels of `klsim.problems.histories`, or of the current state ``(H, S, A)``; rows are deterministic.
+        tree: the `histories` of ``problem``, where they are at hand.
 
     Raises:
         TypeError, ValueError: not a latent MDP, shapes, a policy that is not deterministic.
     """
     visits = _checked_visits(problem, visits)
     _validate.instance("rule", rule, Optimism)
-    tree = histories(problem)
+    tree = histories(problem) if tree is None else tree
     levels = history_levels(problem, tree, log_policy)
     for t, level in enumerate(levels):
         if not np.all((level == 0.0) | np.isneginf(level)):
@@ -209,8 +212,8 @@ def optimistic_regret(
     """Cumulated pseudo-regret of the value-optimistic learner against the best of its policies, ``(runs, episodes)``.
 
     A policy of the class chooses, by the first state, one of ``policies`` and keeps to it. After every episode its
-    context is told and ``N_m(s, a, s')`` updated; weights, first states and rewards are known. The plan is the policy with the
-    largest optimistic value (ties to the first), made anew once the counts have grown.
+    context is told and ``N_m(s, a, s')`` updated; weights, first states, rewards are known. The plan is the
+    policy with the largest optimistic value (ties to the first), made anew once the counts have grown.
 
     Args:
         problem: stationary, rewards >= 0 with a total of at most 1.

@@ -83,7 +83,7 @@ def alpha_vectors(problem: LatentMDP, log_policy: Any, tree: Histories | None = 
     Where a history has probability 0 in a context, its alpha vector is 0 there.
 
     Args:
-        log_policy: levels ``(N_t, A)``, or a policy of the current state ``(H, S, A)``. tree: the problem's `histories`.
+        log_policy: levels ``(N_t, A)``, or a policy of the current state ``(H, S, A)``. tree: its `histories`.
 
     Raises:
         TypeError: not a `LatentMDP`. ValueError: not a policy of it, too many histories.

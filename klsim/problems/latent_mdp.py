@@ -1,10 +1,10 @@
 r"""Latent MDPs: one of ``M`` MDPs is drawn for an episode, and which one is hidden.
 
 All contexts share states, actions and horizon. A history is ``h_t = (s_1, a_1, r_1, …, s_t)``; rewards are
-deterministic given context, step, state and action, so what they pay may tell the context. Policies depend on histories: the tree of
-`histories` lists every history that some policy can meet, with the posterior over contexts, and a policy is a tuple of
-``H`` levels of log-probabilities ``(N_t, A)``, one row a history. A policy of the current state, ``(H, S, A)``, is
-accepted wherever one of histories is.
+deterministic given context, step, state and action, so what they pay may tell the context. Policies
+depend on histories: the tree of `histories` lists every history that some policy can meet, with the posterior over
+contexts, and a policy is a tuple of ``H`` levels of log-probabilities ``(N_t, A)``, one row a history. A policy of the
+current state, ``(H, S, A)``, is accepted wherever one of histories is.
 """
 
 from __future__ import annotations
