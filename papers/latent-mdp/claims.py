@@ -423,7 +423,7 @@ def by_enumeration(estimated, tree, rule):
     return best.sum()
 
 
-@C6_planning.check(Exists(0.01), Space(estimated=Drawn(Estimated.draw)), instances=40,
+@C6_planning.check(Exists(0.01), Space(estimated=Drawn(Estimated.draw)), instances=20,
                    false={"with the variance-blind bonus": {"variance": False}})  # fmt: skip
 def best_of_the_policies(estimated, *, variance=True):
     tree, rule = histories(estimated.problem), Optimism(0.1, 1.0, variance)
@@ -470,11 +470,11 @@ INSTANCES = {
     "fixed": lambda k: one_context(32, BEST),
     "certain": lambda k: certain(32),
 }
-FEW = Effect(seeds=30, null=0.35)
+FEW = Effect(seeds=50, null=0.35)
 
 
-# exponent .46, deviation .16
-@C7.check(Effect(seeds=100, null=0.35), false={"with the gap fixed": Variant({"instance": "fixed"}, kind=FEW),
+# exponent .46, deviation .21
+@C7.check(Effect(seeds=160, null=0.35), false={"with the gap fixed": Variant({"instance": "fixed"}, kind=FEW),
                                                "without variance": Variant({"instance": "certain"}, kind=FEW)})  # fmt: skip
 def worst_case_growth(rngs, *, instance="worst"):
     return growth_in_episodes(rngs, INSTANCES[instance])
@@ -488,15 +488,15 @@ C7_fixed = paper.claim("C7-fixed", r"""
 
     where: main theorem, read as a curve
     instead: The rate is a bound over all instances, attained by an instance that changes with $K$. With a gap that is fixed the growth
-    is logarithmic: the exponent is about .1, below .35.
+    is logarithmic: the exponent is .1 to .2, below .35.
     by: C7/worst_case_growth
     origin: as commonly read
     """)  # fmt: skip
 
 
-# exponent .11, deviation .17
+# exponent .16, deviation .18
 @C7_fixed.check(
-    FEW, true={"below it": Variant({"instance": "fixed"}, kind=Effect(seeds=30, alternative="less", null=0.35))}
+    FEW, true={"below it": Variant({"instance": "fixed"}, kind=Effect(seeds=50, alternative="less", null=0.35))}
 )
 def growth_with_a_gap(rngs, *, instance="fixed"):
     return growth_in_episodes(rngs, INSTANCES[instance])

@@ -215,14 +215,27 @@ class Sample(NamedTuple):
 
 
 class Estimated(NamedTuple):
-    """An empirical model and its counts: M = S = A = 2, H = 2, 3 to 30 visits a row."""
+    """An empirical model and its counts, H = 2: state 0 leads to 1 with a small chance p, else to 2, which pays nothing.
+
+    In state 1 action m is the better one in context m; context 0 was seen 10 times a row, context 1 a thousand times.
+    """
 
     problem: LatentMDP
     visits: np.ndarray
 
     @classmethod
     def draw(cls, rng):
-        return cls(small(rng, 2, 1.0, (0.0, 0.1, 0.3)), rng.integers(3, 30, (2, 2, 2)))
+        p, low, high = rng.uniform(0.1, 0.3), rng.uniform(0.4, 0.5), rng.uniform(0.75, 0.85)
+        moves = np.zeros((3, 2, 3))
+        moves[0, :, 1:], moves[1:] = (p, 1 - p), np.eye(3)[1:, None]
+        contexts = []
+        for m, gain in enumerate((high - low, (high - low) * rng.uniform(1.02, 1.15))):
+            paid = np.zeros((3, 2))
+            paid[1] = low + gain * (np.arange(2) == m)
+            contexts.append(TabularMDP(moves, paid, np.eye(3)[0], 2))
+        visits = np.full((2, 3, 2), 10)
+        visits[1] = 1000
+        return cls(LatentMDP(np.full(2, 0.5), tuple(contexts)), visits)
 
 
 def multinomials(total, outcomes):
