@@ -171,6 +171,10 @@ def episodes(
         used = policies[choice[s]]
         for t in range(horizon):
             a = used[s]
+            if of_next[m, s, a, s] == 1.0 and (s == 0 or of_next[m, s, a, s - 1] == 0.0):  # it stays here
+                visits[m, s, a] += horizon - t
+                counts[m, s, a, s] += horizon - t
+                break
             after = _drawn(of_next[m, s, a], uniforms[k, 2 + t])
             visits[m, s, a] += 1
             counts[m, s, a, after] += 1

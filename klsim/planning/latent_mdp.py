@@ -38,8 +38,9 @@ def _finite_sums(problem: LatentMDP, beta: float) -> None:
 def _(problem: LatentMDP, log_ref: Any = None, beta: float = 1.0, *, regularizer: str = "kl") -> Solution:
     """Backward induction over the tree of histories; ``value``, ``q_value`` and ``log_policy`` are its levels.
 
-    ``value[t] (N_t,)``, ``q_value[t]`` and ``log_policy[t] (N_t, A)``, rows as `klsim.problems.histories`; ``log_ref``
-    is such levels or a policy of the current state.
+    ``value[0] (1,)`` is the value before the first state is seen, ``value[t + 1] (N_t,)`` that of the histories after t
+    decisions; ``q_value[t]`` and ``log_policy[t] (N_t, A)``, rows as `klsim.problems.histories`; ``log_ref`` is such
+    levels or a policy of the current state.
     """
     beta = _validate.real("beta", beta, low=0.0, high=np.finfo(float).max)
     _validate.one_of("regularizer", regularizer, ("kl",))
@@ -58,6 +59,7 @@ def _(problem: LatentMDP, log_ref: Any = None, beta: float = 1.0, *, regularizer
         value.append(backed)
         q_value.append(q)
         log_policy.append(policy)
+    value.append(np.atleast_1d(tree.chance[0] @ value[-1]))
     up = slice(None, None, -1)
     bound = _rounding(problem, beta, [float(np.abs(v).max()) for v in value])
     return Solution(tuple(log_policy[up]), tuple(value[up]), tuple(q_value[up]), bound, 0, True, "backward induction")
@@ -118,7 +120,8 @@ def _times(probability: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 @evaluate.register
 def _(problem: LatentMDP, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
-    """``state_value``: alpha vectors, levels ``(N_t, M)``; for a policy of the current state ``(M, H + 1, S)``."""
+    """``state_value``: before the first state ``(1,)``, then alpha vectors, a level ``(N_t, M)`` for every t; for a policy
+    of the current state ``(M, H + 1, S)``."""
     beta = _validate.real("beta", beta, low=0.0)
     if isinstance(log_policy, np.ndarray) and (log_ref is None or isinstance(log_ref, np.ndarray)):
         return _evaluate_memoryless(problem, log_policy, log_ref, beta)
@@ -132,8 +135,9 @@ def _(problem: LatentMDP, log_policy: Any, log_ref: Any = None, beta: float = 0.
         cost, _ = _backed_up(tree, [np.exp(p) for p in policy], spent)
     joint = tree.beliefs()[0]
     total, paid = float(np.sum(joint * reward[0])), float(np.sum(_times(joint, cost[0])))
-    alpha = tuple(r - _scaled(c, beta) for r, c in zip(reward, cost))
-    return Evaluation(total - float(_scaled(np.asarray(paid), beta)), total, paid, alpha)
+    value = total - float(_scaled(np.asarray(paid), beta))
+    alpha = (np.array([value]), *(r - _scaled(c, beta) for r, c in zip(reward, cost)))
+    return Evaluation(value, total, paid, alpha)
 
 
 def _scaled(cost: np.ndarray, beta: float) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
+from klsim.problems.pomdp import POMDP
 from klsim.problems.tabular_mdp import TabularMDP
 from klsim.problems.transition_rows import probabilities
 
@@ -86,6 +87,31 @@ class LatentMDP:
     def initial(self) -> np.ndarray:
         """``(M, S)``."""
         return np.stack([context.initial for context in self.contexts])
+
+    def as_pomdp(self) -> POMDP:
+        """The same problem with the context in the latent state.
+
+        With ``K`` distinct rewards (K = 1 if they are hidden) the latent state ``(m S + s) K + k`` is the context, the state
+        and the reward last paid (0 at first), of which ``s K + k`` is seen.
+
+        Raises:
+            ValueError: some action is illegal.
+        """
+        if not self.actions.all():
+            _validate.fail("actions", "a POMDP has every action everywhere")
+        count, (horizon, states, actions) = len(self.contexts), self.shape
+        rewards = np.zeros(1) if self.hidden_rewards else np.unique(self.reward)
+        kind = np.zeros(self.reward.shape, dtype=int) if self.hidden_rewards else np.searchsorted(rewards, self.reward)
+        kinds = len(rewards)
+        moves = np.zeros((horizon, count, states, kinds, actions, count, states, kinds))
+        for m, t, s, a in np.ndindex(self.reward.shape):
+            moves[t, m, s, :, a, m, :, kind[m, t, s, a]] = self.transition[m, t, s, a]
+        paid = np.broadcast_to(np.moveaxis(self.reward, 0, 1)[:, :, :, None], (horizon, count, states, kinds, actions))
+        start = np.zeros((count, states, kinds))
+        start[..., 0] = self.weights[:, None] * self.initial
+        size, seen = count * states * kinds, np.tile(np.eye(states * kinds), (count, 1))
+        transition = moves.reshape(horizon, size, actions, size)
+        return POMDP(transition, seen, paid.reshape(horizon, size, actions), start.ravel(), horizon)
 
     @property
     def is_stationary(self) -> bool:

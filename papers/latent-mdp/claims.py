@@ -60,8 +60,8 @@ paper = Paper(
 
 
 def optimum(problem):
-    """``V*``: the first level of the recursion, weighted by the chance of the first states."""
-    return float(histories(problem).chance[0] @ solve(problem, None, 0.0).value[0])
+    """``V*``, of the recursion over beliefs."""
+    return float(solve(problem, None, 0.0).value[0][0])
 
 
 # C1 ------------------------------------------------------------------------------------------------
@@ -112,8 +112,8 @@ def alpha_vectors_of_a_policy(problem, phases, soft, *, averaged=False):
     return {
         "alpha times chance": (alpha * joint[:, tree.states[0][:, 0]].T, sums[:, tree.states[0][:, 0]].T),
         "value": (evaluate(problem, policy).value, sums.sum()),
-        "what is planned is got": (tree.chance[0] @ best.value[0], evaluate(problem, best.log_policy).value),
-        "optimal": (min(tree.chance[0] @ best.value[0] - evaluate(problem, policy).value, 0.0), 0.0),
+        "what is planned is got": (best.value[0][0], evaluate(problem, best.log_policy).value),
+        "optimal": (min(best.value[0][0] - evaluate(problem, policy).value, 0.0), 0.0),
     }
 
 
@@ -474,8 +474,8 @@ FEW = Effect(seeds=50, null=0.35)
 
 
 # exponent .46, deviation .21
-@C7.check(Effect(seeds=160, null=0.35), false={"with the gap fixed": Variant({"instance": "fixed"}, kind=FEW),
-                                               "without variance": Variant({"instance": "certain"}, kind=FEW)})  # fmt: skip
+@C7.check(Effect(seeds=160, null=0.35), false={"with the gap fixed": Variant({"instance": "fixed"}, kind=Effect(seeds=20, null=0.35)),
+                                               "without variance": Variant({"instance": "certain"}, kind=Effect(seeds=4, null=0.35))})  # fmt: skip
 def worst_case_growth(rngs, *, instance="worst"):
     return growth_in_episodes(rngs, INSTANCES[instance])
 

@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 
 from klsim.planning import evaluate, return_variance, solve
-from klsim.problems import histories
 from klsim.report.drawings import Lines, Many
 from klsim.report.figures import Figures, over_seeds
 
@@ -68,7 +67,8 @@ def horizon(run):
             regret(p, [run.rng(name, h, s) for s in range(8)], variance=seen)[:, -1] for p, h in zip(problems, HORIZONS)
         ]
         yield {"bonus": name, "H": HORIZONS, **over_seeds(regret=np.stack(found, axis=1))}
-    yield {"bonus": "uniform play", "H": HORIZONS, "regret": [of_uniform_play(p) for p in problems]}
+    uniform = [of_uniform_play(p) for p in problems]
+    yield {"bonus": "uniform play", "H": HORIZONS, "regret": uniform, "regret low": uniform, "regret high": uniform}
 
 
 @figures.figure(
@@ -92,7 +92,8 @@ def episodes(run):
         table = np.stack(found, axis=1)
         ends = {"regret": table[0], "regret low": table[0], "regret high": table[0]}
         yield {"instance": name, "K": counts, **(over_seeds(regret=table) if runs > 1 else ends)}
-    yield {"instance": "guide, sqrt(K)", "K": counts, "regret": 16 * np.sqrt(counts / counts[0])}
+    guide = 40 * np.sqrt(counts / counts[0])
+    yield {"instance": "guide, sqrt(K)", "K": counts, "regret": guide, "regret low": guide, "regret high": guide}
 
 
 def scatter(table, canvas):
@@ -101,7 +102,7 @@ def scatter(table, canvas):
     axes.plot([0, top], [0, top], color="0.45", linestyle="--", linewidth=1, label="equal")
     axes.plot(table["memoryless"], table["history"], "o", alpha=0.7, label="a latent MDP")
     axes.set(xlabel="best memoryless policy, the same at every step [reward]", ylabel="best policy of histories, V* [reward]",
-             xlim=(0, top), ylim=(0, top), aspect="equal")  # fmt: skip
+             xlim=(-0.03, top), ylim=(-0.03, top), aspect="equal")  # fmt: skip
     axes.legend(loc="upper left")
 
 
@@ -118,7 +119,7 @@ def memory(run):
     problems = [small(rng, 3, 0.5, shared=False) for _ in range(100)]
     best, state = [], []
     for problem in problems:
-        best.append(float(histories(problem).chance[0] @ solve(problem, None, 0.0).value[0]))
+        best.append(float(solve(problem, None, 0.0).value[0][0]))
         tables = [
             np.where(np.arange(2) == np.array(a)[:, None], 0.0, -np.inf) for a in itertools.product(range(2), repeat=2)
         ]

@@ -71,6 +71,19 @@ def test_a_policy_of_the_state_becomes_levels():
         history_levels(problem, tree, (levels[0], levels[2], levels[2]))
 
 
+def test_a_pomdp_sees_state_and_reward():
+    problem = LatentMDP(np.array([0.25, 0.75]), (chain([1.0, 0.0]), chain([0.5, 0.0])))
+    found = problem.as_pomdp()
+    assert found.sizes == (2, 12, 1, 6)  # two contexts, two states, rewards 0, .5 and 1
+    assert found.initial[np.array([0, 6])].tolist() == [0.25, 0.75]
+    seen = found.transition[0, 0, 0] @ found.emission[0]
+    np.testing.assert_allclose(seen, [0, 0, 0.5, 0, 0, 0.5])  # context 0 paid 1
+    legal = np.array([[True, False], [True, True]])
+    mdp = dataclasses.replace(drawn(1).contexts[0], actions=legal)
+    with pytest.raises(ValueError, match="actions: a POMDP has every action"):
+        LatentMDP(np.ones(1), (mdp,)).as_pomdp()
+
+
 def test_stationary():
     assert drawn(3).is_stationary
     step = np.stack([np.eye(2)[:, None]] * 3)
