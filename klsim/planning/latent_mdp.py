@@ -120,7 +120,7 @@ def _times(probability: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 @evaluate.register
 def _(problem: LatentMDP, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -> Evaluation:
-    """``state_value``: before the first state ``(1,)``, then alpha vectors, a level ``(N_t, M)`` for every t; for a policy
+    """``state_value``: before the first state ``(1,)``, then alpha vectors, levels ``(N_t, M)``; for a policy
     of the current state ``(M, H + 1, S)``."""
     beta = _validate.real("beta", beta, low=0.0)
     if isinstance(log_policy, np.ndarray) and (log_ref is None or isinstance(log_ref, np.ndarray)):

@@ -91,8 +91,8 @@ class LatentMDP:
     def as_pomdp(self) -> POMDP:
         """The same problem with the context in the latent state.
 
-        With ``K`` distinct rewards (K = 1 if they are hidden) the latent state ``(m S + s) K + k`` is the context, the state
-        and the reward last paid (0 at first), of which ``s K + k`` is seen.
+        With ``K`` distinct rewards (K = 1 if they are hidden) the latent state ``(m S + s) K + k`` is the context, the
+        state and the reward last paid (0 at first), of which ``s K + k`` is seen.
 
         Raises:
             ValueError: some action is illegal.
