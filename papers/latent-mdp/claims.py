@@ -193,25 +193,26 @@ C3 = paper.claim("C3", r"""
 FIRST = [[1.5, 0.5], [0.5, 1.5]]
 
 
-def variance_of_worker(horizon, goal, fail=FAIL):
+def variance_of_worker(horizon, goal, fail=FAIL, weights=None):
     """Of the policy "action 0 forever"."""
-    problem = worker(horizon, goal, fail)
+    problem = worker(horizon, goal, fail, weights)
     return return_variance(problem, np.where(np.arange(problem.shape[2]) == 0, 0.0, np.full(problem.shape, -np.inf)))
 
 
-def success(horizon, goal, fail):
+def success(horizon, goal, fail, weights):
     """A goal pays if it is entered within the first H - 1 transitions: sum of a geometric law."""
     rate = (np.asarray(goal)[:, 0] + fail) / horizon
-    return float(np.mean(np.asarray(goal)[:, 0] / horizon * -np.expm1((horizon - 1) * np.log1p(-rate)) / rate))
+    return float(weights @ (np.asarray(goal)[:, 0] / horizon * -np.expm1((horizon - 1) * np.log1p(-rate)) / rate))
 
 
 # the tolerance of the parts that are left out: each is a few times 1e-2
-@C3.check(Identity(1e-12, scale=1), Space(rate=Floats(0.2, 3.0), other=Floats(0.2, 3.0), fail=Floats(0.1, 2.0),
+@C3.check(Identity(1e-12, scale=1), Space(rate=Floats(0.2, 3.0), other=Floats(0.2, 3.0), fail=Floats(0.1, 2.0), share=Floats(0.1, 0.9),
                                           horizon=Choice(6, 8, 32, 128, 512)), instances=20, batched=False,
           false={"without the term of start and context": {"start": 0.0}, "with one transition more": {"shift": 1}})  # fmt: skip
-def variance_of_a_success(rate, other, fail, horizon, *, start=1.0, shift=0):
+def variance_of_a_success(rate, other, fail, share, horizon, *, start=1.0, shift=0):
     goal = [[rate, other], [other, rate]]
-    parts, p = variance_of_worker(horizon, goal, fail), success(horizon + shift, goal, fail)
+    weights = np.array([share, 1 - share])
+    parts, p = variance_of_worker(horizon, goal, fail, weights), success(horizon + shift, goal, fail, weights)
     return start * parts.start + parts.transition.sum() + parts.action.sum(), p * (1 - p)
 
 
@@ -343,7 +344,8 @@ C6 = paper.claim("C6", r"""
 
     The paper's regret is $\tilde O(\sqrt{\mathrm{Var}^*M\Gamma SAK}+MS^2A)$, with $\log H$ only. Two-context worker, $K=3000$,
     $H=8\dots128$: the slope of $\log$ regret in $\log H$ lies within $\pm.15$; with a variance-blind (Hoeffding) bonus it is
-    above $.25$, and at $H=128$ the regret is larger by more than 100. Refreshing the plan when the largest count has grown, not any one, costs more than a tenth.
+    above $.25$, and at $H=128$ the regret is larger by more than 100. Refreshing the plan when the largest count has grown, not
+    any one, costs more than a tenth.
 
     where: main upper bound
     assumes: Context told after the episode; a class of A² policies instead of all histories; w, nu, R known; $c=\frac12$
@@ -372,9 +374,9 @@ def hoeffding_is_worse(rngs, *, horizon=128):
     return final((horizon,), rngs, variance=False)[:, 0] - final((horizon,), rngs)[:, 0]
 
 
-# log-ratio .52, deviation .40
+# log-ratio .52 to .67, deviation .40 to .56
 @C6.check(
-    Effect(seeds=40, null=math.log(1.1)), false={"when any count has grown by half": {"refresh": "any", "growth": 1.5}}
+    Effect(seeds=60, null=math.log(1.1)), false={"when any count has grown by half": {"refresh": "any", "growth": 1.5}}
 )
 def stale_plans_cost(rngs, *, refresh="largest", growth=1.25):
     return np.log(final((64,), rngs, refresh=refresh, growth=growth)[:, 0] / final((64,), rngs)[:, 0])

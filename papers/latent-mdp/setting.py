@@ -153,7 +153,7 @@ FAIL, GOAL, BEST, K = 0.5, 1.0, 1.6, 3000
 HORIZONS = (8, 16, 32, 64, 128)
 
 
-def worker(horizon, goal, fail=FAIL):
+def worker(horizon, goal, fail=FAIL, weights=None):
     """States 0, 1 (working), 2 (goal), 3 (end); context m starts in m and works there.
 
     Action a leads to the goal with probability ``goal[m][a] / H``, to the end with ``fail / H``; the goal pays 1 and ends.
@@ -168,7 +168,7 @@ def worker(horizon, goal, fail=FAIL):
         paid = np.zeros((4, len(row)))
         paid[2] = 1
         contexts.append(TabularMDP(moves, paid, np.eye(4)[m], horizon))
-    return LatentMDP(np.full(len(goal), 1 / len(goal)), tuple(contexts))
+    return LatentMDP(np.full(len(goal), 1 / len(goal)) if weights is None else weights, tuple(contexts))
 
 
 def two_contexts(horizon):
