@@ -26,6 +26,7 @@ __all__ = [
     "bernstein_backup",
     "optimistic_alpha",
     "optimistic_regret",
+    "optimistic_values",
     "posterior_advantages",
     "worst_direction",
 ]
@@ -180,6 +181,25 @@ def _optimistic_level(
     return np.where(tree.posterior[t] > 0, np.where(seen == 0, 1.0, value), 0.0)
 
 
+def optimistic_values(problem: LatentMDP, policies: Any, visits: Any, rule: Optimism) -> np.ndarray:
+    """Optimistic values of deterministic policies of the current state, ``(C, M, S)``: the plan of `optimistic_regret`.
+
+    Args:
+        problem: the empirical model, stationary, rewards in [0, 1]. policies: ``(C, S)``. visits: ``(M, S, A)``.
+
+    Raises:
+        TypeError, ValueError: as `optimistic_alpha` and `optimistic_regret`.
+    """
+    from klsim.kernels import latent_mdp as kernels
+
+    visits = np.ascontiguousarray(_checked_visits(problem, visits))
+    _learnable(problem)
+    _validate.instance("rule", rule, Optimism)
+    model, reward = (np.ascontiguousarray(a[:, 0]) for a in (problem.transition, problem.reward))
+    table = _policies(problem, policies)
+    return np.asarray(kernels.optimistic_values(table, model, visits, reward, problem.horizon, *rule.constants()))
+
+
 def _largest_total(problem: LatentMDP) -> float:
     """The largest total reward of an episode, over contexts, policies and what may happen."""
     value = np.zeros((len(problem.contexts), problem.shape[1]))
@@ -236,8 +256,7 @@ def optimistic_regret(
     horizon, states, _ = problem.shape
     table = _policies(problem, policies)
     p, reward = np.ascontiguousarray(problem.transition[:, 0]), np.ascontiguousarray(problem.reward[:, 0])
-    ones = np.ones(reward.shape, dtype=np.int64)
-    exact = kernels.optimistic_values(table, p, ones, reward, horizon, 0.0, 0.0, 0.0, False)
+    exact = optimistic_values(problem, table, np.ones(reward.shape, dtype=np.int64), Optimism(0.0))  # no bonus
     value = np.einsum("ms,cms->cs", problem.weights[:, None] * problem.initial, exact)
     edges = tuple(np.cumsum(law, axis=-1) for law in (problem.weights, problem.initial, p))
     out = np.empty((len(rngs), episodes))

@@ -19,6 +19,7 @@ from klsim.learning.latent_mdp import (
     Optimism,
     bernstein_backup,
     optimistic_alpha,
+    optimistic_values,
     posterior_advantages,
     worst_direction,
 )
@@ -30,6 +31,7 @@ from .setting import (
     BEST,
     FAIL,
     HORIZONS,
+    Counted,
     Estimated,
     K,
     Played,
@@ -423,6 +425,19 @@ def by_enumeration(estimated, tree, rule):
             actions[1][mine] = choice
             best[n] = max(best[n], tree.beliefs()[0][n] @ optimistic(estimated, tree, actions, rule)[0][n])
     return best.sum()
+
+
+@C6_planning.check(Identity(1e-12), Space(counted=Drawn(Counted.draw), scale=Floats(0.1, 1.0)), instances=40, batched=False,
+                   false={"with counts pooled over the contexts": {"pooled": True}})  # fmt: skip
+def same_objective_over_states(counted, scale, *, pooled=False):
+    """Of a policy of the state: the recursion of the learner over states, and that over histories."""
+    problem, visits, actions = counted
+    rule = Optimism(0.7, float(scale))
+    policy = np.where(np.arange(2) == actions[:, None], 0.0, np.full(problem.shape, -np.inf))
+    start = histories(problem).states[0][:, 0]
+    told = np.broadcast_to(visits.sum(axis=0), visits.shape) if pooled else visits
+    by_state = optimistic_values(problem, actions[None], told, rule)[0]
+    return by_state[:, start].T, optimistic_alpha(problem, visits, policy, rule)[0]
 
 
 @C6_planning.check(Exists(0.01), Space(estimated=Drawn(Estimated.draw)), instances=20,

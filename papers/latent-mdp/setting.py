@@ -238,6 +238,24 @@ class Estimated(NamedTuple):
         return cls(LatentMDP(np.full(2, 0.5), tuple(contexts)), visits)
 
 
+class Counted(NamedTuple):
+    """An empirical model, M = 2, S = 3, A = 2, H = 3, its counts (a tenth are 0), and a policy of the state."""
+
+    problem: LatentMDP
+    visits: np.ndarray
+    actions: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        moves = rng.dirichlet(np.ones(3), (2, 3, 2))
+        moves = np.where(moves < 0.15, 0.0, moves)
+        moves /= moves.sum(axis=-1, keepdims=True)
+        starts, paid = rng.dirichlet(np.ones(3), 2), rng.uniform(0, 1 / 3, (2, 3, 2))
+        contexts = tuple(TabularMDP(p, r, nu, 3) for p, r, nu in zip(moves, paid, starts))
+        visits = rng.integers(1, 60, (2, 3, 2)) * (rng.random((2, 3, 2)) < 0.9)
+        return cls(LatentMDP(rng.dirichlet(np.ones(2)), contexts), visits, rng.integers(0, 2, 3))
+
+
 def multinomials(total, outcomes):
     """All ``(n_1 … n_G)`` that sum to ``total``."""
     bars = np.array(list(itertools.combinations(range(total + outcomes - 1), outcomes - 1)), dtype=np.int64)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from klsim.divergences import chi2
-from klsim.kernels.latent_mdp import optimistic_values
 from klsim.learning.latent_mdp import (
     Optimism,
     bernstein_backup,
     optimistic_alpha,
     optimistic_regret,
+    optimistic_values,
     posterior_advantages,
     worst_direction,
 )
@@ -55,10 +55,7 @@ def test_the_worst_direction():
 def test_without_a_bonus_the_values_are_those_of_the_policy():
     problem = drawn(0, horizon=5)
     policy = np.array([0, 1, 1])
-    ones = np.ones((2, 3, 2), dtype=np.int64)
-    found = optimistic_values(
-        policy[None], problem.transition[:, 0].copy(), ones, problem.reward[:, 0].copy(), 5, 0.0, 0.0, 0.0, False
-    )
+    found = optimistic_values(problem, policy[None], np.ones((2, 3, 2), dtype=int), Optimism(0.0))
     log_policy = np.broadcast_to(np.where(np.arange(2) == policy[:, None], 0.0, -np.inf), problem.shape).copy()
     np.testing.assert_allclose(found[0], evaluate(problem, log_policy).state_value[:, 0], atol=1e-15)
 
@@ -71,9 +68,7 @@ def test_values_over_histories_and_over_states_agree(variance):
     visits[0, 1, 0] = 0
     policy, rule = np.array([0, 0, 1]), Optimism(0.7, 0.4, variance)
     levels = np.broadcast_to(np.where(np.arange(2) == policy[:, None], 0.0, -np.inf), problem.shape).copy()
-    by_state = optimistic_values(
-        policy[None], problem.transition[:, 0].copy(), visits, problem.reward[:, 0].copy(), 3, *rule.constants()
-    )[0]
+    by_state = optimistic_values(problem, policy[None], visits, rule)[0]
     by_history = optimistic_alpha(problem, visits, levels, rule)[0]
     np.testing.assert_allclose(by_history, by_state.T[histories(problem).states[0][:, 0]], atol=1e-14)
     assert np.all(by_history >= evaluate(problem, levels).state_value[:, 0].T - 1e-14)
