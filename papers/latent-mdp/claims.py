@@ -427,12 +427,12 @@ def by_enumeration(estimated, tree, rule):
     return best.sum()
 
 
-@C6_planning.check(Identity(1e-12), Space(counted=Drawn(Counted.draw), scale=Floats(0.1, 1.0)), instances=40, batched=False,
+@C6_planning.check(Identity(1e-12), Space(counted=Drawn(Counted.draw), scale=Floats(0.1, 1.0), variance=Choice(True, False)), instances=40, batched=False,
                    false={"with counts pooled over the contexts": {"pooled": True}})  # fmt: skip
-def same_objective_over_states(counted, scale, *, pooled=False):
+def same_objective_over_states(counted, scale, variance, *, pooled=False):
     """Of a policy of the state: the recursion of the learner over states, and that over histories."""
     problem, visits, actions = counted
-    rule = Optimism(0.7, float(scale))
+    rule = Optimism(0.7, float(scale), bool(variance))
     policy = np.where(np.arange(2) == actions[:, None], 0.0, np.full(problem.shape, -np.inf))
     start = histories(problem).states[0][:, 0]
     told = np.broadcast_to(visits.sum(axis=0), visits.shape) if pooled else visits
