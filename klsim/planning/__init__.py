@@ -12,6 +12,7 @@ problem's type; a new problem registers its own implementation.
 from klsim.planning import low_rank  # noqa: F401 (registers itself)
 from klsim.planning.effective_horizon import EffectiveHorizon, effective_horizon, qvi_iterates
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
+from klsim.planning.latent_mdp import VarianceParts, alpha_vectors, return_variance
 from klsim.planning.markov_games import DualityGap, OptimisticGame, duality_gap, optimistic_game
 from klsim.planning.matrix_games import cce_regret, coarse_correlated, nash
 from klsim.planning.optimism import (
@@ -49,7 +50,9 @@ __all__ = [
     "RobustValues",
     "Solution",
     "Trajectories",
+    "VarianceParts",
     "VisitationOptimum",
+    "alpha_vectors",
     "backup",
     "cce_regret",
     "coarse_correlated",
@@ -69,6 +72,7 @@ __all__ = [
     "pessimistic_values",
     "policy_dual",
     "qvi_iterates",
+    "return_variance",
     "robust_values",
     "rollouts",
     "simulation_difference",

@@ -42,6 +42,7 @@ __all__ = [
     "Field",
     "Floats",
     "Integers",
+    "LatentMDPs",
     "LinearMDPs",
     "MaskedDiffusionLMs",
     "Masks",
@@ -63,6 +64,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The problem fields load with `klsim.problems`, when first used."""
+    if name == "LatentMDPs":
+        from klsim.spaces.latent_mdp import LatentMDPs
+
+        return LatentMDPs
     if name in _PROBLEMS:
         from klsim.spaces import problems
 
