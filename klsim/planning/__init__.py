@@ -11,6 +11,7 @@ problem's type; a new problem registers its own implementation.
 
 from klsim.planning.effective_horizon import EffectiveHorizon, effective_horizon, qvi_iterates
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
+from klsim.planning.histories import BeliefTree, ObservedTrajectories, belief_tree, history_levels
 from klsim.planning.robust import (
     PessimisticValues,
     RobustValues,
@@ -30,17 +31,21 @@ from klsim.planning.visitation import (
 
 __all__ = [
     "AverageSolution",
+    "BeliefTree",
     "EffectiveHorizon",
     "Evaluation",
+    "ObservedTrajectories",
     "PessimisticValues",
     "RobustValues",
     "Solution",
     "Trajectories",
     "VisitationOptimum",
     "backup",
+    "belief_tree",
     "effective_horizon",
     "evaluate",
     "flow_gap",
+    "history_levels",
     "match_visitation",
     "occupancy",
     "pessimistic_values",

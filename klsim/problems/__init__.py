@@ -3,12 +3,14 @@
 from klsim.problems.bandit import Bandit
 from klsim.problems.linear_mdp import LinearMDP
 from klsim.problems.masked_diffusion import MaskedDiffusionLM
+from klsim.problems.pomdp import POMDP
 from klsim.problems.prompt_bandit import PromptBandit
 from klsim.problems.tabular_mdp import AverageMDP, DiscountedMDP, TabularMDP, sticky_actions
 from klsim.problems.token_tree import TokenTree
 from klsim.problems.transitions import Transitions, sample_transitions
 
 __all__ = [
+    "POMDP",
     "AverageMDP",
     "Bandit",
     "DiscountedMDP",

@@ -95,7 +95,8 @@ def _moved(log_policy: Any, size: float, rng: np.random.Generator) -> Any:
 def _values(found: Any, own: Any) -> tuple[np.ndarray, np.ndarray]:
     """The solver's values and those of the evaluation: of every state where both have them, else of the start."""
     promised = np.asarray(found.value[0] if isinstance(found.value, list | tuple) else found.value, dtype=float)
-    states = None if own.state_value is None else np.asarray(own.state_value, dtype=float)
+    values = own.state_value[0] if isinstance(own.state_value, list | tuple) else own.state_value
+    states = None if values is None else np.asarray(values, dtype=float)
     if states is not None and states.shape == promised.shape:
         return np.atleast_1d(promised), np.atleast_1d(states)
     return promised.reshape(-1)[:1], np.atleast_1d(np.asarray(own.value, dtype=float))[:1]
