@@ -27,7 +27,7 @@ def test_counts_histories():
 
 def test_refuses_more_histories_than_fit():
     problem = POMDP(MOVES, SIGNS, np.ones((2, 2)), START, 40)
-    with pytest.raises(ValueError, match="step = 39: would need .* GiB"):
+    with pytest.raises(ValueError, match=r"step = 39: would need .* GiB"):
         problem.histories(39)
 
 
