@@ -3,7 +3,8 @@ r"""Testing uniformity: how many samples tell a slightly uneven law from the uni
 The uneven laws over ``O`` symbols (O even) are ``q_theta(2j) = (1 + sigma theta_j)/O``,
 ``q_theta(2j + 1) = (1 - sigma theta_j)/O`` with signs ``theta``. With theta unknown and uniform, n samples have
 
-.. math:: 1 + \chi^2 = \sum_k \binom{O/2}{k} 2^{-O/2} \Big(1 + \sigma^2 \frac{2k - O/2}{O/2}\Big)^n \le e^{n^2\sigma^4/O}
+.. math:: 1 + \chi^2 = \sum_k \binom{O/2}{k} 2^{-O/2} \Big(1 + \sigma^2 \frac{2k - O/2}{O/2}\Big)^n
+          \le e^{n^2\sigma^4/O}
 
 (`log_mixture`), so that no test works before ``n ~ sqrt(O)/sigma^2``; counting collisions works there
 (`collision_error`). With theta known ``1 + chi^2 = (1 + sigma^2)^n``, whatever O.

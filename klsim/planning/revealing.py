@@ -135,8 +135,8 @@ def operator_law(problem: POMDP, actions: Sequence[int], inverses: Any) -> np.nd
     ``e_{o_{H-1}}^T B_{H-2} … B_0 (M_0 mu)``, ``B_t = M_{t+1} T_{t,a}^T diag(M_t(o_t|.)) G_t``, for any ``G_t M_t = I``.
 
     Args:
-        actions: ``H - 1`` of them. inverses: ``G (H - 1, S, O)``, left inverses of the emissions of the first steps; for
-            other matrices the result is whatever it is.
+        actions: ``H - 1`` of them. inverses: ``G (H - 1, S, O)``, left inverses of the emissions of the first steps;
+            not checked: with other matrices the result is no law.
 
     Raises:
         ValueError: shapes, unknown actions.

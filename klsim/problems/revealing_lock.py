@@ -35,8 +35,8 @@ def _emission(states: int, law: np.ndarray, opposite: np.ndarray) -> np.ndarray:
 def revealing_lock(key: Any, actions: int, signs: Any, sigma: float) -> POMDP:
     """The lock of a ``key`` of H ordinary actions out of ``actions``; action ``actions`` is reveal.
 
-    States: good, bad, shown good, shown bad, end. Symbols: ``0 … O - 1``, and the dummy ``O``. ``H + 2`` steps: H for the
-    key, one for the prize (any ordinary action, if good) or a last reveal, one for its symbol.
+    States: good, bad, shown good, shown bad, end. Symbols: ``0 … O - 1``, and the dummy ``O``. ``H + 2`` steps: H for
+    the key, one for the prize (any ordinary action, if good) or a last reveal, one for its symbol.
 
     Args:
         signs: theta, ``(O/2,)`` of 1 and -1. sigma: in [0, 1].
