@@ -86,7 +86,7 @@ def test_samples_for_collisions_pass_the_test():
     ("call", "message"),
     [
         (lambda: uneven_law([1, 0], 0.5), "signs: must be a non-empty vector of 1 and -1"),
-        (lambda: uneven_law([], 0.5), "signs"),
+        (lambda: uneven_law(np.zeros(0, int), 0.5), "signs"),
         (lambda: uneven_law([1], 1.5), "sigma"),
         (lambda: log_mixture(3, 0.5, 2), "symbols.*must be even"),
         (lambda: log_mixture(4, 0.5, -1), "samples"),

@@ -107,5 +107,5 @@ def calibrated_error(symbols, sigma, gap, samples, reference, trials, rng):
         even = rng.multinomial(samples, np.full(symbols, 1 / symbols)) @ root
         uneven = rng.multinomial(samples, uneven_law(signs, 2 * gap * sigma)) @ root
         middle = samples * reference * gap * sigma**2 / symbols
-        wrong.append(0.5 * ((even > middle) + (uneven <= middle)))
+        wrong += [even > middle, uneven <= middle]
     return float(np.mean(wrong))
