@@ -165,7 +165,8 @@ def _(problem: POMDP, log_policy: Any, log_ref: Any = None, beta: float = 0.0) -
     ref = None if log_ref is None else history_levels(problem, log_ref, "log_ref")
     _, _, actions, symbols = problem.sizes
     tree = belief_tree(problem)
-    reward, cost = [], []
+    reward: list[np.ndarray] = []
+    cost: list[np.ndarray] = []
     for t in range(problem.horizon - 1, -1, -1):
         weights, gain = np.exp(policy[t]), tree.beliefs[t] @ problem.reward[t]
         possible = tree.beliefs[t].sum(axis=1) > 0

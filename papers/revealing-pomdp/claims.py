@@ -93,7 +93,7 @@ DIGEST_SIZES = [
 
 
 @C1.check(
-    Identity(1e-9), Space(drawn=Drawn(Uneven.draw)), instances=20, examples=DIGEST_SIZES,
+    Identity(1e-9), Space(drawn=Drawn(Uneven.draw)), instances=12, examples=DIGEST_SIZES,
     false={"sigma/2, the total variation, beside the uniform law": {"plus": 0.0},
            "sigma/(1 + sigma) for opposite laws": {"opposite": 1.0}},
 )  # fmt: skip
@@ -134,18 +134,31 @@ class Sizes(NamedTuple):
         states, symbols = (2, size + 2) if rng.random() < 0.5 else (size, size)
         return cls(rng.dirichlet(np.ones(symbols), states).T)
 
-    @classmethod
-    def walsh(cls, rng):
-        return cls(walsh(int(rng.integers(5, 7)), float(rng.uniform(0.05, 1))))
-
     def revealing(self):
-        """The constant is large enough for linear programs in double precision."""
-        return revealing_constant(self.matrix) > 1e-3
+        """Far enough from dependent columns for linear programs in double precision."""
+        return np.linalg.svd(self.matrix, compute_uv=False)[-1] > 1e-3
 
 
 def until(make, legal):
     """The first draw that is legal."""
     return lambda rng: next(drawn for drawn in iter(lambda: make(rng), None) if legal(drawn))
+
+
+class Walsh(NamedTuple):
+    """Five or six states."""
+
+    states: int
+    eps: float
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(int(rng.integers(5, 7)), float(rng.uniform(0.05, 1)))
+
+    def emissions(self):
+        return Sizes(walsh(self.states, self.eps))
+
+
+LARGE_WALSH = Space(drawn=Drawn(Walsh.draw, legal=lambda w: 0.05 <= w.eps <= 1).map(Walsh.emissions))
 
 
 def field(make):
@@ -162,14 +175,14 @@ def at_most_the_ratio(drawn, *, factor=1.0):
 
 @C2.check(
     Identity(1e-7), field(Sizes.tight), instances=24,
-    false={"for Walsh emissions of five or six states too": Variant({}, space=field(Sizes.walsh), instances=3)},
+    false={"for Walsh emissions of five or six states too": Variant({}, space=LARGE_WALSH, instances=3)},
 )  # fmt: skip
 def equal_for_two_states_or_square(drawn):
     return revealing_constant(drawn.matrix), separation(drawn.matrix)
 
 
 @C2.check(
-    Inequality(1e-8), Space(states=Integers(2, 6), eps=Floats(0.05, 1.0)), batched=False, instances=12,
+    Inequality(1e-8), Space(states=Integers(2, 6), eps=Floats(0.05, 1.0)), batched=False, instances=8,
     examples=[{"states": 7, "eps": 0.2}],
     false={"alpha <= eps/S": {"upper": 1.0}, "the ratio is at least eps/sqrt(S)": {"lower": 1.0}},
 )  # fmt: skip
@@ -196,7 +209,7 @@ C2_same = paper.claim("C2-same", r"""
 
 
 @C2_same.check(
-    Identity(1e-7), field(Sizes.walsh), instances=3,
+    Identity(1e-7), LARGE_WALSH, instances=3,
     true={"for two states or a square matrix": Variant({}, space=field(Sizes.tight), instances=12)},
 )  # fmt: skip
 def same_constant(drawn):
@@ -232,7 +245,7 @@ class Play(NamedTuple):
         return cls(problem, rng.integers(0, 2, 3), rng.standard_normal((3, 3)))
 
     def revealing(self):
-        return all(revealing_constant(self.problem.emission[t].T) > 0.02 for t in range(3))
+        return np.all(np.linalg.svd(self.problem.emission[:3], compute_uv=False)[:, -1] > 0.02)
 
 
 def predictions(problem, actions):
@@ -587,7 +600,7 @@ C7_product = paper.claim("C7-product", r"""
     takes $\sqrt O/(\epsilon\sigma)^2$ samples. Here $\sigma=.8$, $\epsilon=.25$: eight samples a candidate err more than one time in three.
 
     where: read into illustrations of the lower bound by a combination lock
-    instead: After $10\,O/\sigma^2$ reveals at the root every candidate is tested against a known theta: eight samples err .28 of the time for
+    instead: After $10\,O/\sigma^2$ reveals at the root every candidate is tested against a known theta: eight samples err .27 to .29 of the time for
     16 as for 1024 symbols. Only if the root shows no more than a candidate does the need grow with O. In a hard instance no state outside
     the tested set may reveal.
     by: C7-product/eight_samples
@@ -595,7 +608,7 @@ C7_product = paper.claim("C7-product", r"""
     """)  # fmt: skip
 
 
-# 20 x 200 tests: the standard error is below .008, .28 is .05 below 1/3 and .5 far above
+# 20 x 200 tests: the standard error is below .006, .29 is .04 below 1/3 and .5 far above
 @C7_product.check(
     Effect(seeds=20, null=1 / 3), true={"with eight reveals at the root, 1024 symbols": {"reference": 8, "sizes": (1024,)}},
 )  # fmt: skip

@@ -35,19 +35,19 @@ LEADER = float(np.max(U * ndtr(-U) + (ndtr(U) - 0.5) / U - norm.pdf(U)) / math.s
 GAPS = np.geomspace(1e-8, 0.5, 1200)
 
 
+@functools.cache
 def costly_regret(episodes, sigma, *, each=1.0):
     """``(N*, R*)``: N reveals a candidate at cost 1/2 each, then commit; min over N, max over the gap, on grids.
 
-    ``each`` is the number of reveals of a candidate that N buys.
+    ``each`` is the number of reveals of a candidate that N buys. Without reveals half of the episodes cost 1/2.
     """
-    best = (0.0, 0.25 * episodes)
-    for count in np.geomspace(1, episodes / 2, 1500):
-        rate = 2 * sigma * math.sqrt(each * count / 2)
-        # the worst gap is near 3/4 over the rate, or the largest: a window of two decades around it
-        worst = np.minimum(np.geomspace(0.1, 10, 201) / rate, 0.5)
-        regret = count + (episodes - 2 * count) * float(np.max(worst * ndtr(-rate * worst)))
-        best = min(best, (count, regret), key=lambda pair: pair[1])
-    return best
+    counts = np.geomspace(1, episodes / 2, 600)[:, None]
+    rate = 2 * sigma * np.sqrt(each * counts / 2)
+    # the worst gap is near 3/4 over the rate, or the largest: a window of two decades around it
+    gaps = np.minimum(np.geomspace(0.1, 10, 201) / rate, 0.5)
+    regret = counts[:, 0] + (episodes - 2 * counts[:, 0]) * np.max(gaps * ndtr(-rate * gaps), axis=1)
+    best = int(np.argmin(regret))
+    return min((0.0, 0.25 * episodes), (float(counts[best, 0]), float(regret[best])), key=lambda pair: pair[1])
 
 
 def costly_optimum(episodes, sigma):
@@ -55,6 +55,7 @@ def costly_optimum(episodes, sigma):
     return (PEAK * episodes / (2 * math.sqrt(2) * sigma)) ** (2 / 3)
 
 
+@functools.cache
 def free_regret(episodes, sigma):
     """``max_eps sum_{t < T} eps Phi(-2 eps sigma sqrt(t/2))``: both candidates seen every episode, the leader followed.
 
