@@ -93,7 +93,7 @@ DIGEST_SIZES = [
 
 
 @C1.check(
-    Identity(1e-9), Space(drawn=Drawn(Uneven.draw)), instances=12, examples=DIGEST_SIZES,
+    Identity(1e-9), Space(drawn=Drawn(Uneven.draw)), instances=8, examples=DIGEST_SIZES,
     false={"sigma/2, the total variation, beside the uniform law": {"plus": 0.0},
            "sigma/(1 + sigma) for opposite laws": {"opposite": 1.0}},
 )  # fmt: skip
@@ -182,7 +182,7 @@ def equal_for_two_states_or_square(drawn):
 
 
 @C2.check(
-    Inequality(1e-8), Space(states=Integers(2, 6), eps=Floats(0.05, 1.0)), batched=False, instances=8,
+    Inequality(1e-8), Space(states=Integers(2, 6), eps=Floats(0.05, 1.0)), batched=False, instances=5,
     examples=[{"states": 7, "eps": 0.2}],
     false={"alpha <= eps/S": {"upper": 1.0}, "the ratio is at least eps/sqrt(S)": {"lower": 1.0}},
 )  # fmt: skip
