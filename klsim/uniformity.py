@@ -122,7 +122,7 @@ def collision_law(law: Any, samples: int, limit: int) -> np.ndarray:
         _validate.fail("law", "must be probabilities (O,) that sum to 1")
     samples = _validate.integer("samples", samples, low=1)
     limit = _validate.integer("limit", limit, low=0)
-    _validate.fits("samples", samples, 8 * (samples + 1) * (limit + 1))
+    _validate.fits("samples", samples, 64 * (samples + 1) * (limit + 1))  # with the padding of transforms
     product = np.zeros((samples + 1, limit + 1))
     product[0, 0] = 1.0
     for chance, symbols in zip(*np.unique(law, return_counts=True)):
@@ -182,12 +182,19 @@ def samples_for_collisions(symbols: int, sigma: float, error: float = 1 / 3) -> 
     n may pass too.
 
     Raises:
-        ValueError: ``sigma = 0``, ``error`` outside (0, 1/2).
+        ValueError: ``sigma = 0``, or too small for exact laws; ``error`` outside (0, 1/2); an odd number of symbols.
     """
+    symbols = _symbols(symbols)
     sigma = _sigma(sigma)
     if sigma == 0:
         _validate.fail("sigma", "must be > 0: the uniform law is never told from itself", sigma)
     error = _validate.real("error", error)
     if not 0 < error < 0.5:
         _validate.fail("error", "must lie in (0, 1/2)", error)
-    return _smallest(lambda n: collision_error(symbols, sigma, n) <= error)
+
+    def enough(n: int) -> bool:
+        if n * n * n / symbols > 1e7:
+            _validate.fail("sigma", f"too small: the exact law of collisions among {n} samples does not fit", sigma)
+        return collision_error(symbols, sigma, n) <= error
+
+    return _smallest(enough)

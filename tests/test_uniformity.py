@@ -97,6 +97,8 @@ def test_samples_for_collisions_pass_the_test():
         (lambda: collision_law([0.5, 0.5], 0, 3), "samples"),
         (lambda: collision_error(4, 0.5, 1), "samples"),
         (lambda: samples_for_collisions(4, 0.0), "sigma.*must be > 0"),
+        (lambda: samples_for_collisions(4, 0.01), "sigma.*too small: the exact law"),
+        (lambda: samples_for_collisions(3, 0.5), "symbols.*must be even"),
         (lambda: samples_for_collisions(4, 0.5, 0.5), "error.*must lie in"),
     ],
 )
