@@ -183,7 +183,7 @@ def equal_for_two_states_or_square(drawn):
 
 
 @C2.check(
-    Inequality(1e-8), Space(states=Integers(2, 6), eps=Floats(0.05, 1.0)), batched=False, instances=5,
+    Inequality(1e-8), Space(states=Integers(2, 5), eps=Floats(0.05, 1.0)), batched=False, instances=4,
     examples=[{"states": s, "eps": 0.2} for s in range(3, 8)],
     false={"alpha <= eps/S": {"upper": 1.0}, "the ratio is at least eps/sqrt(S)": {"lower": 1.0}},
 )  # fmt: skip
