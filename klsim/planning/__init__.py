@@ -12,6 +12,7 @@ problem's type; a new problem registers its own implementation.
 from klsim.planning import low_rank  # noqa: F401 (registers itself)
 from klsim.planning.effective_horizon import EffectiveHorizon, effective_horizon, qvi_iterates
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
+from klsim.planning.histories import BeliefTree, ObservedTrajectories, belief_tree, history_levels
 from klsim.planning.latent_mdp import VarianceParts, alpha_vectors, return_variance
 from klsim.planning.markov_games import DualityGap, OptimisticGame, duality_gap, optimistic_game
 from klsim.planning.matrix_games import cce_regret, coarse_correlated, nash
@@ -42,9 +43,11 @@ from klsim.planning.visitation import (
 
 __all__ = [
     "AverageSolution",
+    "BeliefTree",
     "DualityGap",
     "EffectiveHorizon",
     "Evaluation",
+    "ObservedTrajectories",
     "OptimisticGame",
     "PessimisticValues",
     "RobustValues",
@@ -54,6 +57,7 @@ __all__ = [
     "VisitationOptimum",
     "alpha_vectors",
     "backup",
+    "belief_tree",
     "cce_regret",
     "coarse_correlated",
     "duality_gap",
@@ -62,6 +66,7 @@ __all__ = [
     "evaluate",
     "feature_covariance",
     "flow_gap",
+    "history_levels",
     "match_visitation",
     "model_error_bonus",
     "nash",

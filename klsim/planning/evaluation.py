@@ -27,7 +27,8 @@ class Evaluation:
         value: ``reward - beta * kl``.
         reward: expected (discounted) sum of rewards.
         kl: expected (discounted) sum of ``KL(pi(.|s)‖ref(.|s))``; 0 without a reference.
-        state_value: regularised value of every state: ``(H + 1, S)`` or ``(S,)``; None for a bandit or tree.
+        state_value: regularised value of every state: ``(H + 1, S)`` or ``(S,)``; levels of a
+            `POMDP`'s histories, as in `Solution`; None for a bandit or tree.
     """
 
     value: Any

@@ -20,9 +20,10 @@ class Solution(Shown):
     """An optimal policy of a sequential problem.
 
     Attributes:
-        log_policy: like the problem's policies: ``(..., A)``, ``(H, S, A)``, ``(S, A)`` or tree levels.
+        log_policy: like the problem's policies: ``(..., A)``, ``(H, S, A)``, ``(S, A)``, tree or history levels.
         value: regularised value: ``(...)``, ``(H + 1, S)``, ``(S,)``, or one array a depth for a tree
-            (``value[t]`` of shape ``(V**t,)``; ``value[t] / beta`` is the log-partition of every node).
+            (``value[t]`` of shape ``(V**t,)``; ``value[t] / beta`` is the log-partition of every node); of a
+            `POMDP` ``value[0] (1,)`` is that before the first observation, ``value[t + 1]`` that of step t's histories.
         q_value: regularised action values, shaped like the policy (None for a bandit).
         error_bound: certified bound on ``|value - optimum|`` in the sup norm, rounding included.
         iterations: of the solver; 0 for a direct recursion.

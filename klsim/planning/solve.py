@@ -59,7 +59,7 @@ def solve(problem: Any, log_ref: Any = None, beta: float = 1.0, **options: Any) 
     r"""``max_pi E_pi[sum r] - beta E_pi[sum_t KL(pi(.|s_t)‖ref(.|s_t))]``.
 
     Args:
-        problem: `Bandit`, `TabularMDP`, `DiscountedMDP`, `AverageMDP` or `TokenTree`.
+        problem: `Bandit`, `TabularMDP`, `DiscountedMDP`, `AverageMDP`, `TokenTree` or `POMDP`.
         log_ref: reference policy (a bandit carries its own); None is uniform over legal actions, which
             makes it entropy regularisation up to ``beta log A`` a step (``regularizer="entropy"`` adds it).
         beta: >= 0; 0 is the unregularised problem, whose policy is ``ref`` conditioned on the best actions.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from klsim.problems import (
+    POMDP,
     Bandit,
     DiscountedMDP,
     LinearMDP,
@@ -39,6 +40,7 @@ __all__ = [
     "LinearMDPs",
     "MaskedDiffusionLMs",
     "OfflineData",
+    "POMDPs",
     "PromptBandits",
     "TabularMDPs",
     "TokenTrees",
@@ -220,6 +222,47 @@ class LinearMDPs(_Problems):
         else:
             return value
         return LinearMDP(f, m, t, i)
+
+
+@dataclass(frozen=True)
+class POMDPs(_Problems):
+    """`POMDP`: ``horizon`` steps in latent ``states`` with ``actions`` and ``symbols``; ``zeros`` allows impossible
+    successors and observations."""
+
+    states: str | int = "S"
+    actions: str | int = "A"
+    symbols: str | int = "O"
+    horizon: str | int = "H"
+    scale: float = 1.0
+    zeros: bool = True
+
+    def axes(self) -> tuple[str, ...]:
+        return named(self.states, self.actions, self.symbols, self.horizon)
+
+    def draw(self, rng: np.random.Generator, dims: Dims) -> POMDP:
+        s, a, o, h = (extent(x, dims) for x in (self.states, self.actions, self.symbols, self.horizon))
+        transition, emission = _rows((h, s, a, s), self.zeros, rng), _rows((h, s, o), self.zeros, rng)
+        reward = _rewards((h, s, a), self.scale, rng)
+        return POMDP(transition, emission, reward, _rows((1, s), self.zeros, rng)[0], h)
+
+    def without(self, value: Any, axis: str, index: int, dims: Dims) -> Any:
+        p, e, r, i, h = value.transition, value.emission, value.reward, value.initial, value.horizon
+        if axis == self.states:
+            p, e, r = (
+                _kept_rows(np.delete(p, index, axis=1), index),
+                np.delete(e, index, axis=1),
+                np.delete(r, index, 1),
+            )
+            i = _kept_rows(i, index)
+        elif axis == self.actions:
+            p, r = np.delete(p, index, axis=2), np.delete(r, index, axis=2)
+        elif axis == self.symbols:
+            e = _kept_rows(e, index)
+        elif axis == self.horizon:
+            p, e, r, h = (*(np.delete(x, index, axis=0) for x in (p, e, r)), h - 1)
+        else:
+            return value
+        return POMDP(p, e, r, i, h)
 
 
 @dataclass(frozen=True)
