@@ -66,8 +66,8 @@ def episodes(problem, phases, soft):
             for m in range(len(problem.weights)) for s in range(states) if problem.weights[m] * problem.initial[m, s] > 0]  # fmt: skip
     for t in range(horizon):
         grown = []
-        for log_chance, m, seen, done, paid in live:
-            law = policy_of(phases, soft, np.array(seen), np.array(done), np.array(paid))
+        laws = policy_of(phases, soft, *(np.array([row[i] for row in live]) for i in (2, 3, 4)))
+        for law, (log_chance, m, seen, done, paid) in zip(laws, live):
             for a in np.flatnonzero(law > -np.inf):
                 r, row = float(problem.reward[m, t, seen[-1], a]), problem.transition[m, t, seen[-1], a]
                 for s in np.flatnonzero(row) if t + 1 < horizon else [None]:
