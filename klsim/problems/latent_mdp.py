@@ -217,6 +217,8 @@ def history_levels(problem: LatentMDP, tree: Histories, log_policy: Any, name: s
     Raises:
         ValueError: shapes, rows that are not distributions, mass on an illegal action.
     """
+    _validate.instance("problem", problem, LatentMDP)
+    _validate.instance("tree", tree, Histories)
     horizon, _, actions = problem.shape
     if log_policy is None:
         legal = np.where(problem.actions, -np.log(problem.actions.sum(axis=1, keepdims=True)), -np.inf)
