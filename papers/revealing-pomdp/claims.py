@@ -215,7 +215,7 @@ C2_same = paper.claim("C2-same", r"""
 
 @C2_same.check(
     Identity(1e-7), LARGE_WALSH, instances=3,
-    true={"for two states or a square matrix": Variant({}, space=field(Sizes.tight), instances=12)},
+    true={"for two states or a square matrix": Variant({}, space=field(Sizes.tight), instances=4)},
 )  # fmt: skip
 def same_constant(drawn):
     return revealing_constant(drawn.matrix), separation(drawn.matrix)

@@ -101,12 +101,14 @@ def solve_lock(lock, reveals, rng):
 def calibrated_error(symbols, sigma, gap, samples, reference, trials, rng):
     """Error of telling the diluted law (``2 gap sigma``) from the uniform one by the inner product with ``reference``
     centred counts at the good root; threshold half-way between the means."""
-    wrong = []
-    for _ in range(trials):
-        signs = rng.choice((-1, 1), symbols // 2)
-        root = rng.multinomial(reference, uneven_law(signs, sigma)) - reference / symbols
-        even = rng.multinomial(samples, np.full(symbols, 1 / symbols)) @ root
-        uneven = rng.multinomial(samples, uneven_law(signs, 2 * gap * sigma)) @ root
-        middle = samples * reference * gap * sigma**2 / symbols
-        wrong += [even > middle, uneven <= middle]
+    half = symbols // 2
+    signs = rng.choice((-1, 1), (trials, half))
+    laws = np.stack([uneven_law(row, sigma) for row in signs])
+    root = rng.multinomial(reference, laws) - reference / symbols
+    middle, wrong = samples * reference * gap * sigma**2 / symbols, []
+    for strength in (0.0, 2 * gap * sigma):
+        pair = rng.integers(0, half, (trials, samples))
+        first = rng.random(pair.shape) < (1 + strength * np.take_along_axis(signs, pair, axis=1)) / 2
+        score = np.take_along_axis(root, 2 * pair + ~first, axis=1).sum(axis=1)
+        wrong.append(np.mean((score > middle) != (strength > 0)))
     return float(np.mean(wrong))
