@@ -14,6 +14,8 @@ from klsim.report.prose import to_markdown
 __all__ = ["END", "START", "findings_markdown", "update_readme"]
 
 START, END = "<!-- findings:start -->", "<!-- findings:end -->"
+"""Marks where the table of false statements begins in a README."""
+"""Marks where the table of false statements ends in a README."""
 
 
 def findings_markdown(certificate: Mapping[str, Any], slug: str | None = None) -> str:
