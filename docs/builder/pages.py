@@ -1,0 +1,109 @@
+"""Every page of the site as Markdown, from what is committed: nothing is run, nothing is fetched."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from docs.builder import papers, reference
+from docs.builder.dialect import from_github, linked, outside_code
+from docs.builder.links import ASSETS, moved
+
+__all__ = ["Site", "make", "write"]
+
+ROOT = Path(__file__).parents[2]
+GENERATED = ("papers", "reference")
+
+
+@dataclass(frozen=True)
+class Site:
+    """The site before it is HTML.
+
+    Attributes:
+        pages: path on the site to Markdown.
+        assets: files of the repository that pages show or link to.
+        config: of MkDocs, with the whole navigation.
+    """
+
+    pages: dict[str, str]
+    assets: frozenset[str]
+    config: dict[str, Any]
+
+
+def make(root: Path = ROOT) -> Site:
+    """Read the repository.
+
+    Raises:
+        ValueError: a link to nothing, a table of findings that cannot be read, LaTeX that cannot be shown.
+    """
+    slugs = papers.papers(root)
+    readmes = {s: (root / "papers" / s / "README.md").read_text(encoding="utf-8") for s in slugs}
+    sources = {s: (root / "papers" / s / "claims.py").read_text(encoding="utf-8") for s in slugs}
+    own = {p.relative_to(root).as_posix(): p for p in sorted((root / "docs").rglob("*.md"))}
+    where = {name: PurePosixPath(name).relative_to("docs").as_posix() for name in own}
+    where |= {f"papers/{s}/README.md": f"papers/{s}.md" for s in slugs}
+    where |= {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "benchmarks.md"}
+    texts = {name: (root / name).read_text(encoding="utf-8") for name in where}
+    texts |= {f"papers/{s}/README.md": papers.paper_page(readmes[s], sources[s]) for s in slugs}
+    pages, assets = dict(reference.pages()), set[str]()
+    for name, page in where.items():
+        text, linked_files = moved(texts[name], PurePosixPath(name), PurePosixPath(page), root, where)
+        pages[page] = outside_code(from_github(text), linked_names)
+        assets |= linked_files
+    pages["findings.md"] = papers.findings_page(readmes)
+    pages["papers/index.md"] = papers.papers_index(readmes, sources)
+    return Site(pages, frozenset(assets), _config(root, slugs))
+
+
+def linked_names(text: str) -> str:
+    """Full names of klsim in prose become references; headings and tables of commands stay."""
+    lines = (line if line.startswith(("#", "<", "    ")) else linked(line) for line in text.split("\n"))
+    return "\n".join(lines)
+
+
+def _config(root: Path, slugs: list[str]) -> dict[str, Any]:
+    config = yaml.safe_load((root / "mkdocs.yml").read_text(encoding="utf-8"))
+    whole = {
+        "papers": ["papers/index.md", *({s: f"papers/{s}.md"} for s in slugs)],
+        "reference": reference.nav(),
+    }
+    config["nav"] = [_expanded(entry, whole) for entry in config["nav"]]
+    return config
+
+
+def _expanded(entry: Any, whole: dict[str, list[Any]]) -> Any:
+    match entry:
+        case dict():
+            return {title: _expanded(value, whole) for title, value in entry.items()}
+        case list():
+            return [_expanded(value, whole) for value in entry]
+        case str() if entry.rstrip("/") in whole:
+            return whole[entry.rstrip("/")]
+    return entry
+
+
+def write(site: Site, folder: Path, root: Path = ROOT) -> Path:
+    """Write pages, assets and ``mkdocs.yml`` under ``folder``; files of an earlier build that have not changed stay.
+
+    Returns the path of the configuration.
+    """
+    source = folder / "docs"
+    wanted = {source / path: text.encode() for path, text in site.pages.items()}
+    wanted |= {source / ASSETS / name: (root / name).read_bytes() for name in site.assets}
+    style = root / "docs" / "builder" / "klsim.css"
+    wanted[source / "assets" / style.name] = style.read_bytes()
+    for old in sorted(source.rglob("*")):
+        if old.is_file() and old not in wanted:
+            old.unlink()
+    for file, content in wanted.items():
+        if not file.is_file() or file.read_bytes() != content:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    config = folder / "mkdocs.yml"
+    made = site.config | {"docs_dir": "docs", "site_dir": os.path.relpath(root / "site", folder)}
+    config.write_text(yaml.safe_dump(made, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return config
