@@ -81,9 +81,9 @@ def from_docstring(text: str, module: str) -> str:
     """
     lines = _tables(_math(text.split("\n")))
     for i, line in enumerate(lines):
-        if line.rstrip().endswith("::") and not line.rstrip().endswith("`::"):
-            lines[i] = line.rstrip().removesuffix("::") + ":"
-        elif line.rstrip().endswith("``::"):
+        if line.strip() == "::" or line.lstrip().startswith(".. code-block::"):
+            lines[i] = ""
+        elif line.rstrip().endswith("::"):
             lines[i] = line.rstrip()[:-1]
     plain = _lists_start_blocks("\n".join(lines))
     return linked(_escaped(plain), module)
