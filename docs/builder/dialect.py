@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 from docs.builder import names
+from klsim.report.prose import to_html
 
-__all__ = ["from_docstring", "from_github", "outside_code"]
+__all__ = ["formulas", "from_docstring", "from_github", "linked", "outside_code", "to_html"]
 
 _FENCE = re.compile(r"^ *(```|~~~)")
 _ITEM = re.compile(r"^ *([-*+]|\d+\.) ")
@@ -87,6 +88,11 @@ def from_docstring(text: str, module: str) -> str:
             lines[i] = line.rstrip()[:-1]
     plain = _lists_start_blocks("\n".join(lines))
     return linked(_escaped(plain), module)
+
+
+def formulas(text: str) -> list[str]:
+    """The displayed formulas of a text, with their ``$$``."""
+    return re.findall(r"\$\$.+?\$\$", text, re.DOTALL)
 
 
 def _escaped(text: str) -> str:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "tutorials"
 _BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w]|\.\d)")
-_TIME = re.compile(r"\b[\d.]+ s\b")
+_TIME = re.compile(r"\b[\d.]+ ?s\b")
 _ROW_TIME = re.compile(r"[\d.]+ │$")
 SHAPE_ONLY = "<!-- numbers depend on the machine -->\n"
 
@@ -48,9 +48,10 @@ def replay(page: Path, folder: Path, *, compare: bool = True) -> str:
     text = page.read_text(encoding="utf-8")
     names: dict[str, object] = {"__name__": "__main__"}
     out, end, printed = [], 0, ""
-    with contextlib.chdir(folder), _width():
+    with contextlib.chdir(folder), _alone(folder):
         for match in _BLOCK.finditer(text):
             language, title, body = match.groups()
+            _forget(folder)
             if title:
                 Path(title).parent.mkdir(parents=True, exist_ok=True)
                 Path(title).write_text(body, encoding="utf-8")
@@ -65,17 +66,26 @@ def replay(page: Path, folder: Path, *, compare: bool = True) -> str:
 
 
 @contextlib.contextmanager
-def _width() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ("COLUMNS", "LOKY_MAX_CPU_COUNT")}
+def _alone(folder: Path) -> Iterator[None]:
+    """As in a terminal of its own: a width, one core, modules of this folder found and forgotten again."""
+    before = dict(os.environ)
     os.environ |= {"COLUMNS": "110", "LOKY_MAX_CPU_COUNT": "1"}
+    sys.path.insert(0, str(folder))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
+        sys.path.remove(str(folder))
+        _forget(folder)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _forget(folder: Path) -> None:
+    """Modules from here: a new process would read them again."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.startswith("klsim_paper_") or (file and Path(file).is_relative_to(folder.resolve())):
+            del sys.modules[name]
 
 
 def _captured(call: object) -> tuple[str, object]:
@@ -108,7 +118,7 @@ def run(command: str) -> tuple[str, int]:
         from klsim.cli import app
 
         printed, code = _captured(lambda: app(words, standalone_mode=False))
-        return printed, int(code or 0)  # type: ignore[call-overload]
+        return printed.replace(str(Path.cwd()), "/home/you"), int(code or 0)  # type: ignore[call-overload]
     if program == "python":
         return _captured(lambda: runpy.run_path(words[0], run_name="__main__"))[0], 0
     if program != "pytest":
