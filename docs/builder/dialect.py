@@ -12,7 +12,7 @@ __all__ = ["formulas", "from_docstring", "from_github", "linked", "outside_code"
 
 _FENCE = re.compile(r"^ *(```|~~~)")
 _ITEM = re.compile(r"^ *([-*+]|\d+\.) ")
-_CODE = re.compile(r"(``.+?``|`[^`\n]+`)", re.DOTALL)
+_CODE = re.compile(r"(``.+?``|`[^`\n]+`|\$\$.+?\$\$|^ {4}[^\n]*$)", re.DOTALL | re.MULTILINE)
 _NAME = re.compile(r"(?<![`\[])`([A-Za-z_][\w.]*)`(?![`\]])")
 _BORDER = re.compile(r"^ *=+( +=+)+ *$")
 

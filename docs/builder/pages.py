@@ -47,11 +47,13 @@ def make(root: Path = ROOT) -> Site:
     where = {name: PurePosixPath(name).relative_to("docs").as_posix() for name in own}
     where |= {f"papers/{s}/README.md": f"papers/{s}.md" for s in slugs}
     where |= {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "benchmarks.md"}
+    made = {"findings.md", "papers/index.md", *reference.pages()}  # of no file, linked to as if they lay in docs/
+    linkable = where | {f"docs/{page}": page for page in made}
     texts = {name: (root / name).read_text(encoding="utf-8") for name in where}
     texts |= {f"papers/{s}/README.md": papers.paper_page(readmes[s], sources[s]) for s in slugs}
     pages, assets = dict(reference.pages()), set[str]()
     for name, page in where.items():
-        text, linked_files = moved(texts[name], PurePosixPath(name), PurePosixPath(page), root, where)
+        text, linked_files = moved(texts[name], PurePosixPath(name), PurePosixPath(page), root, linkable)
         pages[page] = outside_code(from_github(text), linked_names)
         assets |= linked_files
     pages["findings.md"] = papers.findings_page(readmes)
