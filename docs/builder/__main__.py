@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 from docs.builder import check, names, pages
@@ -12,17 +13,11 @@ def main() -> int:
     if found := names.problems():
         print("\n".join(found), file=sys.stderr)
         return 1
-    os.chdir(pages.ROOT)
     config = pages.write(pages.make(), pages.ROOT / "build" / "site")
-    from mkdocs.commands.build import build
-    from mkdocs.config import load_config
-
-    loaded = load_config(str(config), strict=True)
-    loaded.plugins.on_startup(command="build", dirty=False)
-    try:
-        build(loaded)
-    finally:
-        loaded.plugins.on_shutdown()
+    path = os.pathsep.join([str(pages.ROOT), os.environ.get("PYTHONPATH", "")])
+    asked = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", str(config)]
+    if subprocess.run(asked, env=os.environ | {"PYTHONPATH": path, "NO_MKDOCS_2_WARNING": "1"}, check=False).returncode:
+        return 1
     if found := check.problems(pages.ROOT / "site"):
         print("\n".join(found), file=sys.stderr)
         return 1

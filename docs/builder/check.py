@@ -38,7 +38,9 @@ def problems(site: Path) -> list[str]:
     found = [f"{file.relative_to(site)}: {p}" for file, page in pages.items() for p in _of(file, page, pages, site)]
     for style in sorted(site.rglob("*.css")):
         text = style.read_text(encoding="utf-8")
-        found += [f"{style.relative_to(site)}: fetches {m[1]}" for m in re.finditer(r"url\([\"']?(https?:[^)\"']+)", text)]
+        found += [
+            f"{style.relative_to(site)}: fetches {m[1]}" for m in re.finditer(r"url\([\"']?(https?:[^)\"']+)", text)
+        ]
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from docs.builder import names
 from klsim.report.prose import to_html
 
-__all__ = ["formulas", "from_docstring", "from_github", "linked", "outside_code", "to_html"]
+__all__ = ["formulas", "from_docstring", "from_github", "linked", "one_a_line", "outside_code", "qualified", "to_html"]
 
 _FENCE = re.compile(r"^ *(```|~~~)")
 _ITEM = re.compile(r"^ *([-*+]|\d+\.) ")
@@ -73,6 +73,17 @@ def linked(text: str, module: str = "") -> str:
     return _NAME.sub(link, text)
 
 
+def qualified(text: str, module: str = "") -> str:
+    """Dotted names of klsim in code become references; with a module those that it exports, too."""
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1] if match[1].startswith("klsim.") else f"{module}.{match[1]}"
+        target = names.address(name) if name.startswith("klsim.") else None
+        return match[0] if target is None else f"[`{match[1]}`][{target}]"
+
+    return _NAME.sub(link, text)
+
+
 def from_docstring(text: str, module: str) -> str:
     """A docstring as Markdown: ``.. math::``, simple tables, ``::`` blocks, names in backquotes.
 
@@ -88,6 +99,26 @@ def from_docstring(text: str, module: str) -> str:
             lines[i] = line.rstrip()[:-1]
     plain = _lists_start_blocks("\n".join(lines))
     return linked(_escaped(plain), module)
+
+
+def one_a_line(text: str, known: set[str]) -> str:
+    """``a: x. b, c: y.`` of a section ``Args:`` or ``Attributes:`` as an entry a line; ``known``: what can be named."""
+    lines, inside = [], False
+    for line in text.split("\n"):
+        if re.fullmatch(r"(Args|Attributes):", line):
+            inside = True
+        elif line.strip() and not line.startswith(" "):
+            inside = False
+        lines.append(_split_entries(line, known) if inside and line.startswith("    ") else line)
+    return "\n".join(lines)
+
+
+def _split_entries(line: str, known: set[str]) -> str:
+    def new_line(match: re.Match[str]) -> str:
+        named = match[1].split(", ")
+        return f".\n    {match[1]}: " if known.issuperset(named) else match[0]
+
+    return re.sub(r"(?<!\.)\. (\w+(?:, \w+)*): ", new_line, line)
 
 
 def formulas(text: str) -> list[str]:

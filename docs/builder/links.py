@@ -16,7 +16,9 @@ _INLINE_CODE = re.compile(r"(`[^`\n]+`)")
 ASSETS = "files"
 
 
-def moved(text: str, source: PurePosixPath, page: PurePosixPath, root: Path, pages: dict[str, str]) -> tuple[str, set[str]]:
+def moved(
+    text: str, source: PurePosixPath, page: PurePosixPath, root: Path, pages: dict[str, str]
+) -> tuple[str, set[str]]:
     """Links of a repository's file as links of its page.
 
     Args:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from docs.builder import papers, reference
-from docs.builder.dialect import from_github, linked, outside_code
+from docs.builder.dialect import from_github, outside_code, qualified
 from docs.builder.links import ASSETS, moved
+from docs.builder.names import public_modules
 
 __all__ = ["Site", "make", "write"]
 
 ROOT = Path(__file__).parents[2]
-GENERATED = ("papers", "reference")
+WIDE = dict.fromkeys(("objectives.md", "audit-gallery.md", "frontier-coverage.md"), "---\nhide: [toc]\n---\n\n")
+"""Pages with wide tables have no table of contents beside them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,11 @@ def make(root: Path = ROOT) -> Site:
     own = {p.relative_to(root).as_posix(): p for p in sorted((root / "docs").rglob("*.md"))}
     where = {name: PurePosixPath(name).relative_to("docs").as_posix() for name in own}
     where |= {f"papers/{s}/README.md": f"papers/{s}.md" for s in slugs}
-    where |= {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "benchmarks/README.md": "benchmarks.md"}
+    where |= {
+        "CHANGELOG.md": "changelog.md",
+        "CONTRIBUTING.md": "contributing.md",
+        "benchmarks/README.md": "benchmarks.md",
+    }
     made = {"findings.md", "papers/index.md", *reference.pages()}  # of no file, linked to as if they lay in docs/
     linkable = where | {f"docs/{page}": page for page in made}
     texts = {name: (root / name).read_text(encoding="utf-8") for name in where}
@@ -54,17 +61,21 @@ def make(root: Path = ROOT) -> Site:
     pages, assets = dict(reference.pages()), set[str]()
     for name, page in where.items():
         text, linked_files = moved(texts[name], PurePosixPath(name), PurePosixPath(page), root, linkable)
-        pages[page] = outside_code(from_github(text), linked_names)
+        pages[page] = WIDE.get(page, "") + outside_code(from_github(text), partial(linked_names, page=page))
         assets |= linked_files
     pages["findings.md"] = papers.findings_page(readmes)
     pages["papers/index.md"] = papers.papers_index(readmes, sources)
     return Site(pages, frozenset(assets), _config(root, slugs))
 
 
-def linked_names(text: str) -> str:
-    """Full names of klsim in prose become references; headings and tables of commands stay."""
-    lines = (line if line.startswith(("#", "<", "    ")) else linked(line) for line in text.split("\n"))
-    return "\n".join(lines)
+def linked_names(text: str, page: str = "") -> str:
+    """Full names of klsim in prose become references, in the table of objectives those of the losses, too."""
+    module = "klsim.objectives" if page == "objectives.md" else ""
+    lines = text.split("\n")
+    kept = ("#", "<", "    ")
+    return "\n".join(
+        line if line.startswith(kept) else qualified(line, module if line.startswith("|") else "") for line in lines
+    )
 
 
 def _config(root: Path, slugs: list[str]) -> dict[str, Any]:
@@ -73,6 +84,8 @@ def _config(root: Path, slugs: list[str]) -> dict[str, Any]:
         "papers": ["papers/index.md", *({s: f"papers/{s}.md"} for s in slugs)],
         "reference": reference.nav(),
     }
+    version = public_modules()["klsim"].file.read_text(encoding="utf-8").split('__version__ = "')[1].split('"')[0]
+    config["copyright"] = f"klsim {version}, {config['copyright']}"
     config["nav"] = [_expanded(entry, whole) for entry in config["nav"]]
     return config
 
@@ -96,8 +109,8 @@ def write(site: Site, folder: Path, root: Path = ROOT) -> Path:
     source = folder / "docs"
     wanted = {source / path: text.encode() for path, text in site.pages.items()}
     wanted |= {source / ASSETS / name: (root / name).read_bytes() for name in site.assets}
-    style = root / "docs" / "builder" / "klsim.css"
-    wanted[source / "assets" / style.name] = style.read_bytes()
+    for own in ("klsim.css", "iframe-worker.js"):
+        wanted[source / "assets" / own] = (root / "docs" / "builder" / own).read_bytes()
     for old in sorted(source.rglob("*")):
         if old.is_file() and old not in wanted:
             old.unlink()

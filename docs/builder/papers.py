@@ -54,7 +54,11 @@ def _cells(row: str) -> list[str]:
 def _card(finding: Finding, link: str = "") -> str:
     """A finding as a block that a phone can show."""
     claim = finding.claim.strip("`")
-    name = Markup('<a href="{}"><code>{}</code></a>').format(link, claim) if link else Markup("<code>{}</code>").format(claim)
+    name = (
+        Markup('<a href="{}"><code>{}</code></a>').format(link, claim)
+        if link
+        else Markup("<code>{}</code>").format(claim)
+    )
     return Markup(
         '<div class="finding" id="{id}"><p class="said">{name} {statement} <span class="origin">{origin}</span></p>'
         '<dl><dt>counterexample</dt><dd>{counterexample}</dd><dt>what holds</dt><dd>{holds}</dd></dl></div>'
@@ -111,9 +115,9 @@ def findings_page(texts: dict[str, str]) -> str:
     words = ", ".join(f"{origins[o]} {ORIGINS[o]}" for o in ORIGINS if origins[o])
     parts = [
         "# Findings",
-        f"{sum(origins.values())} statements that klsim refutes: {words}. Each has a counterexample that the command beside "
-        "it finds again, and what holds instead, with the claims that show it. Nothing is called printed that no paper "
-        "prints. [How verdicts are made](verdicts.md) says what a refutation is worth.",
+        f"{sum(origins.values())} statements that klsim refutes: {words}. Each has a counterexample that its paper's "
+        "command finds again, and what holds instead, with the claims that show it. Nothing is called printed that no "
+        "paper prints. [How verdicts are made](verdicts.md) says what a refutation is worth.",
     ]
     for slug, rows in found.items():
         if rows:
@@ -124,9 +128,13 @@ def findings_page(texts: dict[str, str]) -> str:
 
 def papers_index(texts: dict[str, str], sources: dict[str, str]) -> str:
     """The list of papers."""
-    lines = ["# Papers", "Every paper is a folder that verifies itself: `klsim verify SLUG`, `klsim reproduce SLUG`.", ""]
-    lines += ["| paper | title | claims | false statements |", "|---|---|---|---|"]
+    lines = [
+        "# Papers", "",
+        "Every paper is a folder that verifies itself: `klsim verify SLUG`, `klsim reproduce SLUG`.", "",
+        "| paper | title | claims | false statements |", "|---|---|---|---|",
+    ]  # fmt: skip
     for slug, text in texts.items():
-        title = text.split("\n", 1)[0].lstrip("# ").partition(" — ")[2]
-        lines.append(f"| [`{slug}`]({slug}.md) | {escape(title)} | {len(claims_of(sources[slug]))} | {len(findings_of(text))} |")
-    return "\n".join(lines[:2]) + "\n\n" + "\n".join(lines[3:]) + "\n"
+        title = escape(text.split("\n", 1)[0].lstrip("# ").partition(" — ")[2])
+        claims, found = len(claims_of(sources[slug])), len(findings_of(text))
+        lines.append(f"| [`{slug}`]({slug}.md) | {title} | {claims} | {found or ''} |")
+    return "\n".join(lines) + "\n"

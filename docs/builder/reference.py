@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "Command line": ("cli", "commands"),
     "Ground floor": ("parallel", "files", "kernels"),
 }  # fmt: skip
-"""Sections of the reference and the modules of each, from what stands alone to what uses everything."""
+"""Sections of the reference and the modules of each, from the mathematics to what uses it."""
 
 
 def page_of(module: Module) -> str:
@@ -81,15 +81,17 @@ def _in_cell(text: str) -> str:
 def _index(module: Module) -> str:
     lines = [
         "# Reference", "",
-        "Every public name of klsim, from its docstring. Sections go from what stands alone to what uses everything: a "
-        "module imports only from sections above its own (`pyproject.toml` has the layers, and a check holds them).", "",
+        "Every public name of klsim, from its docstring. Sections go from the mathematics to what uses it; the layers "
+        "that imports obey are in `pyproject.toml`, and a check holds them.", "",
     ]  # fmt: skip
     by_name = public_modules()
     for title, tops in LAYERS.items():
         lines += [f"## {title}", "", "| module | what it is for |", "|---|---|"]
         for top in tops:
             name = f"klsim.{top}"
-            shown = [by_name[name]] if name in by_name else [m for m in by_name.values() if m.name.startswith(f"{name}.")]
+            shown = (
+                [by_name[name]] if name in by_name else [m for m in by_name.values() if m.name.startswith(f"{name}.")]
+            )
             for m in shown:
                 path = PurePosixPath(page_of(m)).relative_to("reference")
                 lines.append(f"| [`{m.name}`]({path}) | {_summary(m.text)} |")

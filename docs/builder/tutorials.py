@@ -112,7 +112,7 @@ def _console(body: str, exact: bool) -> str:
 
 
 def run(command: str) -> tuple[str, int]:
-    """What a command prints, and its exit code; klsim and Python files run in this process, so that imports count once."""
+    """What a command prints, and its exit code; klsim and Python files run in this process: imports count once."""
     program, *words = shlex.split(command, comments=True)
     if program == "klsim":
         from klsim.cli import app

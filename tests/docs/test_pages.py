@@ -25,12 +25,14 @@ def test_every_internal_link_resolves(site):
 
 
 def test_broken_links_are_found():
-    found = links.broken({"a.md": "# A\n[x](b.md) [y](b.md#here) [z](b.md#there) [w](c.md)\n", "b.md": "## Here\n"}, set())
+    found = links.broken(
+        {"a.md": "# A\n[x](b.md) [y](b.md#here) [z](b.md#there) [w](c.md)\n", "b.md": "## Here\n"}, set()
+    )
     assert found == ["a.md: b.md#there (no such heading)", "a.md: c.md"]
 
 
 def test_a_link_out_of_the_repository_fails(tmp_path):
-    with pytest.raises(ValueError, match="x.md: links to nowhere.md, which is not there"):
+    with pytest.raises(ValueError, match=r"x\.md: links to nowhere\.md, which is not there"):
         links.moved("[a](nowhere.md)", PurePosixPath("x.md"), PurePosixPath("x.md"), tmp_path, {})
 
 
@@ -100,6 +102,17 @@ def test_latex_that_cannot_be_shown_fails():
 )
 def test_docstrings_become_markdown(docstring, made):
     assert made in dialect.from_docstring(docstring, "klsim.optima")
+
+
+def test_arguments_that_share_a_line_get_one_each():
+    text = "Args:\n    a: x. b, c: y. d: z.\n    e: v.\n\nSee a. b: w."
+    made = dialect.one_a_line(text, {"a", "b", "c", "e"})
+    assert made == "Args:\n    a: x.\n    b, c: y. d: z.\n    e: v.\n\nSee a. b: w."
+
+
+def test_prose_links_full_names_only():
+    assert dialect.qualified("`klsim.optima`, `win_rate`") == "[`klsim.optima`][klsim.optima], `win_rate`"
+    assert dialect.qualified("`rloo`", "klsim.objectives") == "[`rloo`][klsim.objectives.policy_gradient.rloo]"
 
 
 def test_no_formula_of_a_docstring_is_lost():
