@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -101,24 +100,32 @@ def _expanded(entry: Any, whole: dict[str, list[Any]]) -> Any:
     return entry
 
 
-def write(site: Site, folder: Path, root: Path = ROOT) -> Path:
-    """Write pages, assets and ``mkdocs.yml`` under ``folder``; files of an earlier build that have not changed stay.
+def write(made: Site, folder: Path, site: Path, root: Path = ROOT) -> Path:
+    """Write pages, assets and ``mkdocs.yml`` under ``folder``, for a site that goes to ``site``.
 
     Returns the path of the configuration.
     """
-    source = folder / "docs"
-    wanted = {source / path: text.encode() for path, text in site.pages.items()}
-    wanted |= {source / ASSETS / name: (root / name).read_bytes() for name in site.assets}
+    source = folder / "pages"
+    wanted = {source / path: text.encode() for path, text in made.pages.items()}
+    wanted |= {source / ASSETS / name: (root / name).read_bytes() for name in made.assets}
     for own in ("klsim.css", "iframe-worker.js"):
         wanted[source / "assets" / own] = (root / "docs" / "builder" / own).read_bytes()
     for old in sorted(source.rglob("*")):
         if old.is_file() and old not in wanted:
             old.unlink()
     for file, content in wanted.items():
-        if not file.is_file() or file.read_bytes() != content:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-    config = folder / "mkdocs.yml"
-    made = site.config | {"docs_dir": "docs", "site_dir": os.path.relpath(root / "site", folder)}
-    config.write_text(yaml.safe_dump(made, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return config
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    config = made.config | {"docs_dir": str(source), "site_dir": str(site)}
+    config["plugins"] = [_with_paths(plugin, root) for plugin in config["plugins"]]
+    file = folder / "mkdocs.yml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return file
+
+
+def _with_paths(plugin: Any, root: Path) -> Any:
+    """mkdocstrings finds the package in the repository."""
+    match plugin:
+        case {"mkdocstrings": {"handlers": {"python": python}}}:
+            return {"mkdocstrings": {"handlers": {"python": python | {"paths": [str(root)]}}}}
+    return plugin
