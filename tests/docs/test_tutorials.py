@@ -44,6 +44,17 @@ def test_anything_else_is_refused(shown, tmp_path):
         page(tmp_path, f"```python\nprint('a 1.2349')\nprint('b 2')\n```\n\n```text\n{shown}```\n")
 
 
+@pytest.mark.parametrize(("shown", "fits"), [("title\n│ 2 │\nx = 3\n", True), ("other\n│ 1 │\nx = 1\n", False)])
+def test_where_numbers_depend_on_the_machine_the_rest_is_held(shown, fits, tmp_path):
+    (tmp_path / "show.py").write_text("print('title')\nprint('│ 1 │')\nprint('x = 1')\n", encoding="utf-8")
+    text = f"{tutorials.FRAME_ONLY}```console\n$ python ../show.py\n{shown}```\n"
+    if fits:
+        page(tmp_path, text)
+    else:
+        with pytest.raises(tutorials.Mismatch):
+            page(tmp_path, text)
+
+
 def test_a_command_that_fails_is_refused(tmp_path):
     with pytest.raises(tutorials.Mismatch, match="exit code 2"):
         page(tmp_path, "```console\n$ klsim replay nothing.json\n```\n")
