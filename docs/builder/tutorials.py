@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "tutorials"
 _BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w]|\.\d)")
-_TIME = re.compile(r"\b[\d.]+ ?s\b")
+_TIME = re.compile(r"\b[\d.]+ ?s\b(?: \(\d+:\d\d:\d\d\))?")
 _ROW_TIME = re.compile(r"[\d.]+ │$")
 FRAME_ONLY = "<!-- numbers depend on the machine -->\n"
 

@@ -12,7 +12,10 @@ NEEDS = {"audit-a-loss": ("torch",), "train-and-place": ("torch", "trl")}
 PAGES = sorted(page for page in tutorials.PAGES.glob("*.md") if page.name != "index.md")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem == "train-and-place" else []) for p in PAGES],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_tutorial(page, tmp_path):
     for module in NEEDS.get(page.stem, ()):
