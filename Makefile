@@ -1,6 +1,7 @@
 # make reproduce   verify every claim, draw every figure, write the report
 # make test        lint, types, import layers, tests, and klsim verify (make test-slow: the tests that take longer)
 # make bridge      language models: the three experiments of examples/bridge, short (make bridge-full: as committed)
+# make docs        the documentation site, in site/ (fails on a broken link or an undocumented public name)
 # PYTHON=python3.12 make …   selects the interpreter (3.11 or newer)
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test test-slow mutants lm bridge bridge-full full bench findings lint format report clean
+.PHONY: reproduce test test-slow mutants lm bridge bridge-full full bench findings docs lint format report clean
 .DELETE_ON_ERROR:
 
 reproduce: $(VENV)/.core
@@ -47,6 +48,10 @@ bridge-full: $(VENV)/.lm
 # The tables of false statements, in the README, docs/findings.md and the papers' READMEs, from the last klsim verify of everything
 findings: $(VENV)/.core
 	$(BIN)/klsim findings --update README.md --update docs/findings.md $(foreach file,$(wildcard papers/*/README.md),--update $(file))
+
+# Pages of docs/, papers/ and the docstrings; opens without a server and without a network
+docs: $(VENV)/.docs
+	$(BIN)/python -m docs.builder
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
@@ -89,7 +94,12 @@ $(VENV)/.lm: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing klsim with its development tools"
 	$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/.core $(VENV)/.lm
+	@touch $@ $(VENV)/.core $(VENV)/.docs $(VENV)/.lm
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing klsim with what builds its site"
+	$(PIP) --editable '.[docs]'
+	@touch $@ $(VENV)/.core
 
 $(VENV)/.mutants: $(VENV)/.dev
 	@echo "installing the mutation tool"
@@ -97,5 +107,5 @@ $(VENV)/.mutants: $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) report runs .klsim counterexamples certificate.json
+	rm -rf $(VENV) build site report runs .klsim counterexamples certificate.json
 	find . -name __pycache__ -prune -exec rm -rf {} +

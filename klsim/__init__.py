@@ -10,6 +10,7 @@ import importlib
 from types import ModuleType
 
 __version__ = "0.1.0"
+"""Version of the installed klsim."""
 
 __all__ = [
     "__version__",

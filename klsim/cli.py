@@ -39,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+"""The command line as a Typer application."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

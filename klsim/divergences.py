@@ -360,6 +360,7 @@ GENERATORS: dict[str, Generator] = {
     "alpha(1.5)": Alpha(1.5),
     "alpha(-1)": Alpha(-1.0),
 }
+"""The generators that have a name, by it."""
 
 
 def as_generator(generator: Generator | str) -> Generator:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["AuditBatch", "AuditBatches", "Layout"]
 
 Layout = Literal["right", "left", "holes", "trimmed"]
+"""Where masked positions are: after the response, before it, in between, or cut off with the longest response."""
 JUNK = 5
 """Rows of parameters that only masked positions read."""
 

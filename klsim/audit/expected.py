@@ -16,6 +16,7 @@ from klsim.audit.worlds import OFF_POLICY, World, world
 __all__ = ["Fit", "Met", "Scale", "fits", "hold"]
 
 Scale = Literal["one", "any", "prompt"]
+"""Up to what an expectation holds: as it stands, up to one positive factor, or up to one a prompt."""
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,7 @@ FINDINGS: Sequence[Finding] = (
         program=_TIES,
     ),
 )
+"""What differs from a trainer's documentation, as the gallery prints it."""
 
 
 def findings(audits: Mapping[str, Audit | str]) -> str:

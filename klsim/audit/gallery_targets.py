@@ -89,6 +89,7 @@ _PAIRS = (
     *(f"openrlhf:dpo?{option}" for option in ("beta=0.1", "beta=0.1&ipo=true", "beta=0.1&label_smoothing=0.1")),
 )  # fmt: skip
 GALLERY = (*_TRL, *_LIGER, *_VERL, *_OTHERS, *_PAIRS)
+"""The losses of the gallery, as addresses, by trainer."""
 
 LEFT_OUT: Mapping[str, str] = {
     "TRL `SFTTrainer`, `RewardTrainer`": "no policy gradient, preference or distillation loss",

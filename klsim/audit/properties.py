@@ -32,10 +32,14 @@ __all__ = [
 ]
 
 LONGEST = "depends on the longest response of the batch"
+"""Said of a loss whose gradient changes with the longest response of the batch."""
 TOKENS = "depends on the number of tokens of the batch"
+"""Said of a loss whose gradient changes with the number of tokens of the batch."""
 CHOSEN = "depends on the number of chosen tokens of the batch"
 REWARDS = "mixes prompts: the rewards of one act on another"
+"""Said of a loss in which the rewards of one prompt change the gradient of another."""
 OTHERS = "mixes prompts: the responses of one act on another"
+"""Said of a loss in which the responses to one prompt change the gradient of another."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from klsim.objectives.batch import TokenBatch
 __all__ = ["LossFunction", "Target", "numeric_options", "option_value", "strict_value"]
 
 LossFunction = Callable[[TokenBatch], Any]
+"""A loss of a batch: the scalar to minimise, or it and a dict of metrics."""
 
 
 @dataclass(frozen=True)

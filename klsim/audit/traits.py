@@ -21,6 +21,7 @@ from klsim.problems import TokenTree
 __all__ = ["SUCCESSES", "end", "prompt_weights", "variance"]
 
 SUCCESSES = (0.1, 0.5, 0.9)
+"""Success probabilities of the prompts whose weights are measured."""
 PROMPT_GROUP = 4
 
 

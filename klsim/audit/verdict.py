@@ -121,7 +121,7 @@ def _expectation(a: Audit) -> list[str]:
 
 
 def verdict(a: Audit) -> str:
-    """One sentence."""
+    """What a loss descends, on what it depends and whether it meets the expectation, in one sentence."""
     parts = _descends(a) + dependencies(a)
     if a.setting.vocab > 2:
         parts.append(f"audited with a vocabulary of {a.setting.vocab}")

@@ -244,6 +244,7 @@ PAIRS: dict[str, dict[str, Any]] = {
     "two pairs": {"count": 2, "together": [0, 0]},
 }
 PREFERENCE = tuple(name for name in PAIRS if name != "two pairs")
+"""The worlds of pairs that an expectation on pairs has to hold in."""
 LARGE: dict[str, dict[str, Any]] = {
     "large batch": {},
     "large batch, far": {"near": FAR},

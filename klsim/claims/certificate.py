@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
+"""Version of the certificate's format; other versions are refused."""
 
 
 def jsonable(value: Any) -> Any:

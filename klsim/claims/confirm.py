@@ -20,6 +20,7 @@ from klsim.spaces import structure
 __all__ = ["HINT", "is_confirmed"]
 
 HINT = "within rounding of its inputs; give the magnitude of what was added up: return (lhs, rhs, scale), or scale=…"
+"""Said of a violation that rounding of the inputs could explain."""
 
 _NUDGES = 8
 _ORDER_ONE, _ROUNDING = 1e-9, 1e-13

@@ -9,6 +9,7 @@ from typing import Any, Literal
 __all__ = ["Judgement", "MalformedCheck", "NotANumber", "Outcome", "Strength", "Verdict"]
 
 Verdict = Literal["holds", "refuted", "not_shown"]
+"""What a judgement can say of a statement."""
 
 
 class MalformedCheck(TypeError):

@@ -46,6 +46,7 @@ __all__ = ["Check", "Claim", "Control", "Expected", "Paper", "Variant", "missing
 
 Function = Callable[..., Any]
 Expected = Literal["holds", "refuted", "not_shown", "open"]
+"""What a claim is expected to come out as; ``open``: anything."""
 
 _SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _PAGES = frozenset({"audit", "findings", "frontier", "index"})  # of the report, besides one for every paper

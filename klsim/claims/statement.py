@@ -25,7 +25,6 @@ from difflib import get_close_matches
 
 __all__ = ["ORIGINS", "Statement", "parse"]
 
-#: who says it; only the first is "as printed"
 ORIGINS = {
     "printed": "printed in the paper",
     "as commonly read": "as the paper is commonly read",
@@ -33,6 +32,7 @@ ORIGINS = {
     "folklore": "folklore",
     "derived": "derived here",
 }
+"""Who says a statement, by the name that a claim gives it, in words."""
 
 _SECTIONS = ("where", "assumes", "instead", "by", "origin")
 _HEAD = re.compile(rf"^[ \t]*({'|'.join(_SECTIONS)}):", re.MULTILINE)

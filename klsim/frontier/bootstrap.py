@@ -28,7 +28,9 @@ from klsim.frontier.result import Estimate
 __all__ = ["ALLOWED", "CARRIERS", "MAX_BLOCKS", "Bootstrap", "carriers", "carriers_needed"]
 
 MAX_BLOCKS = 10_000
+"""With more prompts than this, random blocks of them are resampled."""
 CARRIERS = 5.0
+"""How many prompts at least have to carry an estimate that is trusted (half of all, where there are few)."""
 ALLOWED = 0.02
 """Of the coverage."""
 CHUNK = 2_000_000

@@ -41,6 +41,7 @@ __all__ = [
 
 POPULATION = 2_000
 FAMILIES = ("binary", "hard binary", "gaussian", "token trees", "heavy-tailed")
+"""The populations whose intervals are checked, by name."""
 BUDGETS = (0.05, 0.2, 0.5, 1.0, 1.5, 2.0)
 SAMPLES = (8, 32, 128)
 PROMPTS = 200

@@ -14,8 +14,8 @@ import numpy as np
 
 __all__ = ["SCORED", "decode"]
 
-#: rules as the kernel numbers them
 SCORED, RANDOM, CONFIDENCE, ENTROPY, TOP_PROB = range(5)
+"""Codes of the decoding rules: by given scores, at random, by confidence, entropy or most probable token."""
 
 
 @numba.njit(cache=True)

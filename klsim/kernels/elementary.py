@@ -76,7 +76,7 @@ def _split(x):
 
 @numba.njit(cache=True, fastmath=_FUSED)
 def exp(x):
-    """``e^x``."""
+    """``e^x``, inlined into loops that vectorise."""
     r, tail, scale = _split(x)
     return scale * (r + tail) + scale
 

@@ -8,7 +8,8 @@ import numba
 
 __all__ = ["WINDOW", "follow_threshold"]
 
-WINDOW = 50  # rewards in the recent window, and in the one before it
+WINDOW = 50
+"""Rewards in the recent window, and in the one before it."""
 
 
 @numba.njit(cache=True)

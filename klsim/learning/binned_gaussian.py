@@ -21,8 +21,8 @@ from klsim.learning.distillation_flows import LOSSES, DistillationLoss
 
 __all__ = ["LOG_WIDTHS", "Projection", "binned_gaussian", "gaussian_gradient", "project"]
 
-#: range of ``log sigma``
 LOG_WIDTHS = (-1.6, 4.0)
+"""Range of ``log sigma``."""
 
 
 @dataclass(frozen=True)

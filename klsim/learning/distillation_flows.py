@@ -41,6 +41,7 @@ __all__ = [
 
 DistillationLoss = Literal["forward_kl", "reverse_kl", "hard_ce"]
 LOSSES = ("forward_kl", "reverse_kl", "hard_ce")
+"""The losses of a flow, by name."""
 
 
 def _hard(log_teacher: Any) -> np.ndarray:

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 LossFunction = Callable[[TokenBatch], Any]
+"""A loss of a batch: the scalar to minimise, or it and a dict of metrics."""
 
 CHECKED_BATCHES = 6
 """How many random batches are evaluated again and reordered before a loss is taken for a function of a multiset."""

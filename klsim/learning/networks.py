@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 Precision = Literal["float64", "float32", "bfloat16"]
+"""What numbers are rounded to after every operation."""
 PRECISIONS = ("float64", "float32", "bfloat16")
 Parameters = tuple[np.ndarray, ...]
 Optimiser = TypeVar("Optimiser", SGD, Adam)
@@ -138,7 +139,7 @@ class ReLU(_Elementwise):
 
 @dataclass(frozen=True)
 class Tanh(_Elementwise):
-    """``tanh x``."""
+    """The layer ``tanh x``, element by element."""
 
     def forward(self, own: Parameters, x: np.ndarray) -> np.ndarray:
         """Elementwise."""

@@ -31,8 +31,8 @@ __all__ = [
     "threshold_trace",
 ]
 
-#: names of the phases, by code, and what they multiply the threshold with
 PHASES = {"warmup": 1.5, "climbing": 1.2, "plateau": 0.8, "converged": 1.0}
+"""The phases by name, in the order of their codes, and what each multiplies the threshold with."""
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ class Average(_Stage):
 
 
 Stage = Annotated[Sft | ObjectiveStage | Average, Field(discriminator="method")]
+"""A stage of a configuration, told apart by its ``method``."""
 
 
 class Config(_Strict):

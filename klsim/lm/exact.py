@@ -32,6 +32,7 @@ __all__ = ["Step", "TreeFit", "draw", "exact_gradient", "exact_step", "fit_tree"
            "tree_batch"]  # fmt: skip
 
 Step = Callable[[torch.Tensor, TreeProblem], torch.Tensor]
+"""The gradient to descend, of the log-policy table on a problem."""
 Population = Mapping[str, float]
 """Coefficients of named functionals, as in `klsim.objectives.registry`: ``{"reward": -1, "reverse_kl": 0.3}``."""
 

@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 _VOCABULARY_BLOCK = 8192  # head rows that are cast at a time
-EXCLUDED = -1e30  # a bias of -inf, finite: its probability is exactly 0 and 0 times it is 0
+EXCLUDED = -1e30
+"""A bias of -inf, finite: its probability is exactly 0, and 0 times it is 0."""
 
 
 class LinearHead(NamedTuple):

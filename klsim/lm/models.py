@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 ARCHITECTURES: dict[str, Any] = {"qwen2": Qwen2Config, "llama": LlamaConfig}
+"""Configurations of transformers by the name of the architecture."""
 SPECIAL = ("<pad>", "<bos>", "<|endoftext|>")
 """Pad, bos and eos. The last has Qwen's name, because `transformers` adds a token of that name to Qwen models."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

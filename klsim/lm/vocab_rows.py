@@ -38,6 +38,7 @@ def exp_shifted(x: Tensor, out: Tensor) -> Tensor:
 
 
 def from_maximum(x: Tensor) -> Tensor:
+    """Subtract every row's maximum, in place."""
     return x.sub_(x.amax(-1, keepdim=True))
 
 
@@ -117,3 +118,4 @@ BY_HAND: dict[str, RowLoss] = {
     "forward_kl": forward_kl_rows,
     "js": partial(mixture_rows, mix=0.5),
 }
+"""Divergences whose values and gradients are written by hand, by name."""

@@ -52,7 +52,9 @@ __all__ = [
 
 Array = Any
 Baseline = Callable[[Array, Array], Array]
+"""Rewards and groups ``[B]`` to the baseline of every response, ``[B]``."""
 Scale = Callable[[Array, Array], Array]
+"""Rewards and groups ``[B]`` to what every advantage is divided by, ``[B]``."""
 
 
 def checked(rewards: Array, group: Array, name: str = "rewards", group_name: str = "group") -> tuple[Any, Array, Array]:
@@ -113,7 +115,7 @@ def _at_least_two(rewards: Array, group: Array) -> Array:
 
 
 def no_baseline(rewards: Array, group: Array) -> Array:
-    """0."""
+    """The baseline 0 of every response, ``[B]``."""
     xp, rewards, _ = checked(rewards, group)
     return xp.zeros_like(rewards)
 
@@ -156,7 +158,7 @@ def batch_mean(rewards: Array, group: Array) -> Array:
 
 
 def no_scale(rewards: Array, group: Array) -> Array:
-    """1."""
+    """The scale 1 of every response, ``[B]``."""
     xp, rewards, _ = checked(rewards, group)
     return xp.ones_like(rewards)
 

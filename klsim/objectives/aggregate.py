@@ -24,6 +24,7 @@ __all__ = ["Aggregate", "fixed_length", "sequence_mean", "sequence_sum", "token_
 
 Array = Any
 Aggregate = Callable[[Array, Array], Array]
+"""Values of tokens ``[B, T]`` and their mask to a scalar."""
 
 
 def _token_sums(values: Array, mask: Array) -> tuple[Any, Array, Array]:

@@ -50,6 +50,7 @@ __all__ = [
 
 Array = Any
 Ratio = Callable[[TokenBatch], Array]
+"""A batch to the importance ratios of its tokens, ``[B, T]``."""
 Clip = tuple[float, float]
 """``(low, high)``: the ratio is kept in ``[1 - low, 1 + high]``; ``inf`` leaves a side open."""
 

@@ -43,6 +43,7 @@ __all__ = [
 
 Array = Any
 Level = Literal["token", "sequence", "geometric"]
+"""What a correction weighs: a token, a response, or a response by the geometric mean of its tokens."""
 _LEVELS = ("token", "sequence", "geometric")
 
 

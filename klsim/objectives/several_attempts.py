@@ -38,6 +38,7 @@ __all__ = [
 
 Array = Any
 MaxBaseline = Literal["none", "leave_one_out", "without_it", "group"]
+"""What is subtracted from ``max@k``; the table in `max_at_k_advantages` says what each gives."""
 _BASELINES = ("none", "leave_one_out", "without_it", "group")
 
 

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Divergence = Literal["tv", "kl", "chi2", "none"]
+"""The divergence that prices perturbations; ``none``: there are none."""
 
 
 @dataclass(frozen=True)

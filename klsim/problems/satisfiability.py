@@ -57,6 +57,7 @@ Clause = tuple[tuple[int, bool], ...]
 """Literals ``(variable, positive)``, variables ascending from 0."""
 
 VARIABLES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""Names of the variables, in order."""
 CLAUSE = re.compile(r"(?:!?[A-Z])+")
 BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 MAX_COUNTED = 24

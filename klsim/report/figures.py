@@ -62,6 +62,7 @@ _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software
 
 # Okabe and Ito's palette: distinct for every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""The colours of lines, in order: Okabe and Ito's palette."""
 
 
 class Table:

@@ -16,6 +16,8 @@ __all__ = ["END", "START", "findings_markdown", "update_readme"]
 
 START, END = "<!-- findings:start -->", "<!-- findings:end -->"
 _START = re.compile(r"<!-- findings:start(?::([^>]*?))? -->")
+"""Marks where the table of false statements begins in a README."""
+"""Marks where the table of false statements ends in a README."""
 
 
 def findings_markdown(certificate: Mapping[str, Any], slug: str | None = None, only: Sequence[str] = ()) -> str:

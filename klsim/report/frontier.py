@@ -13,6 +13,7 @@ from klsim.report.markup import escape
 __all__ = ["BETA", "TRAINERS", "about", "line_of", "show"]
 
 BETA = "beta is that of reward - beta KL(policy, reference) of whole responses and raw rewards"
+"""Which beta is meant, in words."""
 TRAINERS = (
     "TRL: RLOOConfig(beta=…); verl: algorithm.adv_estimator=rloo, algorithm.use_kl_in_reward=True, "
     "algorithm.kl_penalty=kl, "
@@ -20,6 +21,7 @@ TRAINERS = (
     "and the "
     "KL by tokens: its beta is another (klsim audit 'trl:grpo?beta=0.1')"
 )
+"""How that beta is given to trainers, in words."""
 
 
 def line_of(result: Result) -> str:

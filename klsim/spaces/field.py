@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Dims", "Drawn", "Field", "extent", "named"]
 
 Dims = Mapping[str, int]
+"""Sizes that fields share, by name."""
 
 
 class Field(ABC):

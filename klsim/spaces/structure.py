@@ -99,11 +99,13 @@ def _nudged(array: Array, key: np.uint64) -> Array:
 
 # rounder numbers ------------------------------------------------------------------------------------
 def log_normalize(logits: Array) -> Array:
+    """Logits as log-probabilities, along the last axis."""
     top = logits.max(axis=-1, keepdims=True)
     return logits - (top + np.log(np.exp(logits - top).sum(axis=-1, keepdims=True)))
 
 
 def log_of_weights(weights: Array) -> Array:
+    """Weights, not all 0, as log-probabilities, along the last axis."""
     with np.errstate(divide="ignore"):
         return np.log(weights / weights.sum(axis=-1, keepdims=True))
 

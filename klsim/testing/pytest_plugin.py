@@ -44,7 +44,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ClaimsFile
 
 
 class ClaimsFile(pytest.File):
-    """A ``claims.py``."""
+    """A ``claims.py`` whose claims pytest runs as tests."""
 
     def collect(self) -> Iterator[ClaimItem]:
         from klsim.claims.kinds import Effect

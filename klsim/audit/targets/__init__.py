@@ -34,6 +34,7 @@ from klsim.audit.target import LossFunction, Target, strict_value
 __all__ = ["GROUP", "SCHEMES", "from_function", "load_function", "load_target", "schemes"]
 
 GROUP = "klsim.audit_targets"
+"""The entry-point group in which packages register targets."""
 SCHEMES = ("klsim", "trl", "liger", "verl", "torchrl", "openrlhf", "swift", "torchtune")
 """The package's own; each is the module of this package with the name and an underscore."""
 Loader = Callable[[str, str, Mapping[str, str]], Target]

@@ -149,3 +149,4 @@ def _sdpo(text: str, given: Mapping[str, str]) -> Target:
 DISTILLATION: Mapping[str, Callable[[str, Mapping[str, str]], Target]] = {
     "distillation": _distillation, "gkd": _gkd, "gold": _gold, "iw_opd": _iw_opd, "sdft": _sdft, "sdpo": _sdpo,
 }  # fmt: skip
+"""TRL's distillation trainers by name: target text and options to the target."""

@@ -255,3 +255,4 @@ def _online_dpo(text: str, given: Mapping[str, str]) -> Target:
 PREFERENCES: Mapping[str, Callable[[str, Mapping[str, str]], Target]] = {
     "dpo": _dpo, "kto": _kto, "cpo": _cpo, "orpo": _orpo, "tpo": _tpo, "online_dpo": _online_dpo,
 }  # fmt: skip
+"""TRL's preference trainers by name: target text and options to the target."""

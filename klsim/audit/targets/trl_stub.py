@@ -19,7 +19,7 @@ __all__ = ["acts_in", "configured", "provided", "release", "stub", "typed"]
 
 
 def release() -> str:
-    """``trl 1.16.0``."""
+    """Name and version of the installed TRL, as in ``trl 1.16.0``."""
     return f"trl {version('trl')}"
 
 

@@ -105,4 +105,5 @@ def named_parts(returned: Any) -> dict[str, Any]:
 
 
 def label_of(part: str) -> str:
+    """``part`` as the start of a summary; nothing for a check without parts."""
     return f"{part}: " if part else ""

@@ -11,6 +11,7 @@ from klsim.files import write_atomically
 __all__ = ["FILES", "write_paper"]
 
 FILES = ("claims.py", "setting.py", "figures.py", "README.md")
+"""The four files of a paper."""
 
 
 def write_paper(slug: str, title: str, papers: Path) -> list[Path]:

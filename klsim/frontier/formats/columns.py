@@ -24,6 +24,7 @@ WORDS = {
     **dict.fromkeys(("true", "passed", "pass", "correct", "solved", "success", "yes"), 1.0),
     **dict.fromkeys(("false", "failed", "fail", "incorrect", "wrong", "unsolved", "failure", "no"), 0.0),
 }
+"""Words that stand for a reward of 1 or 0."""
 
 
 def root_of(name: str, names: Sequence[str]) -> str | None:

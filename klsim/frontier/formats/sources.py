@@ -32,6 +32,7 @@ SUFFIXES = {
     ".feather": "arrow",
     ".eval": "eval",
 }
+"""How a file is read, by its suffix."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 STEP = re.compile(r"(?:^|[_-])(?:step|checkpoint|iter|iteration)s?[_-]?(\d+)$")
 GROUP = "klsim.rollouts"

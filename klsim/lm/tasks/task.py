@@ -19,6 +19,7 @@ from klsim import _validate
 __all__ = ["Row", "Split", "Task", "completion_text", "demonstrations", "joint_alphabet", "reward_of"]
 
 Row = dict[str, Any]
+"""A row of a data set, by column."""
 
 
 class Split(NamedTuple):

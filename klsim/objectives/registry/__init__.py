@@ -66,6 +66,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     )
     for objective in rows
 }  # fmt: skip
+"""All rows of the table of objectives, by name."""
 
 
 def resolve(text: str) -> LossFunction:

@@ -44,3 +44,4 @@ ACTOR_CRITIC: tuple[Objective, ...] = (
     Objective("entropy_bonus", _CRITIC, "TRL", actor_critic.entropy_bonus,
               lambda s: {"entropy(frozen)": -0.01 / s.length}, "equal lengths", "as above", off_policy="same"),
 )  # fmt: skip
+"""Rows of the table: PPO with values, and entropy bonuses."""

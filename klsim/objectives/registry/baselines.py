@@ -51,3 +51,4 @@ BASELINES: tuple[Objective, ...] = (
     Objective("reinforce_pp_token", _BASE, "Hu 2025", baselines.reinforce_pp_token, None, "binary",
               "the batch's moments, over tokens, contain the response", group_size=3),
 )  # fmt: skip
+"""Rows of the table: baselines of policy gradients."""

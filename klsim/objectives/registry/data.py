@@ -48,3 +48,4 @@ DATA: tuple[Objective, ...] = (
               lambda s: {"reward": -2 * s.correction / s.length}, "equal lengths",
               "at pi = old: the reward gradient, not the value it regresses; 1/length"),
 )  # fmt: skip
+"""Rows of the table: foreign responses, prefixes and filters."""

@@ -77,3 +77,4 @@ DISTILLATION: tuple[Objective, ...] = (
     Objective("iw_opd", _DISTIL, "Xie et al. 2026", support.iw_opd, None,
               bias="a token's weight depends on the tokens after it", optimum="teacher"),
 )  # fmt: skip
+"""Rows of the table: distillation from teachers."""

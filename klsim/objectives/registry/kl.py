@@ -89,3 +89,4 @@ KL_TERMS: tuple[Objective, ...] = (
     Objective("rapo, back-propagated", _KL, "rapo C4", partial(kl.rapo, form="backprop"), None,
               bias="-E_ref[log(ref/pi) grad log pi]: not the gradient of the KL it estimates"),
 )  # fmt: skip
+"""Rows of the table: KL terms in the loss and in the reward."""

@@ -44,6 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 LossFunction = Callable[[TokenBatch], Loss]
+"""A loss of a batch: the scalar to minimise and a dict of metrics."""
 Kind = Literal["number", "integer", "switch", "choice", "numbers", "aggregate", "ratio"]
 
 _AGGREGATES = {f.__name__: f for f in (objectives.sequence_sum, objectives.sequence_mean, objectives.token_mean)}
@@ -321,6 +322,7 @@ def _losses() -> dict[str, NamedLoss]:
 
 
 LOSSES: Mapping[str, NamedLoss] = types.MappingProxyType(_losses())
+"""Every loss that has a name, by it."""
 
 
 def address(name: str, options: Mapping[str, Any]) -> str:

@@ -17,9 +17,13 @@ from klsim.objectives.batch import Loss, TokenBatch
 __all__ = ["BETA", "LAM", "Coefficients", "Objective", "Setting", "Where", "by_prompt", "summed", "terms"]
 
 Coefficients = Mapping[str, float]
+"""A combination of functionals: coefficient by name."""
 Where = Literal["any", "equal lengths", "binary", "binary, equal lengths", "one token"]
+"""The rewards and lengths for which a row's claim holds."""
 BETA = 0.3
+"""The KL coefficient of the table's rows."""
 LAM = 1.25
+"""The reward scale of the table's distillation rows."""
 
 
 @dataclass(frozen=True)

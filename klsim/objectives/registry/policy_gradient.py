@@ -48,3 +48,4 @@ POLICY_GRADIENT: tuple[Objective, ...] = (
     Objective("cispo", _PG, "MiniMax-M1", pg.cispo, lambda s: {"reward": -s.std_weight / s.length},
               "binary, equal lengths", "w(p) per prompt", group_size=3, optimum="best response"),
 )  # fmt: skip
+"""Rows of the table: policy gradients."""

@@ -56,3 +56,4 @@ PREFERENCES: tuple[Objective, ...] = (
               bias="mean log-probabilities and a target margin; no reference", deep=_PAIR),
     Objective("online_dpo", _PAIRS, "Guo et al. 2024", preferences.online_dpo, None, bias=_PUSH, deep=_PAIR),
 )  # fmt: skip
+"""Rows of the table: preference losses."""

@@ -59,3 +59,4 @@ ROLLOUT: tuple[Objective, ...] = (
               lambda s: {"reward": -s.correction}, bias="the penalty has no gradient on-policy", group_size=3,
               optimum="best response"),
 )  # fmt: skip
+"""Rows of the table: corrections for a sampler that differs from the old policy."""

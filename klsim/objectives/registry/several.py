@@ -55,3 +55,4 @@ SEVERAL: tuple[Objective, ...] = (
     Objective("maxrl, not centred", _SEVERAL, "arXiv:2602.02710", partial(several.maxrl, centred=False),
               _likelihood(0), "binary", "log p truncated at order G", group_size=3),
 )  # fmt: skip
+"""Rows of the table: objectives of several attempts."""

@@ -46,3 +46,4 @@ STABILIZERS: tuple[Objective, ...] = (
     Objective("sngs", _STABLE, "gui-libra C5", _sngs_loss, lambda s: {"reward": -float(s.weight(_sngs)[0])}, "binary",
               "a factor in [1-p, 1] per prompt, nothing else", group_size=4, optimum="best response"),
 )  # fmt: skip
+"""Rows of the table: stabilisers of entropy and of rare tokens."""

@@ -53,3 +53,4 @@ TRUST_REGION: tuple[Objective, ...] = (
     Objective("kl_cov", _NEAR, "Cui et al. 2025", partial(covariance.kl_cov, fraction=0.2), _token_mean, _EQUAL,
               "at pi = old the penalty has no gradient; w(p) per prompt", group_size=3),
 )  # fmt: skip
+"""Rows of the table: clips and other trust regions."""
