@@ -110,6 +110,8 @@ def write(made: Site, folder: Path, site: Path, root: Path = ROOT) -> Path:
     wanted |= {source / ASSETS / name: (root / name).read_bytes() for name in made.assets}
     for own in ("klsim.css", "iframe-worker.js"):
         wanted[source / "assets" / own] = (root / "docs" / "builder" / own).read_bytes()
+    explorer = root / "docs" / "explorer"
+    wanted |= {source / "explorer" / p.name: p.read_bytes() for p in sorted(explorer.iterdir())}
     for old in sorted(source.rglob("*")):
         if old.is_file() and old not in wanted:
             old.unlink()

@@ -29,9 +29,9 @@ class Finding:
 
 
 def papers(root: Path) -> list[str]:
-    """Slugs, in the order of the README where it names them, then by name."""
+    """Slugs, in the order of ``papers/README.md`` where it names them, then by name."""
     slugs = {f.parent.name for f in (root / "papers").glob("*/README.md")}
-    named = re.findall(r"papers/([\w-]+)/README\.md", (root / "README.md").read_text(encoding="utf-8"))
+    named = re.findall(r"\]\(([\w-]+)/README\.md", (root / "papers" / "README.md").read_text(encoding="utf-8"))
     return [*dict.fromkeys(s for s in named if s in slugs), *sorted(slugs - set(named))]
 
 

@@ -47,3 +47,4 @@ def coverage(
 
 
 COMMANDS = (objectives, gallery, coverage)
+"""The subcommands of ``klsim dev``."""

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 COUNTEREXAMPLES = Path("counterexamples")
+"""Folder of saved counterexamples."""
 
 
 def changed_claims(claims: list[Selection], file: Path, seeds: list[int], examples: int) -> list[Selection]:

@@ -11,9 +11,9 @@ import math
 import numba
 import numpy as np
 
-__all__ = ["ANY", "LARGEST", "TOTAL", "bernstein_rows", "episodes", "optimistic_values"]
+__all__ = ["bernstein_rows", "episodes", "optimistic_values"]
 
-ANY, LARGEST, TOTAL = 0, 1, 2
+ANY, LARGEST, TOTAL = 0, 1, 2  # which count has to double before it is planned again
 
 
 @numba.njit(cache=True)

@@ -2,7 +2,7 @@ r"""Learning a latent MDP whose context is told after the episode: optimism with
 
 The bonus of a context's row ``(m, s, a)`` seen ``N`` times is a Bernstein one over the *alpha vector* of that context,
 
-.. math:: B = \max\Big\{c_1 \sqrt{\tfrac{G\, V(\hat P_m, \hat\alpha_m)\, \iota}{N}},\; c_2 \tfrac{G\, \iota}{N}\Big\},
+.. math:: B = \max\{c_1 \sqrt{\tfrac{G\, V(\hat P_m, \hat\alpha_m)\, \iota}{N}},\; c_2 \tfrac{G\, \iota}{N}\},
           \quad \hat\alpha_m = \min\{R_m + B + \hat P_m \cdot \hat\alpha_m',\, 1\},
 
 ``G`` the number of successors seen: alpha vectors depend on the history, so the deviation of the empirical law has to

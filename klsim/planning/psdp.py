@@ -6,7 +6,7 @@ From the last layer to the first, with a class of maps and a reset law of every 
 
 What it loses against any comparator is at most
 
-.. math:: V^{\pi^*} - V^{\hat\pi} \le \sum_h \Big\|\frac{d_h^{\pi^*}}{\mu_h}\Big\|_\infty \varepsilon_h, \qquad
+.. math:: V^{\pi^*} - V^{\hat\pi} \le \sum_h \|\frac{d_h^{\pi^*}}{\mu_h}\|_\infty \varepsilon_h, \qquad
           \varepsilon_h = E_{\mu_h}\big[\max_a Q_h(s, a) - Q_h(s, \hat\pi_h(s))\big]:
 
 the completeness error of the class at the continuation that was learned, not how well the class does from the start.

@@ -8,7 +8,7 @@ without it only later states count, and the core must cover what the policy does
 The value of such a policy is that of a Markov reward process on the start and the petals. From a petal the policy acts
 once, then core policies act; a trajectory counts with its balance-heuristic weight
 
-.. math:: 1[\pi \sim \tau] \Big/ \frac1K \sum_e 1[\pi_e \sim \tau]
+.. math:: 1[\pi \sim \tau] \,\Big/\, \frac1K \sum_e 1[\pi_e \sim \tau]
 
 until the policy's next petal. Rows are the probabilities of that petal, rewards what is earned on the way.
 

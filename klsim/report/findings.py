@@ -14,10 +14,11 @@ from klsim.report.prose import to_markdown
 
 __all__ = ["END", "START", "findings_markdown", "update_readme"]
 
-START, END = "<!-- findings:start -->", "<!-- findings:end -->"
-_START = re.compile(r"<!-- findings:start(?::([^>]*?))? -->")
+START = "<!-- findings:start -->"
 """Marks where the table of false statements begins in a README."""
+END = "<!-- findings:end -->"
 """Marks where the table of false statements ends in a README."""
+_START = re.compile(r"<!-- findings:start(?::([^>]*?))? -->")
 
 
 def findings_markdown(certificate: Mapping[str, Any], slug: str | None = None, only: Sequence[str] = ()) -> str:
