@@ -321,7 +321,7 @@ def with_reward(problem, transition, reward):
     Identity(1e-11, scale=1),
     Space(problem=TabularMDPs("S", "A", horizon="H"), model=TabularMDPs("S", "A", horizon="H"), logits=Normals("H", "S", "A"),
           bonus=Normals("H", "S", "A"), S=Sizes(1, 5), A=Sizes(1, 3), H=Sizes(1, 4)),
-    instances=50,
+    instances=25,
     false={"with the visits of the truth": {"visits": "truth"}, "with the values of the model": {"values": "model"}},
 )  # fmt: skip
 def simulation_identity(problem, model, logits, bonus, *, visits="model", values="truth"):
@@ -365,7 +365,7 @@ def what_a_model_takes_away(log_p, log_model, scale, low, width, *, law=False, f
 @C5.check(
     Inequality(1e-12, scale=1), Space(problem=TabularMDPs("S", "A", horizon="H"), model=TabularMDPs("S", "A", horizon="H"),
                                       S=Sizes(1, 5), A=Sizes(1, 3), H=Sizes(2, 4)),
-    instances=50, examples=[reversed_model()],
+    instances=25, examples=[reversed_model()],
     false={"half the bonus": {"factor": 0.5}, "total variation without the range": {"ranged": False}},
 )  # fmt: skip
 def optimism(problem, model, *, factor=1.0, ranged=True):
