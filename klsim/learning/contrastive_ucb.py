@@ -37,6 +37,7 @@ class ContrastiveRun:
         policy: the last policy, ``(runs, H, S)``.
         model: the last model, ``(runs, H, S, A, S)``. last_bonus: ``(runs, H, S, A)``.
         visits: how often each pair is in D_h, ``(runs, H, S, A)``.
+        positives, negatives: how often each triple is in D_h and D~_h, ``(runs, H, S, A, S)`` each.
     """
 
     value: np.ndarray
@@ -46,6 +47,8 @@ class ContrastiveRun:
     model: np.ndarray
     last_bonus: np.ndarray
     visits: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -200,4 +203,4 @@ def contrastive_ucb(
         best, model, bonus = learner.fit(positives, negatives, visits)
         policy = learner.plan(model, bonus)
         value[:, i], bonuses[:, i] = learner.score(policy, bonus)
-    return ContrastiveRun(value, bonuses, best, policy, model, bonus, visits)
+    return ContrastiveRun(value, bonuses, best, policy, model, bonus, visits, positives, negatives)

@@ -48,6 +48,7 @@ from .setting import (
     UNIFORM,
     Contrast,
     Critics,
+    Duel,
     Explored,
     Learned,
     LearnedGame,
@@ -320,7 +321,7 @@ def with_reward(problem, transition, reward):
     Identity(1e-11, scale=1),
     Space(problem=TabularMDPs("S", "A", horizon="H"), model=TabularMDPs("S", "A", horizon="H"), logits=Normals("H", "S", "A"),
           bonus=Normals("H", "S", "A"), S=Sizes(1, 5), A=Sizes(1, 3), H=Sizes(1, 4)),
-    instances=50,
+    instances=25,
     false={"with the visits of the truth": {"visits": "truth"}, "with the values of the model": {"values": "model"}},
 )  # fmt: skip
 def simulation_identity(problem, model, logits, bonus, *, visits="model", values="truth"):
@@ -343,12 +344,32 @@ def reversed_model():
 
 
 @C5.check(
+    Identity(1e-12, scale=1),
+    Space(log_p=Policies(), log_model=Policies(), scale=Floats(0.5, 1.5), low=Floats(-1.0, 1.0), width=Floats(0.0, 2.0)),
+    instances=500, false={"total variation times the range for every model": {"law": True}, "values in [0, width]": {"from_zero": True}},
+)  # fmt: skip
+def what_a_model_takes_away(log_p, log_model, scale, low, width, *, law=False, from_zero=False):
+    """The least bonus against all vertices of the values' cube; half the l1 distance for laws."""
+    p, q, high = np.exp(log_p), np.exp(log_model), low + width
+    model = scale[..., None] * q
+    ends = np.indices((2,) * p.shape[-1]).reshape(p.shape[-1], -1).T
+    values = (0 if from_zero else low[..., None, None]) + width[..., None, None] * ends
+    largest, variation = np.max((values @ (p - model)[..., None])[..., 0], axis=-1), np.abs(p - q).sum(axis=-1) / 2
+    found = model_error_bonus(p, model, low=low, high=high)
+    return {
+        "any model": (found, width * np.abs(p - model).sum(axis=-1) / 2 if law else largest),
+        "a law": (model_error_bonus(p, q, low=low, high=high), width * variation),
+    }
+
+
+@C5.check(
     Inequality(1e-12, scale=1), Space(problem=TabularMDPs("S", "A", horizon="H"), model=TabularMDPs("S", "A", horizon="H"),
-                                      S=Sizes(1, 5), A=Sizes(1, 3), H=Sizes(1, 4)),
-    instances=50, examples=[reversed_model()],
+                                      S=Sizes(1, 5), A=Sizes(1, 3), H=Sizes(2, 4)),
+    instances=25, examples=[reversed_model()],
     false={"half the bonus": {"factor": 0.5}, "total variation without the range": {"ranged": False}},
 )  # fmt: skip
 def optimism(problem, model, *, factor=1.0, ranged=True):
+    """Unclipped at every state before the last step (there nothing can be lost); clipped at the largest value, from the start."""
     best = solve(problem, beta=0.0).value
     low, high = (
         (best[1:].min(axis=1), best[1:].max(axis=1))
@@ -362,7 +383,11 @@ def optimism(problem, model, *, factor=1.0, ranged=True):
     planned = {
         name: optimistic_values(model.transition, problem.reward, bonus, cap=cap).value for name, cap in caps.items()
     }
-    return {name: (best, value) for name, value in planned.items()}
+    start = problem.initial
+    return {
+        "unclipped": (best[:-2], planned["unclipped"][:-2]),
+        "clipped": (start @ best[0], start @ planned["clipped"][0]),
+    }
 
 
 LOSSY = Learned(
@@ -384,10 +409,13 @@ def learned_models(learned, *, law=0.5, scaled=1.0):
     ):
         distance = np.abs(model - problem.transition).sum(axis=-1)
         least = model_error_bonus(problem.transition, model)
-        out[name] = (best, optimistic_values(model, problem.reward, factor * distance).value)
+        for cap, words in ((np.inf, ""), (1.0, ", clipped at 1")):
+            planned = optimistic_values(model, problem.reward, factor * distance, cap=cap).value
+            out[name + words] = (best[:-1], planned[:-1])
         if factor:
-            out[f"{name}, least bonus"] = (best, optimistic_values(model, problem.reward, least).value)
-            out[f"{name}, at most"] = (least, factor * distance)
+            out[f"{name}, least bonus"] = (best[:-1], optimistic_values(model, problem.reward, least).value[:-1])
+    if scaled:
+        out["at most"] = (least, scaled * distance)  # of the model that is not a law
     return out
 
 
@@ -398,13 +426,16 @@ C6 = paper.claim("C6", r"""
     Five steps, 3 actions, 2 latent states with 3 observations each: only the keys keep the good state (.9 a step) and the last pays 1,
     a wrong first action pays .05. Decoders: the true one and 20 random maps. After 300 iterations of 9 episodes the gap to
     $V^*=.9^4$ (mean of the last 20 policies) is below .2 on average with the bonus $\gamma=1$ and above .3 without; with the bonus more than
-    half of the decoders are right, without fewer.
+    half of the decoders are right, without fewer. No key is the action that ties go to. (Iterations and thresholds were fixed after a
+    pilot of 480 runs.) Exploring actions are uniform: in $D_h$ every action has a share above .2 at every step, and of $\tilde D_1$ .3 ± .1 is
+    in the good state, whatever the policy.
 
     where: theorem on the MDP case ($\tilde O(1/\epsilon^2)$); tabular instance derived
     assumes: A realisable class; uniform, known $P^-$; known rewards; both samplings of the algorithm.
     """)  # fmt: skip
 
 
+# A share of one action has deviation .027 (the least of 15 about .28), the share of D~_1 .026: both margins are three of them, a run.
 # Over 480 runs each the gap was 0 in all but one with the bonus (.57), and .606 in 97 % without it (0 in the others). The thresholds bear
 # two runs of 20 that are not done with the bonus and five that are without: more have probability 1e-4.
 @C6.check(
@@ -424,6 +455,8 @@ def exploration(rngs, *, gammas=(1.0, 0.0), iterations=300):
         "without it is above .3": stuck - 0.3,
         "decoders with": right - 0.5,
         "decoders without": 0.5 - blind,
+        "every action in D_h": runs[0].least_share() - 0.2,
+        "D~_1 one step back": 0.1 - np.abs(runs[0].one_step_back() - 0.3),
     }
 
 
@@ -431,16 +464,19 @@ def exploration(rngs, *, gammas=(1.0, 0.0), iterations=300):
     Identity(1e-12, scale=1),
     Space(explored=Drawn(Explored.draw)),
     instances=3,
-    false={"half the bonus": {"factor": 0.5}},
+    false={"half the bonus": {"factor": 0.5}, "smoothed by a half": {"smoothing": 0.5}},
 )
-def it_plays_optimistic_values(explored, *, factor=1.0):
-    """Its policy is greedy in the optimistic values of its model, its scores are exact, its bonus is the elliptical norm."""
+def it_plays_optimistic_values(explored, *, factor=1.0, smoothing=0.1):
+    """Decoder and model from the counts, a policy greedy in the model's optimistic values, exact scores, elliptical bonuses."""
     problem, run = explored.problem, explored.run
+    losses, model = explored.refitted(smoothing)
     planned = optimistic_values(run.model[0], problem.reward, factor * run.last_bonus[0], cap=5.0)
     log_policy = np.where(np.eye(3)[run.policy[0]] > 0, 0.0, -np.inf)
     features = np.eye(6).reshape(2, 3, 6)[explored.labels[0]]  # (H, S, A, 6)
     norms = [elliptical_norm(x, feature_covariance(x, n, 1.0)) for x, n in zip(features, run.visits[0])]
     return {
+        "least loss": (losses[np.arange(5), run.decoder[0]], losses.min(axis=1), losses.max(axis=1)),
+        "model": (run.model[0], model),
         "greedy": (np.take_along_axis(planned.q_value, run.policy[0][..., None], axis=2)[..., 0], planned.value[:-1]),
         "value": (run.value[0, -1], evaluate(problem, log_policy).value),
         "sum of bonuses": (run.bonus[0, -1], np.sum(occupancy(problem, log_policy) * run.last_bonus[0])),
@@ -467,14 +503,23 @@ C7 = paper.claim("C7", r"""
 @C7.check(Inequality(1e-8, scale=1), Space(game=Drawn(MatrixGame.draw)), instances=75,
           false={"separate optimistic Nash strategies": Variant({"played": "optimistic"}, instances=150)})  # fmt: skip
 def matrix_games(game, *, played="coarse equilibrium"):
-    """A vertex of the equilibria for a random linear objective; regrets by enumeration, also those of the uniform law."""
+    """A vertex of the equilibria for a random linear objective."""
     if played == "optimistic":
         return game.separate(optimistic=True)
     joint = coarse_correlated(game.upper, game.lower, game.objective)
-    gap, uniform = game.gap(joint.sum(axis=1), joint.sum(axis=0)), np.full((3, 4), 1 / 12)
-    counted = abs(cce_regret(game.upper, game.lower, uniform) - game.regret(uniform))
-    bound = np.sum(joint * (game.upper - game.lower))
-    return {"gap": (gap, bound), "equilibrium": (game.regret(joint), 0.0), "regret": (counted, 1e-12)}
+    return game.gap(joint.sum(axis=1), joint.sum(axis=0)), np.sum(joint * (game.upper - game.lower))
+
+
+@C7.check(Identity(1e-8, scale=1), Space(game=Drawn(MatrixGame.draw)), instances=10,
+          false={"equilibria of (L, U)": {"swapped": True}})  # fmt: skip
+def nobody_gains_by_deviating(game, *, swapped=False):
+    """Regrets by enumeration, also those of the uniform law; at most 0 where the program is solved."""
+    payoffs = (game.lower, game.upper) if swapped else (game.upper, game.lower)
+    joint, uniform = coarse_correlated(*payoffs, game.objective), np.full((3, 4), 1 / 12)
+    return {
+        "equilibrium": (max(game.regret(joint), 0.0), 0.0),
+        "library": (cce_regret(game.upper, game.lower, uniform), game.regret(uniform)),
+    }
 
 
 @C7.check(
@@ -490,13 +535,13 @@ def the_pessimistic_pair(game, *, optimistic=False):
 @C7.check(Inequality(1e-8, scale=1), Space(learned=Drawn(LearnedGame.draw)), instances=10, examples=[{"learned": swapped_game()}],
           false={"half the bonus": {"factor": 0.5}})  # fmt: skip
 def markov_games(learned, *, factor=1.0):
-    """Returns in [0, 1], models from 6 samples, clipped to [0, 1]; best responses by backward induction in the true game."""
+    """Returns in [0, 1], models from 6 samples, clipped to [0, 1]; best responses by backward induction. The last step, whose rewards are known, apart."""
     planned = optimistic_game(learned.model, factor * learned.bonus(), cap=1.0, floor=0.0)
     left = duality_gap(learned.game, planned.log_row, planned.log_column)
     return {
-        "gap": (left.gap, planned.upper - planned.lower),
-        "upper": (left.best_row, planned.upper),
-        "lower": (planned.lower, left.best_column),
+        "gap": (left.gap[:-2], planned.upper[:-2] - planned.lower[:-2]),
+        "upper": (left.best_row[:-2], planned.upper[:-2]),
+        "lower": (planned.lower[:-2], left.best_column[:-2]),
     }
 
 
@@ -511,6 +556,23 @@ def equilibria_leave_nothing(learned, *, exact=True):
     found = solve(learned.game if exact else learned.model)
     left = duality_gap(learned.game, found.log_row, found.log_column)
     return {"row": (left.best_row, found.value), "column": (left.best_column, found.value)}
+
+
+@C7.check(
+    Identity(1e-12, scale=1),
+    Space(duel=Drawn(Duel.draw)),
+    instances=20,
+    false={"best responses that ignore the step": {"steps": 1}},
+)
+def by_enumeration(duel, *, steps=2):
+    """Best responses of both players against all deterministic policies, and the value of the pair."""
+    row, column = np.exp(duel.log_row)[None], np.exp(duel.log_column)[None]
+    left, start = duality_gap(duel.game, duel.log_row, duel.log_column), duel.game.initial
+    return {
+        "row": (left.best_row[0] @ start, duel.returns(duel.policies(2, steps=steps), column).max()),
+        "column": (left.best_column[0] @ start, duel.returns(row, duel.policies(3, steps=steps)).min()),
+        "value": (evaluate(duel.game, (duel.log_row, duel.log_column)).value, duel.returns(row, column)[0, 0]),
+    }
 
 
 # C8 ------------------------------------------------------------------------------------------------

@@ -103,10 +103,11 @@ def lock(rng):
 
 
 class Explored(NamedTuple):
-    """Runs on one lock, and the labels that the decoders chosen in the end give, ``(runs, H, S)``."""
+    """Runs on one lock, the candidate decoders ``(runs, H, 21, S)``, and the labels that the chosen ones give, ``(runs, H, S)``."""
 
     problem: TabularMDP
     run: ContrastiveRun
+    decoders: np.ndarray
     labels: np.ndarray
 
     @classmethod
@@ -117,6 +118,30 @@ class Explored(NamedTuple):
         """Which decoders are the true one up to names, ``(runs, H)``."""
         return (self.labels == LABELS).all(axis=-1) | (self.labels == 1 - LABELS).all(axis=-1)
 
+    def least_share(self):
+        """The share in D_h of the action that is drawn least, over the steps, ``(runs,)``."""
+        actions = self.run.visits.sum(axis=2)
+        return (actions / actions.sum(axis=-1, keepdims=True)).min(axis=(1, 2))
+
+    def one_step_back(self):
+        """The share of D~_1 that starts in the good state, ``(runs,)``: .9/3 if the action before is uniform."""
+        pairs = self.run.positives[:, 1].sum(axis=-1) - self.run.visits[:, 1]
+        return pairs[:, LABELS == 0].sum(axis=(1, 2)) / pairs.sum(axis=(1, 2))
+
+    def refitted(self, smoothing=0.1):
+        """Of the first run ``(losses (H, 21), model (H, S, A, S))``: counts by label and action, one candidate after the other."""
+        positives, negatives = self.run.positives[0], self.run.negatives[0]
+        losses, model = np.zeros(self.decoders.shape[1:3]), np.empty(positives.shape)
+        for h, j in np.ndindex(*losses.shape):
+            for label in (0, 1):
+                same = self.decoders[0, h, j] == label
+                n1, n0 = positives[h, same].sum(axis=0), negatives[h, same].sum(axis=0)
+                f = (n1 + smoothing) / (n0 + smoothing)
+                losses[h, j] += np.sum(n1 * np.log1p(1 / f) + n0 * np.log1p(f))
+                if j == self.run.decoder[0, h]:
+                    model[h, same] = f / f.sum(axis=-1, keepdims=True)
+        return losses, model
+
 
 def explore(rng, runs, *, gamma, cap=None, iterations=ITERATIONS):
     """Each run has the true decoder and 20 random maps at every step, in random order."""
@@ -126,7 +151,7 @@ def explore(rng, runs, *, gamma, cap=None, iterations=ITERATIONS):
     order = np.argsort(rng.random(decoders.shape[:3]), axis=-1)
     decoders = np.take_along_axis(decoders, order[..., None], axis=2)
     run = contrastive_ucb(problem, decoders, iterations=iterations, gamma=gamma, cap=cap, rng=rng)
-    return Explored(problem, run, np.take_along_axis(decoders, run.decoder[..., None, None], axis=2)[:, :, 0])
+    return Explored(problem, run, decoders, np.take_along_axis(decoders, run.decoder[..., None, None], axis=2)[:, :, 0])
 
 
 # games ------------------------------------------------------------------------------------------------
@@ -186,6 +211,36 @@ class LearnedGame(NamedTuple):
     @staticmethod
     def model_of(game, samples, rng):
         return ZeroSumMarkovGame(empirical(game.transition, samples, rng), game.reward, game.initial)
+
+
+class Duel(NamedTuple):
+    """2 steps, 3 states, 2 x 3 actions, random strategies of both players; all deterministic policies are enumerated."""
+
+    game: ZeroSumMarkovGame
+    log_row: np.ndarray
+    log_column: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        game = ZeroSumMarkovGame(
+            dirichlet(rng, 2, 3, 2, 3, 3), rng.standard_normal((2, 3, 2, 3)), rng.dirichlet(np.ones(3))
+        )
+        return cls(game, np.log(dirichlet(rng, 2, 3, 2)), np.log(dirichlet(rng, 2, 3, 3)))
+
+    def returns(self, rows, columns):
+        """Of all pairs of policies ``(N, H, S, A), (M, H, S, B)``, forwards from the initial law, ``(N, M)``."""
+        law, total = np.broadcast_to(self.game.initial, (len(rows), len(columns), 3)), 0.0
+        for h in range(2):
+            both = np.einsum("nms,nsa,msb->nmsab", law, rows[:, h], columns[:, h])
+            total = total + np.einsum("nmsab,sab->nm", both, self.game.reward[h])
+            law = np.einsum("nmsab,sabt->nmt", both, self.game.transition[h])
+        return total
+
+    @staticmethod
+    def policies(actions, *, steps=2):
+        """All deterministic ones; with ``steps=1`` those that ignore the step."""
+        choices = np.indices((actions,) * (3 * steps)).reshape(3 * steps, -1).T.reshape(-1, steps, 3)
+        return np.eye(actions)[np.repeat(choices, 2 // steps, axis=1)]
 
 
 def swapped_game():

@@ -322,6 +322,42 @@ class Set(NamedTuple):
                 samples[h] += list(zip(*(x[0, :, h] for x in data)))
         return np.array(chosen), np.array(kept)
 
+    @property
+    def offline(self):
+        """A tenth of the optimal policy's law, nine tenths of that of "no key"."""
+        laws = self.lock.laws()
+        return 0.1 * laws[self.lock.right] + 0.9 * laws[0]
+
+    def run_hybrid(self):
+        lock = self.lock
+        return hyglow(lock.problem, lock.candidates, lock.laws(), self.offline, rounds=8, gamma=self.gamma, alpha=self.alpha,
+                      binary=True, rng=self.seed)  # fmt: skip
+
+    def hybrid_from_samples(self, *, share=0.5, level="gamma t", apart=False):
+        """``(chosen, least)`` of the same run from the list of its samples: one offline, one online a step and round."""
+        lock, rng, nu = self.lock, np.random.default_rng(self.seed), self.offline
+        problem, f, laws = lock.problem, lock.candidates, lock.laws()
+        best = np.concatenate([f.max(axis=-1), np.zeros((28, 1, 2 * lock.count))], axis=1)
+        samples, chosen, least = [[] for _ in range(3)], [], []
+        for t in range(1, 9):
+            by_step, cut = np.zeros((3, 28, 28)), {"gamma t": self.gamma * t, "gamma": self.gamma}[level]
+            for h in range(3 if chosen else 0):
+                s, a, r, after = (np.array(x) for x in zip(*samples[h]))
+                mixture = share * nu[h] + (1 - share) * np.mean(laws[chosen, h], axis=0)
+                w = np.minimum(laws[:, h, s, a] / mixture[s, a], cut)
+                average = w @ (f[:, h, s, a] - r - best[:, h + 1, after]).T / len(s)
+                by_step[h] = np.abs(average) - self.alpha / (self.gamma * t) * np.mean(w**2, axis=1)[:, None]
+            loss = by_step.max(axis=1).sum(axis=0) if apart else by_step.sum(axis=0).max(axis=0)
+            least.append(loss <= loss.min() + 1e-12)
+            chosen.append(int(np.where(least[-1], rng.random(28), -1.0).argmax()))
+            data = greedy_episodes(problem, f[chosen[-1:]].argmax(axis=-1), 1, rng, binary=True)
+            pairs, successors, rewards = rng.random((3, 3))
+            for h in range(3):
+                at = np.unravel_index(np.searchsorted(nu[h].cumsum(), pairs[h], side="right"), nu[h].shape)
+                after = np.searchsorted(problem.transition[h][at].cumsum(), successors[h], side="right")
+                samples[h] += [*zip(*(x[0, :, h] for x in data)), (*at, rewards[h] < problem.reward[h][at], after)]
+        return np.array(chosen), np.array(least)
+
 
 class Mixed(NamedTuple):
     """Locks with one and with several observations, and rounds that were played."""
