@@ -15,7 +15,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "distributions", "divergences", "optima", "forward_kl", "several_references", "modes", "best_of_n",
         "noisy_selection", "set_functions",
     ),
-    "Sources and estimators": ("memoryless", "mass_balance", "estimators", "multiple_importance", "hinge", "uniformity", "density_ratios"),
+    "Sources and estimators": (
+        "memoryless", "mass_balance", "estimators", "multiple_importance", "hinge", "uniformity", "density_ratios",
+    ),
     "Objectives": ("objectives",),
     "Problems": ("problems",),
     "Planning": ("planning",),
