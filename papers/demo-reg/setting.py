@@ -70,7 +70,7 @@ class Regularised(NamedTuple):
 
 
 class Demonstrated(NamedTuple):
-    """A problem, a nearly optimal expert, its clone from few demonstrations, a coefficient, and a learner's policy."""
+    """A problem, a nearly optimal expert, its clone from few demonstrations, a coefficient, a learner's policy, a target accuracy."""
 
     problem: TabularMDP
     expert: np.ndarray
@@ -78,6 +78,7 @@ class Demonstrated(NamedTuple):
     lam: float
     noise: np.ndarray
     share: float
+    target: float
 
     @classmethod
     def draw(cls, rng):
@@ -85,7 +86,8 @@ class Demonstrated(NamedTuple):
         expert = mixed(greedy(problem)[0], np.full(problem.shape, -np.log(problem.shape[2])), 0.03)
         lam = float(np.exp(rng.uniform(np.log(0.01), np.log(10.0))))
         cloned = cloned_policy(problem, expert, int(rng.integers(3, 61)), rng)
-        return cls(problem, expert, cloned, lam, random_policy(rng, problem), float(rng.random()))
+        target = float(np.exp(rng.uniform(np.log(0.01), np.log(0.5))))
+        return cls(problem, expert, cloned, lam, random_policy(rng, problem), float(rng.random()), target)
 
     def learner(self, optimum):
         """The regularised optimum, mixed with noise."""
@@ -221,7 +223,7 @@ def by_lbfgs(problem, log_ref, lam):
             states = np.einsum("sa,san->n", pairs, problem.transition[t])
         return -float(problem.initial @ value[0]), -slope.ravel()
 
-    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-11}
+    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-13, "gtol": 1e-8}
     return -float(minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options).fun)
 
 
