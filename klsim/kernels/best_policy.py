@@ -136,13 +136,12 @@ def _return(transition, reward, start, policy):
 @numba.njit(cache=True)
 def _run(
     transition, reward, start, cap, log_ref, betas, scale, term, accuracy, target, deviate, refresh, marks, seed,
-    policy, trace,
+    policy, trace, moved,
 ):  # fmt: skip
-    """Episodes used, and whether the run stopped by itself; ``policy`` and ``trace (marks, 3)`` are filled."""
+    """Episodes used, and whether the run stopped by itself; fills ``policy``, ``trace (marks, 3)`` and ``moved``."""
     np.random.seed(seed)  # noqa: NPY002
     horizon, states, actions = reward.shape
     seen = np.zeros((horizon, states, actions), dtype=np.int64)
-    moved = np.zeros((horizon, states, actions, states), dtype=np.int64)
     upper, lower, gap = (
         np.zeros((horizon + 1, states)),
         np.zeros((horizon + 1, states)),
@@ -172,13 +171,14 @@ def _run(
 def identification_runs(
     transition, reward, start, cap, log_ref, betas, scale, term, accuracy, target, deviate, refresh, marks, seeds,
 ):  # fmt: skip
-    """``(episodes, stopped, policies, trace)`` of independent runs; NaN in the trace after a run has stopped."""
+    """``(episodes, stopped, policies, trace, moved)`` of independent runs; NaN in the trace after a run has stopped."""
     runs = seeds.size
     episodes, stopped = np.empty(runs, dtype=np.int64), np.empty(runs, dtype=np.bool_)
     policies, trace = np.empty((runs, *reward.shape)), np.full((runs, marks.size, 3), np.nan)
+    moved = np.zeros((runs, *transition.shape), dtype=np.int64)
     for i in range(runs):
         episodes[i], stopped[i] = _run(
             transition, reward, start, cap, log_ref, betas, scale, term, accuracy, target, deviate, refresh, marks,
-            seeds[i], policies[i], trace[i],
+            seeds[i], policies[i], trace[i], moved[i],
         )  # fmt: skip
-    return episodes, stopped, policies, trace
+    return episodes, stopped, policies, trace, moved

@@ -41,6 +41,7 @@ class Identification:
         log_policy: the soft-greedy policy at the end, ``(runs, H, S, A)``.
         upper, lower, certificate: ``Vbar_1``, ``V_o1`` and ``G_1`` of the initial law after ``checkpoints`` episodes,
             ``(runs, checkpoints)``; NaN after a run has stopped.
+        transitions: how often every ``(h, s, a, s')`` was seen, ``(runs, H, S, A, S)``.
     """
 
     episodes: np.ndarray
@@ -49,6 +50,7 @@ class Identification:
     upper: np.ndarray
     lower: np.ndarray
     certificate: np.ndarray
+    transitions: np.ndarray
 
 
 def identify_best_policy(
@@ -109,9 +111,9 @@ def identify_best_policy(
         _validate.real("accuracy", accuracy), _validate.real("target", target), _validate.flag("deviate", deviate),
         _validate.real("refresh", refresh, low=0.0, high=1.0), marks, seeds,
     )  # fmt: skip
-    used, stopped, policies, trace = found
+    used, stopped, policies, trace, moved = found
     with np.errstate(divide="ignore"):
-        return Identification(used, stopped, np.log(policies), trace[..., 0], trace[..., 1], trace[..., 2])
+        return Identification(used, stopped, np.log(policies), trace[..., 0], trace[..., 1], trace[..., 2], moved)
 
 
 def _betas(beta: Any, episodes: int) -> np.ndarray:

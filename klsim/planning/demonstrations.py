@@ -97,8 +97,8 @@ def demonstration_gap(
         gap=optimum - mine.reward,
         expert_gap=optimum - theirs.reward,
         learner_gap=float(problem.initial @ regular.value[0]) - mine.value,
-        expert_kl=visited_divergence(problem, expert, ref),
-        learner_kl=visited_divergence(problem, own, ref),
+        expert_kl=theirs.kl,
+        learner_kl=mine.kl,
         expert_to_optimum=visited_divergence(problem, expert, regular.log_policy),
         beta=beta,
     )
@@ -126,20 +126,20 @@ def deterministic_gap_bound(divergence: float, span: float) -> float:
     return -span * math.expm1(-divergence)
 
 
-def soft_error_bound(error: Any, beta: float) -> np.ndarray:
+def soft_error_bound(error: Any, beta: Any) -> np.ndarray:
     """``span_a(e)^2/(8 beta)`` of errors ``(..., A)``, which bounds ``beta KL(pi_e‖pi)``.
 
     ``pi = softmax(l + q/beta)`` for any log-reference l and values q, ``pi_e`` the same of ``q + e``; the constant is
-    the limit of small errors on two equally likely actions.
+    the limit of small errors on two equally likely actions. ``beta`` > 0 broadcasts against ``(...)``.
     """
-    (given,) = _validate.numpy_arrays(error=error)
+    given, coefficient = _validate.numpy_arrays(error=error, beta=beta)
     _validate.finite("error", np, given)
-    beta = _validate.real("beta", beta, low=0.0, open_low=True)
+    _validate.positive("beta", np, coefficient)
     if given.ndim < 1 or given.shape[-1] < 1:
         _validate.fail("error", f"must be (..., A), got shape {given.shape}")
     span = np.asarray(given.max(axis=-1) - given.min(axis=-1), dtype=float)
     with np.errstate(over="ignore"):
-        bound = np.asarray(span * (span / (8 * beta)))
+        bound = np.asarray(span * (span / (8 * coefficient)))
     _validate.representable("error", np, bound)
     return bound
 

@@ -12,6 +12,7 @@ import numpy as np
 from klsim.claims import Effect, Identity, Inequality, Limit, Optimality, Paper, Variant
 from klsim.distributions import expectation, log_normalize, log_partition, tilt, variance
 from klsim.divergences import kl
+from klsim.learning.pairwise_reward import fit_pairwise_reward
 from klsim.planning import evaluate, occupancy, solve
 from klsim.planning.batched import demonstration_counts, expected_returns
 from klsim.planning.best_policy import identify_best_policy
@@ -35,8 +36,10 @@ from klsim.planning.log_linear import clone_log_linear, least_squares_plan
 from klsim.spaces import Choice, Drawn, Floats, Integers, LinearMDPs, Normals, Policies, Sizes, Space, TabularMDPs
 
 from .setting import (
+    Counted,
     DataSet,
     Demonstrated,
+    Identified,
     Imitated,
     Regularised,
     by_lbfgs,
@@ -47,6 +50,8 @@ from .setting import (
     linear_problem,
     lock_episodes,
     log_slopes,
+    minimised,
+    planned,
     plug_in_error,
     preferences,
     random_mdp,
@@ -87,10 +92,8 @@ C1 = paper.claim("C1", r"""
           false={"the recursion without the reference": {"recursion": "entropy"}})  # fmt: skip
 def no_optimiser_does_better(problem, log_ref, lam, *, recursion="kl"):
     ref = None if recursion == "entropy" else log_ref
-    value, found = (
-        problem.initial @ solve(problem, ref, lam, regularizer=recursion).value[0],
-        by_lbfgs(problem, log_ref, lam),
-    )
+    value = problem.initial @ solve(problem, ref, lam, regularizer=recursion).value[0]
+    found = by_lbfgs(problem, log_ref, lam)
     return {"value": (value, found), "reached": (found, value - 1e-6)}
 
 
@@ -177,9 +180,8 @@ def trained(drawn, lam=None):
           instances=100, false={"without lam KL(E‖pi_lam)": {"form": "refined"}, "without lam KL(pi‖BC) too": {"form": "bound"}})  # fmt: skip
 def exact_form(problem, pi, expert, ref, lam, *, form="exact"):
     parts = demonstration_gap(problem, pi, expert, ref, lam)
-    scale = (
-        1 + 3 * np.abs(problem.reward).max() + lam * (1 + parts.expert_kl + parts.learner_kl + parts.expert_to_optimum)
-    )
+    kls = parts.expert_kl + parts.learner_kl + parts.expert_to_optimum
+    scale = 1 + 3 * np.abs(problem.reward).max() + lam * (1 + kls)
     return greedy(problem)[1] - enumerated_return(problem, pi), getattr(parts, form), scale
 
 
@@ -196,13 +198,14 @@ def both_bounds(drawn, *, refined=1, bound=1):
     }
 
 
-@C3.check(Inequality(1e-11, scale=3), Space(drawn=Drawn(Demonstrated.draw), epsilon=Floats(0.01, 0.5, log=True)), instances=150,
+@C3.check(Inequality(1e-11, scale=3), DEMONSTRATED, instances=150,
           false={"without what the regulariser costs": {"costs": 0}})  # fmt: skip
-def at_the_papers_coefficient(drawn, epsilon, *, costs=1):
-    pi, lam = trained(drawn, epsilon / visited_divergence(drawn.problem, drawn.expert, drawn.clone))
+def at_the_papers_coefficient(drawn, *, costs=1):
+    pi, lam = trained(drawn, drawn.target / enumerated_kl(drawn.problem, drawn.expert, drawn.clone)[0])
     parts = demonstration_gap(drawn.problem, pi, drawn.expert, drawn.clone, lam)
-    reached = max(parts.learner_gap, epsilon) if costs else parts.learner_gap
-    return greedy(drawn.problem)[1] - enumerated_return(drawn.problem, pi), parts.expert_gap + reached + costs * epsilon
+    reached = max(parts.learner_gap, drawn.target) if costs else parts.learner_gap
+    bound = parts.expert_gap + reached + costs * drawn.target
+    return greedy(drawn.problem)[1] - enumerated_return(drawn.problem, pi), bound
 
 
 # C4 ------------------------------------------------------------------------------------------------
@@ -243,31 +246,49 @@ def limits(rng, *, half=False):
     return parts
 
 
-# the KL of a data set over its mean has deviation .27: an interval of ± .0097, inside ± .03 with risk 4e-5
-@C4.check(
-    Effect(seeds=3000, alternative="within", null=1.0, margin=0.03), false={"18 demonstrations for 20": {"drawn": 18}}
-)
+# the KL of a data set over its mean has deviation .27, that of ten .085: an interval of ± .0097, inside ± .03 with risk 4e-5
+@C4.check(Effect(seeds=300, alternative="within", null=1.0, margin=0.03), false={"18 demonstrations for 20": {"drawn": 18}})  # fmt: skip
 def the_expectation_is_that_of_data_sets(rngs, *, drawn=20):
     problem = random_mdp(rngs[0], 3, 5, 3)
     expert = random_policy(rngs[0], problem)
-    where = np.broadcast_to(problem.transition, (len(rngs), *problem.transition.shape)), problem.initial
+    where = np.broadcast_to(problem.transition, (len(rngs), 10, *problem.transition.shape)), problem.initial
     cloned = clone(demonstration_counts(*where, expert, drawn, rngs[0]))
     found = expected_returns(problem.transition, problem.reward, problem.initial, expert, cloned)[1]
-    return found / expected_cloning_kl(problem, expert, 20)
+    return found.mean(axis=1) / expected_cloning_kl(problem, expert, 20)
 
 
 # KL of a data set: .20 ± .05 (soft experts), .50 ± .03 (deterministic ones); the bound is 640
-@C4.check(
-    Inequality(),
-    Space(data=Drawn(DataSet.draw)),
-    instances=200,
-    false={"the mean as a bound with high probability": {"mean": True}},
-)
+@C4.check(Inequality(), Space(data=Drawn(DataSet.draw)), instances=200, false={"the mean as a bound with high probability": {"mean": True}})  # fmt: skip
 def high_probability(data, *, mean=False):
-    problem, expert, cloned = data
-    found, loose = visited_divergence(problem, expert, cloned), 500 if np.isneginf(expert).any() else 1000
-    bound = expected_cloning_kl(problem, expert, 50) if mean else high_probability_bound(problem.shape, 50, 0.1)
-    return {"bound": (found, bound), "loose": (found if mean else loose * found, bound)}
+    problem, expert, cloned, fewer, early = data
+    loose = 500 if np.isneginf(expert).any() else 1000
+    bounds = [
+        expected_cloning_kl(problem, expert, n) if mean else high_probability_bound(problem.shape, n, 0.1)
+        for n in (50, fewer)
+    ]
+    return {
+        "loose": ((1 if mean else loose) * visited_divergence(problem, expert, cloned), bounds[0]),
+        "fewer": (visited_divergence(problem, expert, early), bounds[1]),
+    }
+
+
+# w is strongly concave's: rounding of the gradient, 1e-11, over the ridge
+@C4.check(
+    Identity(1e-6, scale=1),
+    Space(data=Drawn(Counted.draw)),
+    instances=40,
+    false={"the ridge not halved": {"half": 1.0}},
+)
+def log_linear_clones_are_most_likely(data, *, half=0.5):
+    """The penalised likelihood of every step by a generic optimiser."""
+
+    def loss(w):
+        log_p, total = log_normalize(data.features @ w), data.counts.sum(axis=1, keepdims=True)
+        slope = np.einsum("sa,sad->d", total * np.exp(log_p) - data.counts, data.features)
+        return half * w @ w - np.sum(data.counts * log_p), slope + 2 * half * w
+
+    found = clone_log_linear(data.features, data.counts, ridge=1.0)
+    return np.exp(found), np.exp(log_normalize(data.features @ minimised(loss, 4)))
 
 
 # one data set in the limit is 1/N times half a chi-squared variable with 9 degrees: deviation .47 of the mean; ± .029 inside ± .1, risk 2e-6
@@ -336,29 +357,19 @@ C6 = paper.claim("C6", r"""
           examples=[{"log_ref": np.log([0.5, 0.5]), "q": np.zeros(2), "error": np.array([1.0, 0.0]), "size": -5.0, "lam": 1.0}],
           false={"1/(16 lam)": {"constant": 1 / 16}})  # fmt: skip
 def one_state(log_ref, q, error, size, lam, *, constant=1 / 8):
-    error, lams = error * np.exp(size)[..., None], lam[..., None]
-    shift = np.log(np.sum(np.exp(log_ref), axis=-1))[
-        ..., None
-    ]  # rounding of the reference is not an error of the values
-    gap = lam * kl(tilt(log_ref - shift, q + error, lam), tilt(log_ref - shift, q, lam))
-    bound = np.array([soft_error_bound(e, b) for e, b in zip(np.atleast_2d(error), lams.ravel())]).reshape(lam.shape)
-    return gap, 8 * constant * bound, 1e-3 * lam + np.abs(q).max(axis=-1) / 10
+    error = error * np.exp(size)[..., None]
+    log_ref = log_normalize(log_ref)  # rounding of the reference is not an error of the values
+    gap = lam * kl(tilt(log_ref, q + error, lam), tilt(log_ref, q, lam))
+    return gap, 8 * constant * soft_error_bound(error, lam), 1e-3 * lam + np.abs(q).max(axis=-1) / 10
 
 
-@C6.check(
-    Limit(rate=2.0, rate_tol=0.05),
-    false={"1/(16 lam) of the span": {"span": 1 / 16}, "1/(8 lam) of the two-sided error": {"sup": 1 / 8}},
-)
+@C6.check(Limit(rate=2.0, rate_tol=0.05),
+          false={"1/(16 lam) of the span": {"span": 1 / 16}, "1/(8 lam) of the two-sided error": {"sup": 1 / 8}})  # fmt: skip
 def constants_are_attained(*, span=1 / 8, sup=1 / 2):
     even, sizes = np.log([0.5, 0.5]), 2.0 ** -np.arange(1, 7)
-    gaps = {
-        kind: [float(kl(tilt(even, w * np.array(e), 1.0), even)) for w in sizes]
-        for kind, e in (("span", [1.0, 0.0]), ("sup", [1.0, -1.0]))
-    }
-    return {
-        "span": (sizes, 1 - np.array(gaps["span"]) / (span * sizes**2)),
-        "sup": (sizes, 1 - np.array(gaps["sup"]) / (sup * sizes**2)),
-    }
+    cases = {"span": (span, np.array([1.0, 0.0])), "sup": (sup, np.array([1.0, -1.0]))}
+    return {name: (sizes, [1 - float(kl(tilt(even, w * e, 1.0), even)) / (constant * w**2) for w in sizes])
+            for name, (constant, e) in cases.items()}  # fmt: skip
 
 
 C6_SPACE = Space(problem=TabularMDPs(), ref=POLICIES, up=Normals("H", "S", "A"), down=Normals("H", "S", "A"), lam=LAM,
@@ -402,19 +413,11 @@ def quadratic_in_the_error(rng, *, regularised=True):
             rng.standard_normal(problem.shape),
             np.exp(rng.uniform(np.log(0.1), np.log(3.0))),
         )
+        found = [soft_greedy(problem, ref, w * error, lam) for w in sizes]
         if not regularised:  # the loss of value that goes with the change of the policy, first order in it
-            best = solve(problem, ref, lam).log_policy
-            gaps.append(
-                [
-                    abs(
-                        evaluate(problem, soft_greedy(problem, ref, w * error, lam)[0]).reward
-                        - evaluate(problem, best).reward
-                    )
-                    for w in sizes
-                ]
-            )
-        else:
-            gaps.append([soft_greedy(problem, ref, w * error, lam)[1] for w in sizes])
+            best = evaluate(problem, found[0][2].log_policy).reward
+            found = [(pi, abs(evaluate(problem, pi).reward - best)) for pi, *_ in found]
+        gaps.append([one[1] for one in found])
     return sizes, np.mean(gaps, axis=0)
 
 
@@ -447,10 +450,8 @@ def plug_in_planning(rng, *, regularised=True):
 def least_squares_in_a_linear_problem(rng, *, linear=True):
     made, samples, errors = linear_problem(rng), np.array([5, 40, 320]), []
     problem = made.tabular() if linear else random_mdp(rng, 3, 12, 5)
-    ref, rows = (
-        np.full(problem.shape, -np.log(problem.shape[2])),
-        np.broadcast_to(problem.transition, (500, *problem.transition.shape)),
-    )
+    ref = np.full(problem.shape, -np.log(problem.shape[2]))
+    rows = np.broadcast_to(problem.transition, (500, *problem.transition.shape))
     for n in samples:
         plans, _ = least_squares_plan(made.features, problem.reward, rng.multinomial(n, rows), ref, 0.1)
         errors.append(regularised_gap(problem, plans, ref, 0.1).mean())
@@ -463,31 +464,38 @@ def worst_case_without_a_regulariser(*, moving=True):
     return samples, [two_options(int(n)) if moving else two_options(16) * np.exp(-n / 32) for n in samples]
 
 
-# no failure in 40 runs: with a chance of .1 of failing, that has probability .015
+# no failure in 40 runs: with a chance of .1 of failing, that has probability .015 (exact; the interval of 40 zeros is [0, 0])
 @C7.check(Effect(seeds=40, alternative="less", null=0.1), false={"without the bonus": {"scale": 0.0}})
 def the_certificate_is_valid(rng, *, scale=1.0):
     problem, lam, marks = random_mdp(rng, 2, 2, 2), np.exp(rng.uniform(np.log(0.1), np.log(1.0))), 4 ** np.arange(2, 9)
     ref = random_policy(rng, problem)
-    found = identify_best_policy(
-        problem, ref, lam, int(marks[-1]), checkpoints=marks, scale=scale, refresh=0.02, rng=rng
-    )
+    found = identify_best_policy(problem, ref, lam, int(marks[-1]), checkpoints=marks, scale=scale, refresh=0.02, rng=rng)  # fmt: skip
     best = problem.initial @ solve(problem, ref, lam).value[0]
     gap = best - evaluate(problem, found.log_policy[0], ref, lam).value
-    held = (
-        (found.lower <= best + 1e-12).all()
-        and (found.upper >= best - 1e-12).all()
-        and gap <= found.certificate[0, -1] + 1e-12
-    )
-    return 0.0 if held else 1.0
+    held = (found.lower <= best + 1e-12) & (found.upper >= best - 1e-12)
+    return 0.0 if held.all() and gap <= found.certificate[0, -1] + 1e-12 else 1.0
+
+
+# a variance that is 0 comes out as 1e-16 of a square, and its root is taken: 1e-8, times the constants of the bonus
+@C7.check(Identity(1e-6, scale=1), Space(run=Drawn(Identified.draw)), instances=60,
+          false={"what is lost without the factor 1 + 1/H": {"carried": 0.0}, "4 deviations": {"spread": 4.0}})  # fmt: skip
+def the_learner_plans_as_written(run, *, carried=1.0, spread=3.0):
+    """Bracket, certificate and policy from the counts of a run, by whole arrays; whoever leaves a step arrives in the next."""
+    upper, lower, certificate, policy = planned(run, carried=carried, spread=spread)
+    parts = {"upper": (run.found[0], upper), "lower": (run.found[1], lower), "certificate": (run.found[2], certificate)}
+    left, came = run.seen[1:].sum(axis=(2, 3)), run.seen[:-1].sum(axis=(1, 2))
+    return parts | {
+        "policy": (run.found[3], policy),
+        "counts": (left, came),
+        "all": (run.seen.sum(axis=(1, 2, 3)), run.episodes),
+    }
 
 
 @C7.check(Limit(rate=2.0, rate_tol=0.1), false={"lam falls with the episodes as T^(-1/2)": {"power": -0.5}})
 def the_certificate_is_quadratic_in_the_width(rng, *, power=0.0):
     marks, problem = 2 ** np.arange(13, 20), random_mdp(rng, 2, 2, 2)
     lam = 0.5 * np.maximum(np.arange(marks[-1] + 1) / marks[0], 1.0) ** power
-    found = identify_best_policy(
-        problem, None, lam, int(marks[-1]), checkpoints=marks, scale=0.03, refresh=0.02, runs=4, rng=rng
-    )
+    found = identify_best_policy(problem, None, lam, int(marks[-1]), checkpoints=marks, scale=0.03, refresh=0.02, runs=4, rng=rng)  # fmt: skip
     return (found.upper - found.lower).mean(axis=0), found.certificate.mean(axis=0)
 
 
@@ -499,7 +507,7 @@ C7_lam = paper.claim("C7-lam", r"""
     where: the 1/(lam eps) order of the sample complexity
     instead: 1/(lam n) is an upper bound, of the right order in n at fixed lam, and in lam where the optimum stays near the reference (lam from 3 to 30).
     As lam tends to 0 at fixed n the plans become those without regulariser, which are optimal as soon as the gaps of the problem are resolved:
-    from .3 to .01 the mean error over random problems does not even double, and on most of them it falls.
+    from .3 to .01 the mean error over 60 random problems rises by 2.5, and on 37 of them it falls.
     by: C7
     origin: as commonly read
     """)  # fmt: skip
@@ -520,8 +528,8 @@ C8 = paper.claim("C8", r"""
     Plug-in planning (n = 1) with reference $\pi^{BC}$ and $\lambda=c\sqrt{N_E/(SAHn)}$, $S=A=6$, $H=5$, optimal deterministic expert: the gap
     $V^*-V$ is below that of the clone at every $N_E$ in 16 … 1024 (c = .1 and .3), and below plain plug-in planning at 1024 (both) and at 64
     (c = .1). The slope of its logarithm in $\log N_E$ is within $-.45\pm.15$ over 16 … 1024 at c = .1 and within $-.425\pm.225$ over 64 … 1024 at
-    c = .3 (theory: -1/2). With n = 16 and c = .3 it is that of plain planning, to .005, at every $N_E$. Demonstrations of the worst policy ruin
-    it at $N_E=1024$: a gap above 1.
+    c = .3 (theory: -1/2). With n = 16 and c = .3 it is that of plain planning (about .007; at n = 1: .09), to .005, at every $N_E$ of these: little is
+    left to save. Demonstrations of the worst policy ruin it at $N_E=1024$: a gap above 1.
 
     where: corollary combining cloning and regularised BPI: online samples of order 1/(N_E eps^2) (exponents recalled)
     assumes: A nearly optimal expert; r known; generative samples, so that exploration is no question.
@@ -534,36 +542,34 @@ DEMOS = (16, 64, 256, 1024)
 def beats_both(rngs, *, worst=False):
     found = study(rngs[0], len(rngs), scales=(0.1, 0.3), worst=worst)
     parts = {f"clone, N_E = {n}, c = {c}": found.clones[n] - found.regularised[c, n] for c in (0.1, 0.3) for n in DEMOS}
-    plain = {
-        f"plain, N_E = {n}, c = {c}": found.plain - found.regularised[c, n]
-        for c, n in ((0.1, 64), (0.1, 1024), (0.3, 1024))
-    }
+    better = (0.1, 64), (0.1, 1024), (0.3, 1024)
+    plain = {f"plain, N_E = {n}, c = {c}": found.plain - found.regularised[c, n] for c, n in better}
     return parts | plain
 
 
-# slope -.42 with deviation .14
-@C8.check(Effect(seeds=60, alternative="within", null=-0.45, margin=0.15),
+# slopes -.39 … -.42 with deviation .14: 120 seeds lie above -.6 and below -.3 with risk below 1e-6
+@C8.check(Effect(seeds=120, alternative="within", null=-0.45, margin=0.15),
           false={"the clone alone": {"what": "clones"}, "lam as at N_E = 16 throughout": {"fixed": 16}})  # fmt: skip
 def slope_at_c_a_tenth(rngs, *, what="regularised", fixed=None):
     found = study(rngs[0], len(rngs), scales=(0.1,), fixed=fixed)
     return log_slopes({n: found.clones[n] if what == "clones" else found.regularised[0.1, n] for n in DEMOS})
 
 
-@C8.check(
-    Effect(seeds=60, alternative="within", null=-0.425, margin=0.225), false={"the clone alone": {"what": "clones"}}
-)
+# slope -.41 with deviation .07
+@C8.check(Effect(seeds=60, alternative="within", null=-0.425, margin=0.225), false={"the clone alone": {"what": "clones"}})  # fmt: skip
 def slope_at_c_three_tenths(rngs, *, what="regularised"):
     found = study(rngs[0], len(rngs), demos=DEMOS[1:])
     return log_slopes({n: found.clones[n] if what == "clones" else found.regularised[0.3, n] for n in DEMOS[1:]})
 
 
-# deviation .008 about means of -.0015 … .0005: 300 seeds lie inside with risk below 1e-6
+# deviation .009 about means of -.0012 … .002 (a quarter of the gap at N_E = 1024): 300 seeds lie inside with risk below 1e-6
 @C8.check(Effect(seeds=300, alternative="within", margin=0.005), false={"n = 1": {"samples": 1}})
 def superfluous_with_more_samples(rngs, *, samples=16):
     found = study(rngs[0], len(rngs), samples=samples)
     return {f"N_E = {n}": found.plain - found.regularised[0.3, n] for n in DEMOS}
 
 
+# gaps of 2.7 and 3.5 with deviation .16
 @C8.check(Effect(seeds=30, null=1.0), false={"of the optimal policy": {"worst": False}})
 def a_wrong_expert_ruins_it(rngs, *, worst=True):
     found = study(rngs[0], len(rngs), demos=(1024,), scales=(0.1, 0.3), worst=worst)
@@ -585,10 +591,7 @@ C8_always = paper.claim("C8-always", r"""
 
 
 # -.020 with deviation .037: 150 seeds show it with risk 1e-6
-@C8_always.check(
-    Effect(seeds=150),
-    true={"N_E = 1024": {"demonstrations": 1024}, "N_E = 64 and c = .1": {"demonstrations": 64, "c": 0.1}},
-)
+@C8_always.check(Effect(seeds=150), true={"N_E = 1024": {"demonstrations": 1024}, "N_E = 64 and c = .1": {"demonstrations": 64, "c": 0.1}})  # fmt: skip
 def few_demonstrations_help(rngs, *, demonstrations=16, c=0.3):
     found = study(rngs[0], len(rngs), demos=(demonstrations,), scales=(c,))
     return found.plain - found.regularised[c, demonstrations]
@@ -604,14 +607,16 @@ C8_exploration = paper.claim("C8-exploration", r"""
     instead: 1/N_E is about estimation error. Following the optimistic policy, the episodes rise from 45 at N_E = 1 to about 160 at 128 (a stronger
     pull to the clone postpones what is unknown), then fall to 0 where the clone is good enough. With the deviation of UCBVI-Ent+, the
     widest action at one random step of every episode, they fall from N_E = 16 on, far slower than 1/N_E.
-    by: C7
+    by: C7/plug_in_planning
     origin: as commonly read
     """)  # fmt: skip
 
 
-@C8_exploration.check(Effect(seeds=40, alternative="less"), true={"with one deviation an episode": {"deviate": True}})
-def fewer_episodes(rngs, *, deviate=False):
-    many, few = (lock_episodes(n, len(rngs), rngs[i], deviate=deviate) for i, n in enumerate((128, 16)))
+# 91 with deviation 31; the variants: -22 with 6.5 and -119 with 3 (45 episodes at N_E = 1, 164 at 128, always 0 at 512)
+@C8_exploration.check(Effect(seeds=40, alternative="less"), true={"with one deviation an episode": {"deviate": True},
+                                                                  "1 against 128": {"compared": (1, 128)}, "512 against 16": {"compared": (512, 16)}})  # fmt: skip
+def fewer_episodes(rngs, *, deviate=False, compared=(128, 16)):
+    many, few = (lock_episodes(n, len(rngs), rngs[i], deviate=deviate) for i, n in enumerate(compared))
     return many - few
 
 
@@ -637,9 +642,8 @@ C9_SPACE = Space(reward=Normals("A"), noise=Normals("A"), cloned=Policies(), exp
 def both_lines(reward, noise, cloned, expert, other, share, lam, *, up=1, twice=2):
     cloned, learned = log_normalize(cloned), reward + noise
     best = tilt(cloned, learned, lam)
-    policy = log_normalize(
-        np.logaddexp(np.log1p(-share)[..., None] + best, np.log(np.maximum(share, 1e-300))[..., None] + other)
-    )
+    kept, noisy = np.log1p(-share)[..., None], np.log(np.maximum(share, 1e-300))[..., None]
+    policy = log_normalize(np.logaddexp(kept + best, noisy + other))
     short = lam * log_partition(cloned, learned, lam) - (expectation(policy, learned) - lam * kl(policy, cloned))
     first, second = learned_reward_bounds(expert, cloned, noise, lam, np.maximum(short, 0.0))
     g, distance = noise - expectation(cloned, noise)[..., None], lam * kl(expert, cloned)
@@ -662,6 +666,20 @@ def log_moments_are_a_variance(rng, *, constant=1.0):
     return lams, np.mean(np.abs(errors), axis=0)
 
 
+# strongly convex: rounding of the gradient, 1e-10, over 2 * ridge = .02
+@C9.check(Identity(1e-6, scale=1), Space(data=Drawn(Counted.draw)), instances=40,
+          false={"half the ridge": {"ridge": 0.005}, "differences not times 4": {"scale": 1.0}})  # fmt: skip
+def the_reward_is_most_likely(data, *, ridge=0.01, scale=4.0):
+    def loss(r):
+        margin, slope = scale * (r[data.won] - r[data.lost]), 2 * ridge * r
+        pull = scale / (1 + np.exp(margin))
+        np.add.at(slope, data.won, -pull)
+        np.add.at(slope, data.lost, pull)
+        return np.sum(np.logaddexp(0, -margin)) + ridge * r @ r, slope
+
+    return fit_pairwise_reward(data.won, data.lost, 8, ridge=0.01, scale=4.0), minimised(loss, 8)
+
+
 # smallest effect over deviation .76 (lam = .5 over greedy): 80 seeds show it with risk 1e-6
 @C9.check(Effect(seeds=80), false={"a well penalised fit, ridge 2": {"ridge": 2.0}})
 def inverted_u(rngs, *, ridge=0.01):
@@ -672,6 +690,4 @@ def inverted_u(rngs, *, ridge=0.01):
         "lam = 5": found.tilted[5.0],
         "lam = .02": found.tilted[0.02],
     }
-    return {
-        f"lam = {lam} over {name}": found.tilted[lam] - other for lam in (0.5, 1.0) for name, other in others.items()
-    }
+    return {f"lam = {lam} over {name}": found.tilted[lam] - other for lam in (0.5, 1.0) for name, other in others.items()}  # fmt: skip

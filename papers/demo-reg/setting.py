@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import logsumexp
 from scipy.stats import binom
 
 from klsim.distributions import log_normalize, tilt
@@ -69,7 +70,7 @@ class Regularised(NamedTuple):
 
 
 class Demonstrated(NamedTuple):
-    """A problem, a nearly optimal expert, its clone from few demonstrations, a coefficient, and a learner's policy."""
+    """A problem, a nearly optimal expert, its clone from few demonstrations, a coefficient, a learner's policy, a target accuracy."""
 
     problem: TabularMDP
     expert: np.ndarray
@@ -77,6 +78,7 @@ class Demonstrated(NamedTuple):
     lam: float
     noise: np.ndarray
     share: float
+    target: float
 
     @classmethod
     def draw(cls, rng):
@@ -84,7 +86,8 @@ class Demonstrated(NamedTuple):
         expert = mixed(greedy(problem)[0], np.full(problem.shape, -np.log(problem.shape[2])), 0.03)
         lam = float(np.exp(rng.uniform(np.log(0.01), np.log(10.0))))
         cloned = cloned_policy(problem, expert, int(rng.integers(3, 61)), rng)
-        return cls(problem, expert, cloned, lam, random_policy(rng, problem), float(rng.random()))
+        target = float(np.exp(rng.uniform(np.log(0.01), np.log(0.5))))
+        return cls(problem, expert, cloned, lam, random_policy(rng, problem), float(rng.random()), target)
 
     def learner(self, optimum):
         """The regularised optimum, mixed with noise."""
@@ -122,18 +125,59 @@ class Imitated(NamedTuple):
 
 
 class DataSet(NamedTuple):
-    """S = 5, A = 3, H = 3, a stochastic or deterministic expert, and its clone from 50 demonstrations."""
+    """S = 5, A = 3, H = 3, a stochastic or deterministic expert, and its clones from 50 and from ``fewer`` demonstrations."""
 
     problem: TabularMDP
     expert: np.ndarray
     clone: np.ndarray
+    fewer: int
+    early: np.ndarray
 
     @classmethod
     def draw(cls, rng):
         problem = random_mdp(rng, 3, 5, 3)
         expert = random_policy(rng, problem)
         expert = hardened(expert) if rng.random() < 0.5 else expert
-        return cls(problem, expert, cloned_policy(problem, expert, 50, rng))
+        fewer = int(rng.integers(3, 50))
+        late, early = (cloned_policy(problem, expert, n, rng) for n in (50, fewer))
+        return cls(problem, expert, late, fewer, early)
+
+
+class Counted(NamedTuple):
+    """Pairs of outcomes that won and lost, and action counts of states with features."""
+
+    won: np.ndarray
+    lost: np.ndarray
+    features: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        won, lost = rng.integers(0, 8, (2, 60))
+        return cls(won, lost, rng.dirichlet(np.ones(4), (6, 3)), rng.integers(0, 9, (6, 3)))
+
+
+class Identified(NamedTuple):
+    """A problem, a reference, and a run of best-policy identification: what it saw, and what it made of it."""
+
+    problem: TabularMDP
+    log_ref: np.ndarray
+    lam: float
+    scale: float
+    episodes: int
+    seen: np.ndarray
+    found: tuple
+
+    @classmethod
+    def draw(cls, rng):
+        problem = random_mdp(rng, *(int(n) for n in rng.integers(2, 5, 3)))
+        lam, scale = np.exp(rng.uniform(np.log((0.1, 0.01)), np.log((3.0, 1.0)))).tolist()
+        ref, episodes = random_policy(rng, problem), int(np.exp(rng.uniform(0, np.log(3000))))
+        run = identify_best_policy(
+            problem, ref, lam, episodes, accuracy=-1.0, scale=scale, checkpoints=[episodes], rng=rng
+        )
+        found = run.upper[0, 0], run.lower[0, 0], run.certificate[0, 0], np.exp(run.log_policy[0])
+        return cls(problem, ref, lam, scale, episodes, run.transitions[0], found)
 
 
 # independent evaluations ------------------------------------------------------------------------------
@@ -179,8 +223,37 @@ def by_lbfgs(problem, log_ref, lam):
             states = np.einsum("sa,san->n", pairs, problem.transition[t])
         return -float(problem.initial @ value[0]), -slope.ravel()
 
-    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-11}
+    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-13, "gtol": 1e-8}
     return -float(minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options).fun)
+
+
+def minimised(loss, size):
+    """The minimum of a convex ``loss(x) -> (value, slope)`` by a generic optimiser."""
+    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-16, "gtol": 1e-11}
+    return minimize(loss, np.zeros(size), jac=True, method="L-BFGS-B", options=options).x
+
+
+def planned(run, *, carried=1.0, spread=3.0, delta=0.1):
+    """Values and policy of a bracket on the counts of a run, and what its policy may lose, by whole arrays.
+
+    ``carried``: what 1/H is multiplied with in the loss that is carried back; ``spread``: the constant of the deviation.
+    """
+    problem, counts, (horizon, states, actions) = run.problem, run.seen, run.problem.shape
+    term = np.log(4 * states * actions * horizon / delta) + states * np.log(8 * np.e * (run.episodes + 1))
+    cap = np.append(np.cumsum(problem.reward.max(axis=(1, 2))[::-1])[::-1], 0.0)
+    high, low, lost, policy = np.zeros(states), np.zeros(states), np.zeros(states), np.empty(problem.shape)
+    for t in reversed(range(horizon)):
+        n = counts[t].sum(axis=-1)
+        p, m, known = counts[t] / np.maximum(n, 1)[..., None], np.maximum(n, 1), n > 0
+        deviation = np.sqrt(np.sum(p * (high - (p @ high)[..., None]) ** 2, axis=-1) * term / m)
+        bonus = run.scale * (spread * deviation + 9 * horizon * cap[t + 1] * term / m + p @ (high - low) / horizon)
+        top = np.where(known, np.minimum(problem.reward[t] + p @ high + bonus, cap[t]), cap[t])
+        bottom = np.where(known, np.clip(problem.reward[t] + p @ low - bonus, 0.0, cap[t]), 0.0)
+        policy[t] = np.exp(log_normalize(run.log_ref[t] + top / run.lam))
+        later = np.where(known, (1 + carried / horizon) * (p @ lost), cap[t])
+        lost = np.minimum((top - bottom).max(axis=1) ** 2 / (2 * run.lam) + np.sum(policy[t] * later, axis=1), cap[t])
+        high, low = (run.lam * logsumexp(run.log_ref[t] + q / run.lam, axis=1) for q in (top, bottom))
+    return *(float(problem.initial @ value) for value in (high, low, lost)), policy
 
 
 # statistical error ------------------------------------------------------------------------------------
