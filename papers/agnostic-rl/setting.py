@@ -16,7 +16,7 @@ from klsim.planning.coverability import class_coverability, occupancies
 from klsim.planning.psdp import psdp
 from klsim.planning.spanning import spanning_capacity
 from klsim.problems import TabularMDP
-from klsim.problems.policy_classes import all_policies, l_tons
+from klsim.problems.policy_classes import all_policies, l_tons, open_loop_policies
 
 
 # problems -------------------------------------------------------------------------------------------
@@ -108,6 +108,37 @@ def singleton_chain(horizon, states):
         successor[h] = states[:, None]  # who left stays
         successor[h, h, 0] = h + 1
     return 0, successor
+
+
+class Order(NamedTuple):
+    """A class on its maximising MDP, and an order in which policies are tried."""
+
+    policies: np.ndarray
+    start: int
+    successor: np.ndarray
+    capacity: int
+
+    @classmethod
+    def tree(cls, horizon):
+        return cls(open_loop_policies(horizon, 2 ** (horizon - 1), 2), *binary_tree(horizon), full_capacity(horizon))
+
+    @classmethod
+    def singletons(cls, horizon, states):
+        return cls(l_tons(horizon, states), *singleton_chain(horizon, states), singleton_capacity(horizon))
+
+    @classmethod
+    def draw(cls, rng):
+        horizon = int(rng.integers(2, 6))
+        made = cls.tree(horizon) if rng.random() < 0.4 else cls.singletons(horizon, horizon + int(rng.integers(1, 5)))
+        return made._replace(policies=rng.permutation(made.policies))
+
+    def found_after(self):
+        """Episodes until each of the reached pairs is first inspected, by roll-outs of the policies in order."""
+        seen = policy_episodes(
+            deterministic_mdp(self.start, self.successor), self.policies, np.arange(len(self.policies))
+        )
+        pairs = 2 * seen.states[:, -1] + seen.actions[:, -1]
+        return 1 + np.unique(pairs, return_index=True)[1]
 
 
 def search_lengths(pairs, rng, runs):
