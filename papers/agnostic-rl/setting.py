@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -85,12 +86,48 @@ class Cover(NamedTuple):
 
     @property
     def capacity(self):
-        return _capacity(self.policies.tobytes(), self.policies.shape)
+        return capacity_of(self.policies)
+
+
+def capacity_of(policies):
+    """Searched once: checks and their controls ask for the same classes."""
+    return _capacity(policies.tobytes(), policies.shape)
 
 
 @functools.lru_cache(maxsize=1000)
 def _capacity(policies, shape):
     return spanning_capacity(np.frombuffer(policies, dtype=np.int64).reshape(shape), 2)
+
+
+# importance sampling --------------------------------------------------------------------------------
+class Weighted(NamedTuple):
+    """A problem and a policy that is not all-0."""
+
+    problem: TabularMDP
+    policy: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        policy = rng.integers(0, 2, (3, 3))
+        policy[rng.integers(3), rng.integers(3)] = 1
+        return cls(random_mdp(rng, 3, 3), policy)
+
+    def strings(self):
+        """All states and actions, the probability of the states given the actions, and the returns."""
+        states = np.repeat(list(itertools.product(range(3), repeat=3)), 8, axis=0)
+        actions = np.tile(list(itertools.product(range(2), repeat=3)), (27, 1))
+        moves = self.problem.transition[np.arange(2), states[:, :2], actions[:, :2], states[:, 1:]]
+        returns = self.problem.reward[np.arange(3), states, actions].sum(axis=1)
+        return states, actions, self.problem.initial[states[:, 0]] * moves.prod(axis=1), returns
+
+    def own_paths(self):
+        """The 27 state paths of the policy: actions, probabilities, returns."""
+        states = np.array(list(itertools.product(range(3), repeat=3)))
+        actions = self.policy[np.arange(3), states]
+        chance = self.problem.initial[states[:, 0]]
+        for h in range(2):
+            chance = chance * self.problem.transition[h, states[:, h], actions[:, h], states[:, h + 1]]
+        return states, actions, chance, sum(self.problem.reward[h, states[:, h], actions[:, h]] for h in range(3))
 
 
 # search ---------------------------------------------------------------------------------------------
