@@ -580,7 +580,7 @@ C8 = paper.claim("C8", r"""
 
 
 @C8.check(
-    Inequality(1e-12), Space(cover=Drawn(Cover.draw), theta=Floats(0.05, 1.0)), instances=60,
+    Inequality(1e-12), Space(cover=Drawn(Cover.draw), theta=Floats(0.05, 1.0)), instances=40,
     examples=[{"cover": Cover.everything(), "theta": 1.0}],
     false={"as few as for one policy, 1/theta": {"size": lambda layers: 1.0}, "C_h/theta less one": {"less": 1}},
 )  # fmt: skip
