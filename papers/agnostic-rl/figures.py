@@ -23,7 +23,11 @@ from .setting import (
 )
 
 figures = Figures()
-POINTS = {"linestyle": "none"}
+POINTS = {
+    "linestyle": "none",
+    "markerfacecolor": "none",
+    "markeredgewidth": 1.5,
+}  # one inside the other where they agree
 LAYERS = np.arange(1, 9)
 
 
@@ -34,8 +38,8 @@ LAYERS = np.arange(1, 9)
     " (C1). Singletons grow linearly, two-tons quadratically, all policies exponentially.",
     size=(6.5, 4.0),
     draw=Lines("layers", "pairs", by="series", yscale="log", xlabel="layers H", ylabel="spanning capacity C(Π) [pairs]", styles={
-        name + kind: {"color": colour, **({"marker": ""} if not kind else {**POINTS, "marker": marker})}
-        for name, colour, marker in (("all policies", "C0", "o"), ("2-tons", "C1", "s"), ("singletons", "C2", "^"))
+        name + kind: {"color": colour, **({"marker": ""} if not kind else {**POINTS, "marker": marker, "markersize": size})}
+        for name, colour, marker, size in (("all policies", "C0", "o", 13), ("2-tons", "C1", "s", 8), ("singletons", "C2", "^", 4))
         for kind in ("", ", search")
     }),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from klsim.planning.coverability import class_coverability, occupancies
 from klsim.planning.psdp import psdp
 from klsim.planning.spanning import spanning_capacity
 from klsim.problems import TabularMDP
-from klsim.problems.policy_classes import all_policies, l_tons
+from klsim.problems.policy_classes import all_policies, l_tons, open_loop_policies
 
 
 # problems -------------------------------------------------------------------------------------------
@@ -85,12 +86,48 @@ class Cover(NamedTuple):
 
     @property
     def capacity(self):
-        return _capacity(self.policies.tobytes(), self.policies.shape)
+        return capacity_of(self.policies)
+
+
+def capacity_of(policies):
+    """Searched once: checks and their controls ask for the same classes."""
+    return _capacity(policies.tobytes(), policies.shape)
 
 
 @functools.lru_cache(maxsize=1000)
 def _capacity(policies, shape):
     return spanning_capacity(np.frombuffer(policies, dtype=np.int64).reshape(shape), 2)
+
+
+# importance sampling --------------------------------------------------------------------------------
+class Weighted(NamedTuple):
+    """A problem and a policy that is not all-0."""
+
+    problem: TabularMDP
+    policy: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        policy = rng.integers(0, 2, (3, 3))
+        policy[rng.integers(3), rng.integers(3)] = 1
+        return cls(random_mdp(rng, 3, 3), policy)
+
+    def strings(self):
+        """All states and actions, the probability of the states given the actions, and the returns."""
+        states = np.repeat(list(itertools.product(range(3), repeat=3)), 8, axis=0)
+        actions = np.tile(list(itertools.product(range(2), repeat=3)), (27, 1))
+        moves = self.problem.transition[np.arange(2), states[:, :2], actions[:, :2], states[:, 1:]]
+        returns = self.problem.reward[np.arange(3), states, actions].sum(axis=1)
+        return states, actions, self.problem.initial[states[:, 0]] * moves.prod(axis=1), returns
+
+    def own_paths(self):
+        """The 27 state paths of the policy: actions, probabilities, returns."""
+        states = np.array(list(itertools.product(range(3), repeat=3)))
+        actions = self.policy[np.arange(3), states]
+        chance = self.problem.initial[states[:, 0]]
+        for h in range(2):
+            chance = chance * self.problem.transition[h, states[:, h], actions[:, h], states[:, h + 1]]
+        return states, actions, chance, sum(self.problem.reward[h, states[:, h], actions[:, h]] for h in range(3))
 
 
 # search ---------------------------------------------------------------------------------------------
@@ -108,6 +145,37 @@ def singleton_chain(horizon, states):
         successor[h] = states[:, None]  # who left stays
         successor[h, h, 0] = h + 1
     return 0, successor
+
+
+class Order(NamedTuple):
+    """A class on its maximising MDP, and an order in which policies are tried."""
+
+    policies: np.ndarray
+    start: int
+    successor: np.ndarray
+    capacity: int
+
+    @classmethod
+    def tree(cls, horizon):
+        return cls(open_loop_policies(horizon, 2 ** (horizon - 1), 2), *binary_tree(horizon), full_capacity(horizon))
+
+    @classmethod
+    def singletons(cls, horizon, states):
+        return cls(l_tons(horizon, states), *singleton_chain(horizon, states), singleton_capacity(horizon))
+
+    @classmethod
+    def draw(cls, rng):
+        horizon = int(rng.integers(2, 6))
+        made = cls.tree(horizon) if rng.random() < 0.4 else cls.singletons(horizon, horizon + int(rng.integers(1, 5)))
+        return made._replace(policies=rng.permutation(made.policies))
+
+    def found_after(self):
+        """Episodes until each of the reached pairs is first inspected, by roll-outs of the policies in order."""
+        seen = policy_episodes(
+            deterministic_mdp(self.start, self.successor), self.policies, np.arange(len(self.policies))
+        )
+        pairs = 2 * seen.states[:, -1] + seen.actions[:, -1]
+        return 1 + np.unique(pairs, return_index=True)[1]
 
 
 def search_lengths(pairs, rng, runs):
