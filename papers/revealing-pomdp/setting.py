@@ -87,26 +87,28 @@ def solve_lock(lock, reveals, rng):
     horizon, _, actions, symbols = lock.sizes
     reveal, symbols = actions - 1, symbols - 1
 
-    def centred(prefix):
-        return rng.multinomial(reveals, seen_last(lock, [*prefix, reveal]))[:-1] - reveals / symbols
+    def centred(state, t):
+        """Counts of the symbol that follows a reveal at step t, where the latent state has this law."""
+        seen = state @ lock.transition[t, :, reveal] @ lock.emission[t + 1]
+        return rng.multinomial(reveals, seen)[:-1] - reveals / symbols
 
-    reference, prefix, episodes = centred([]), [], reveals
-    for _ in range(horizon - 2):
-        scores = [reference @ centred([*prefix, a]) for a in range(reveal)]
+    state, prefix, episodes = lock.initial, [], reveals
+    reference = centred(state, 0)
+    for t in range(horizon - 2):
+        ahead = [state @ lock.transition[t, :, a] for a in range(reveal)]
         episodes += reveals * reveal
-        prefix.append(int(np.argmax(scores)))
+        prefix.append(int(np.argmax([reference @ centred(law, t + 1) for law in ahead])))
+        state = ahead[prefix[-1]]
     return prefix, episodes + 1
 
 
 def calibrated_error(symbols, sigma, gap, samples, reference, trials, rng):
     """Error of telling the diluted law (``2 gap sigma``) from the uniform one by the inner product with ``reference``
     centred counts at the good root; threshold half-way between the means."""
-    wrong = []
-    for _ in range(trials):
-        signs = rng.choice((-1, 1), symbols // 2)
-        root = rng.multinomial(reference, uneven_law(signs, sigma)) - reference / symbols
-        even = rng.multinomial(samples, np.full(symbols, 1 / symbols)) @ root
-        uneven = rng.multinomial(samples, uneven_law(signs, 2 * gap * sigma)) @ root
-        middle = samples * reference * gap * sigma**2 / symbols
-        wrong += [even > middle, uneven <= middle]
-    return float(np.mean(wrong))
+    signs = rng.choice((-1, 1), (trials, symbols // 2))
+    root = rng.multinomial(reference, [uneven_law(s, sigma) for s in signs]) - reference / symbols
+    even = rng.multinomial(samples, np.full(symbols, 1 / symbols), trials)
+    uneven = rng.multinomial(samples, [uneven_law(s, 2 * gap * sigma) for s in signs])
+    middle = samples * reference * gap * sigma**2 / symbols
+    calls = [np.sum(counts * root, axis=1) > middle for counts in (even, uneven)]
+    return 0.5 * float(calls[0].mean() + 1 - calls[1].mean())
