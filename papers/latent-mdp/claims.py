@@ -6,6 +6,7 @@ deterministic and belong to the history. Regret is pseudo-regret: exact values o
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -120,11 +121,14 @@ def alpha_vectors_of_a_policy(problem, phases, soft, *, averaged=False):
 
 
 @C1.check(Exists(0.4), Space(problem=Drawn(two_steps)), instances=20, examples=[{"problem": reveal()}],
-          false={"where the first state is kept in sight": Variant({"remember": True})})  # fmt: skip
-def memory_is_worth_half(problem, *, remember=False):
+          false={"where the first state tells nothing of the context": {"blind": True}})  # fmt: skip
+def memory_is_worth_half(problem, *, blind=False):
     """Some V* exceeds the best policy of the current state (and step) by more than 0.4 of it."""
-    whole = best_of_all(problem)[0]
-    return whole, whole if remember else best_of_all(problem, memoryless=True)[0]
+    if blind:
+        start = problem.weights @ problem.initial
+        contexts = tuple(dataclasses.replace(context, initial=start) for context in problem.contexts)
+        problem = LatentMDP(problem.weights, contexts)
+    return best_of_all(problem)[0], best_of_all(problem, memoryless=True)[0]
 
 
 # C2 ------------------------------------------------------------------------------------------------
@@ -254,7 +258,7 @@ def monotone(p, x, up, kept, z, c1, *, ratio=1.0):
     return tuple(bernstein_backup(p, v, z, c1, c2) for v in (x, higher))
 
 
-@C4.check(Inequality(1e-12, scale=1), Space(**{**RAISED, "p": Policies("S", zero_support=True).map(np.exp)}), instances=20_000,
+@C4.check(Inequality(1e-12, scale=1), Space(**{**RAISED, "p": Policies("S", zero_support=True).map(np.exp)}), instances=10_000,
           false={"without the factor S in the second term": {"lower": "1"}})  # fmt: skip
 def with_the_constants_of_the_paper(p, x, up, kept, z, *, lower="S"):
     higher, support = np.where(kept, x, x + (1 - x) * up), np.sum(p > 0, axis=-1)
@@ -292,8 +296,9 @@ def apart(p, p_hat):
 
 
 @C5.check(
-    Identity(1e-8), Space(**TWO_LAWS, where=apart), false={"with the laws exchanged in chi²": {"exchanged": True}}
-)
+    Identity(1e-8), Space(**TWO_LAWS, where=apart), instances=400,
+    false={"with the laws exchanged in chi²": {"exchanged": True}},
+)  # fmt: skip
 def ratio_of_the_worst_direction(p, p_hat, *, exchanged=False):
     """Also the largest Rayleigh quotient, ``d.C^-1 d`` with the covariance ``C`` of all outcomes but the last."""
     reached = ratio(p_hat, p, worst_direction(p_hat, p))
@@ -452,8 +457,8 @@ C7 = paper.claim("C7", r"""
     Regret follows the variance: constant at $\mathrm{Var}^*=0$, $\sqrt K$ at worst
 
     One context, deterministic: each wrong action is tried $\lfloor c^2\iota\rfloor+1$ times and never again. With
-    $\mathrm{Var}^*>0$ and the gap that is worst at each $K$, $g=(1,1,1+.6\sqrt{3000/K})$, the regret grows with an exponent
-    above $.35$ in $K=3000\dots48000$ ($H=32$).
+    $\mathrm{Var}^*>0$ and a gap that shrinks with $K$ as the worst one does, $g=(1,1,1+.6\sqrt{3000/K})$, the regret grows with an
+    exponent above $.35$ between $K=3000$ and $48000$ ($H=32$).
 
     where: variance-dependent form of the main theorem
     assumes: $M=1$, so that the context adds no variance; learner of C6.

@@ -87,28 +87,28 @@ def solve_lock(lock, reveals, rng):
     horizon, _, actions, symbols = lock.sizes
     reveal, symbols = actions - 1, symbols - 1
 
-    def centred(prefix):
-        return rng.multinomial(reveals, seen_last(lock, [*prefix, reveal]))[:-1] - reveals / symbols
+    def centred(state, t):
+        """Counts of the symbol that follows a reveal at step t, where the latent state has this law."""
+        seen = state @ lock.transition[t, :, reveal] @ lock.emission[t + 1]
+        return rng.multinomial(reveals, seen)[:-1] - reveals / symbols
 
-    reference, prefix, episodes = centred([]), [], reveals
-    for _ in range(horizon - 2):
-        scores = [reference @ centred([*prefix, a]) for a in range(reveal)]
+    state, prefix, episodes = lock.initial, [], reveals
+    reference = centred(state, 0)
+    for t in range(horizon - 2):
+        ahead = [state @ lock.transition[t, :, a] for a in range(reveal)]
         episodes += reveals * reveal
-        prefix.append(int(np.argmax(scores)))
+        prefix.append(int(np.argmax([reference @ centred(law, t + 1) for law in ahead])))
+        state = ahead[prefix[-1]]
     return prefix, episodes + 1
 
 
 def calibrated_error(symbols, sigma, gap, samples, reference, trials, rng):
     """Error of telling the diluted law (``2 gap sigma``) from the uniform one by the inner product with ``reference``
     centred counts at the good root; threshold half-way between the means."""
-    half = symbols // 2
-    signs = rng.choice((-1, 1), (trials, half))
-    laws = np.stack([uneven_law(row, sigma) for row in signs])
-    root = rng.multinomial(reference, laws) - reference / symbols
-    middle, wrong = samples * reference * gap * sigma**2 / symbols, []
-    for strength in (0.0, 2 * gap * sigma):
-        pair = rng.integers(0, half, (trials, samples))
-        first = rng.random(pair.shape) < (1 + strength * np.take_along_axis(signs, pair, axis=1)) / 2
-        score = np.take_along_axis(root, 2 * pair + ~first, axis=1).sum(axis=1)
-        wrong.append(np.mean((score > middle) != (strength > 0)))
-    return float(np.mean(wrong))
+    signs = rng.choice((-1, 1), (trials, symbols // 2))
+    root = rng.multinomial(reference, [uneven_law(s, sigma) for s in signs]) - reference / symbols
+    even = rng.multinomial(samples, np.full(symbols, 1 / symbols), trials)
+    uneven = rng.multinomial(samples, [uneven_law(s, 2 * gap * sigma) for s in signs])
+    middle = samples * reference * gap * sigma**2 / symbols
+    calls = [np.sum(counts * root, axis=1) > middle for counts in (even, uneven)]
+    return 0.5 * float(calls[0].mean() + 1 - calls[1].mean())
