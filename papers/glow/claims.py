@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import sparse
 from scipy.optimize import linprog
 
 from klsim.claims import Effect, Identity, Inequality, Limit, Paper
@@ -73,15 +72,13 @@ C1 = paper.claim("C1", r"""
 
 
 def by_programming(laws):
-    """``min sum nu`` with ``nu >= d^pi`` for every policy: one linear programme, which falls apart into the steps."""
-    count, (horizon, *_) = len(laws), laws.shape[1:]
-    flat = laws.reshape(count, -1)
-    found = linprog(
-        np.ones(flat.shape[1]),
-        A_ub=-sparse.vstack([sparse.eye_array(flat.shape[1])] * count, "csr"),
-        b_ub=-flat.ravel(),
-    )
-    return found.x.reshape(horizon, -1).sum(axis=1)
+    """``min sum nu`` with ``nu >= d^pi`` for every policy, one linear programme a step (policies that agree up to it give one constraint)."""
+    found = []
+    for step in np.moveaxis(laws, 1, 0).reshape(laws.shape[1], len(laws), -1):
+        rows = np.unique(step, axis=0)
+        floors = np.tile(-np.eye(rows.shape[1]), (len(rows), 1))
+        found.append(linprog(np.ones(rows.shape[1]), A_ub=floors, b_ub=-rows.ravel()).fun)
+    return found
 
 
 @C1.check(
@@ -609,7 +606,7 @@ def largest_ratio(d, base):
 
 
 @C7.check(
-    Inequality(1e-12), TRIPLE, examples=SMALL, instances=2000,
+    Inequality(1e-12), TRIPLE, examples=SMALL, instances=300,
     false={"at least the largest ratio": {"reversed_": True}, "without the clip": {"clip": False}, "its third moment": {"power": 3},
            "the mixture without the factor 2": {"factor": 1.0}, "online data alone": {"offline": 0.0}},
 )  # fmt: skip

@@ -215,24 +215,11 @@ class Lock(NamedTuple):
 
     @property
     def problem(self):
-        m, right = self.count, self.key
-        transition = np.zeros((3, 2 * m, 3, 2 * m))
-        transition[..., m:] = 1 / m
-        reward = np.zeros((3, 2 * m, 3))
-        for h in range(2):
-            transition[h, :m, right[h]] = np.repeat([1 - SLIP, SLIP], m) / m
-        reward[2] = LOW
-        reward[2, :m, right[2]] = HIGH
-        return TabularMDP(transition, reward, np.repeat([1.0, 0.0], m) / m, 3)
+        return lock_problem(self)
 
     @property
     def candidates(self):
-        """28 Q-functions ``(28, 3, S, 3)``."""
-        out = np.full((28, 3, 2 * self.count, 3), LOW)
-        for number, key in enumerate(KEYS, start=1):
-            for h in range(3):
-                out[number, h, : self.count, key[h]] += (HIGH - LOW) * (1 - SLIP) ** (2 - h)
-        return out
+        return lock_candidates(self)
 
     @property
     def right(self):
@@ -244,7 +231,7 @@ class Lock(NamedTuple):
         return optimum(self.problem) - policy_returns(self.problem, self.candidates.argmax(axis=-1))
 
     def laws(self):
-        return occupancies(self.problem, deterministic(self.candidates.argmax(axis=-1), 3))
+        return lock_laws(self)
 
     def gamma(self, rounds=ROUNDS):
         """``sqrt(C_cov / (T L))`` with L = 1."""
@@ -276,6 +263,35 @@ class Lock(NamedTuple):
         problem = self.problem
         played = rmax(problem, rounds=rounds, episodes=EPISODES, known=5, binary=True, runs=runs, rng=rng)
         return optimum(problem) - policy_returns(problem, played)
+
+
+@functools.lru_cache(maxsize=64)
+def lock_problem(lock):
+    """Locks and what belongs to them are asked for again and again."""
+    m, right = lock.count, lock.key
+    transition = np.zeros((3, 2 * m, 3, 2 * m))
+    transition[..., m:] = 1 / m
+    reward = np.zeros((3, 2 * m, 3))
+    for h in range(2):
+        transition[h, :m, right[h]] = np.repeat([1 - SLIP, SLIP], m) / m
+    reward[2] = LOW
+    reward[2, :m, right[2]] = HIGH
+    return TabularMDP(transition, reward, np.repeat([1.0, 0.0], m) / m, 3)
+
+
+@functools.lru_cache(maxsize=64)
+def lock_candidates(lock):
+    """28 Q-functions ``(28, 3, S, 3)``."""
+    out = np.full((28, 3, 2 * lock.count, 3), LOW)
+    for number, key in enumerate(KEYS, start=1):
+        for h in range(3):
+            out[number, h, : lock.count, key[h]] += (HIGH - LOW) * (1 - SLIP) ** (2 - h)
+    return out
+
+
+@functools.lru_cache(maxsize=64)
+def lock_laws(lock):
+    return occupancies(lock.problem, deterministic(lock.candidates.argmax(axis=-1), 3))
 
 
 class Set(NamedTuple):
