@@ -63,6 +63,36 @@ def _levels(level: Any, leading: tuple[int, ...]) -> np.ndarray:
     return levels[..., None]
 
 
+def _ratio(law: np.ndarray, base: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return np.asarray(np.where(law > 0, law / base, 0.0))
+
+
+@dataclass(frozen=True)
+class _Clipping:
+    """A law, its base and their ratio, all ``(..., n)``, with the levels ``(..., 1)``; checked once."""
+
+    law: np.ndarray
+    base: np.ndarray
+    ratio: np.ndarray
+    level: np.ndarray
+
+    @classmethod
+    def of(cls, law: Any, base: Any, level: Any) -> _Clipping:
+        law, base = np.broadcast_arrays(*_masses(law=law, base=base))
+        return cls(law, base, _ratio(law, base), _levels(level, law.shape[:-1]))
+
+    def weights(self) -> np.ndarray:
+        return np.asarray(np.where(self.base > 0, np.minimum(self.ratio, self.level), 0.0))
+
+    def loss(self) -> np.ndarray:
+        return np.asarray(np.sum(np.where(self.ratio > self.level, self.law, 0.0), axis=-1))
+
+    def concentrability(self) -> np.ndarray:
+        clipped = np.where(self.law > 0, np.minimum(self.ratio, self.level), 0.0)
+        return np.asarray(np.sum(self.law * clipped, axis=-1))
+
+
 def density_ratio(law: Any, base: Any) -> np.ndarray:
     """``law / base``, ``(..., n)``: ``inf`` where only the base is 0, 0 where both are.
 
@@ -73,8 +103,7 @@ def density_ratio(law: Any, base: Any) -> np.ndarray:
         ValueError: negative or infinite masses, shapes that do not fit.
     """
     law, base = np.broadcast_arrays(*_masses(law=law, base=base))
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        return np.asarray(np.where(law > 0, law / base, 0.0))
+    return _ratio(law, base)
 
 
 def clipped_ratio(law: Any, base: Any, level: Any) -> np.ndarray:
@@ -86,8 +115,7 @@ def clipped_ratio(law: Any, base: Any, level: Any) -> np.ndarray:
     Raises:
         ValueError: as `density_ratio`; a level that is not positive.
     """
-    ratio, base = np.broadcast_arrays(density_ratio(law, base), _masses(base=base)[0])
-    return np.asarray(np.where(base > 0, np.minimum(ratio, _levels(level, ratio.shape[:-1])), 0.0))
+    return _Clipping.of(law, base, level).weights()
 
 
 def clipping_loss(law: Any, base: Any, level: Any) -> np.ndarray:
@@ -96,9 +124,7 @@ def clipping_loss(law: Any, base: Any, level: Any) -> np.ndarray:
     Raises:
         ValueError: as `clipped_ratio`.
     """
-    ratio = density_ratio(law, base)
-    lost = np.where(ratio > _levels(level, ratio.shape[:-1]), _masses(law=law)[0], 0.0)
-    return np.asarray(lost.sum(axis=-1))
+    return _Clipping.of(law, base, level).loss()
 
 
 def clipping_bias(law: Any, base: Any, level: Any, values: Any) -> np.ndarray:
@@ -129,10 +155,7 @@ def clipped_concentrability(law: Any, base: Any, level: Any) -> np.ndarray:
     Raises:
         ValueError: as `clipped_ratio`.
     """
-    ratio = density_ratio(law, base)
-    clipped = np.minimum(ratio, _levels(level, ratio.shape[:-1]))
-    law = np.broadcast_to(_masses(law=law)[0], clipped.shape)
-    return np.asarray(np.sum(np.where(law > 0, law * np.where(law > 0, clipped, 0.0), 0.0), axis=-1))
+    return _Clipping.of(law, base, level).concentrability()
 
 
 @dataclass(frozen=True)
@@ -164,8 +187,9 @@ def truncation_sums(laws: Any, level: Any) -> TruncationSums:
     if laws.ndim < 2:
         _validate.fail("laws", f"must have shape (..., T, n), got {laws.shape}")
     past = np.concatenate([np.zeros_like(laws[..., :1, :]), np.cumsum(laws, axis=-2)[..., :-1, :]], axis=-2)
-    second = np.sum(past * clipped_ratio(laws, past, level) ** 2, axis=-1)
-    return TruncationSums(clipping_loss(laws, past, level), second, clipped_concentrability(laws, past, level), past)
+    clipping = _Clipping.of(laws, past, level)
+    second = np.sum(past * clipping.weights() ** 2, axis=-1)
+    return TruncationSums(clipping.loss(), second, clipping.concentrability(), past)
 
 
 def truncation_bounds(coverability: float, rounds: Any, gamma: float) -> tuple[np.ndarray, np.ndarray]:

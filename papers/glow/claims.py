@@ -36,6 +36,7 @@ from .setting import (
     Played,
     Sampled,
     Set,
+    Table,
     all_laws,
     all_policies,
     coin,
@@ -71,12 +72,13 @@ C1 = paper.claim("C1", r"""
 
 
 def by_programming(laws):
-    """``min sum nu`` with ``nu >= d^pi`` for every policy, one linear programme a step."""
-    pairs = laws.shape[2] * laws.shape[3]
-    return [
-        linprog(np.ones(pairs), A_ub=np.tile(-np.eye(pairs), (len(laws), 1)), b_ub=-laws[:, h].ravel()).fun
-        for h in range(laws.shape[1])
-    ]
+    """``min sum nu`` with ``nu >= d^pi`` for every policy, one linear programme a step (policies that agree up to it give one constraint)."""
+    found = []
+    for step in np.moveaxis(laws, 1, 0).reshape(laws.shape[1], len(laws), -1):
+        rows = np.unique(step, axis=0)
+        floors = np.tile(-np.eye(rows.shape[1]), (len(rows), 1))
+        found.append(linprog(np.ones(rows.shape[1]), A_ub=floors, b_ub=-rows.ravel()).fun)
+    return found
 
 
 @C1.check(
@@ -278,16 +280,19 @@ PAIR = Space(
 
 @C3.check(
     Identity(1e-12, scale=1), PAIR, instances=2000,
-    false={"d - c instead of d - c base": {"times": "one"}, "points without a base forgotten": {"holes": False}},
+    false={"d - c instead of d - c base": {"times": "one"}, "points without a base forgotten": {"holes": False},
+           "tight wherever g = 1": {"clipped": 0}, "tight wherever the base is 0": {"ones": 0}},
 )  # fmt: skip
-def exact_gap(d, base, c, g, *, times="base", holes=True):
-    """Against the sum over points written out."""
+def exact_gap_and_slack(d, base, c, g, *, times="base", holes=True, clipped=1, ones=1):
+    """Against the sums over points written out."""
     w, level = clipped_ratio(d, base, c), c[..., None]
     above = np.maximum(d - level * (base if times == "base" else 1.0), 0.0) * (1 if holes else base > 0)
     difference = np.sum(g * d, axis=-1) - np.sum(base * g * w, axis=-1)
+    terms = np.where(d > level * base, ones * (1 - g) * d + clipped * g * level * base, 0.0)
     return {
         "written out": (difference, np.sum(g * above, axis=-1)),
         "library": (clipping_bias(d, base, c, g), np.sum(g * above, axis=-1)),
+        "slack": (clipping_loss(d, base, c) - difference, np.sum(terms, axis=-1)),
     }
 
 
@@ -303,16 +308,6 @@ def both_steps(d, base, c, g, *, lost=1, under="d", power=2):
     middle = np.sum(base * g * w, axis=-1) + lost * clipped
     upper = np.sqrt(np.sum(base * g**2, axis=-1) * np.sum(base * w**power, axis=-1)) + lost * clipped
     return {"first step": (np.sum(g * d, axis=-1), middle), "second step": (middle, upper)}
-
-
-@C3.check(
-    Identity(1e-12, scale=1), PAIR, instances=2000,
-    false={"tight wherever g = 1": {"holes": 0}, "tight wherever the base is 0": {"ones": 0}},
-)  # fmt: skip
-def slack(d, base, c, g, *, holes=1, ones=1):
-    found = np.sum(base * g * clipped_ratio(d, base, c), axis=-1) + clipping_loss(d, base, c) - np.sum(g * d, axis=-1)
-    terms = ones * (1 - g) * d + holes * g * c[..., None] * base
-    return found, np.sum(np.where(d > c[..., None] * base, terms, 0.0), axis=-1)
 
 
 # C4 ------------------------------------------------------------------------------------------------
@@ -340,7 +335,7 @@ def on_policy_errors(problem, f, log_policy):
 
 
 @C4.check(
-    Identity(1e-12, scale=1), ANY_F, instances=60,
+    Identity(1e-12, scale=1), ANY_F, instances=50,
     false={"another deterministic policy": {"greedy": False}, "errors under another policy": {"mixed": True}},
 )  # fmt: skip
 def decomposition(problem, f, other, *, greedy=True, mixed=False):
@@ -351,7 +346,7 @@ def decomposition(problem, f, other, *, greedy=True, mixed=False):
 
 
 @C4.check(
-    Inequality(1e-12, scale=1), ANY_F, instances=60,
+    Inequality(1e-12, scale=1), ANY_F, instances=40,
     false={"of a pessimistic f": {"sign": -1}, "half of it": {"factor": 0.5}},
 )  # fmt: skip
 def regret_of_an_optimistic_f(problem, f, other, *, sign=1, factor=1.0):
@@ -433,7 +428,7 @@ C5_squared = paper.claim("C5-squared", r"""
 
 
 @C5_squared.check(
-    Inequality(1e-12, scale=1e-3), Space(drawn=Drawn(Sampled.draw), share=Floats(0.0, 1.0)), instances=60,
+    Inequality(1e-12, scale=1e-3), Space(drawn=Drawn(Sampled.draw), share=Floats(0.0, 1.0)), instances=40,
     true={"the weighted loss": {"loss": "weighted"}, "on deterministic transitions": {"certain": True}},
 )  # fmt: skip
 def no_candidate_is_preferred(drawn, share, *, loss="squared", certain=False):
@@ -456,7 +451,8 @@ C6 = paper.claim("C6", r"""
     observations; F holds "no key" (constant .1) and the 27 keys, W the ratios $\pm d^\pi/\bar d^t$. With $T=100$, $K=8$,
     $\gamma=\sqrt{C_{cov}/T}$, $\alpha_t=.3/(\gamma t)$, $\beta=.3\gamma$: the gap of the last 30 rounds is below .01, the average policy's below
     .06, $Q^*$ stays in the set in over 99 % of rounds, and the first optimal round is among the first 8 in the mean; also for $m=20$, since F and
-    W depend on the latent state only. R-max on observations needs over eight times the rounds for $m=20$ as for $m=1$.
+    W depend on the latent state only. R-max on observations needs over eight times the rounds for $m=20$ as for $m=1$. Without the penalty
+    ($\alpha=0$), on keys that do not begin with 0, the clip leaves less than half of the late gap that is there without it.
 
     where: main theorem on GLOW, scaled down; its rate and constants, and the theorem with pairwise ratios, are not checked
     assumes: $Q^*\in F$; $d^\pi/\bar d^t\in W$ (from the true model); a key that is not 000; widths calibrated for $K=8$.
@@ -491,7 +487,7 @@ def with_twenty_observations(rngs, *, optimism=True):
 
 
 @C6.check(
-    Identity(1e-12), Space(drawn=Drawn(Mixed.draw)), instances=30,
+    Identity(1e-12), Space(drawn=Drawn(Mixed.draw)), instances=12,
     false={"laws in place of ratios": {"ratio": False}},
 )  # fmt: skip
 def classes_see_the_latent_state(drawn, *, ratio=True):
@@ -513,22 +509,35 @@ def classes_see_the_latent_state(drawn, *, ratio=True):
     }
 
 
-@C6.check(
-    Identity(1e-12), Space(drawn=Drawn(Set.draw)), instances=30,
-    false={"W without negative weights": {"signs": (1,)}, "ratios clipped at gamma": {"level": "gamma"},
-           "a penalty of alpha/gamma": {"alpha_by": "gamma"}},
-)  # fmt: skip
-def the_set_from_samples(drawn, *, signs=(1, -1), level="gamma t", alpha_by="gamma t"):
-    """What GLOW keeps and plays, against every constraint averaged over the list of samples."""
-    run, (chosen, kept) = drawn.run(), drawn.from_samples(signs=signs, level=level, alpha_by=alpha_by)
+def sequences(run, other):
+    """What was played and kept, against another computation's."""
     return {
-        "kept": (run.kept[0].astype(float), kept.astype(float)),
-        "played": (run.chosen[0].astype(float), chosen.astype(float)),
+        "played": (run.chosen[0].astype(float), other[0].astype(float)),
+        "kept": (run.kept[0].astype(float), other[1].astype(float)),
     }
 
 
-# log ratios 2.6 ± .12: the risk at 6 seeds is below 1e-5
-@C6.check(Effect(seeds=6), false={"GLOW slows down as much": {"learner": "glow"}})
+@C6.check(
+    Identity(1e-12), Space(drawn=Drawn(Set.draw)), instances=20,
+    false={"W without negative weights": {"signs": (1,)}, "ratios clipped at gamma": {"level": "gamma"},
+           "a penalty of alpha/gamma": {"alpha_by": "gamma"}, "an empty set starts afresh": {"empty": "all"}},
+)  # fmt: skip
+def the_set_from_samples(drawn, *, signs=(1, -1), level="gamma t", alpha_by="gamma t", empty="repeat"):
+    """What GLOW keeps and plays, against every constraint averaged over the list of samples."""
+    return sequences(drawn.run(), drawn.from_samples(signs=signs, level=level, alpha_by=alpha_by, empty=empty))
+
+
+@C6.check(
+    Identity(1e-12), Space(drawn=Drawn(Table.draw)), instances=20,
+    false={"one more visit": {"more": 1}, "without the value of the successor": {"ahead": 0}, "unknown pairs are worth 1/2": {"top": 0.5}},
+)  # fmt: skip
+def the_table_from_samples(drawn, *, more=0, top=1.0, ahead=1):
+    """What R-max plays, against averages over the list of samples, pair by pair."""
+    return drawn.run().astype(float), drawn.from_samples(more=more, top=top, ahead=ahead).astype(float)
+
+
+# log ratios 2.53 ± .13 (104 pairs of runs, 13 keys) against log 8 = 2.08: the risk at 10 seeds is below 1e-7
+@C6.check(Effect(seeds=10), false={"GLOW slows down as much": {"learner": "glow"}})
 def a_table_slows_down(rngs, *, learner="rmax"):
     """log of the rounds for m = 20 over those for m = 1, less log 8."""
     lock = Lock.draw(rngs[0])
@@ -540,33 +549,39 @@ def a_table_slows_down(rngs, *, learner="rmax"):
     return np.log(times[1] / times[0]) - math.log(8)
 
 
+# the difference has a mean of .13 and a deviation of .21 over runs of all keys (720 runs apart from these): the risk is 1e-5 at 110 seeds
+@C6.check(
+    Effect(seeds=110, alternative="less"), false={"with neither": {"clip": False}},
+)  # fmt: skip
+def the_clip_alone_halves_the_gap(rngs, *, clip=True):
+    lock = Lock.missed(rngs[0])
+    alone, neither = (
+        lock.glow(len(rngs), rng, clip=c, alpha=0.0)[0][:, -30:].mean(axis=1) for rng, c in zip(rngs[1:], (clip, False))
+    )
+    return alone - neither / 2
+
+
 C6_clip = paper.claim("C6-clip", r"""
     Without truncation of the ratios GLOW discards Q*
 
     "Ratios $d^\pi/d^{past}$ are unbounded; truncating them is what makes them usable online": with the ratios left as they are, $Q^*$ is
-    outside of the confidence set in more than 10 % of rounds, and the gap of the last 30 rounds is above .1.
+    outside of the confidence set in more than a tenth of rounds, and the gap of the last 30 rounds is above .065, a tenth of the cost of a
+    wrong key.
 
     where: read into the summary of GLOW
-    instead: Either protection does on the lock: with the penalty $\alpha_tw^2$ kept, removing the clip loses $Q^*$ in no round (the penalty
-    makes huge weights vacuous), and with the clip alone the late gap stays below .1 (first declared as .05). With neither $Q^*$ is lost, on keys that do not begin with
-    the 0 that "no key" plays (on those that do, its data reach further and save part of the runs).
-    by: C6/finds_the_key
+    instead: With the penalty $\alpha_tw^2$ kept, removing the clip loses $Q^*$ in no round on the lock (the penalty makes huge weights vacuous).
+    With neither $Q^*$ is lost, on keys that do not begin with the 0 that "no key" plays (on those that do, its data reach further and save
+    part of the runs). The clip alone is no full substitute: it leaves less than half of the gap that neither leaves (C6), but not none.
+    by: C6/finds_the_key, C6/the_clip_alone_halves_the_gap
     origin: as commonly read
     """)  # fmt: skip
 
 
-# without both Q* is kept in .46 ± .45 of rounds, the late gap is .33 ± .32 (deviations over runs); with the clip alone it is .02 ± .11
+# without both Q* is kept in .47 ± .45 of rounds, the late gap is .31 ± .32 (deviations over 720 runs of all keys): the risk is 4e-6
 @C6_clip.check(Effect(seeds=75), true={"without the penalty as well": {"alpha": 0.0}})
 def discards_q_star(rngs, *, alpha=None):
     gaps, kept = Lock.missed(rngs[0]).glow(len(rngs), rngs[1], clip=False, alpha=alpha)
-    return {"rounds without Q*": 0.9 - kept.mean(axis=1), "late gap": gaps[:, -30:].mean(axis=1) - 0.1}
-
-
-@C6_clip.check(Effect(seeds=75), true={"without the clip as well": {"clip": False}},
-)  # fmt: skip
-def the_clip_alone_fails(rngs, *, clip=True):
-    gaps, _ = Lock.missed(rngs[0]).glow(len(rngs), rngs[1], clip=clip, alpha=0.0)
-    return gaps[:, -30:].mean(axis=1) - 0.1
+    return {"rounds without Q*": 0.9 - kept.mean(axis=1), "late gap": gaps[:, -30:].mean(axis=1) - 0.065}
 
 
 # C7 ------------------------------------------------------------------------------------------------
@@ -592,7 +607,7 @@ def largest_ratio(d, base):
 
 
 @C7.check(
-    Inequality(1e-12), TRIPLE, examples=SMALL, instances=2000,
+    Inequality(1e-12), TRIPLE, examples=SMALL, instances=300,
     false={"at least the largest ratio": {"reversed_": True}, "without the clip": {"clip": False}, "its third moment": {"power": 3},
            "the mixture without the factor 2": {"factor": 1.0}, "online data alone": {"offline": 0.0}},
 )  # fmt: skip
@@ -639,21 +654,17 @@ def of_the_learner(drawn, *, cut=True, covered=True):
 
 @C7.check(
     Identity(1e-12), Space(drawn=Drawn(Set.draw)), instances=20,
-    false={"offline data weigh nine tenths": {"share": 0.9}, "ratios clipped at gamma": {"level": "gamma"},
-           "the worst weights of every step apart": {"apart": True}},
+    false={"the sum of both laws": {"share": 1.0}, "half the penalty": {"penalty": 0.5}, "the worst step alone": {"over": np.max}},
 )  # fmt: skip
-def hybrid_from_samples(drawn, *, share=0.5, level="gamma t", apart=False):
-    """What HyGLOW plays, against its objective averaged over the list of samples."""
-    run, (chosen, least) = drawn.run_hybrid(), drawn.hybrid_from_samples(share=share, level=level, apart=apart)
-    return {
-        "least loss": (run.kept[0].astype(float), least.astype(float)),
-        "played": (run.chosen[0].astype(float), chosen.astype(float)),
-    }
+def the_losses_from_samples(drawn, *, share=0.5, penalty=1.0, over=np.sum):
+    """What HyGLOW plays and which losses are least, against averages over the list of its samples."""
+    return sequences(drawn.hybrid(), drawn.hybrid_from_samples(share=share, penalty=penalty, over=over))
 
 
-# late gaps .005 ± .05 with, .4 ± .3 without (deviations over runs)
+# of 720 runs of all keys 1.3 % end on a wrong key (gap .648), with "no key" alone 62 %. Of 100 runs nine or more would have to, for the interval
+# to reach .1: by the Poisson law the risk is 1e-5
 @C7.check(
-    Effect(seeds=40, alternative="less", null=0.1), false={"nothing of the optimal policy": {"share": 0.0}},
+    Effect(seeds=100, alternative="less", null=0.1), false={"nothing of the optimal policy": {"share": 0.0}},
 )  # fmt: skip
 def hybrid_data_replace_optimism(rngs, *, share=0.1):
     lock = Lock.missed(rngs[0])

@@ -215,24 +215,11 @@ class Lock(NamedTuple):
 
     @property
     def problem(self):
-        m, right = self.count, self.key
-        transition = np.zeros((3, 2 * m, 3, 2 * m))
-        transition[..., m:] = 1 / m
-        reward = np.zeros((3, 2 * m, 3))
-        for h in range(2):
-            transition[h, :m, right[h]] = np.repeat([1 - SLIP, SLIP], m) / m
-        reward[2] = LOW
-        reward[2, :m, right[2]] = HIGH
-        return TabularMDP(transition, reward, np.repeat([1.0, 0.0], m) / m, 3)
+        return lock_problem(self)
 
     @property
     def candidates(self):
-        """28 Q-functions ``(28, 3, S, 3)``."""
-        out = np.full((28, 3, 2 * self.count, 3), LOW)
-        for number, key in enumerate(KEYS, start=1):
-            for h in range(3):
-                out[number, h, : self.count, key[h]] += (HIGH - LOW) * (1 - SLIP) ** (2 - h)
-        return out
+        return lock_candidates(self)
 
     @property
     def right(self):
@@ -244,7 +231,7 @@ class Lock(NamedTuple):
         return optimum(self.problem) - policy_returns(self.problem, self.candidates.argmax(axis=-1))
 
     def laws(self):
-        return occupancies(self.problem, deterministic(self.candidates.argmax(axis=-1), 3))
+        return lock_laws(self)
 
     def gamma(self, rounds=ROUNDS):
         """``sqrt(C_cov / (T L))`` with L = 1."""
@@ -278,85 +265,153 @@ class Lock(NamedTuple):
         return optimum(problem) - policy_returns(problem, played)
 
 
+@functools.lru_cache(maxsize=64)
+def lock_problem(lock):
+    """Locks and what belongs to them are asked for again and again."""
+    m, right = lock.count, lock.key
+    transition = np.zeros((3, 2 * m, 3, 2 * m))
+    transition[..., m:] = 1 / m
+    reward = np.zeros((3, 2 * m, 3))
+    for h in range(2):
+        transition[h, :m, right[h]] = np.repeat([1 - SLIP, SLIP], m) / m
+    reward[2] = LOW
+    reward[2, :m, right[2]] = HIGH
+    return TabularMDP(transition, reward, np.repeat([1.0, 0.0], m) / m, 3)
+
+
+@functools.lru_cache(maxsize=64)
+def lock_candidates(lock):
+    """28 Q-functions ``(28, 3, S, 3)``."""
+    out = np.full((28, 3, 2 * lock.count, 3), LOW)
+    for number, key in enumerate(KEYS, start=1):
+        for h in range(3):
+            out[number, h, : lock.count, key[h]] += (HIGH - LOW) * (1 - SLIP) ** (2 - h)
+    return out
+
+
+@functools.lru_cache(maxsize=64)
+def lock_laws(lock):
+    return occupancies(lock.problem, deterministic(lock.candidates.argmax(axis=-1), 3))
+
+
 class Set(NamedTuple):
-    """A lock with settings of GLOW, eight rounds of four episodes, and the seed of a run."""
+    """A lock with settings of GLOW and HyGLOW, six rounds (of four episodes and of one), an offline law, a seed."""
 
     lock: Lock
     gamma: float
     alpha: float
     beta: float
+    offline: np.ndarray
     seed: int
 
     @classmethod
     def draw(cls, rng):
         widths = np.exp(rng.uniform(np.log([0.1, 0.05, 0.01]), np.log([1.0, 0.5, 0.2])))
-        return cls(Lock.draw(rng, 2), *map(float, widths), int(rng.integers(2**31)))
+        offline = rng.dirichlet(np.ones(12), 3).reshape(3, 4, 3)
+        return cls(Lock.draw(rng, 2), *map(float, widths), offline, int(rng.integers(2**31)))
 
     def run(self):
         lock, (gamma, alpha, beta) = self.lock, self[1:4]
-        return glow(lock.problem, lock.candidates, lock.laws(), rounds=8, episodes=4, gamma=gamma, alpha=alpha, beta=beta,
+        return glow(lock.problem, lock.candidates, lock.laws(), rounds=6, episodes=4, gamma=gamma, alpha=alpha, beta=beta,
                     binary=True, rng=self.seed)  # fmt: skip
 
-    def from_samples(self, *, signs=(1, -1), level="gamma t", alpha_by="gamma t"):
-        """``(chosen, kept)`` of the same run from the list of its samples, a constraint for every h and ± w."""
+    def hybrid(self):
+        lock = self.lock
+        return hyglow(lock.problem, lock.candidates, lock.laws(), self.offline, rounds=6, gamma=self.gamma,
+                      alpha=self.alpha, binary=True, rng=self.seed)  # fmt: skip
+
+    def averages(self, samples, h, base, level):
+        """Means over the samples ``(s, a, r, s')`` of step h: of residual times w, ``(28 f, 28 w)``, and of w²."""
+        f = self.lock.candidates
+        s, a, r, after = (np.array(x) for x in zip(*samples[h]))
+        residual = f[:, h, s, a] - r - (f[:, h + 1, after].max(axis=-1) if h < 2 else 0.0)
+        w = np.minimum(self.lock.laws()[:, h, s, a] / base[h, s, a], level)
+        return residual @ w.T / len(s), np.mean(w**2, axis=1)
+
+    def from_samples(self, *, signs=(1, -1), level="gamma t", alpha_by="gamma t", empty="repeat"):
+        """``(chosen, kept)`` of GLOW from the list of its samples, a constraint for every h and ± w."""
         lock, rng = self.lock, np.random.default_rng(self.seed)
-        problem, f, laws = lock.problem, lock.candidates, lock.laws()
-        best = np.concatenate([f.max(axis=-1), np.zeros((28, 1, 2 * lock.count))], axis=1)
-        samples, chosen, kept = [[] for _ in range(3)], [], []
-        for t in range(1, 9):
+        f, laws, samples, chosen, kept = lock.candidates, lock.laws(), [[] for _ in range(3)], [], []
+        worth = f[:, 0].max(axis=-1) @ lock.problem.initial
+        for t in range(1, 7):
             inside, scale = np.ones(28, dtype=bool), {"gamma t": self.gamma * t, "gamma": self.gamma}
             for h in range(3 if chosen else 0):
-                s, a, r, after = (np.array(x) for x in zip(*samples[h]))
-                residual = f[:, h, s, a] - r - best[:, h + 1, after]
-                past = np.mean(laws[chosen, h], axis=0)[s, a]
+                residual, square = self.averages(samples, h, np.mean(laws[chosen], axis=0), scale[level])
                 for sign in signs:
-                    w = sign * np.minimum(laws[:, h, s, a] / past, scale[level])
-                    averages = residual @ w.T / len(s) - self.alpha / scale[alpha_by] * np.mean(w**2, axis=1)
-                    inside &= (averages <= self.beta).all(axis=1)
-            optimism = np.where(inside, best[:, 0] @ problem.initial, -np.inf)
+                    inside &= (sign * residual - self.alpha / scale[alpha_by] * square <= self.beta).all(axis=1)
+            allowed = inside if inside.any() or empty == "repeat" else np.ones(28, dtype=bool)
+            optimism = np.where(allowed, worth, -np.inf)
             ties = np.where(optimism >= optimism.max() - 1e-12, rng.random(28), -1.0)
-            chosen.append(int(ties.argmax()) if inside.any() else chosen[-1])
+            chosen.append(int(ties.argmax()) if allowed.any() else chosen[-1])
             kept.append(inside)
-            data = greedy_episodes(problem, f[chosen[-1:]].argmax(axis=-1), 4, rng, binary=True)
-            for h in range(3):
-                samples[h] += list(zip(*(x[0, :, h] for x in data)))
+            self.play(samples, chosen[-1], 4, rng)
         return np.array(chosen), np.array(kept)
 
-    @property
-    def offline(self):
-        """A tenth of the optimal policy's law, nine tenths of that of "no key"."""
-        laws = self.lock.laws()
-        return 0.1 * laws[self.lock.right] + 0.9 * laws[0]
-
-    def run_hybrid(self):
-        lock = self.lock
-        return hyglow(lock.problem, lock.candidates, lock.laws(), self.offline, rounds=8, gamma=self.gamma, alpha=self.alpha,
-                      binary=True, rng=self.seed)  # fmt: skip
-
-    def hybrid_from_samples(self, *, share=0.5, level="gamma t", apart=False):
-        """``(chosen, least)`` of the same run from the list of its samples: one offline, one online a step and round."""
-        lock, rng, nu = self.lock, np.random.default_rng(self.seed), self.offline
-        problem, f, laws = lock.problem, lock.candidates, lock.laws()
-        best = np.concatenate([f.max(axis=-1), np.zeros((28, 1, 2 * lock.count))], axis=1)
-        samples, chosen, least = [[] for _ in range(3)], [], []
-        for t in range(1, 9):
-            by_step, cut = np.zeros((3, 28, 28)), {"gamma t": self.gamma * t, "gamma": self.gamma}[level]
-            for h in range(3 if chosen else 0):
-                s, a, r, after = (np.array(x) for x in zip(*samples[h]))
-                mixture = share * nu[h] + (1 - share) * np.mean(laws[chosen, h], axis=0)
-                w = np.minimum(laws[:, h, s, a] / mixture[s, a], cut)
-                average = w @ (f[:, h, s, a] - r - best[:, h + 1, after]).T / len(s)
-                by_step[h] = np.abs(average) - self.alpha / (self.gamma * t) * np.mean(w**2, axis=1)[:, None]
-            loss = by_step.max(axis=1).sum(axis=0) if apart else by_step.sum(axis=0).max(axis=0)
-            least.append(loss <= loss.min() + 1e-12)
-            chosen.append(int(np.where(least[-1], rng.random(28), -1.0).argmax()))
-            data = greedy_episodes(problem, f[chosen[-1:]].argmax(axis=-1), 1, rng, binary=True)
-            pairs, successors, rewards = rng.random((3, 3))
+    def hybrid_from_samples(self, *, share=0.5, penalty=1.0, over=np.sum):
+        """The same of HyGLOW, each of its losses from the list of offline and online samples."""
+        lock, rng = self.lock, np.random.default_rng(self.seed)
+        laws, samples, chosen, kept = lock.laws(), [[] for _ in range(3)], [], []
+        for t in range(1, 7):
+            loss, level = np.zeros(28), self.gamma * t
+            if chosen:
+                base = share * self.offline + share * np.mean(laws[chosen], axis=0)
+                steps = [self.averages(samples, h, base, level) for h in range(3)]
+                terms = [abs(residual) - penalty * self.alpha / level * square for residual, square in steps]
+                loss = over(terms, axis=0).max(axis=1)
+            kept.append(loss <= loss.min() + 1e-12)
+            chosen.append(int(np.where(kept[-1], rng.random(28), -1.0).argmax()))
+            self.play(samples, chosen[-1], 1, rng)
+            pairs, states, rewards = rng.random(3), rng.random(3), rng.random(3)
             for h in range(3):
-                at = np.unravel_index(np.searchsorted(nu[h].cumsum(), pairs[h], side="right"), nu[h].shape)
-                after = np.searchsorted(problem.transition[h][at].cumsum(), successors[h], side="right")
-                samples[h] += [*zip(*(x[0, :, h] for x in data)), (*at, rewards[h] < problem.reward[h][at], after)]
-        return np.array(chosen), np.array(least)
+                s, a = divmod(inverse(self.offline[h].ravel(), pairs[h]), 3)
+                after = inverse(lock.problem.transition[h, s, a], states[h])
+                samples[h].append((s, a, float(rewards[h] < lock.problem.reward[h, s, a]), after))
+        return np.array(chosen), np.array(kept)
+
+    def play(self, samples, candidate, episodes, rng):
+        greedy = self.lock.candidates[[candidate]].argmax(axis=-1)
+        data = greedy_episodes(self.lock.problem, greedy, episodes, rng, binary=True)
+        for h in range(3):
+            samples[h] += list(zip(*(x[0, :, h] for x in data)))
+
+
+def inverse(law, u):
+    """The outcome at the quantile u."""
+    return int(np.searchsorted(np.cumsum(law), u * law.sum(), side="right"))
+
+
+class Table(NamedTuple):
+    """A lock of two observations a latent state, visits after which R-max knows a pair, and the seed of eight rounds."""
+
+    lock: Lock
+    known: int
+    seed: int
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(Lock.draw(rng, 2), int(rng.integers(1, 4)), int(rng.integers(2**31)))
+
+    def run(self):
+        return rmax(self.lock.problem, rounds=8, episodes=4, known=self.known, binary=True, rng=self.seed)[0]
+
+    def from_samples(self, *, more=0, top=1.0, ahead=1):
+        """Its policies ``(8, 3, S)`` from the list of samples, pair by pair."""
+        rng, seen, out = np.random.default_rng(self.seed), {}, np.zeros((8, 3, 4), dtype=int)
+        for played in out:
+            value = np.zeros(4)
+            for h in (2, 1, 0):
+                q = np.full((4, 3), top)
+                for s, a in np.ndindex(4, 3):
+                    outcomes = seen.get((h, s, a), [])
+                    if len(outcomes) >= self.known + more:
+                        q[s, a] = np.mean([r + ahead * value[after] for r, after in outcomes])
+                value = q.max(axis=1)
+                played[h] = np.where(q >= value[:, None] - 1e-12, rng.random((4, 3)), -1.0).argmax(axis=1)
+            data = greedy_episodes(self.lock.problem, played[None], 4, rng, binary=True)
+            for index in np.ndindex(1, 4, 3):
+                s, a, r, after = (x[index] for x in data)
+                seen.setdefault((index[2], s, a), []).append((r, after))
+        return out
 
 
 class Mixed(NamedTuple):
