@@ -168,7 +168,7 @@ def field(make):
 
 
 @C2.check(
-    Inequality(1e-8), field(Sizes.tall), instances=12,
+    Inequality(1e-8), field(Sizes.tall), instances=12, examples=DIGEST_WALSH[:1],
     false={"at most nine tenths of the ratio": {"factor": 0.9}},
 )  # fmt: skip
 def at_most_the_ratio(drawn, *, factor=1.0):
