@@ -168,7 +168,7 @@ def field(make):
 
 
 @C2.check(
-    Inequality(1e-8), field(Sizes.tall), instances=12,
+    Inequality(1e-8), field(Sizes.tall), instances=12, examples=DIGEST_WALSH[:1],
     false={"at most nine tenths of the ratio": {"factor": 0.9}},
 )  # fmt: skip
 def at_most_the_ratio(drawn, *, factor=1.0):
@@ -425,7 +425,7 @@ def pairs_in_all_strings(symbols, n):
 
 
 @C5.check(
-    Identity(1e-11, scale=1), Space(symbols=Choice(2, 4, 6), sigma=Floats(0.1, 1.0), n=Integers(2, 5)), batched=False, instances=30,
+    Identity(1e-11, scale=1), Space(symbols=Choice(2, 4, 6), sigma=Floats(0.1, 1.0), n=Integers(2, 4)), batched=False, instances=20,
     false={"with a threshold at the mean of the uneven law": {"half": 1.0}, "with one sample more": {"more": 1}},
 )  # fmt: skip
 def error_over_all_strings(symbols, sigma, n, *, half=0.5, more=0):
@@ -660,8 +660,7 @@ C7_product = paper.claim("C7-product", r"""
 # 20 x 200 tests: the standard error is below .006, .29 is .04 below 1/3 and .5 far above
 @C7_product.check(
     Effect(seeds=20, null=1 / 3),
-    true={"with eight reveals at the root, 1024 symbols": {"reference": 8, "sizes": (1024,)},
-          "eighteen, and eighteen at the root: 1024 symbols": {"samples": 18, "reference": 18, "sizes": (1024,)},
+    true={"eighteen, and eighteen at the root: 1024 symbols": {"samples": 18, "reference": 18, "sizes": (1024,)},
           "err less for 16 symbols": Variant({"samples": 18, "reference": 18, "sizes": (16,)}, kind=Effect(seeds=20, alternative="less", null=1 / 3))},
 )  # fmt: skip
 def eight_samples(rng, *, samples=8, reference=None, sizes=(16, 1024)):
