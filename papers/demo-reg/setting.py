@@ -223,7 +223,7 @@ def by_lbfgs(problem, log_ref, lam):
             states = np.einsum("sa,san->n", pairs, problem.transition[t])
         return -float(problem.initial @ value[0]), -slope.ravel()
 
-    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-13, "gtol": 1e-8}
+    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-11}
     return -float(minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options).fun)
 
 
