@@ -446,12 +446,13 @@ def plug_in_planning(rng, *, regularised=True):
     return SAMPLES, [np.mean([plug_in_error(problem, n, 0.3, 400, rng) for problem in problems]) for n in SAMPLES]
 
 
+# an error of one model has deviation .5 of its mean: slopes over a factor 64 are known to ± .005, three times their change is 0 ± .028
 @C7.check(Limit(rate=-1.0, rate_tol=0.15), false={"transitions that are not linear in the features": {"linear": False}})
 def least_squares_in_a_linear_problem(rng, *, linear=True):
-    made, samples, errors = linear_problem(rng), np.array([5, 40, 320]), []
+    made, samples, errors = linear_problem(rng), np.array([40, 2560, 163840]), []
     problem = made.tabular() if linear else random_mdp(rng, 3, 12, 5)
     ref = np.full(problem.shape, -np.log(problem.shape[2]))
-    rows = np.broadcast_to(problem.transition, (500, *problem.transition.shape))
+    rows = np.broadcast_to(problem.transition, (1000, *problem.transition.shape))
     for n in samples:
         plans, _ = least_squares_plan(made.features, problem.reward, rng.multinomial(n, rows), ref, 0.1)
         errors.append(regularised_gap(problem, plans, ref, 0.1).mean())
