@@ -22,10 +22,12 @@ from klsim.problems import LinearMDP, TabularMDP
 
 
 # problems ---------------------------------------------------------------------------------------------
-def random_mdp(rng, horizon=3, states=4, actions=3):
-    """Rows of P and the initial law Dirichlet(1), rewards uniform in [0, 1]."""
+def random_mdp(rng, horizon=3, states=4, actions=3, floor=0.0):
+    """Rows of P and the initial law Dirichlet(1), a share ``floor`` of them uniform; rewards uniform in [0, 1]."""
     shape = (horizon, states, actions)
-    return TabularMDP(rng.dirichlet(np.ones(states), shape), rng.random(shape), rng.dirichlet(np.ones(states)), horizon)
+    rows, reward, start = rng.dirichlet(np.ones(states), shape), rng.random(shape), rng.dirichlet(np.ones(states))
+    rows, start = ((1 - floor) * law + floor / states for law in (rows, start))
+    return TabularMDP(rows, reward, start, horizon)
 
 
 def random_policy(rng, problem):
