@@ -134,7 +134,7 @@ C2 = paper.claim("C2", r"""
     """)  # fmt: skip
 
 
-@C2.check(Identity(1e-11), Space(problem=TabularMDPs(), pi=POLICIES, other=POLICIES, **SIZES), instances=100,
+@C2.check(Identity(1e-11), Space(problem=TabularMDPs(), pi=POLICIES, other=POLICIES, **SIZES), instances=50,
           false={"the visits of the other policy": {"visits": 1}, "the KL the other way round": {"swap": True}})  # fmt: skip
 def chain_rule(problem, pi, other, *, visits=0, swap=False):
     pair = (other, pi) if swap else (pi, other)
@@ -142,7 +142,7 @@ def chain_rule(problem, pi, other, *, visits=0, swap=False):
     return visited_divergence(problem, *pair, visits=(pi, other)[visits] if visits else None), total, scale
 
 
-@C2.check(Identity(1e-11), Space(problem=TabularMDPs(), pi=POLICIES, ref=POLICIES, lam=LAM, hard=Choice(0, 1), **SIZES), instances=100,
+@C2.check(Identity(1e-11), Space(problem=TabularMDPs(), pi=POLICIES, ref=POLICIES, lam=LAM, hard=Choice(0, 1), **SIZES), instances=50,
           false={"KL(pi*‖pi), on soft policies": Variant({"order": -1}, space=Space(problem=TabularMDPs(), pi=POLICIES, ref=POLICIES, lam=LAM,
                                                                                    hard=Choice(0), **SIZES)),
                  "the visits of pi*": {"visits": "optimum"}})  # fmt: skip
@@ -177,7 +177,7 @@ def trained(drawn, lam=None):
 
 
 @C3.check(Identity(1e-11), Space(problem=TabularMDPs(), pi=POLICIES, expert=POLICIES, ref=POLICIES, lam=Floats(0.01, 10.0, log=True), **SIZES),
-          instances=100, false={"without lam KL(E‖pi_lam)": {"form": "refined"}, "without lam KL(pi‖BC) too": {"form": "bound"}})  # fmt: skip
+          instances=50, false={"without lam KL(E‖pi_lam)": {"form": "refined"}, "without lam KL(pi‖BC) too": {"form": "bound"}})  # fmt: skip
 def exact_form(problem, pi, expert, ref, lam, *, form="exact"):
     parts = demonstration_gap(problem, pi, expert, ref, lam)
     kls = parts.expert_kl + parts.learner_kl + parts.expert_to_optimum
@@ -198,7 +198,7 @@ def both_bounds(drawn, *, refined=1, bound=1):
     }
 
 
-@C3.check(Inequality(1e-11, scale=3), DEMONSTRATED, instances=150,
+@C3.check(Inequality(1e-11, scale=3), DEMONSTRATED, instances=50,
           false={"without what the regulariser costs": {"costs": 0}})  # fmt: skip
 def at_the_papers_coefficient(drawn, *, costs=1):
     pi, lam = trained(drawn, drawn.target / enumerated_kl(drawn.problem, drawn.expert, drawn.clone)[0])
@@ -426,10 +426,10 @@ C7 = paper.claim("C7", r"""
     Fast rate: the regularised error falls as 1/n, the unregularised one in the worst case as 1/sqrt(n)
 
     Plug-in planning with n samples of every (h, s, a) has $E[V^*_\lambda-V_\lambda(\hat\pi)]$ of exact order $1/n$ at fixed $\lambda$ (5 problems,
-    $S=4$, $A=H=3$, $\lambda=.3$; least squares with a KL to the prior in a linear MDP, $S=12$, $A=5$, 4 features, likewise). The better of
+    $S=4$, $A=H=3$, $\lambda=.3$; least squares with a KL to the prior in linear MDPs, $S=12$, $A=5$, 4 features, likewise). The better of
     two options with means $1/2\pm1/(2\sqrt n)$ is chosen with a regret of order $n^{-1/2}$. Online (UCBVI-Ent+, reconstructed, bonus scale 1, $\delta=.1$):
     the bracket holds and the gap is below the certificate in more than 90 % of runs ($S=A=H=2$, 65536 episodes), and the certificate is
-    quadratic in the width of the bracket.
+    quadratic in the width of the bracket ($2^{13}$ to $2^{19}$ episodes, every state reached with probability 1/4 or more).
 
     where: sample-complexity theorem of the regularised-BPI section (number not confirmed)
     assumes: lam fixed while n grows; P unknown, r known.
@@ -446,15 +446,19 @@ def plug_in_planning(rng, *, regularised=True):
     return SAMPLES, [np.mean([plug_in_error(problem, n, 0.3, 400, rng) for problem in problems]) for n in SAMPLES]
 
 
+# errors of a problem have up to 1.4 deviations to a mean (one direction matters), .8 over five problems: 1500 models know slopes over a
+# factor 64 to ± .007, and three times their change is 0 ± .037
 @C7.check(Limit(rate=-1.0, rate_tol=0.15), false={"transitions that are not linear in the features": {"linear": False}})
 def least_squares_in_a_linear_problem(rng, *, linear=True):
-    made, samples, errors = linear_problem(rng), np.array([5, 40, 320]), []
-    problem = made.tabular() if linear else random_mdp(rng, 3, 12, 5)
-    ref = np.full(problem.shape, -np.log(problem.shape[2]))
-    rows = np.broadcast_to(problem.transition, (500, *problem.transition.shape))
-    for n in samples:
-        plans, _ = least_squares_plan(made.features, problem.reward, rng.multinomial(n, rows), ref, 0.1)
-        errors.append(regularised_gap(problem, plans, ref, 0.1).mean())
+    samples, errors = np.array([40, 2560, 163840]), np.zeros(3)
+    for _ in range(5):
+        made = linear_problem(rng)
+        problem = made.tabular() if linear else random_mdp(rng, 3, 12, 5)
+        ref = np.full(problem.shape, -np.log(problem.shape[2]))
+        rows = np.broadcast_to(problem.transition, (300, *problem.transition.shape))
+        for i, n in enumerate(samples):
+            plans, _ = least_squares_plan(made.features, problem.reward, rng.multinomial(n, rows), ref, 0.1)
+            errors[i] += regularised_gap(problem, plans, ref, 0.1).mean()
     return samples, errors
 
 
@@ -493,7 +497,7 @@ def the_learner_plans_as_written(run, *, carried=1.0, spread=3.0):
 
 @C7.check(Limit(rate=2.0, rate_tol=0.1), false={"lam falls with the episodes as T^(-1/2)": {"power": -0.5}})
 def the_certificate_is_quadratic_in_the_width(rng, *, power=0.0):
-    marks, problem = 2 ** np.arange(13, 20), random_mdp(rng, 2, 2, 2)
+    marks, problem = 2 ** np.arange(13, 20), random_mdp(rng, 2, 2, 2, floor=0.5)
     lam = 0.5 * np.maximum(np.arange(marks[-1] + 1) / marks[0], 1.0) ** power
     found = identify_best_policy(problem, None, lam, int(marks[-1]), checkpoints=marks, scale=0.03, refresh=0.02, runs=4, rng=rng)  # fmt: skip
     return (found.upper - found.lower).mean(axis=0), found.certificate.mean(axis=0)
@@ -549,7 +553,7 @@ def beats_both(rngs, *, worst=False):
 
 # slopes -.39 … -.42 with deviation .14: 120 seeds lie above -.6 and below -.3 with risk below 1e-6
 @C8.check(Effect(seeds=120, alternative="within", null=-0.45, margin=0.15),
-          false={"the clone alone": {"what": "clones"}, "lam as at N_E = 16 throughout": {"fixed": 16}})  # fmt: skip
+          false={"the clone alone": {"what": "clones"}, "lam as at N_E = 1 throughout": {"fixed": 1}})  # fmt: skip
 def slope_at_c_a_tenth(rngs, *, what="regularised", fixed=None):
     found = study(rngs[0], len(rngs), scales=(0.1,), fixed=fixed)
     return log_slopes({n: found.clones[n] if what == "clones" else found.regularised[0.1, n] for n in DEMOS})
@@ -667,7 +671,7 @@ def log_moments_are_a_variance(rng, *, constant=1.0):
 
 
 # strongly convex: rounding of the gradient, 1e-10, over 2 * ridge = .02
-@C9.check(Identity(1e-6, scale=1), Space(data=Drawn(Counted.draw)), instances=40,
+@C9.check(Identity(1e-6, scale=1), Space(data=Drawn(Counted.draw)), instances=20,
           false={"half the ridge": {"ridge": 0.005}, "differences not times 4": {"scale": 1.0}})  # fmt: skip
 def the_reward_is_most_likely(data, *, ridge=0.01, scale=4.0):
     def loss(r):

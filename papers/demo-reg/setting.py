@@ -22,10 +22,12 @@ from klsim.problems import LinearMDP, TabularMDP
 
 
 # problems ---------------------------------------------------------------------------------------------
-def random_mdp(rng, horizon=3, states=4, actions=3):
-    """Rows of P and the initial law Dirichlet(1), rewards uniform in [0, 1]."""
+def random_mdp(rng, horizon=3, states=4, actions=3, floor=0.0):
+    """Rows of P and the initial law Dirichlet(1), a share ``floor`` of them uniform; rewards uniform in [0, 1]."""
     shape = (horizon, states, actions)
-    return TabularMDP(rng.dirichlet(np.ones(states), shape), rng.random(shape), rng.dirichlet(np.ones(states)), horizon)
+    rows, reward, start = rng.dirichlet(np.ones(states), shape), rng.random(shape), rng.dirichlet(np.ones(states))
+    rows, start = ((1 - floor) * law + floor / states for law in (rows, start))
+    return TabularMDP(rows, reward, start, horizon)
 
 
 def random_policy(rng, problem):
@@ -223,7 +225,7 @@ def by_lbfgs(problem, log_ref, lam):
             states = np.einsum("sa,san->n", pairs, problem.transition[t])
         return -float(problem.initial @ value[0]), -slope.ravel()
 
-    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-13, "gtol": 1e-8}
+    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-11}
     return -float(minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options).fun)
 
 

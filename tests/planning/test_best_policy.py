@@ -33,6 +33,15 @@ def test_bracket_and_certificate(seed):
         assert best - evaluate(problem, policy, ref, 0.5).value <= certificate
 
 
+def test_transitions_are_those_of_whole_episodes():
+    """Every run passes each step once an episode, and leaves where it arrived."""
+    problem, ref = drawn(2, horizon=3, states=3)
+    found = identify_best_policy(problem, ref, 0.5, 200, runs=2).transitions
+    assert found.shape == (2, 3, 3, 2, 3)
+    assert np.all(found.sum(axis=(2, 3, 4)) == 200)
+    np.testing.assert_array_equal(found[:, :-1].sum(axis=(2, 3)), found[:, 1:].sum(axis=(3, 4)))
+
+
 def test_stops_at_the_accuracy():
     problem, ref = drawn(1)
     found = identify_best_policy(problem, ref, 0.5, 200_000, accuracy=0.2, scale=0.03, refresh=0.02, runs=3)

@@ -125,3 +125,10 @@ def test_learned_rewards():
 def test_bad_input_is_named(call, text):
     with pytest.raises(ValueError, match=text):
         call(*drawn(0))
+
+
+def test_soft_errors_broadcast_over_coefficients():
+    errors, betas = np.array([[1.0, 0.0], [3.0, -1.0]]), np.array([0.5, 2.0])
+    np.testing.assert_allclose(soft_error_bound(errors, betas), [0.25, 1.0])
+    with pytest.raises(ValueError, match="beta"):
+        soft_error_bound(errors, [0.5, 0.0])
