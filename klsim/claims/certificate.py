@@ -50,8 +50,8 @@ def jsonable(value: Any) -> Any:
 
 
 def write(certificate: Mapping[str, Any], path: Path) -> None:
-    """Write a certificate as JSON, atomically."""
-    text = json.dumps(jsonable(certificate), indent=1, ensure_ascii=False, allow_nan=False)
+    """Write a certificate as JSON, atomically; without indentation, which takes as long as a paper's claims."""
+    text = json.dumps(jsonable(certificate), ensure_ascii=False, allow_nan=False)
     write_atomically(path, text + "\n")
 
 

@@ -190,13 +190,21 @@ def select(patterns: Sequence[str] = ()) -> list[Selection]:
         loaded[folder] = load(folder)
         chosen[folder] = list(loaded[folder].claims.values())
     if globs or not patterns:
-        for folder in find():
+        for folder in _named(globs) or find():
             loaded.setdefault(folder, load(folder))
         for pattern in globs or ["*"]:
             _add_matches(pattern, loaded, chosen, globs)
     _reject_duplicates(loaded)
     ordered = [f for f in loaded if chosen.get(f)]
     return [Selection(loaded[f], f, tuple(_in_order(loaded[f], chosen[f]))) for f in ordered]
+
+
+def _named(patterns: Sequence[str]) -> list[Path]:
+    """The folders of the papers that are named outright, so that the others need not be imported; else none."""
+    slugs = {pattern.partition("/")[0] for pattern in patterns}
+    folders = [folder for folder in find() if folder.name in slugs]
+    plain = sorted(folder.name for folder in folders) == sorted(slugs)
+    return folders if plain and all(load(folder).slug == folder.name for folder in folders) else []
 
 
 def _is_path(pattern: str) -> bool:
