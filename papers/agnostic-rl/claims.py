@@ -170,7 +170,7 @@ C2 = paper.claim("C2", r"""
 
 
 @C2.check(
-    Inequality(1e-12), Space(cover=Drawn(Cover.draw)), examples=[{"cover": Cover.everything()}], instances=150,
+    Inequality(1e-12), Space(cover=Drawn(Cover.draw)), examples=[{"cover": Cover.everything()}], instances=80,
     false={"at most the number of states": {"bound": lambda cover: cover.problem.shape[1]},
            "at most half the number of policies": {"bound": lambda cover: len(cover.policies) / 2}},
 )  # fmt: skip

@@ -104,7 +104,7 @@ NODES, WEIGHTS = (x / 2 for x in np.polynomial.legendre.leggauss(24))
 CRITICS = {"log_p": Policies(), "log_negative": Policies(), "move": Normals("A")}
 
 
-@C1.check(Identity(1e-11, scale=1), Space(**CRITICS | {"log_p": Policies(zero_support=True)}, k=Sizes(1, 8)), instances=2000,
+@C1.check(Identity(1e-11, scale=1), Space(**CRITICS | {"log_p": Policies(zero_support=True)}, k=Sizes(1, 8)), instances=800,
           false={"KL(Ber(g)‖Ber(g*))": {"reverse": True}, "as with one negative": {"counted": False}})  # fmt: skip
 def the_excess_is_a_divergence(log_p, log_negative, move, k, *, reverse=False, counted=True):
     """Against the loss itself, and against the gradient integrated along a segment (Gauss-Legendre)."""
@@ -129,7 +129,7 @@ def the_excess_is_a_divergence(log_p, log_negative, move, k, *, reverse=False, c
     }
 
 
-@C1.check(Optimality(1e-13, scale=1), Space(**CRITICS, size=Floats(1e-3, 3.0, log=True), k=Sizes(1, 8)), instances=2000,
+@C1.check(Optimality(1e-13, scale=1), Space(**CRITICS, size=Floats(1e-3, 3.0, log=True), k=Sizes(1, 8)), instances=800,
           false={"the optimum is P/P^- for any number of negatives": {"counted": False}})  # fmt: skip
 def no_critic_is_better(log_p, log_negative, move, size, k, *, counted=True):
     p, q = np.exp(log_p), np.exp(log_negative)
@@ -166,7 +166,7 @@ def the_error_is_a_posterior_error(log_p, log_negative, move, *, weighted=True, 
 @C2.check(
     Inequality(1e-12, scale=1),
     Space(**CRITICS),
-    instances=2000,
+    instances=800,
     false={"without the factor (1 + B)^2": {"factor": False}},
 )
 def squared_error_against_excess(log_p, log_negative, move, *, factor=True):
@@ -263,7 +263,7 @@ C4 = paper.claim("C4", r"""
     Inequality(1e-9, scale=1e-3),
     Space(problem=LinearMDPs(6, 3, 3, 1), visits=Policies(18), data=Policies(18), g=Normals(6, 3), logits=Normals(6, 3, scale=3.0),
           turn=Normals(3, 3), samples=Floats(0.1, 1e4, log=True), ridge=Floats(1e-2, 10.0, log=True), play=Choice("greedy", "softmax")),
-    instances=150,
+    instances=80,
     false={"half the bound": {"factor": 0.5}},
 )  # fmt: skip
 def the_bound(problem, visits, data, g, logits, turn, samples, ridge, play, *, factor=1.0):
@@ -365,7 +365,7 @@ def what_a_model_takes_away(log_p, log_model, scale, low, width, *, law=False, f
 @C5.check(
     Inequality(1e-12, scale=1), Space(problem=TabularMDPs("S", "A", horizon="H"), model=TabularMDPs("S", "A", horizon="H"),
                                       S=Sizes(1, 5), A=Sizes(1, 3), H=Sizes(2, 4)),
-    instances=25, examples=[reversed_model()],
+    instances=15, examples=[reversed_model()],
     false={"half the bonus": {"factor": 0.5}, "total variation without the range": {"ranged": False}},
 )  # fmt: skip
 def optimism(problem, model, *, factor=1.0, ranged=True):

@@ -278,7 +278,7 @@ PAIR = Space(
 
 
 @C3.check(
-    Identity(1e-12, scale=1), PAIR, instances=2000,
+    Identity(1e-12, scale=1), PAIR, instances=800,
     false={"d - c instead of d - c base": {"times": "one"}, "points without a base forgotten": {"holes": False},
            "tight wherever g = 1": {"clipped": 0}, "tight wherever the base is 0": {"ones": 0}},
 )  # fmt: skip
@@ -296,7 +296,7 @@ def exact_gap_and_slack(d, base, c, g, *, times="base", holes=True, clipped=1, o
 
 
 @C3.check(
-    Inequality(1e-12, scale=1), PAIR, instances=2000,
+    Inequality(1e-12, scale=1), PAIR, instances=800,
     false={"without the clipped mass": {"lost": 0}, "with half of it": {"lost": 0.5}, "its mass under the base": {"under": "base"},
            "the second step with weights of power 1": {"power": 1}},
 )  # fmt: skip
@@ -427,7 +427,7 @@ C5_squared = paper.claim("C5-squared", r"""
 
 
 @C5_squared.check(
-    Inequality(1e-12, scale=1e-3), Space(drawn=Drawn(Sampled.draw), share=Floats(0.0, 1.0)), instances=40,
+    Inequality(1e-12, scale=1e-3), Space(drawn=Drawn(Sampled.draw), share=Floats(0.0, 1.0)), instances=25,
     true={"the weighted loss": {"loss": "weighted"}, "on deterministic transitions": {"certain": True}},
 )  # fmt: skip
 def no_candidate_is_preferred(drawn, share, *, loss="squared", certain=False):
@@ -606,7 +606,7 @@ def largest_ratio(d, base):
 
 
 @C7.check(
-    Inequality(1e-12), TRIPLE, examples=SMALL, instances=300,
+    Inequality(1e-12), TRIPLE, examples=SMALL, instances=200,
     false={"at least the largest ratio": {"reversed_": True}, "without the clip": {"clip": False}, "its third moment": {"power": 3},
            "the mixture without the factor 2": {"factor": 1.0}, "online data alone": {"offline": 0.0}},
 )  # fmt: skip
@@ -622,7 +622,7 @@ def bounds(d, nu, other, g, *, reversed_=False, clip=True, power=2, factor=2.0, 
 
 
 @C7.check(
-    Identity(1e-12), TRIPLE, examples=SMALL, instances=2000,
+    Identity(1e-12), TRIPLE, examples=SMALL, instances=400,
     false={"points without a base count nothing": {"holes": 0.0}, "clipped at g d": {"by": "d"}},
 )  # fmt: skip
 def by_minima(d, nu, other, g, *, holes=1.0, by="nu"):

@@ -86,7 +86,7 @@ def two_steps(rng):
     return small(rng, horizon=2, concentration=1.0, rewards=rng.uniform(0, 0.5, 8))
 
 
-@C1.check(Identity(1e-12), Space(problem=Drawn(two_steps)), instances=60, examples=[{"problem": reveal()}],
+@C1.check(Identity(1e-12), Space(problem=Drawn(two_steps)), instances=30, examples=[{"problem": reveal()}],
           false={"with the best policy of state and step": {"candidate": "memoryless"},
                  "without the rewards in the history": {"candidate": "hidden"}})  # fmt: skip
 def optimum_of_all_policies(problem, *, candidate="recursion"):
@@ -100,7 +100,7 @@ def optimum_of_all_policies(problem, *, candidate="recursion"):
 
 @C1.check(Identity(1e-11, scale=1), Space(problem=LatentMDPs("M", "S", "A", "H"), phases=Normals("A", scale=3.0),
                                           soft=Choice(True, False), M=Sizes(1, 3), S=Sizes(1, 3), A=Sizes(1, 2), H=Sizes(1, 3)),
-          instances=60, false={"with the value of the history in every context": {"averaged": True}})  # fmt: skip
+          instances=40, false={"with the value of the history in every context": {"averaged": True}})  # fmt: skip
 def alpha_vectors_of_a_policy(problem, phases, soft, *, averaged=False):
     """The first level against all trajectories, context by context; and the value that planning promises."""
     policy = levels_of(problem, phases, soft)
@@ -250,7 +250,7 @@ def two_point(ratio, e=0.01, rise=1e-4, c1=2.0):
             "kept": np.array([False, True]), "z": z, "c1": c1}  # fmt: skip
 
 
-@C4.check(Inequality(1e-12, scale=1), Space(**RAISED, c1=Floats(0.5, 4.0)), instances=40_000, examples=[two_point(1.05)],
+@C4.check(Inequality(1e-12, scale=1), Space(**RAISED, c1=Floats(0.5, 4.0)), instances=10_000, examples=[two_point(1.05)],
           false={"with c2 = c1²/16": {"ratio": 16.0}, "with c2 = c1²/1.05": {"ratio": 1.05}})  # fmt: skip
 def monotone(p, x, up, kept, z, c1, *, ratio=1.0):
     higher = np.where(kept, x, x + (1 - x) * up)
@@ -258,7 +258,7 @@ def monotone(p, x, up, kept, z, c1, *, ratio=1.0):
     return tuple(bernstein_backup(p, v, z, c1, c2) for v in (x, higher))
 
 
-@C4.check(Inequality(1e-12, scale=1), Space(**{**RAISED, "p": Policies("S", zero_support=True).map(np.exp)}), instances=10_000,
+@C4.check(Inequality(1e-12, scale=1), Space(**{**RAISED, "p": Policies("S", zero_support=True).map(np.exp)}), instances=4000,
           false={"without the factor S in the second term": {"lower": "1"}})  # fmt: skip
 def with_the_constants_of_the_paper(p, x, up, kept, z, *, lower="S"):
     higher, support = np.where(kept, x, x + (1 - x) * up), np.sum(p > 0, axis=-1)
@@ -309,7 +309,7 @@ def ratio_of_the_worst_direction(p, p_hat, *, exchanged=False):
     return {"chi²": (reached, np.sqrt(divergence)), "largest": (reached, np.sqrt(largest))}
 
 
-@C5.check(Optimality(1e-9), Space(**TWO_LAWS, move=Normals("G"), where=apart), instances=4000,
+@C5.check(Optimality(1e-9), Space(**TWO_LAWS, move=Normals("G"), where=apart), instances=1500,
           false={"with p_hat - p, not divided by p": {"divided": False}})  # fmt: skip
 def no_direction_is_worse(p, p_hat, move, *, divided=True):
     """Challengers: directions close to the candidate, and far from it."""
@@ -445,7 +445,7 @@ def same_objective_over_states(counted, scale, variance, *, pooled=False):
     return by_state[:, start].T, optimistic_alpha(problem, visits, policy, rule)[0]
 
 
-@C6_planning.check(Exists(0.01), Space(estimated=Drawn(Estimated.draw)), instances=20,
+@C6_planning.check(Exists(0.01), Space(estimated=Drawn(Estimated.draw)), instances=12,
                    false={"with the variance-blind bonus": {"variance": False}})  # fmt: skip
 def best_of_the_policies(estimated, *, variance=True):
     tree, rule = histories(estimated.problem), Optimism(0.1, 1.0, variance)
@@ -495,8 +495,8 @@ INSTANCES = {
 FEW = Effect(seeds=50, null=0.35)
 
 
-# exponent .46, deviation .21
-@C7.check(Effect(seeds=160, null=0.35), false={"with the gap fixed": Variant({"instance": "fixed"}, kind=Effect(seeds=20, null=0.35)),
+# exponent .46, deviation .21: not shown with probability 3e-5
+@C7.check(Effect(seeds=130, null=0.35), false={"with the gap fixed": Variant({"instance": "fixed"}, kind=Effect(seeds=20, null=0.35)),
                                                "without variance": Variant({"instance": "certain"}, kind=Effect(seeds=4, null=0.35))})  # fmt: skip
 def worst_case_growth(rngs, *, instance="worst"):
     return growth_in_episodes(rngs, INSTANCES[instance])

@@ -168,7 +168,7 @@ def field(make):
 
 
 @C2.check(
-    Inequality(1e-8), field(Sizes.tall), instances=12, examples=DIGEST_WALSH[:1],
+    Inequality(1e-8), field(Sizes.tall), instances=8, examples=DIGEST_WALSH[:1],
     false={"at most nine tenths of the ratio": {"factor": 0.9}},
 )  # fmt: skip
 def at_most_the_ratio(drawn, *, factor=1.0):
@@ -176,7 +176,7 @@ def at_most_the_ratio(drawn, *, factor=1.0):
 
 
 @C2.check(
-    Identity(1e-7), field(Sizes.tight), instances=24,
+    Identity(1e-7), field(Sizes.tight), instances=12,
     false={"for Walsh emissions of five or six states too": Variant({}, space=LARGE_WALSH, instances=3, examples=DIGEST_WALSH)},
 )  # fmt: skip
 def equal_for_two_states_or_square(drawn):
@@ -344,7 +344,7 @@ def total_variation(symbols, sigma, n, *, factor=0.5):
 
 @C4.check(
     Inequality(1e-12, scale=1), Space(symbols=Choice(4, 16, 64, 256, 1024), sigma=Floats(0.05, 1.0), n=Integers(1, 1000)), batched=False,
-    instances=300, examples=[{"symbols": 1024, "sigma": 0.2, "n": 668}],
+    instances=150, examples=[{"symbols": 1024, "sigma": 0.2, "n": 668}],
     false={"half of the exponent": {"factor": 0.5}, "with O + sqrt(O) symbols": {"more": 1.0}},
 )  # fmt: skip
 def exponential_bound(symbols, sigma, n, *, factor=1.0, more=0.0):
@@ -592,7 +592,7 @@ class Lock(NamedTuple):
 
 
 @C7.check(
-    Identity(1e-8, scale=1), Space(drawn=Drawn(Lock.draw)), instances=12,
+    Identity(1e-8, scale=1), Space(drawn=Drawn(Lock.draw)), instances=8,
     false={"a single step reveals": {"length": 1}, "two steps reveal without the reveal action": {"reveal": False}},
 )  # fmt: skip
 def revealing_constants(drawn, *, length=2, reveal=True):
