@@ -1,17 +1,26 @@
-"""Files that are never half written (a kill leaves the old file or the new one), and their text on a terminal."""
+"""Files that are never half written (a kill leaves the old file or the new one), their text on a terminal, and
+folders of the user from which modules are imported."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-__all__ = ["printable", "write_atomically"]
+__all__ = ["importable", "part_prefix", "printable", "remove_left_over", "write_atomically"]
 
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 _SHOWN = {c: repr(chr(c))[1:-1] for c in _CONTROLS if chr(c) not in "\n\t"}
+
+
+def importable(folder: Path) -> None:
+    """Let files of the user import what lies in ``folder``; installed packages of the same names come first."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def printable(text: str) -> str:
@@ -34,8 +43,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             device.write(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_over(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{os.getpid()}.", suffix=".part")
+    remove_left_over(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=part_prefix(path), suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -48,6 +57,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def part_prefix(path: Path) -> str:
+    """How a file or folder is called (before a random part and ``.part``) while this process writes ``path`` in it."""
+    return f".{path.name}.{os.getpid()}."
+
+
 def _umask() -> int:
     """Of this process; it can only be read by setting it."""
     mask = os.umask(0)
@@ -55,12 +69,19 @@ def _umask() -> int:
     return mask
 
 
-def _remove_left_over(path: Path) -> None:
+def remove_left_over(path: Path) -> None:
+    """Remove what killed processes left half written beside ``path``."""
     start, end = f".{path.name}.", ".part"
+    if not path.parent.is_dir():
+        return
     for entry in os.scandir(path.parent):
         writer = entry.name.removeprefix(start).split(".")[0]
         is_part = entry.name.startswith(start) and entry.name.endswith(end) and writer.isdecimal()
-        if is_part and _has_ended(int(writer), Path(entry.path)):
+        if not is_part or not _has_ended(int(writer), Path(entry.path)):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
             Path(entry.path).unlink(missing_ok=True)
 
 

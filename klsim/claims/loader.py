@@ -5,7 +5,8 @@ A paper is a folder with a ``claims.py`` that defines one `Paper`, and perhaps a
 ``papers/`` of the current directory or of a parent of it, else in klsim's own source checkout, else in
 the folders that installed packages name through the entry-point group ``klsim.papers``.
 
-Loading a claims file runs it, as importing any Python file does.
+Loading a claims file runs it, as importing any Python file does. It may import what lies beside it and in the current
+folder; relative imports (``from .setting import …``) keep apart what several papers call the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from klsim.claims.definition import DefinitionError
 from klsim.claims.paper import Check, Claim, Paper
 from klsim.claims.search import no_exit
+from klsim.files import importable
 
 __all__ = ["LoadError", "Selection", "find", "load", "load_check", "select", "submodule"]
 
@@ -109,6 +111,8 @@ def submodule(folder: Path, name: str) -> types.ModuleType:
     path = folder / f"{name}.py"
     if not path.is_file():
         raise LoadError(f"{path}: no such file")
+    importable(Path.cwd())
+    importable(folder.resolve())
     try:
         with no_exit():
             return importlib.import_module(f"{_package(folder.resolve())}.{name}")

@@ -13,7 +13,7 @@ from typing import Any
 import klsim
 from klsim.claims.environment import file_hashes
 
-__all__ = ["digest", "imported", "unchanged"]
+__all__ = ["code_of", "digest", "imported", "unchanged"]
 
 ROOT = Path(klsim.__file__).parent
 ENGINE = ("klsim.claims", "klsim.claims.runner", "klsim.claims.kinds", "klsim.spaces")
@@ -28,6 +28,12 @@ def digest(folder: Path, functions: Iterable[str]) -> str:
     for module in sorted(modules):
         total.update(f"{module} {_hash(module)}\n".encode())
     return total.hexdigest()
+
+
+def code_of(folder: Path) -> str:
+    """SHA-256 over the files of a paper's folder and all of klsim that they import."""
+    trees = (ast.parse(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.py")))
+    return digest(folder, {name for tree in trees for name in _named(tree)})
 
 
 def unchanged(record: Mapping[str, Any], folder: Path) -> bool:

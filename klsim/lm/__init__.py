@@ -43,7 +43,13 @@ __all__ = [
 
 def __getattr__(name: str) -> ModuleType:
     if name in __all__:
-        return importlib.import_module(f"klsim.lm.{name}")
+        try:
+            return importlib.import_module(f"klsim.lm.{name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("klsim"):
+                raise
+            text = f"klsim.lm.{name} needs {error.name}: pip install 'klsim[lm]'"
+            raise ModuleNotFoundError(text, name=error.name) from None
     raise AttributeError(f"module 'klsim.lm' has no attribute {name!r}")
 
 

@@ -33,6 +33,7 @@ from transformers import (
 from transformers.utils import logging
 
 from klsim import _validate
+from klsim.files import part_prefix, remove_left_over
 
 __all__ = [
     "ARCHITECTURES",
@@ -210,7 +211,12 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     if folder.exists() and not (folder.is_dir() and (_is_checkpoint(folder) or not any(folder.iterdir()))):
         raise FileExistsError(f"{folder}: exists and is no checkpoint; it is not overwritten")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    if not folder.exists():  # a process that was killed between its two renamings: the former checkpoint is there
+        for former in sorted(folder.parent.glob(f".{folder.name}.*.part/old")):
+            former.rename(folder)
+            break
+    remove_left_over(folder)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=part_prefix(folder), suffix=".part"))
     try:
         written = beside / "new"
         with _quietly():

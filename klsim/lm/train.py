@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
-from klsim.files import write_atomically
+from klsim.files import remove_left_over, write_atomically
 from klsim.lm import models, tasks
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
 from klsim.lm.evaluate import Evaluation, evaluate, sample
@@ -127,6 +127,7 @@ def _about(config: Config, stage: Sft | ObjectiveStage | Average) -> dict[str, A
 def _claim(folder: Path, about: Mapping[str, Any]) -> None:
     """Make the folder of a stage, or check that it is one of this configuration."""
     file = folder / "stage.json"
+    remove_left_over(file)
     others = {path.name for path in folder.iterdir()} - {file.name} if folder.is_dir() else set()
     if file.is_file() and others:
         found = json.loads(file.read_text(encoding="utf-8"))

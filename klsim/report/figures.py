@@ -25,6 +25,7 @@ import hashlib
 import io
 import json
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,6 +37,7 @@ import numpy as np
 from klsim.claims.authors import users_traceback
 from klsim.claims.loader import LoadError, submodule
 from klsim.claims.paper import missing_modules
+from klsim.claims.sources import code_of
 from klsim.files import write_atomically
 
 if TYPE_CHECKING:
@@ -169,12 +171,14 @@ class Run:
         seed: all randomness follows from it.
         full: the paper's own sizes instead of the quick ones.
         stages: where finished stages are kept; None keeps nothing.
+        code: what the stages are made with; a stage of other code is computed again.
         on_stage: called with the key of every stage that is finished, for progress.
     """
 
     seed: int = 0
     full: bool = False
     stages: Path | None = None
+    code: str = ""
     on_stage: Callable[[str], None] | None = field(default=None, compare=False)
 
     def rng(self, *key: int | str) -> np.random.Generator:
@@ -183,14 +187,14 @@ class Run:
         return np.random.default_rng(np.random.SeedSequence([self.seed, *words]))
 
     def stage(self, key: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
-        """The arrays that ``compute`` returns, from disk if a run with this seed and key kept them."""
+        """The arrays that ``compute`` returns, from disk if a run with this seed, code and key kept them."""
         path = self._stage_path(key)
         if path is not None and path.is_file():
             try:
-                with np.load(path, allow_pickle=False) as kept:
+                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
                     return dict(kept)
-            except (OSError, ValueError):
-                path.unlink(missing_ok=True)  # cut off by a kill of an older version: compute it again
+            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+                path.unlink(missing_ok=True)  # cut off, or damaged on the disk (the members have checksums)
         arrays = {name: np.asarray(value) for name, value in compute().items()}
         if path is not None:
             _save_arrays(path, arrays)
@@ -201,7 +205,7 @@ class Run:
     def _stage_path(self, key: str) -> Path | None:
         if self.stages is None:
             return None
-        digest = hashlib.sha256(f"{self.seed}\n{self.full}\n{key}".encode()).hexdigest()[:20]
+        digest = hashlib.sha256(f"{self.seed}\n{self.full}\n{self.code}\n{key}".encode()).hexdigest()[:20]
         return self.stages / f"{digest}.npz"
 
 
@@ -354,9 +358,10 @@ class FigureTask:
             reason = f"needs {', '.join(missing)}: pip install {' '.join(missing)}"
             return Drawn(**{**asdict(drawn), "skipped": reason})
         stages = Path(self.stages) / self.slug / self.name if self.stages else None
+        code = code_of(Path(self.folder)) if stages else ""
         try:
             with threadpool_limits(1):  # the same CSV bytes in every process
-                files = self._make(made, Run(self.seed, self.full, stages, on_stage))
+                files = self._make(made, Run(self.seed, self.full, stages, code, on_stage))
         except Exception as error:
             return Drawn(**{**asdict(drawn), "error": users_traceback(error), "seconds": time.perf_counter() - start})
         return Drawn(**{**asdict(drawn), "files": files, "seconds": time.perf_counter() - start})

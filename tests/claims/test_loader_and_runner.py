@@ -406,3 +406,27 @@ def test_a_claim_without_its_module_is_skipped(tmp_path):
     assert certificate["complete"]
     figure = Figures().figure("f", title="", caption="", requires=("surely_not_installed",))(lambda run: {})
     assert figure.requires == ("surely_not_installed",)
+
+
+def test_claims_import_what_lies_beside_them_and_in_the_current_folder(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", write(tmp_path / "there", "one")
+    here.mkdir()
+    for folder, name in ((here, "in_the_current_folder"), (there, "beside_the_claims")):
+        (folder / f"{name}.py").write_text("TWO = 2.0\n")
+    file = there / "claims.py"
+    file.write_text(f"from in_the_current_folder import TWO\nfrom beside_the_claims import TWO\n{file.read_text()}")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert [s.paper.slug for s in select([str(there)])] == ["one"]
+
+
+def test_a_paper_that_is_named_is_loaded_alone(tmp_path, monkeypatch):
+    write(tmp_path / "papers" / "one", "one")
+    broken = write(tmp_path / "papers" / "two", "two") / "claims.py"
+    broken.write_text("raise RuntimeError('not asked for')\n")
+    monkeypatch.chdir(tmp_path)
+    assert [s.paper.slug for s in select(["one"])] == ["one"]
+    assert [s.paper.slug for s in select(["one/C1"])] == ["one"]
+    for patterns in (["o*"], [], ["one", "three"]):
+        with pytest.raises(LoadError, match="not asked for"):
+            select(patterns)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -278,6 +280,20 @@ def test_a_rename_that_fails_puts_the_old_checkpoint_back(monkeypatch, tmp_path)
         with pytest.raises(OSError, match="no space left"):
             models.save_checkpoint(new, TOKENIZER, folder)
     assert same_weights(models.load_model(folder), old)
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed_or_put_back(tmp_path):
+    old, new = (models.tiny_model(TOKENIZER, hidden=16, layers=1, heads=2, seed=seed) for seed in (0, 1))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    part = tmp_path / f".model.{ended.pid}.x.part"
+    models.save_checkpoint(old, TOKENIZER, part / "old")  # it was killed between its two renamings
+    (part / "new").mkdir()
+    with pytest.raises(FileExistsError):
+        models.save_checkpoint(new, TOKENIZER, part)  # control: such a folder is no checkpoint
+    models.save_checkpoint(new, TOKENIZER, tmp_path / "model")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert same_weights(models.load_model(tmp_path / "model"), new)
 
 
 def test_only_checkpoints_and_empty_folders_are_replaced(tmp_path):

@@ -126,6 +126,18 @@ def test_resume_after_a_kill_gives_the_same_bits(tmp_path, small):
     assert not same(weights(whole / "rl"), weights(whole / "base"))
 
 
+def test_a_stage_whose_first_file_was_half_written_is_begun(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / f".stage.json.{ended.pid}.x.part").write_text('{"seed"')
+    train._claim(tmp_path, {"seed": 0})
+    assert [p.name for p in tmp_path.iterdir()] == ["stage.json"]
+    train._claim(tmp_path, {"seed": 0})
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ValueError, match="another configuration"):
+        train._claim(tmp_path, {"seed": 1})
+
+
 def test_resume_between_the_last_step_and_the_end(tmp_path, small, monkeypatch):
     constant = {"trainer": {"lr_scheduler_type": "constant"}}  # a step too many would show
     data = stages(small, GRPO | constant)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from klsim.claims import sources
+from klsim.claims.sources import code_of
 from klsim.report import Figures, Run, Table
 from klsim.report.compare import compare_tables
 from klsim.report.drawings import Bars, Heat, Lines, Many
@@ -107,7 +109,20 @@ def test_stages_are_computed_once(tmp_path):
     assert len(calls) == 1
     Run(1, True, tmp_path).stage("key", compute)
     assert len(calls) == 2
+    Run(1, True, tmp_path, code="of another version").stage("key", compute)
+    assert len(calls) == 3
     assert not list(tmp_path.glob(".stage*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_stage_is_computed_again(tmp_path, damage):
+    run = Run(0, True, tmp_path)
+    run.stage("key", lambda: {"x": np.arange(300)})
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes({"cut": data[: len(data) // 2], "flip": data, "empty": b""}[damage])
+    np.testing.assert_array_equal(run.stage("key", lambda: {"x": np.arange(300)})["x"], np.arange(300))
 
 
 FIGURE = """
@@ -122,6 +137,18 @@ def f(run):
 def _(table, figure):
     figure.subplots().plot(table["x"], table["y"])
 """
+
+
+def test_the_code_of_a_paper_is_its_folder_and_what_it_imports(tmp_path, monkeypatch):
+    (tmp_path / "figures.py").write_text("from klsim.optima import tilt\n")
+    before = code_of(tmp_path)
+    assert code_of(tmp_path) == before
+    (tmp_path / "setting.py").write_text("n = 3\n")
+    other = code_of(tmp_path)
+    assert other != before
+    hashed = sources._hash
+    monkeypatch.setattr(sources, "_hash", lambda module: "changed" if module == "klsim.optima" else hashed(module))
+    assert code_of(tmp_path) != other
 
 
 def task(tmp_path, value, seed=0):

@@ -22,7 +22,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from klsim.audit.target import LossFunction, Target, strict_value
+from klsim.files import importable
 
 __all__ = ["GROUP", "SCHEMES", "from_function", "load_function", "load_target", "schemes"]
 
@@ -104,12 +104,12 @@ def load_function(text: str) -> Callable[..., Any]:
 
 def _import(place: str, name: str, text: str) -> Callable[..., Any]:
     """A function of a file or module; the current folder and the file's own can be imported from."""
-    _importable(Path.cwd())
+    importable(Path.cwd())
     if place.endswith(".py"):
         path = Path(place)
         if not path.is_file():
             raise ValueError(f"target {text!r}: no file {place}")
-        _importable(path.resolve().parent)
+        importable(path.resolve().parent)
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
@@ -121,11 +121,6 @@ def _import(place: str, name: str, text: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"target {text!r}: {place} has no function {name!r}")
     return found
-
-
-def _importable(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
 
 
 def from_function(text: str, function: Callable[..., Any], options: Mapping[str, str] | None = None) -> Target:
