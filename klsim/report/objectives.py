@@ -375,7 +375,7 @@ learning = figures.figure(
     caption="One prompt, vocabulary 3 with EOS, up to 2 tokens, 3 of 7 responses right; groups of"
     f" {CURVE_GROUP}, natural updates at every prefix, step {CURVE_LR}, {CURVE_STEPS} steps. Left: reward against KL"
     f" to the reference, with the exact frontier (no policy lies to its upper left); middle: pass@{PASS}; right:"
-    " entropy of responses. Teacher: the reference tilted by the reward at temperature 1.",
+    " entropy of responses. Lines that coincide lie inside each other, the last of the list on top. Teacher: the reference tilted by the reward at temperature 1.",
     size=(12.0, 12.5),
 )(_curves)
 
@@ -384,17 +384,17 @@ learning = figures.figure(
 def _(table: Table, figure: Any) -> None:
     rows = figure.subplots(len(CURVES), 3, squeeze=False)
     frontier = table.rows(family="frontier")
-    dashes = ("-", "--", "-.", ":", "-", "--", "-.", ":")
-    colours = (*COLOURS[:7], "0.45")
     for axes, family in zip(rows, CURVES):
         members = table.rows(family=family)
-        axes[0].plot(frontier["kl"], frontier["reward"], color="0.6", linewidth=4, alpha=0.5, label="exact frontier")
-        for style, colour, name in zip(dashes, colours, members.distinct("objective")):
+        axes[0].plot(frontier["kl"], frontier["reward"], color="0.6", linewidth=7.5, alpha=0.5, label="exact frontier")
+        names = members.distinct("objective")
+        widths = 1.2 + 0.55 * np.arange(len(names))[::-1]  # of lines that coincide every one is seen, inside the others
+        for width, colour, name in zip(widths, COLOURS, names):
             line = members.rows(objective=name)
-            axes[0].plot(line["kl"], line["reward"], style, color=colour, label=name)
+            axes[0].plot(line["kl"], line["reward"], color=colour, linewidth=width, label=name)
             axes[0].plot(line["kl"][-1:], line["reward"][-1:], "o", color=colour)
-            axes[1].plot(line["step"], line["pass"], style, color=colour)
-            axes[2].plot(line["step"], line["entropy"], style, color=colour, label=name)
+            axes[1].plot(line["step"], line["pass"], color=colour, linewidth=width)
+            axes[2].plot(line["step"], line["entropy"], color=colour, linewidth=width, label=name)
         axes[0].set(xlabel="KL to the reference [nats]", ylabel="success probability", title=family)
         axes[1].set(xlabel="update", ylabel=f"pass@{PASS}")
         axes[2].set(xlabel="update", ylabel="entropy of responses [nats]")

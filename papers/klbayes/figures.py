@@ -176,6 +176,9 @@ def _(table, figure):
         for k, name in enumerate(names):
             rows = table.rows(gradient=name)
             axes.bar(rows["logit"] + 0.4 * k - 0.2 * (len(names) - 1), rows["value"], width=0.4, label=name)
+        axes.axhline(0, color="black", linewidth=0.8)
+        if not np.any(table.rows(gradient=names[0])["value"]):
+            axes.text(0.5, 0.62, "zero at every logit", transform=axes.transAxes, ha="center")
         axes.set_ylabel("gradient")
         axes.legend(loc="lower right", ncols=2)
     figure.axes[-1].set_xlabel("logit (13 prefixes × 3 tokens)")

@@ -64,7 +64,8 @@ def _(table, figure):
     soft = table["rule"] != "proportional"
     axes.plot(table["success"][soft], table["modes"][soft], "o-", label="softmax(Q_u / rho)")
     for name, x, y in zip(table["rule"][soft], table["success"][soft], table["modes"][soft]):
-        axes.annotate(name.removeprefix("rho = "), (x, y), xytext=(-7, -12), textcoords="offset points", fontsize=8)
+        axes.annotate(name.removeprefix("rho = "), (x, y), xytext=(-9, -9), textcoords="offset points", fontsize=8, ha="right",
+                      va="center")  # fmt: skip
     axes.plot(table["success"][~soft], table["modes"][~soft], "s", markersize=8, label="proportional to Q_u")
     axes.set(xlabel="probability of success", ylabel="effective number of modes", ylim=(0, 13))
     axes.legend(loc="lower left")
