@@ -62,7 +62,7 @@ __all__ = [
 # Without dates and versions: the same bytes from the same table.
 _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
 
-# Okabe and Ito's palette: distinct for every common kind of colour vision. Grey is for its yellow, which is lost on white.
+# Okabe and Ito's palette: distinct for every common kind of colour vision. Grey replaces its yellow, lost on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 """The colours of lines, in order: Okabe and Ito's palette, grey for its yellow."""
 

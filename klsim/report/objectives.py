@@ -375,7 +375,8 @@ learning = figures.figure(
     caption="One prompt, vocabulary 3 with EOS, up to 2 tokens, 3 of 7 responses right; groups of"
     f" {CURVE_GROUP}, natural updates at every prefix, step {CURVE_LR}, {CURVE_STEPS} steps. Left: reward against KL"
     f" to the reference, with the exact frontier (no policy lies to its upper left); middle: pass@{PASS}; right:"
-    " entropy of responses. Lines that coincide lie inside each other, the last of the list on top. Teacher: the reference tilted by the reward at temperature 1.",
+    " entropy of responses. Lines that coincide lie inside each other. Teacher: the reference tilted by the reward at"
+    " temperature 1.",
     size=(12.0, 12.5),
 )(_curves)
 

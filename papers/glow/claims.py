@@ -297,6 +297,7 @@ def exact_gap_and_slack(d, base, c, g, *, times="base", holes=True, clipped=1, o
 
 @C3.check(
     Inequality(1e-12, scale=1), PAIR, instances=800,
+    examples=[{"d": np.array([0.2, 0.8]), "base": np.array([0.9, 0.1]), "c": 20.0, "g": np.array([0.0, 1.0])}],
     false={"without the clipped mass": {"lost": 0}, "with half of it": {"lost": 0.5}, "its mass under the base": {"under": "base"},
            "the second step with weights of power 1": {"power": 1}},
 )  # fmt: skip
