@@ -31,10 +31,15 @@ def script(folder: str, claim: str, check: str, python: str) -> str:
 
 
 def save_all(certificate: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Save the counterexample of every refuted check, one JSON file each; remove those of checks that hold again."""
+    """Save the counterexample of every refuted check, one JSON file each; remove those of checks that hold again, and of
+    checks that are no more."""
     saved = []
     for paper in certificate["papers"]:
         for claim in paper["claims"]:
+            names = {check["name"] for check in claim["checks"]}
+            for old in folder.glob(f"{paper['slug']}_{claim['id']}_*.json"):
+                if old.stem.removeprefix(f"{paper['slug']}_{claim['id']}_") not in names:
+                    old.unlink()
             for check in claim["checks"]:
                 path = folder / f"{paper['slug']}_{claim['id']}_{check['name']}.json"
                 if check["verdict"] in ("not_run", "skipped"):

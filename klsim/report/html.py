@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,8 @@ def write_report(certificate: Mapping[str, Any], *, figures: Path, out: Path) ->
     Args:
         certificate: as read by `klsim.claims.certificate.read`.
         figures: folder with ``<slug>/<name>.{svg,csv,json}`` (missing figures are left out).
-        out: folder of the report; only files that the report writes are replaced.
+        out: folder of the report; only files that the report writes are replaced. Pages of papers that the certificate
+            no longer has are removed.
 
     Returns the path of the index.
     """
@@ -59,7 +61,20 @@ def write_report(certificate: Mapping[str, Any], *, figures: Path, out: Path) ->
     write_atomically(out / "findings.html", page.render(**common, findings=findings(certificate), here="findings"))
     text = environment.get_template("index.html").render(**common, figures=drawn, here="index")
     write_atomically(out / "index.html", text)
+    _remove_others(out, {paper["slug"] for paper in certificate["papers"]})
     return out / "index.html"
+
+
+def _remove_others(out: Path, slugs: set[str]) -> None:
+    """Remove the pages of papers that are not in this report; nothing else."""
+    for page in out.glob("*.html"):
+        slug = page.stem
+        if slug in slugs | {"index", "findings", "audit", "frontier"} or not page.is_file():
+            continue
+        with page.open(encoding="utf-8", errors="replace") as file:
+            start = file.read(4000)
+        if f'<meta name="generator" content="klsim {html.escape(slug)}">' in start:
+            page.unlink()
 
 
 def write_audits(audits: Sequence[Mapping[str, Any]], out: Path) -> Path:

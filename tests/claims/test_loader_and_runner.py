@@ -345,7 +345,11 @@ def test_counterexamples_go_when_the_claim_holds_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(LoadError, match="not below the current directory"):
         counterexample.replay(saved)
-    certificate["papers"][0]["claims"][0]["checks"][0]["verdict"] = "holds"
+    check = certificate["papers"][0]["claims"][0]["checks"][0]
+    check["name"] = "renamed"
+    (renamed,) = counterexample.save_all(certificate, tmp_path / "counterexamples")
+    assert list(saved.parent.iterdir()) == [renamed]
+    check["name"], check["verdict"] = "symmetric", "holds"
     assert counterexample.save_all(certificate, tmp_path / "counterexamples") == []
     assert not saved.exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_pages_and_figures(report):
     assert {p.name for p in report.iterdir()} == {"index.html", "toy.html", "findings.html", "figures"}
     assert (report / "figures" / "toy" / "f.svg").is_file()
     assert "C2" in (report / "findings.html").read_text()
+
+
+def test_pages_of_papers_that_are_gone_are_removed_and_nothing_else(report, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(report, out)
+    shutil.copy(out / "toy.html", out / "mine.html")  # says that it is toy's
+    (out / "notes.html").write_text("<p>of the user</p>")
+    certificate = certificates.read(report.parent / "c.json")
+    write_report({**certificate, "papers": []}, figures=report / "figures", out=out)
+    assert {p.name for p in out.iterdir()} == {"index.html", "findings.html", "mine.html", "notes.html", "figures"}
+    assert (out / "figures" / "toy" / "f.svg").is_file()
 
 
 def test_user_text_is_escaped(report):
