@@ -31,8 +31,8 @@ def script(folder: str, claim: str, check: str, python: str) -> str:
 
 
 def save_all(certificate: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Save the counterexample of every refuted check, one JSON file each; remove those of checks that hold again, and of
-    checks that are no more."""
+    """Save the counterexample of every refuted check, one JSON file each; remove those of checks that hold again or
+    are no more."""
     saved = []
     for paper in certificate["papers"]:
         for claim in paper["claims"]:
