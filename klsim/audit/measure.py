@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from klsim import _validate
+from klsim._shown import Shown
 from klsim.audit import effects as effect
 from klsim.audit import traits
 from klsim.audit.expectation import Expectation, parse_expectation
 from klsim.audit.expected import Fit, Met, Scale, fits, hold
 from klsim.audit.gradients import Gradients
-from klsim.audit.identify import Combination, identify, is_combination
+from klsim.audit.identify import Combination, combination_text, identify, is_combination
 from klsim.audit.pairs import Push, pushes
 from klsim.audit.properties import OTHERS, REWARDS, Properties, properties
-from klsim.audit.target import LossFunction, Target
+from klsim.audit.target import LossFunction, Target, from_function
 from klsim.audit.verdict import verdict
 from klsim.audit.worlds import EQUAL, OFF_POLICY, PREFERENCE, TOKEN_MEAN, Setting, required_worlds, world
 from klsim.learning.functionals import Functional
@@ -26,8 +27,8 @@ __all__ = ["Audit", "as_json", "audit"]
 IDENTIFIED = ("equal lengths", "lengths", "large batch", "off-policy", "teacher's responses")
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Shown):
     """What a loss implementation does.
 
     Attributes:
@@ -71,6 +72,13 @@ class Audit:
     left_out: tuple[str, ...] = ()
     quick: bool = False
     verdict: str = ""
+
+    def __repr__(self) -> str:
+        return f"Audit({self.target!r}: {self.verdict})"
+
+    def _brief(self) -> list[tuple[str, str]]:
+        worlds = [(world, combination_text(c)) for world, c in self.found.items()]
+        return [("target", self.target), *worlds, ("verdict", self.verdict)]
 
     @property
     def met(self) -> bool:
@@ -147,7 +155,8 @@ def audit(
     """Audit a loss in the worlds of `klsim.audit.worlds`.
 
     Args:
-        target: a `Target`, or a function of a `TokenBatch` of torch tensors that returns the loss (or it and a dict).
+        target: a `Target`, or a function of a `TokenBatch` of torch tensors that returns the loss (or it and a dict);
+            its further parameters with numeric defaults are what ``expect`` may name and what is varied.
         expect: the objective to ascend, e.g. ``"reward - beta*reverse_kl(frozen)"``, see `parse_expectation`.
         lengths: of the responses for which ``expect`` must hold: ``"equal"``, ``"variable"`` or ``"both"``.
         parameters: values of names in ``expect``; the target's own parameters are known.
@@ -169,7 +178,7 @@ def audit(
         expect, lengths, parameters or {}, scale, off_policy, responses, rewards, vocab, terms, tuple(must_act),
         None if worlds is None else tuple(worlds), quick,
     )  # fmt: skip
-    made = target if isinstance(target, Target) else Target(getattr(target, "__name__", "loss"), lambda: target)
+    made = target if isinstance(target, Target) else from_function(getattr(target, "__name__", "loss"), target)
     with one_thread():
         result = _audit(made, asked)
     return replace(result, verdict=verdict(result))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from klsim.objectives.batch import TokenBatch
 
-__all__ = ["LossFunction", "Target", "numeric_options", "option_value", "strict_value"]
+__all__ = ["LossFunction", "Target", "from_function", "numeric_options", "option_value", "strict_value"]
 
 LossFunction = Callable[[TokenBatch], Any]
 """A loss of a batch: the scalar to minimise, or it and a dict of metrics."""
@@ -67,3 +68,40 @@ def strict_value(target: str, name: str, text: str, default: Any) -> Any:
 def numeric_options(options: Mapping[str, Any]) -> dict[str, float]:
     """Those that are numbers."""
     return {k: v for k, v in options.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def from_function(text: str, function: Callable[..., Any], options: Mapping[str, str] | None = None) -> Target:
+    """A function of a batch; keyword parameters with numeric defaults are its parameters.
+
+    Raises:
+        ValueError: an unknown option, or a value that does not fit its default.
+    """
+    options = options or {}
+    numeric: dict[str, float] = {}
+    fixed: dict[str, Any] = {}
+    known = set()
+    for parameter in _parameters(function)[1:]:
+        name, default = parameter.name, parameter.default
+        known.add(name)
+        value = strict_value(text, name, options[name], default) if name in options else default
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            numeric[name] = value
+        elif name in options:
+            fixed[name] = value
+    unknown = set(options) - known
+    if unknown:
+        name = getattr(function, "__name__", "it")
+        raise ValueError(f"target {text!r}: {name} has no parameter {sorted(unknown)[0]!r}")
+
+    def build(**parameters: float) -> LossFunction:
+        return lambda batch: function(batch, **fixed, **parameters)
+
+    return Target(text, build, numeric)
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Of a function; none of what does not say them."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []

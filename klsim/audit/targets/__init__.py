@@ -21,14 +21,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from klsim.audit.target import LossFunction, Target, strict_value
+from klsim.audit.target import Target, from_function
 from klsim.files import importable
 
 __all__ = ["GROUP", "SCHEMES", "from_function", "load_function", "load_target", "schemes"]
@@ -121,31 +120,3 @@ def _import(place: str, name: str, text: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"target {text!r}: {place} has no function {name!r}")
     return found
-
-
-def from_function(text: str, function: Callable[..., Any], options: Mapping[str, str] | None = None) -> Target:
-    """A function of a batch; keyword parameters with numeric defaults are its parameters.
-
-    Raises:
-        ValueError: an unknown option, or a value that does not fit its default.
-    """
-    options = options or {}
-    numeric: dict[str, float] = {}
-    fixed: dict[str, Any] = {}
-    known = set()
-    for parameter in list(inspect.signature(function).parameters.values())[1:]:
-        name, default = parameter.name, parameter.default
-        known.add(name)
-        value = strict_value(text, name, options[name], default) if name in options else default
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            numeric[name] = value
-        elif name in options:
-            fixed[name] = value
-    unknown = set(options) - known
-    if unknown:
-        raise ValueError(f"target {text!r}: {function.__name__} has no parameter {sorted(unknown)[0]!r}")
-
-    def build(**parameters: float) -> LossFunction:
-        return lambda batch: function(batch, **fixed, **parameters)
-
-    return Target(text, build, numeric)
