@@ -45,3 +45,19 @@ def test_the_wheel_is_complete_and_verifies_outside_the_checkout(tmp_path):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "1 of 1 claims as expected" in ran.stdout
+
+
+def test_every_version_keeps_its_pages(tmp_path):
+    path = ROOT / "packaging" / "pages.py"
+    site, pages = tmp_path / "site", tmp_path / "pages"
+    site.mkdir()
+    pages.mkdir()
+    for version, there in (("0.9.0", "0.9.0"), ("0.10.0", "0.10.0 0.9.0"), ("0.9.1", "0.10.0 0.9.1 0.9.0")):
+        (site / "index.html").write_text(version)
+        ran = subprocess.run([sys.executable, path, site, pages, version], capture_output=True, text=True, check=True)
+        assert ran.stdout == f"versions: {there}\n"
+    assert (pages / "latest" / "index.html").read_text() == "0.10.0"
+    assert (pages / "0.9.0" / "index.html").read_text() == "0.9.0"
+    bad = subprocess.run([sys.executable, path, site, pages, "../x"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 1
+    assert bad.stderr == "VERSION '../x': must be numbers with dots, 0.1.0\n"

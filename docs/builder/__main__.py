@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from docs.builder import check, names, pages
+from docs.builder.accessible import make_accessible
 
 
 def main() -> int:
@@ -23,6 +24,7 @@ def main() -> int:
     environment = os.environ | {"PYTHONPATH": path, "NO_MKDOCS_2_WARNING": "1"}
     if subprocess.run(asked, env=environment, check=False).returncode:
         return 1
+    make_accessible(site)
     if found := check.problems(site):
         return _fail(found)
     print(f"site: {site / 'index.html'}")

@@ -108,7 +108,7 @@ def write(made: Site, folder: Path, site: Path, root: Path = ROOT) -> Path:
     source = folder / "pages"
     wanted = {source / path: text.encode() for path, text in made.pages.items()}
     wanted |= {source / ASSETS / name: (root / name).read_bytes() for name in made.assets}
-    for own in ("klsim.css", "iframe-worker.js"):
+    for own in ("klsim.css", "accessible.js", "iframe-worker.js"):
         wanted[source / "assets" / own] = (root / "docs" / "builder" / own).read_bytes()
     explorer = root / "docs" / "explorer"
     wanted |= {source / "explorer" / p.name: p.read_bytes() for p in sorted(explorer.iterdir())}

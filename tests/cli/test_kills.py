@@ -53,20 +53,19 @@ FIGURES = """
             return {"x": [float(i) for i in range(4)], "y": [float(p) for p in parts]}
 """
 TRAIN = """
-    seed = 0
-    train_prompts = 16
     output = "run"
     model = { hidden = 16, layers = 1, heads = 2 }
-    evaluation = { prompts = 4, samples = 4 }
-    tasks = { add = { kind = "modular", modulus = 5 } }
+    train_prompts = 40
+    evaluation = { prompts = 8, samples = 4 }
+    tasks = { add = { kind = "modular", terms = 2, chain = false } }
 
     [[stage]]
     name = "base"
     method = "sft"
     steps = 12
-    batch = 4
+    log_steps = 2
     save_steps = 3
-    learning_rate = 0.01
+    batch = 8
 """
 
 
