@@ -44,7 +44,7 @@ def make(root: Path = ROOT) -> Site:
     """
     slugs = papers.papers(root)
     readmes = {s: (root / "papers" / s / "README.md").read_text(encoding="utf-8") for s in slugs}
-    sources = {s: (root / "papers" / s / "claims.py").read_text(encoding="utf-8") for s in slugs}
+    sources = {s: papers.source_of(root / "papers" / s) for s in slugs}
     own = {p.relative_to(root).as_posix(): p for p in sorted((root / "docs").rglob("*.md"))}
     where = {name: PurePosixPath(name).relative_to("docs").as_posix() for name in own}
     where |= {f"papers/{s}/README.md": f"papers/{s}.md" for s in slugs}

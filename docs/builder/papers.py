@@ -14,7 +14,7 @@ from klsim.claims.statement import ORIGINS, Statement, parse
 from klsim.report.findings import END, START
 from klsim.report.prose import to_html
 
-__all__ = ["Finding", "claims_of", "findings_of", "findings_page", "paper_page", "papers"]
+__all__ = ["Finding", "claims_of", "findings_of", "findings_page", "paper_page", "papers", "source_of"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,18 @@ def _card(finding: Finding, link: str = "") -> str:
         id=claim.replace("/", "-").lower(), name=name, statement=to_html(finding.statement), origin=finding.origin,
         counterexample=to_html(finding.counterexample), holds=to_html(finding.holds),
     )  # fmt: skip
+
+
+def source_of(folder: Path) -> str:
+    """The text of a paper's ``claims.py``, and of the files beside it that it imports for their claims alone."""
+    text = (folder / "claims.py").read_text(encoding="utf-8")
+    themes = [
+        alias.name
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and not node.module
+        for alias in node.names
+    ]
+    return "\n".join([text, *((folder / f"{name}.py").read_text(encoding="utf-8") for name in themes)])
 
 
 def claims_of(source: str) -> dict[str, Statement]:

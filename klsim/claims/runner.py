@@ -296,6 +296,7 @@ def _check_record(claim: Claim, check: Check, outcomes: Mapping[tuple[str, str],
     return {
         "name": check.name,
         "kind": check.kind.name,
+        "file": Path(check.file).name,
         "line": check.line,
         "space": "" if check.space is None else repr(check.space),
         "uncontrolled": check.uncontrolled,

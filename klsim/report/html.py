@@ -139,10 +139,11 @@ def _totals(certificate: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _source(paper: Mapping[str, Any], line: int, folder: Path) -> tuple[str, str]:
-    """``(address, words)`` of a line of a paper's claims file, relative to the page; no address where it is gone."""
-    file = Path(paper["folder"]) / "claims.py"
-    words = f"claims.py:{line}"
+def _source(paper: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> tuple[str, str]:
+    """``(address, words)`` of a check's line in a paper's files, relative to the page; no address where it is gone."""
+    line, name = check["line"], check.get("file", "claims.py")
+    file = Path(paper["folder"]) / name
+    words = f"{name}:{line}"
     if not line or not file.is_file():
         return "", words if line else ""
     return f"{Path(os.path.relpath(file, folder)).as_posix()}#L{line}", words

@@ -41,7 +41,7 @@ def test_every_paper_has_a_page_with_its_claims_and_its_findings(site):
         if (folder / "claims.py").is_file():
             text = site.pages[f"papers/{folder.name}.md"]
             readme = (folder / "README.md").read_text(encoding="utf-8")
-            claims = papers.claims_of((folder / "claims.py").read_text(encoding="utf-8"))
+            claims = papers.claims_of(papers.source_of(folder))
             assert text.count('class="claim"') == len(claims) > 0
             assert text.count('class="finding"') == len(papers.findings_of(readme))
 

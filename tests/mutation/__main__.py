@@ -53,10 +53,10 @@ def sampled(pool: Iterable[Mutant], number: int | None, rng: random.Random) -> l
 def named_by(slug: str) -> set[tuple[str, str]]:
     """The functions and classes of klsim that a paper's claims import by name: ``(file, name)``."""
     found = set()
-    for file in ("claims.py", "setting.py"):
-        path = ROOT / "papers" / slug / file
-        tree = ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
-        for node in ast.walk(tree):
+    for path in sorted((ROOT / "papers" / slug).glob("*.py")):
+        if path.name == "figures.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(ROOMS):
                 found |= {(node.module, alias.name) for alias in node.names}
     return {place for module, name in found for place in _defined(module, name)}
