@@ -76,7 +76,7 @@ def _end_with(parent: int) -> None:
             time.sleep(0.5)
         os._exit(1)
 
-    if os.name == "posix" and os.getppid() == parent:
+    if os.name == "posix":  # the parent may be gone already, killed while this worker started
         threading.Thread(target=watch, name="end with the parent", daemon=True).start()
 
 

@@ -1,0 +1,6 @@
+"""Statements that many papers use, from the literature or folklore, theme by theme."""
+
+from . import attempts, selection
+from .collection import paper
+
+__all__ = ["attempts", "paper", "selection"]
