@@ -72,7 +72,8 @@ def tilted(law: RewardLaw, beta: float) -> TiltedLaw:
     """``max_pi E_pi[R] - beta KL(pi‖ref)`` for a reward with this law under the reference.
 
     Raises:
-        ValueError: ``beta <= 0``; ``E exp(R/beta)`` is infinite (or decided by quantiles beyond 1e-300): no optimum.
+        ValueError: ``beta <= 0``; ``E exp(R/beta)`` is infinite (or decided by quantiles beyond 1e-300): no optimum; a
+            beta so small that the tilt sits where quantiles of a bounded law are equal in float64.
     """
     beta = _validate.real("beta", beta, low=0.0, open_low=True, open_high=True)
     return _tilted(*quantile_rule(law), beta)
@@ -86,6 +87,10 @@ def _tilted(x: np.ndarray, log_w: np.ndarray, beta: float) -> TiltedLaw:
     if not np.isfinite(log_z) or density[0] + density[-1] > 1e-18:
         _validate.fail(
             "beta", "E exp(reward/beta) is infinite (or decided beyond quantiles of 1e-300): no optimum", beta
+        )
+    if density[x == x[-1]].sum() > 1e-9:
+        _validate.fail(
+            "beta", "is too small: quantiles this near to the upper end of the law are equal in float64", beta
         )
     inside = density > 0
     y, w = x[inside] / beta, np.exp(log_w[inside])

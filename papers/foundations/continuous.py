@@ -136,7 +136,7 @@ def further_and_further(n, *, law=EXPONENTIAL):
 )
 def of_normal_rewards(n, *, law="normal"):
     best, frontier = both(LIGHT[law], n)
-    return {"at least": (0.13, frontier - best), "at most": (frontier - best, 0.2)}
+    return {"at least": (0.13, frontier - best), "at most": (frontier - best, 0.205)}
 
 
 # C3 ------------------------------------------------------------------------------------------------
