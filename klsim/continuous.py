@@ -88,7 +88,7 @@ def _tilted(x: np.ndarray, log_w: np.ndarray, beta: float) -> TiltedLaw:
         _validate.fail(
             "beta", "E exp(reward/beta) is infinite (or decided beyond quantiles of 1e-300): no optimum", beta
         )
-    if density[x == x[-1]].sum() > 1e-9:
+    if density[x == x[-1]].sum() > 1e-6:
         _validate.fail(
             "beta", "is too small: quantiles this near to the upper end of the law are equal in float64", beta
         )
