@@ -68,6 +68,18 @@ class Generator(ABC):
     recession: float
     curvature: float
 
+    def __add__(self, other: Generator) -> Generator:
+        """``f + g``, of the divergence that is their sum: `klsim.generator_sums.GeneratorSum`."""
+        from klsim.generator_sums import weighted_sum
+
+        return weighted_sum((1.0, self), (1.0, other)) if isinstance(other, Generator) else NotImplemented
+
+    def __rmul__(self, coefficient: float) -> Generator:
+        """``c f`` for ``c > 0``."""
+        from klsim.generator_sums import weighted_sum
+
+        return weighted_sum((coefficient, self))
+
     def value(self, t: Array) -> Array:
         """``f(t)`` for ``t >= 0``; at ``inf`` its limit."""
         xp, t = _ratios(t)
