@@ -6,7 +6,7 @@
 
 from klsim.claims.assuming import assume
 from klsim.claims.definition import DefinitionError
-from klsim.claims.kinds import Effect, Exists, Identity, Inequality, Limit, Optimality, Symbolic
+from klsim.claims.kinds import Effect, Exists, Identity, Inequality, Limit, Optimality, Proven, Symbolic
 from klsim.claims.loader import LoadError, load, load_check, select
 from klsim.claims.paper import Check, Claim, Control, Paper, Variant
 from klsim.claims.runner import verify
@@ -24,6 +24,7 @@ __all__ = [
     "LoadError",
     "Optimality",
     "Paper",
+    "Proven",
     "Symbolic",
     "Variant",
     "assume",

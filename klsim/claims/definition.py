@@ -73,7 +73,7 @@ def check_arguments(where: str, function: Any, kind: Kind, space: Space | None, 
     optional = {p.name for p in signature if p.default is not p.empty}
     names = {p.name for p in signature}
     if space is None:
-        allowed = {"rng", "rngs"} if isinstance(kind, Effect) else {"rng"}
+        allowed = {"rng", "rngs"} if isinstance(kind, Effect) else set(kind.arguments)
         if isinstance(kind, InstanceKind):
             return  # examples may give any arguments
         if isinstance(kind, Effect) and not names & allowed:

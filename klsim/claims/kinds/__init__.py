@@ -13,6 +13,7 @@ kind           the check returns (or a dict of them)  holds when
                                                       has a rate, its exponent at the end is that
 `Effect`       one number a seed                      a 95 % interval lies on the stated side of ``null``
 `Symbolic`     a sympy expression                     it simplifies to zero
+`Proven`       ``lhs, rhs`` of balls                  ``lhs <= rhs`` on a whole box, by ball arithmetic
 =============  =====================================  ==================================================
 
 ``scale`` is the magnitude of the terms that were added up to get ``lhs`` and ``rhs``: rounding is relative to what was
@@ -28,6 +29,7 @@ from klsim.claims.kinds.base import Kind, Trial
 from klsim.claims.kinds.effect import Effect
 from klsim.claims.kinds.instance import Exists, Identity, Inequality, InstanceKind, Measured, Optimality
 from klsim.claims.kinds.limit import Limit
+from klsim.claims.kinds.proven import Proven
 from klsim.claims.kinds.symbolic import Symbolic
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Limit",
     "Measured",
     "Optimality",
+    "Proven",
     "Symbolic",
     "Trial",
 ]

@@ -85,6 +85,11 @@ class Kind(ABC):
     #: what a control of a claim that holds may get; ``not_shown`` only where nothing can be refuted for certain
     told_apart: ClassVar[frozenset[str]] = frozenset({"refuted"})
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What a check without a space may be given."""
+        return ("rng",)
+
     @abstractmethod
     def run(self, trial: Trial) -> Outcome:
         """Judge the check; exceptions of the check pass through."""
