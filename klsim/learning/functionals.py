@@ -8,7 +8,8 @@ a batch; E is over responses, ``d(s)`` the visits of prefix s by whoever draws t
 ``reward_per_token``           ``E_pi[(r - b)/|y|]``, ``b = E_pi[r]`` held fixed
 ``reward_over_length``         ``E_pi[r/|y|]``
 ``length``, ``inverse_length`` ``E_pi|y|``, ``E_pi[1/|y|]``
-``max_at_k(k=4)``              ``E`` of the largest reward of k responses; of binary rewards pass@k
+``max_at_k(k=4)``              ``E`` of the largest reward of k responses; of binary rewards pass@k; ``min_at_k``: least
+``log_ref``                    ``E_pi[log ref]``: the reward of sharpening, whose optimum is a power of the reference
 ``win_rate``                   ``E_pi[P(r > r') + P(r = r')/2]`` against a response of the law that draws, held fixed
 ``entropy``                    of sequences; ``entropy(frozen)``: ``sum_s d(s) H(pi(.|s))``
 ``reverse_kl``, ``forward_kl`` ``KL(pi‖ref)``, ``KL(ref‖pi)`` of sequences
@@ -67,7 +68,8 @@ Functional = Callable[[TreeProblem, Any], Any]
 """An own functional: of a problem and the policy's table of log-probabilities (torch), a torch scalar."""
 
 RESPONSES = (
-    "reward", "reward_per_token", "reward_over_length", "length", "inverse_length", "max_at_k", "pass_at_k", "win_rate",
+    "reward", "reward_per_token", "reward_over_length", "length", "inverse_length", "max_at_k", "pass_at_k", "min_at_k",
+    "win_rate", "log_ref",
 )  # fmt: skip
 PAIRS = ("dpo", "ipo")
 DIVERGENCES = ("reverse_kl", *GENERATORS, "jsd", "skew_forward_kl", "skew_reverse_kl", "k2", "k2_ref")
@@ -75,8 +77,8 @@ BASES = (*RESPONSES, *PAIRS, "entropy", "log_prob", *DIVERGENCES)
 FLAGS = ("teacher", "old", "frozen", "ref visits", "sampled", "ended", "tail", "renormalised", "mode", "averaged")
 NUMBERS = ("k", "beta", "weight", "alpha", "temperature", "top")
 NEEDED = {
-    "max_at_k": "k", "pass_at_k": "k", "dpo": "beta", "ipo": "beta", "jsd": "weight", "skew_forward_kl": "alpha",
-    "skew_reverse_kl": "alpha",
+    "max_at_k": "k", "pass_at_k": "k", "min_at_k": "k", "dpo": "beta", "ipo": "beta", "jsd": "weight",
+    "skew_forward_kl": "alpha", "skew_reverse_kl": "alpha",
 }  # fmt: skip
 
 
@@ -251,12 +253,15 @@ def _of_responses(term: Term, problem: TreeProblem, table: torch.Tensor, weights
     log_p = _steps(problem, table).sum(dim=1)
     reward, length = problem.reward, problem.length
     if term.base in ("max_at_k", "pass_at_k"):
-        return _max_at_k(problem, torch.exp(log_p), int(term.numbers["k"]), weights)
+        return _max_at_k(problem, torch.exp(log_p), int(term.numbers["k"]), weights, 1.0)
+    if term.base == "min_at_k":
+        return -_max_at_k(problem, torch.exp(log_p), int(term.numbers["k"]), weights, -1.0)
     simple: dict[str, Callable[[], Any]] = {
         "reward": lambda: reward - _baseline(problem) if term.mean or "ended" in term.flags else reward,
         "reward_per_token": lambda: (reward - problem.success()[problem.prompt]) / length,
         "reward_over_length": lambda: reward / length,
         "win_rate": lambda: _wins(problem),
+        "log_ref": lambda: np.maximum(problem.log_prob("ref"), -1e300),
         "length": lambda: length,
         "inverse_length": lambda: 1.0 / length,
     }
@@ -276,8 +281,8 @@ def _wins(problem: TreeProblem) -> np.ndarray:
     return np.asarray((same * np.sign(r[:, None] - r[None])) @ p / 2)
 
 
-def _max_at_k(problem: TreeProblem, p: torch.Tensor, k: int, weights: np.ndarray) -> torch.Tensor:
-    """``sum_v v (F(v)^k - F(v-)^k)`` for every prompt, F the distribution function of its reward."""
+def _max_at_k(problem: TreeProblem, p: torch.Tensor, k: int, weights: np.ndarray, sign: float) -> torch.Tensor:
+    """``sum_v v (F(v)^k - F(v-)^k)`` for every prompt, F the distribution function of ``sign`` times its reward."""
     import torch
 
     total = torch.zeros((), dtype=p.dtype)
@@ -285,8 +290,9 @@ def _max_at_k(problem: TreeProblem, p: torch.Tensor, k: int, weights: np.ndarray
         rows = np.flatnonzero(problem.prompt == i)
         below = torch.zeros((), dtype=p.dtype)
         cumulated = torch.zeros((), dtype=p.dtype)
-        for value in np.unique(problem.reward[rows]):
-            cumulated = cumulated + p[rows[problem.reward[rows] == value]].sum()
+        reward = sign * problem.reward[rows]
+        for value in np.unique(reward):
+            cumulated = cumulated + p[rows[reward == value]].sum()
             total = total + float(weights[rows[0]] * value) * (cumulated**k - below)
             below = cumulated**k
     return total

@@ -24,7 +24,7 @@ FROZEN = ("jsd(teacher, frozen, weight=0.9)", "skew_forward_kl(teacher, frozen, 
           "reverse_kl(teacher, frozen, temperature=0.5)", "forward_kl(teacher, frozen, top=2)",
           "forward_kl(teacher, frozen, tail, top=2)", "reverse_kl(teacher, frozen, renormalised, top=2, of=policy)",
           "js(teacher, frozen, tail, top=1)")  # fmt: skip
-OTHERS = ("inverse_length", "max_at_k(k=3)", "win_rate", "forward_kl(old)", "dpo(beta=0.3)", "ipo(beta=0.5)",
+OTHERS = ("inverse_length", "max_at_k(k=3)", "min_at_k(k=3)", "log_ref", "win_rate", "forward_kl(old)", "dpo(beta=0.3)", "ipo(beta=0.5)",
           "ipo(averaged, beta=0.5)", "reverse_kl(sampled)", "forward_kl(teacher, sampled)", "log_prob(sampled)",
           "sequence_mean(reverse_kl(sampled))", "sequence_mean(entropy(frozen))", "sequence_mean(win_rate)",
           "token_mean(reward)", "token_mean(forward_kl(frozen))", "reward(ended)", "jsd(weight=0.2)")  # fmt: skip
@@ -59,6 +59,12 @@ def test_the_largest_of_k_rewards():
         for rows in itertools.product(range(len(p)), repeat=3)
     )
     assert math.isclose(functional_value("max_at_k(k=3)", here), brute)
+    worst = sum(
+        math.prod(p[i] for i in rows) * min(here.reward[i] for i in rows)
+        for rows in itertools.product(range(len(p)), repeat=3)
+    )
+    assert math.isclose(functional_value("min_at_k(k=3)", here), worst)
+    assert math.isclose(functional_value("log_ref", here), float(p @ here.log_prob("ref")))
     binary = TreeProblem(random_prompts(1, 2))
     success = float(binary.success()[0])
     assert math.isclose(functional_value("pass_at_k(k=4)", binary), 1 - (1 - success) ** 4)
