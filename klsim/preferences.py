@@ -33,7 +33,15 @@ from klsim._shown import Shown
 from klsim.distributions import log_normalize
 from klsim.divergences import kl
 
-__all__ = ["Nash", "bradley_terry", "bradley_terry_fit", "exploitability", "ipo_fit", "regularized_nash"]
+__all__ = [
+    "Nash",
+    "bradley_terry",
+    "bradley_terry_fit",
+    "exploitability",
+    "from_log_odds",
+    "ipo_fit",
+    "regularized_nash",
+]
 
 
 def bradley_terry(reward: Any) -> np.ndarray:
@@ -47,6 +55,20 @@ def bradley_terry(reward: Any) -> np.ndarray:
     if reward.ndim != 1:
         _validate.fail("reward", f"must be a vector (A,), got shape {reward.shape}")
     return np.asarray(expit(reward[:, None] - reward[None]))
+
+
+def from_log_odds(log_odds: Any) -> np.ndarray:
+    """The preference matrix with these log-odds above its diagonal, ``(A, A)``; what lies below is not used.
+
+    Raises:
+        ValueError: no square matrix of finite numbers.
+    """
+    (given,) = _validate.numpy_arrays(log_odds=log_odds)
+    odds = _validate.finite("log_odds", np, given)
+    if odds.ndim != 2 or odds.shape[0] != odds.shape[1]:
+        _validate.fail("log_odds", f"must be a matrix (A, A), got shape {odds.shape}")
+    upper = np.triu(expit(odds), 1)
+    return upper + np.tril(1 - upper.T, -1) + 0.5 * np.eye(len(odds))
 
 
 def _preference(preference: Any) -> np.ndarray:

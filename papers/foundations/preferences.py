@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, logit
+from scipy.special import expit, log_expit
 
 from klsim.claims import Identity, Inequality, Limit, Optimality
 from klsim.distributions import log_normalize, tilt
 from klsim.divergences import kl
 from klsim.preferences import bradley_terry, bradley_terry_fit, exploitability, ipo_fit, regularized_nash
 from klsim.spaces import Floats, Normals, Policies, Sizes, Space
+from klsim.spaces.preferences import preferences
 
 from .collection import paper
 
 LAW = Normals("A").map(log_normalize)
-LABELS = Normals("A", "A", scale=1.5)
+PREFERENCE = preferences()
 SIZE = {"A": Sizes(2, 6)}
 
 
-def matrix(gaps):
-    """A preference matrix with the odds of the upper triangle of ``gaps``."""
-    upper = np.triu(expit(gaps), 1)
-    return upper + np.tril(1 - upper.T, -1) + 0.5 * np.eye(len(gaps))
+def of_two(p):
+    """The first of two responses is preferred with probability p."""
+    return np.array([[0.5, p], [1 - p, 0.5]])
 
 
 def dpo_loss(log_policy, log_ref, preference, weights, beta):
@@ -45,10 +45,10 @@ P1 = paper.claim("P1", r"""
 
 
 # the gradient of a quasi-Newton method ends near 1e-9, the curvature is at least 1e-3 here
-@P1.check(Identity(1e-4, scale=1), Space(log_ref=LAW, labels=LABELS, beta=Floats(0.2, 3.0), A=Sizes(2, 4)), instances=25, batched=False,
+@P1.check(Identity(1e-4, scale=1), Space(log_ref=LAW, preference=PREFERENCE, beta=Floats(0.2, 3.0), A=Sizes(2, 4)), instances=25, batched=False,
           false={"the fit times beta": {"power": 1.0}})  # fmt: skip
-def dpo_by_a_generic_optimiser(log_ref, labels, beta, *, power=-1.0):
-    preference, weights = matrix(np.clip(labels, -3, 3)), 1 - np.eye(len(log_ref))
+def dpo_by_a_generic_optimiser(log_ref, preference, beta, *, power=-1.0):
+    preference, weights = np.clip(preference, 0.05, 0.95), 1 - np.eye(len(log_ref))
 
     def loss(x):
         h = beta * (x - log_ref)
@@ -60,10 +60,9 @@ def dpo_by_a_generic_optimiser(log_ref, labels, beta, *, power=-1.0):
     return np.exp(tilt(log_ref, bradley_terry_fit(preference), beta ** (-power))), np.exp(found)
 
 
-@P1.check(Optimality(1e-12, scale=1), Space(log_ref=LAW, labels=LABELS, tau=Floats(0.1, 3.0), move=Normals("A"), **SIZE), instances=100, batched=False,
+@P1.check(Optimality(1e-12, scale=1), Space(log_ref=LAW, preference=PREFERENCE, tau=Floats(0.1, 3.0), move=Normals("A"), **SIZE), instances=100, batched=False,
           false={"the target of twice tau": {"times": 2.0}})  # fmt: skip
-def no_policy_has_less_ipo_loss(log_ref, labels, tau, move, *, times=1.0):
-    preference = matrix(labels)
+def no_policy_has_less_ipo_loss(log_ref, preference, tau, move, *, times=1.0):
 
     def loss(h):
         gap = h[:, None] - h[None]
@@ -96,7 +95,7 @@ P2 = paper.claim("P2", r"""
 )
 def bounded_move(doubt, beta, *, method="dpo"):
     """Move of the log-odds, against three times 1/(2 beta)."""
-    preference = matrix(np.full((2, 2), logit(1 - doubt)))
+    preference = of_two(1 - doubt)
     h = bradley_terry_fit(preference) / beta if method == "dpo" else ipo_fit(preference, beta)
     return h[0] - h[1], 3 / (2 * beta)
 
@@ -113,7 +112,7 @@ P2_moves = paper.claim("P2-moves", r"""
 @P2_moves.check(Identity(1e-9), Space(gap=Floats(0.05, 8.0), beta=Floats(0.1, 3.0)), instances=60, batched=False,
                 false={"IPO with 1/tau": {"two": 1.0}})  # fmt: skip
 def moves(gap, beta, *, two=2.0):
-    preference = matrix(np.full((2, 2), gap))
+    preference = of_two(expit(gap))
     dpo, ipo = bradley_terry_fit(preference), ipo_fit(preference, beta)
     return {
         "dpo": ((dpo[0] - dpo[1]) / beta, gap / beta),
@@ -135,22 +134,22 @@ P3 = paper.claim("P3", r"""
     """)  # fmt: skip
 
 
-def with_unseen(log_ref, labels, share):
+def with_unseen(log_ref, preference, share):
     """A policy with this share on the last response, which is in no comparison, and the optimum on the others."""
     seen = slice(0, -1)
-    inner = tilt(log_normalize(log_ref[seen]), bradley_terry_fit(matrix(labels)[seen, seen]), 1.0)
+    inner = tilt(log_normalize(log_ref[seen]), bradley_terry_fit(preference[seen, seen]), 1.0)
     return np.append(inner + np.log1p(-share), np.log(share))
 
 
-@P3.check(Inequality(1e-9), Space(log_ref=LAW, labels=LABELS, share=Floats(0.01, 0.99), A=Sizes(3, 6)), instances=60, batched=False,
+@P3.check(Inequality(1e-9), Space(log_ref=LAW, preference=PREFERENCE, share=Floats(0.01, 0.99), A=Sizes(3, 6)), instances=60, batched=False,
           true={"if the loss had to fall": {"strict": True}})  # fmt: skip
-def keeps_its_probability(log_ref, labels, share, *, strict=False):
+def keeps_its_probability(log_ref, preference, share, *, strict=False):
     """The share of a policy with the least loss; in the variant only one whose loss is below the least."""
     seen = 1 - np.eye(len(log_ref))
     seen[-1] = seen[:, -1] = 0
-    preference = matrix(labels)
     losses = [
-        dpo_loss(with_unseen(log_ref, labels, s), log_ref, preference, seen, 1.0) for s in (np.exp(log_ref[-1]), share)
+        dpo_loss(with_unseen(log_ref, preference, s), log_ref, preference, seen, 1.0)
+        for s in (np.exp(log_ref[-1]), share)
     ]
     taken = losses[1] < losses[0] - 1e-9 if strict else losses[1] <= losses[0] + 1e-12
     return share if taken else 0.0, np.exp(log_ref[-1])
@@ -165,12 +164,12 @@ P3_blind = paper.claim("P3-blind", r"""
     """)  # fmt: skip
 
 
-@P3_blind.check(Identity(1e-12, scale=1), Space(log_ref=LAW, labels=LABELS, share=Floats(0.001, 0.999), A=Sizes(3, 6)), instances=60, batched=False,
+@P3_blind.check(Identity(1e-12, scale=1), Space(log_ref=LAW, preference=PREFERENCE, share=Floats(0.001, 0.999), A=Sizes(3, 6)), instances=60, batched=False,
                 false={"if it is compared once in a thousand": {"seen": 1e-3}})  # fmt: skip
-def blind(log_ref, labels, share, *, seen=0.0):
+def blind(log_ref, preference, share, *, seen=0.0):
     weights = 1 - np.eye(len(log_ref))
     weights[-1, :-1] = weights[:-1, -1] = seen
-    losses = [dpo_loss(with_unseen(log_ref, labels, s), log_ref, matrix(labels), weights, 1.0) for s in (0.5, share)]
+    losses = [dpo_loss(with_unseen(log_ref, preference, s), log_ref, preference, weights, 1.0) for s in (0.5, share)]
     return losses[0], losses[1]
 
 
@@ -221,14 +220,13 @@ P4_borda = paper.claim("P4-borda", r"""
 
 @P4_borda.check(
     Identity(1e-9),
-    Space(labels=LABELS, A=Sizes(2, 7)),
+    Space(preference=PREFERENCE, A=Sizes(2, 7)),
     instances=60,
     batched=False,
     false={"with unequal frequencies": {"equal": False}},
 )
-def borda(labels, *, equal=True):
-    preference = matrix(labels)
-    weights = 1.0 + (0 if equal else 1) * np.add.outer(np.arange(len(labels)), np.arange(len(labels)))
+def borda(preference, *, equal=True):
+    weights = 1.0 + (0 if equal else 1) * np.add.outer(np.arange(len(preference)), np.arange(len(preference)))
     return bradley_terry(bradley_terry_fit(preference, weights)).sum(axis=1), preference.sum(axis=1)
 
 
@@ -241,7 +239,7 @@ P5 = paper.claim("P5", r"""
 
     where: NLHF (arXiv 2312.00886); the lower bound derived
     """)  # fmt: skip
-GAME = {"labels": Normals("A", "A", scale=3.0), "log_ref": LAW, "tau": Floats(0.01, 5.0, log=True)}
+GAME = {"preference": preferences(scale=3.0), "log_ref": LAW, "tau": Floats(0.01, 5.0, log=True)}
 
 
 @P5.check(
@@ -251,8 +249,7 @@ GAME = {"labels": Normals("A", "A", scale=3.0), "log_ref": LAW, "tau": Floats(0.
     batched=False,
     false={"the tilt of the average chance to win": {"against": "ref"}},
 )
-def fixed_point(labels, log_ref, tau, *, against="itself"):
-    preference = matrix(labels)
+def fixed_point(preference, log_ref, tau, *, against="itself"):
     found = np.exp(regularized_nash(preference, log_ref, tau).log_policy)
     return found, np.exp(tilt(log_ref, preference @ (found if against == "itself" else np.exp(log_ref)), tau))
 
@@ -264,9 +261,8 @@ def fixed_point(labels, log_ref, tau, *, against="itself"):
     batched=False,
     false={"three times that": {"times": 3.0}},
 )
-def others_can_be_exploited(labels, log_ref, tau, other, *, times=1.0):
+def others_can_be_exploited(preference, log_ref, tau, other, *, times=1.0):
     """The solution played against any policy gains at least tau times the KL from the solution to it."""
-    preference = matrix(labels)
     found = regularized_nash(preference, log_ref, tau).log_policy
     gain = np.exp(found) @ preference @ np.exp(other) - 0.5 - tau * (kl(found, log_ref) - kl(other, log_ref))
     return {
@@ -331,12 +327,11 @@ P7 = paper.claim("P7", r"""
     """)  # fmt: skip
 
 
-@P7.check(Inequality(1e-6), Space(labels=Normals("A", "A", scale=3.0), log_ref=Policies(), A=Sizes(2, 6)), instances=60, batched=False,
+@P7.check(Inequality(1e-6), Space(preference=preferences(scale=3.0), log_ref=Policies(), A=Sizes(2, 6)), instances=60, batched=False,
           true={"the Nash policy": {"nash": True}})  # fmt: skip
-def never_loses(labels, log_ref, *, nash=False):
+def never_loses(preference, log_ref, *, nash=False):
     """Half, against its worst chance to win; the Nash policy at tau = 1e-4 of a uniform reference may lose tau log A."""
-    preference = matrix(labels)
-    law = np.eye(len(labels))[int(np.argmax(preference @ np.exp(log_ref)))]
+    law = np.eye(len(preference))[int(np.argmax(preference @ np.exp(log_ref)))]
     if nash:
-        law = np.exp(regularized_nash(preference, np.full(len(labels), -np.log(len(labels))), 1e-3).log_policy)
-    return 0.5 - (1e-3 * np.log(len(labels)) if nash else 0.0), (law @ preference).min()
+        law = np.exp(regularized_nash(preference, np.full(len(preference), -np.log(len(preference))), 1e-3).log_policy)
+    return 0.5 - (1e-3 * np.log(len(preference)) if nash else 0.0), (law @ preference).min()
