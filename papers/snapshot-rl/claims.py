@@ -74,7 +74,7 @@ def the_other_target(world, *, shares="exact", longer=0):
     return {"near": (distance(q, aim), 0.1), "far from Q*": (0.5, distance(aim, own))}
 
 
-@C1.check(Identity(1e-10, scale=1e-3), Space(short=Drawn(st.Short.draw)), instances=20,
+@C1.check(Identity(1e-9, scale=1e-2), Space(short=Drawn(st.Short.draw)), instances=20,
           false={"the last but one": {"last": -2}, "the next state's share": {"at": "after"}, "divided by T": {"total": "T"}})  # fmt: skip
 def shares_and_fixed_point(short, *, last=-1, at="before", total="visits"):
     """Against all paths of states, and the equation iterated 150 times."""
@@ -134,7 +134,7 @@ def covered(drawn, *, ratio=True, scaled=True, floor="discounted"):
     found = restart_bound(drawn.problem, np.log(drawn.policy), drawn.restart)
     upper = (found.ratio if ratio else 1.0) * found.signal * (1.0 if scaled else 1 - drawn.problem.discount)
     least = drawn.restart * (1 - drawn.problem.discount if floor == "discounted" else 1.0)
-    return {"gap": (found.gap, upper), "as returned": (found.gap, found.bound if ratio else upper), "visits": (least, found.visits)}
+    return {"gap": (found.gap, upper), "visits": (least, found.visits)}
 
 
 @C2.check(Identity(1e-8), RESTARTED, instances=15,
@@ -391,7 +391,7 @@ C7 = paper.claim("C7", r"""
 KEYS = Space(hidden=Drawn(st.Hidden.draw))
 
 
-@C7.check(Identity(1e-10), KEYS, instances=25, examples=[{"hidden": st.Hidden(10, 3, 7, 0.98)}],
+@C7.check(Identity(1e-9), KEYS, instances=25, examples=[{"hidden": st.Hidden(10, 3, 7, 0.98)}],
           false={"the goal pays without the key": {"needed": False}, "discounted once more": {"more": 1}})  # fmt: skip
 def with_and_without(hidden, *, needed=True, more=0):
     value = solve(hidden.problem(needed), None, 0.0).value
@@ -418,7 +418,7 @@ C7_observation = paper.claim("C7-observation", r"""
     """)  # fmt: skip
 
 
-@C7_observation.check(Identity(1e-10), KEYS, instances=25, true={"the goal pays without the key": {"needed": False}})
+@C7_observation.check(Identity(1e-9), KEYS, instances=25, true={"the goal pays without the key": {"needed": False}})
 def same_value(hidden, *, needed=True):
     value = solve(hidden.problem(needed), None, 0.0).value
     return value[hidden.at], value[hidden.at + hidden.goal + 1]
