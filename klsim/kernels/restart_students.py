@@ -81,7 +81,8 @@ def _run(
         follow = left > 0 or bootstrap
         target = _target(s, a, after, follow, moves, reward, terminal, q, discount, expected)
         count[s, a] += 1.0
-        q[s, a] += min(1.0, rate * count[s, a] ** -power) * (target - q[s, a])
+        size = rate * count[s, a] ** -power if power > 0 else rate
+        q[s, a] += min(1.0, size) * (target - q[s, a])
         over = left == 0 or terminal[after]
         s = after
         if (step + 1) % every == 0:
