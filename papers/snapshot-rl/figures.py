@@ -39,7 +39,9 @@ def _(table, figure):
     dashed = {"no snapshots": {"linestyle": "--"}, "SnapshotRL": {"linestyle": ":"}}
     levels = {OPTIMUM: "optimum", TEACHER: "teacher"}
     Lines("step", "value", by="student", marks={st.PHASE * st.STEPS: ""}, levels=levels, styles=dashed).on(axes, table)
-    axes.set(xlabel="environment steps of the student", ylabel="discounted return of the greedy policy", ylim=(-0.02, 0.72))
+    axes.set(
+        xlabel="environment steps of the student", ylabel="discounted return of the greedy policy", ylim=(-0.02, 0.72)
+    )
     axes.legend(loc="upper center", ncols=3)
 
 

@@ -219,7 +219,9 @@ class Restarted(NamedTuple):
         """``(gap, ratio, signal)``: all 729 deterministic policies evaluated, visits as sums over 250 steps."""
         p, states = self.problem, np.arange(6)
         every = np.array(list(itertools.product(range(3), repeat=6)))
-        values = np.linalg.solve(np.eye(6) - p.discount * p.transition[states, every], p.reward[states, every][..., None])[..., 0]
+        values = np.linalg.solve(
+            np.eye(6) - p.discount * p.transition[states, every], p.reward[states, every][..., None]
+        )[..., 0]
         best = values[np.argmax(values.sum(axis=1))]
         chain = np.einsum("sa,sat->st", self.policy, p.transition)
         value = np.linalg.solve(np.eye(6) - p.discount * chain, np.sum(self.policy * p.reward, axis=1))

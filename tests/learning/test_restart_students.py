@@ -12,7 +12,9 @@ from klsim.problems import DiscountedMDP
 
 ONE = DiscountedMDP(np.ones((1, 1, 1)), np.ones((1, 1)), 0.5, [1.0])
 #: 0 -> 1 -> 2, the end; reward 1 on the last step
-LINE = DiscountedMDP(np.array([[[0, 1.0, 0]], [[0, 0, 1.0]], [[0, 0, 1.0]]]), np.array([[0.0], [1.0], [0.0]]), 0.5, [1.0, 0, 0])
+LINE = DiscountedMDP(
+    np.array([[[0, 1.0, 0]], [[0, 0, 1.0]], [[0, 0, 1.0]]]), np.array([[0.0], [1.0], [0.0]]), 0.5, [1.0, 0, 0]
+)
 END = np.array([False, False, True])
 
 
@@ -56,7 +58,17 @@ def test_a_terminal_state_ends_the_episode_and_nothing_follows():
 
 
 def test_restarts_in_the_phase_only():
-    found = students(LINE, [[1, 2, 1], [1, 1, 0]], [[1.0, 0, 0], [0.5, 0.5, 0]], steps=50, phase=10, cut=1, limit=9, every=50, terminal=END)
+    found = students(
+        LINE,
+        [[1, 2, 1], [1, 1, 0]],
+        [[1.0, 0, 0], [0.5, 0.5, 0]],
+        steps=50,
+        phase=10,
+        cut=1,
+        limit=9,
+        every=50,
+        terminal=END,
+    )
     assert found.restarts.tolist() == [10, 10]
     assert found.distinct.tolist() == [1, 2]
     assert students(LINE, steps=50, phase=0, every=50).restarts[0] == 0
@@ -73,7 +85,15 @@ def test_the_fixed_points_with_and_without_bootstrapping():
     problem = random_problem(0)
     states = np.arange(4)[None]
     law = np.array([[0.4, 0.3, 0.2, 0.1]])
-    common = {"steps": 200_000, "phase": 200_000, "cut": 3, "every": 200_000, "explore": 1.0, "step_size": 1.0, "rng": 5}
+    common = {
+        "steps": 200_000,
+        "phase": 200_000,
+        "cut": 3,
+        "every": 200_000,
+        "explore": 1.0,
+        "step_size": 1.0,
+        "rng": 5,
+    }
     usual = students(problem, states, law, step_power=0.5, expected=True, **common).q_value[0, 0]
     assert np.allclose(usual, solve(problem, None, 0.0).q_value, rtol=1e-6)
     ended = students(problem, states, law, step_power=0.8, bootstrap=False, **common).q_value[0, 0]
@@ -86,7 +106,15 @@ def test_rewards_of_transitions_have_the_means_of_the_problem():
     problem = random_problem(1)
     table = np.random.default_rng(0).random((4, 2, 4))
     table += (problem.reward - np.sum(problem.transition * table, axis=-1))[..., None]
-    common = {"steps": 20_000, "phase": 20_000, "every": 20_000, "explore": 1.0, "step_power": 0.5, "step_size": 1.0, "expected": True}
+    common = {
+        "steps": 20_000,
+        "phase": 20_000,
+        "every": 20_000,
+        "explore": 1.0,
+        "step_power": 0.5,
+        "step_size": 1.0,
+        "expected": True,
+    }
     points, law = np.arange(4)[None], np.full((1, 4), 0.25)
     found = [students(problem, points, law, rewards=r, **common).q_value for r in (None, table)]
     assert np.allclose(*found)

@@ -151,7 +151,10 @@ TAKEN = Trajectories(np.zeros((1, 3), dtype=int), np.zeros((1, 2), dtype=int), n
     [
         (lambda: snapshot_states(TAKEN, 0), "every"),
         (lambda: snapshot_states(TAKEN, 1, np.zeros((1, 1), dtype=bool)), "terminal"),
-        (lambda: snapshot_states(Trajectories(TAKEN.states + 3, TAKEN.actions, TAKEN.rewards), 1, np.array([True])), "terminal"),
+        (
+            lambda: snapshot_states(Trajectories(TAKEN.states + 3, TAKEN.actions, TAKEN.rewards), 1, np.array([True])),
+            "terminal",
+        ),
         (lambda: value_clusters([], 2), "values"),
         (lambda: value_clusters([[1.0]], 2), "values"),
         (lambda: value_clusters([np.nan], 2), "values"),
@@ -185,6 +188,10 @@ def test_bad_types():
         snapshot_states(np.zeros((1, 2)), 1)
     with pytest.raises(TypeError, match="labels"):
         cluster_law([0.5])
-    for call in (lambda p: cut_problem(p, [0.0]), lambda p: restart_bound(p, UNIFORM, [1.0]), lambda p: episode_visits(p, UNIFORM, [1.0], 1)):
+    for call in (
+        lambda p: cut_problem(p, [0.0]),
+        lambda p: restart_bound(p, UNIFORM, [1.0]),
+        lambda p: episode_visits(p, UNIFORM, [1.0], 1),
+    ):
         with pytest.raises(TypeError, match="problem"):
             call(None)
