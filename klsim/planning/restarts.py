@@ -97,7 +97,7 @@ def value_clusters(values: Any, clusters: int) -> np.ndarray:
     weight, mean, square = (s[last + 1] - s[first] for s in sums)
     cost = np.full((n, n), np.inf)  # of one cluster from the first point to the last
     cost[first, last] = np.maximum(square - mean**2 / weight, 0.0)
-    best, starts = cost[0], []  # of the first points in k clusters; where the last of them begins
+    best, starts = cost[0], list[np.ndarray]()  # of the first points in k clusters; where the last of them begins
     for _ in range(clusters - 1):
         total = np.concatenate([[np.inf], best[:-1]])[:, None] + cost
         starts.append(total.argmin(axis=0))
@@ -265,4 +265,4 @@ def _state_visits(problem: DiscountedMDP, policy: np.ndarray) -> np.ndarray:
         if (more == reached).all():
             break
         reached = more
-    return np.where(reached, chain.visits(problem.initial), 0.0)
+    return np.asarray(np.where(reached, chain.visits(problem.initial), 0.0))
