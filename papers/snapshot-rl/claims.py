@@ -46,7 +46,7 @@ C1 = paper.claim("C1", r"""
 
     where: derived ("only the environment is altered"; the released TD3 stores only ``terminated`` as done)
     assumes: a fixed behaviour policy (uniform here); S = 6, A = 2, $\gamma=.9$, transitions Dirichlet(1), T = 2 to 5; restarts of at least 1/12
-    everywhere; 30,000 steps (60,000 for the cut as an end); errors relative to $\max|Q|$.
+    everywhere; 20,000 steps (60,000 for the cut as an end); errors relative to $\max|Q|$.
     """)  # fmt: skip
 WORLDS = Space(world=Drawn(st.World.draw))
 
@@ -57,7 +57,7 @@ def distance(q, aim):
 
 @C1.check(Inequality(), WORLDS, instances=5, false={"the cut is an end": {"bootstrap": False}, "steps 1/n": {"step_size": 1.0, "step_power": 1.0}})  # fmt: skip
 def same_target(world, *, bootstrap=True, step_size=20.0, step_power=0.5):
-    """Means over successors with steps n^-1/2 (bias below e^-6), and sampled ones with steps min(1, 20/n) (noise below .004)."""
+    """Means over successors with steps n^-1/2 (bias below e^-5), and sampled ones with steps min(1, 20/n) (noise below .005)."""
     aim = solve(world.problem, None, 0.0).q_value
     means = world.learned(step_size=1.0, step_power=step_power, expected=True, bootstrap=bootstrap)
     sampled = world.learned(step_size=step_size, step_power=1.0, bootstrap=bootstrap)
@@ -355,7 +355,7 @@ def longer_episodes(rngs, *, cuts=(25, 50, 100)):
 
 
 # a pilot of 200 seeds: .107 with a deviation of .094
-@C5.check(Effect(seeds=60), false={"the target goes on past the cut in both": {"bootstrap": True}})
+@C5.check(Effect(seeds=80), false={"the target goes on past the cut in both": {"bootstrap": True}})
 def a_cut_as_an_end(rngs, *, bootstrap=False):
     taught = st.teachers(rngs)
     usual, ended = (st.study(st.S3RL._replace(bootstrap=b), taught, rng) for b, rng in zip((True, bootstrap), rngs))
