@@ -11,7 +11,7 @@ from klsim.report.figures import Figures, over_seeds
 from . import setting as st
 
 figures = Figures()
-SEEDS = 24
+SEEDS, PHASE_SEEDS = 24, 80
 OPTIMUM, TEACHER = solve(st.corridor(), None, 0.0).value[0], st.return_of(st.SKILL)
 
 
@@ -72,12 +72,12 @@ def _(table, figure):
 @figures.figure(
     "phase",
     title="How long the student sees snapshots",
-    caption=f"S3RL, T = 25: final greedy return by the share of steps in the snapshot environment; mean and 95 % interval over {SEEDS} seeds. Dashed: optimum"
+    caption=f"S3RL, T = 25: final greedy return by the share of steps in the snapshot environment; mean and 95 % interval over {PHASE_SEEDS} seeds. Dashed: optimum"
     " and teacher. A short phase loses the gain (C6).",
     size=(6.0, 3.9),
 )  # fmt: skip
 def phase(run):
-    own = rngs(run, "teachers")
+    own = rngs(run, "teachers", PHASE_SEEDS)
     taught = st.teachers(own)
     for share, rng in zip((0.05, 0.1, 0.25, 0.5, 1.0), own):
         found = st.study(st.S3RL._replace(phase=share), taught, rng).final
@@ -116,5 +116,6 @@ def _(table, figure):
         Bars("state", "value", by="law").on(axes, table.rows(panel=panel))
         if panel == "slow stretch":
             axes.axvspan(2.5, 6.5, color="0.88", zorder=0)
-        axes.set(title=panel, xlabel="restart state", ylabel="probability")
-        axes.legend(loc="upper right")
+        top = 1.2 * float(np.max(table.rows(panel=panel)["value high"]))
+        axes.set(title=panel, xlabel="restart state", ylabel="probability", ylim=(0, top))
+        axes.legend(loc="upper right", ncols=2)
