@@ -157,7 +157,7 @@ class World(NamedTuple):
     def uniform(self):
         return np.full((6, 2), -np.log(2))
 
-    def learned(self, steps=20_000, **more):
+    def learned(self, steps=40_000, **more):
         """Q of a uniform behaviour policy in the snapshot environment, ``(S, A)``."""
         return restart_students(
             self.problem, np.arange(6)[None], self.restart[None], steps=steps, phase=steps, cut=self.cut, limit=1,
