@@ -109,7 +109,12 @@ C1_step = paper.claim("C1-step", r"""
     """)  # fmt: skip
 
 
-@C1_step.check(Inequality(), WORLDS, instances=5, true={"min(1, 2/sqrt n)": {"size": 2.0, "power": 0.5}, "min(1, 20/n)": {"size": 20.0}})
+@C1_step.check(
+    Inequality(),
+    WORLDS,
+    instances=5,
+    true={"min(1, 2/sqrt n)": {"size": 2.0, "power": 0.5}, "min(1, 20/n)": {"size": 20.0}},
+)
 def within_two_percent(world, *, size=1.0, power=1.0):
     q = world.learned(10_000, step_size=size, step_power=power, expected=True)
     return distance(q, solve(world.problem, None, 0.0).q_value), 0.02
