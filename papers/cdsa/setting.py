@@ -277,6 +277,28 @@ class System(NamedTuple):
         return q @ (q.T @ g)
 
 
+class Fitted(NamedTuple):
+    """Transitions in the plane to fit dynamics to, states with proposed actions, data points, and the correction's settings."""
+
+    actions: np.ndarray
+    moved: np.ndarray
+    state: np.ndarray
+    proposed: np.ndarray
+    points: np.ndarray
+    sigma: float
+    eta: float
+    limit: float
+
+    @classmethod
+    def draw(cls, rng):
+        actions, state, proposed, points = (rng.standard_normal((k, 2)) for k in (25, 5, 5, 20))
+        w = np.eye(2) + 0.4 * rng.uniform(-1, 1, (2, 2))
+        settings = np.exp(rng.uniform(np.log([0.2, 0.1, 0.3]), np.log([1.5, 3.0, 3.0])))
+        return cls(
+            actions, actions @ w + 0.1 * rng.standard_normal((25, 2)), state, proposed, points, *map(float, settings)
+        )
+
+
 class Improvement(NamedTuple):
     """Q = -(a - a0) H (a - a0)/2 around the base action, and a density of actions."""
 
