@@ -106,7 +106,7 @@ def excess_loss(drawn, *, noise=1.0, sign=1.0):
 
 
 # the distances are .3 to .4 and 3.9 at .5, .2 and 5.3 at .8, with deviations below .05
-@C1.check(Effect(seeds=8), false={"trained at the lowest level alone": {"high": 0.25}})
+@C1.check(Effect(seeds=5), false={"trained at the lowest level alone": {"high": 0.25}})
 def trained_network(rngs, *, high=1.0):
     mixture, x = EXAMPLE.mixture, np.linspace(-4, 5, 451)[:, None]
     points = np.stack([mixture.sample(2000, rng) for rng in rngs])
@@ -314,7 +314,7 @@ C3 = paper.claim("C3", r"""
 LAMBDAS = 0.02 * 0.5 ** np.arange(5)
 
 
-def errors(rng, step, shape="any", count=25):
+def errors(rng, step, shape="any", count=12):
     """Distances of ``a0 + step(one, lam)`` from the true maximisers, ``(count, lambdas)``."""
     found = []
     for _ in range(count):
@@ -328,7 +328,7 @@ def errors(rng, step, shape="any", count=25):
     false={"a scalar, 2/trace H": {"inverse": "scalar"}, "H instead of its inverse": {"inverse": "H"}, "its diagonal": {"inverse": "diagonal"}},
 )  # fmt: skip
 def first_order(rng, *, inverse="H^-1"):
-    """Against the zero of the gradient by a generic solver; median and root mean square over 25 instances."""
+    """Against the zero of the gradient by a generic solver; median and root mean square over 12 instances."""
     rules = {
         "H^-1": lambda one, lam: tilted_mode_step(one.hessian, one.score, lam),
         "scalar": lambda one, lam: lam * 2 / np.trace(one.hessian) * one.score,
@@ -459,7 +459,7 @@ def other_recipes(rngs, *, eta=1.0, recipes=("linger", "curved")):
 @C4.check(Effect(seeds=6), false={"pushed away from the data": {"eta": -1.0, "bases": ("straight",)}})
 def score_network(rngs, *, eta=1.0, bases=("straight", "bc")):
     world, out = World.draw(rngs, episodes=50), {}
-    network = train_score_network(world.log.after, rngs[0], low=SIGMA, high=SIGMA, steps=400, width=24, lr=0.02)
+    network = train_score_network(world.log.after, rngs[0], low=SIGMA, high=SIGMA, steps=300, width=24, lr=0.02)
     for base in bases:
         before, after = world.play(base, 0.0), world.play(base, eta, score=lambda x: network.score(x, SIGMA))
         out |= {f"return, {base}": after.mean - before.mean - 2, f"in the hazard after, {base}": 0.02 - after.in_hazard}

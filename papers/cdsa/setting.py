@@ -178,7 +178,7 @@ class Noised(NamedTuple):
 
 #: the mixture of the digest
 EXAMPLE = Noised(np.array([[-1.0], [0.4], [2.0]]), np.array([0.3, 0.5, 0.2]), 0.3, 0.5, np.linspace(-2, 3, 26)[:, None])
-NODES = np.linspace(-8, 8, 129)
+NODES = np.linspace(-8, 8, 97)
 
 
 class Candidate(NamedTuple):
