@@ -155,7 +155,7 @@ class GaussianMixture:
     def sample(self, count: int, rng: np.random.Generator | int) -> np.ndarray:
         """``count`` independent draws of every mixture, ``(..., count, n)``."""
         count, rng = _validate.integer("count", count, low=0), _validate.generator(rng)
-        _validate.fits("count", count, float(count) * self.means[..., 0, :].size)
+        _validate.fits("count", count, float(count) * self.means.size)
         lead, total = self.log_weights.shape[:-1], np.cumsum(np.exp(self.log_weights), axis=-1)
         total = total / total[..., -1:]
         chosen = np.sum(rng.random((*lead, count))[..., None] >= total[..., None, :], axis=-1)
