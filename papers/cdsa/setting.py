@@ -169,8 +169,8 @@ class Noised(NamedTuple):
 
     def clean_mean(self):
         """E[x | x~] by quadrature."""
-        reach = 9 * self.std
-        t = np.linspace(self.means.min() - reach, self.means.max() + reach, 3001)
+        places, reach = np.concatenate([self.means, self.x]), 9 * self.std
+        t = np.linspace(places.min() - reach, places.max() + reach, 3001)
         log_joint = self.log_density(0)(t[:, None]) - (self.x - t) ** 2 / (2 * self.sigma**2)
         weight = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
         return (weight @ t / weight.sum(axis=1))[:, None]
