@@ -110,7 +110,7 @@ def excess_loss(drawn, *, noise=1.0, sign=1.0):
 def trained_network(rngs, *, high=1.0):
     mixture, x = EXAMPLE.mixture, np.linspace(-4, 5, 451)[:, None]
     points = np.stack([mixture.sample(2000, rng) for rng in rngs])
-    network = train_score_network(points, rngs[0], low=0.25, high=high, steps=400, width=24, lr=0.03)
+    network = train_score_network(points, rngs[0], low=0.25, high=high, steps=300, width=24, lr=0.03)
     out = {}
     for sigma in (0.5, 0.8):
         law = np.exp(log_mix(x, EXAMPLE.means, EXAMPLE.weights, 0.09 + sigma**2)) * 0.02

@@ -61,7 +61,7 @@ def _(table, figure):
     "strength",
     title="Return and tail risk against the strength of the correction",
     caption=f"Point mass of C4, 200 episodes, {SEEDS} data sets with the same episode noise for all strengths; means with 95 % intervals over the data sets. Dashed:"
-    " without correction. Left: mean return, right: CVaR10 (mean of the lowest tenth). With the score of uniform points 'straight' gains nothing (C4, C5).",
+    " without correction. Left: mean return, right: CVaR10 (mean of the lowest tenth). With the score of uniform points 'straight' gains little or nothing (C4, C5).",
     size=(10.0, 4.2),
 )  # fmt: skip
 def strength(run):
