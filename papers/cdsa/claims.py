@@ -576,7 +576,7 @@ def number_of_modes(drawn, *, low=-1e-3, high=1e-3):
     lack = 1 - drawn.tau**2 - (critical + low) ** 2
     return {
         "below": (below[0] + 0.7 * lack**2, below.max(), 1.0),
-        "above": (above.max(), above[0], 1.0),
+        "above": (above[10:].max(), above[0], 1.0),
     }
 
 
