@@ -92,7 +92,7 @@ def _(table, figure):
         axes.set(xlabel="strength eta (log scale)", ylabel=f"{label} [reward units]")
         axes.set_xticks(STRENGTHS, [f"{eta:g}" for eta in STRENGTHS])
         axes.minorticks_off()
-    figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.08))
+    figure.axes[0].legend(loc="lower left", bbox_to_anchor=(0.0, 0.04))
 
 
 @figures.figure(
@@ -100,7 +100,7 @@ def _(table, figure):
     title="Two modes under noise",
     caption="log p_sigma of two equal modes at +-1 of width tau = .2: two maxima for sigma below sqrt(1 - tau^2) = .9798, one above; their place moves inwards (C6).",
     size=(6.5, 4.2),
-    draw=Lines("a", "log density", by="sigma", label="sigma = {}", xlabel="action a", ylabel="log p_sigma(a) [nats]",
+    draw=Lines("a", "log density", by="sigma", label="sigma = {}", xlabel="action a [units in which the modes are at +-1]", ylabel="log p_sigma(a) [nats]",
                styles={s: {"markevery": 0.11} for s in (0.3, 0.9, 0.98, 1.5)}),
 )  # fmt: skip
 def noise_level(run):
@@ -115,7 +115,7 @@ def noise_level(run):
     caption="Mixture of C1 (means -1, .4, 2; weights .3, .5, .2; width .3), sigma = .5: the posterior mean of the clean point gives the score of the noised data"
     " (Tweedie), which differs from that of the data by up to 8.2 on [-2, 3] (C1, C1-clean).",
     size=(6.5, 4.2),
-    draw=Lines("x", "score", by="series", xlabel="x~", ylabel="score [1 / length]",
+    draw=Lines("x", "score", by="series", xlabel="noised point x~ [length units]", ylabel="score [1 / length unit]",
                styles={"score of the data": {"marker": "", "linestyle": "--"}, "score of the noised data": {"marker": ""},
                        "(E[x | x~] - x~) / sigma^2": {"linestyle": "", "markevery": 10}}),
 )  # fmt: skip
