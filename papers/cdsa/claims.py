@@ -393,8 +393,8 @@ C4 = paper.claim("C4", r"""
     avoid. "bc" clones by kernel regression and averages the two routes, "straight" ignores the hazard. Corrected by $\mathrm{clip}[(s_1+\sigma^2
     s_\sigma(s_1)-s)W^+]$ ($\sigma=.15$, $\eta=1$), both gain at least 2 in the mean return and 10 in CVaR10 (the mean of the lowest tenth of 200 episodes),
     more in CVaR10 than in the mean, and time in the hazard falls from above .15 to below .02. The gain of "straight" stays above 2 with data of other recipes
-    (a stop of 8 steps at the way-point, a curved route), where the corrected return is lower; with a trained score network in place of the kernel score both gain in
-    return and their time in the hazard falls below .05. It needs data that know the hazard: with the score of uniform points "straight" gains less than 1.2 and its time in the hazard falls by less than .05.
+    (a stop of 8 steps at the way-point, a curved route), where the corrected return is lower; with a trained score network in place of the kernel score both gain in return
+    (expected over the luck in the hazard) and their time in the hazard falls below .05. It needs data that know the hazard: with the score of uniform points "straight" gains less than 1.2 and its time in the hazard falls by less than .05.
 
     where: D4RL tables and risk experiments, re-stated on this instance
     """)  # fmt: skip
@@ -456,14 +456,17 @@ def other_recipes(rngs, *, eta=1.0, recipes=("linger", "curved")):
     return out
 
 
-# five data sets with 25 episodes: gains of about 4 with deviations below 1
+# five data sets with 25 episodes; the expected cost, as the drawn one alone gives the mean of 25 episodes a deviation of 1.4
 @C4.check(Effect(seeds=5), false={"pushed away from the data": {"eta": -1.0, "bases": ("straight",)}})
 def score_network(rngs, *, eta=1.0, bases=("straight", "bc")):
     world, out = World.draw(rngs, episodes=25), {}
     network = train_score_network(world.log.after, rngs[0], low=SIGMA, high=SIGMA, steps=600, width=32, lr=0.05)
     for base in bases:
         before, after = world.play(base, 0.0), world.play(base, eta, score=lambda x: network.score(x, SIGMA))
-        out |= {f"return, {base}": after.mean - before.mean, f"in the hazard after, {base}": 0.05 - after.in_hazard}
+        out |= {
+            f"return, {base}": (after.expected - before.expected).mean(axis=1),
+            f"in the hazard after, {base}": 0.05 - after.in_hazard,
+        }
     return out
 
 

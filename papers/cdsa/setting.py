@@ -91,7 +91,7 @@ class World(NamedTuple):
 
     def play(self, base, eta, score=None):
         """Episodes of a base policy, corrected with strength eta; ``score(x)`` instead of that of the kernel density."""
-        state, total, inside, path = self.start, 0.0, 0.0, [self.start]
+        state, travel, hits, inside, path = self.start, 0.0, 0.0, 0.0, [self.start]
         for step in range(STEPS):
             action = np.clip(self.base(base, state), -LIMIT, LIMIT)
             if eta:
@@ -100,18 +100,19 @@ class World(NamedTuple):
                 action = corrected_action(state, aim, found, self.inverse, sigma=SIGMA, eta=eta, limit=LIMIT)
             state = state + action + self.noise[:, step]
             hazard = np.linalg.norm(state, axis=-1) < RADIUS
-            total = (
-                total - 0.1 * np.linalg.norm(state - GOAL, axis=-1) - COST * (hazard & (self.luck[:, step] < CHANCE))
-            )
+            travel = travel - 0.1 * np.linalg.norm(state - GOAL, axis=-1)
+            hits = hits + (hazard & (self.luck[:, step] < CHANCE))
             inside = inside + hazard / STEPS
             path.append(state)
-        return Played(total, inside, np.stack(path, axis=2))
+        return Played(travel - COST * hits, travel - COST * CHANCE * STEPS * inside, inside, np.stack(path, axis=2))
 
 
 class Played(NamedTuple):
-    """Returns and shares of the time in the hazard ``(seeds, episodes)``, and states ``(seeds, episodes, 31, 2)``."""
+    """Returns, the same with the expected cost for the drawn one, shares of the time in the hazard, all ``(seeds, episodes)``, and states
+    ``(seeds, episodes, 31, 2)``."""
 
     returns: np.ndarray
+    expected: np.ndarray
     inside: np.ndarray
     path: np.ndarray
 
