@@ -20,6 +20,7 @@ from klsim.problems.restless_bandit import CoupledRestlessBandit, binary_vectors
 
 __all__ = [
     "additive_fit",
+    "choice_value",
     "discounted_values",
     "expected_next_value",
     "incremental_search",
@@ -236,3 +237,20 @@ def additive_fit(actions: Any, q: Any) -> np.ndarray:
     basis, sizes, _ = np.linalg.svd(design, full_matrices=False)
     basis = basis[:, sizes > 1e-10 * sizes[0]]  # an orthonormal basis of the columns
     return np.asarray(values @ basis @ basis.T)
+
+
+def choice_value(problem: CoupledRestlessBandit, choice: Any) -> np.ndarray:
+    """Undiscounted reward of the ``H`` steps of the policy that takes ``choice[s]``, from every joint state, ``(S,)``.
+
+    As `klsim.planning.evaluate` of `one_hot_policy`, through one ``(S, S)`` matrix instead of all actions.
+
+    Raises:
+        TypeError: not a `CoupledRestlessBandit`. ValueError: not an action for every state; values that overflow.
+    """
+    moves = policy_transition(problem, choice)
+    _check_sums(problem, 0.0)
+    reward = problem.step_reward[np.arange(len(moves)), _choice(choice, problem)]
+    value = np.zeros(len(moves))
+    for _ in range(problem.horizon):
+        value = reward + moves @ value
+    return value
