@@ -1,12 +1,12 @@
-r"""The best action of a ReLU network that takes the action as input, as a mixed-integer linear programme (HiGHS).
+r"""The best action of a ReLU network that takes the action as input, by a mixed-integer linear programme (HiGHS).
 
-For weights ``W_k``, biases ``b_k`` and the input ``h_0 = (a, s)``, the network is embedded exactly by
+For weights ``W_k``, biases ``b_k`` and the input ``h_0 = (a, s)`` the network is embedded exactly by
 
-.. math:: W_k h_{k-1} + b_k = h_k - q_k, \quad 0 \le h_k \le M^+_k (1 - z_k), \quad 0 \le q_k \le M^-_k z_k,
-          \quad z_k \in \{0,1\},
+.. math:: W_k h_{k-1} + b_k = h_k - q_k, \quad 0 \le h_k \le M^+_k (1 - z_k),
+          \quad 0 \le q_k \le M^-_k z_k, \quad z_k \in \{0,1\},
 
-one binary a ReLU, and maximises the last, linear layer, whenever ``M+`` and ``M-`` are at least the largest positive and
-negative pre-activations on the set. `interval_bounds` has such bounds.
+one binary a ReLU, and maximises the last, linear layer, whenever ``M+`` and ``M-`` are at least the largest positive
+and negative pre-activations on the set. `interval_bounds` has such bounds.
 
 Source: Xu, Wilder, Khalil, Tambe (2025), section 4.2; the formulation is Fischetti and Jo's (2018). Bounds that are far
 too large are valid in exact arithmetic only: a solver that accepts ``z`` within 1e-6 of an integer leaks ``1e-6 M``.
@@ -160,14 +160,15 @@ def best_action(
     Args:
         parameters: weights and biases in turn, as `interval_bounds`; inputs are the action, then the state; one output.
         state: ``(in - d,)``, entered as fixed values. model: the action set.
-        big_m: ``(M+, M-)``, each one number for all hidden units or one array a hidden layer, >= 0; None takes those of
-            `interval_bounds` on ``a in [0, 1]^d`` and the given state. Too small ones change the optimum.
+        big_m: ``(M+, M-)``, each one number for all hidden units or a list of one array a hidden layer, >= 0; None
+            takes those of `interval_bounds` on ``a in [0, 1]^d`` and the given state. Too small ones change the
+            optimum.
         relative_gap: at which the solver may stop, >= 0; 0 asks for the optimum.
 
     Raises:
         TypeError: not an `ActionModel`.
-        ValueError: shapes that do not fit, values that are not finite, negative bounds, no feasible point (an empty set,
-            or bounds below every activation), the solver gives up.
+        ValueError: shapes that do not fit, values that are not finite, negative bounds, no feasible point (an empty
+            set, or bounds below every activation), the solver gives up.
     """
     layers = _layers(parameters)
     _validate.instance("model", model, ActionModel)

@@ -1,8 +1,8 @@
 r"""Coupled restless bandits: exact dynamic programming arm by arm, and what simpler searches over actions make of it.
 
 The expectation of a value over the next joint state is a contraction with one ``n x n`` matrix an arm,
-``O(K J n^(J+1))`` instead of ``O(K n^(2J))``; no joint transition is formed. `klsim.planning.solve` and ``evaluate`` (finite
-horizon, no discount) are registered here; `discounted_values` has the discounted optimum.
+``O(K J n^(J+1))`` instead of ``O(K n^(2J))``; no joint transition is formed. `klsim.planning.solve` and ``evaluate``
+(finite horizon, no discount) are registered here; `discounted_values` has the discounted optimum.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ def _tables(actions: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def incremental_search(actions: Any, q: Any) -> np.ndarray:
-    """The action ``(...)`` that greedy additions reach: from the null vector, the feasible single entry that raises ``q``
-    most is added, until none raises it strictly.
+    """The action ``(...)`` that greedy additions reach: from the null vector, the feasible single entry that raises
+    ``q`` most is added, until none raises it strictly.
 
     What is feasible is the list ``actions (K, d)`` itself, which must hold the null vector; ties go to the first entry.
 

@@ -4,8 +4,8 @@ An `ActionModel` is the set
 
 .. math:: \{a \in \{0,1\}^d : \; lower \le A a + C x \le upper \text{ for some binary } x \in \{0,1\}^e\},
 
-and the four of Xu et al. (2025) are `budget_model`, `walk_model`, `schedule_model` and `packing_model`. Its enumeration and
-the optimum over it are in `klsim.planning.network_milp`.
+and the four of Xu et al. (2025) are `budget_model`, `walk_model`, `schedule_model` and `packing_model`. Their
+enumeration and the optimum over them are in `klsim.planning.network_milp`.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def walk_model(
     """
     graph = _graph(adjacency)
     nodes = len(graph)
-    source, length = _validate.integer("source", source, low=0, high=nodes - 1), _validate.integer("length", length, low=1)
-    budget = _validate.integer("budget", budget, low=0)
+    source = _validate.integer("source", source, low=0, high=nodes - 1)
+    length, budget = _validate.integer("length", length, low=1), _validate.integer("budget", budget, low=0)
     waiting, loose = _validate.flag("waiting", waiting), _validate.flag("loose_loops", loose_loops)
     arcs = list(zip(*map(np.ndarray.tolist, np.nonzero(graph | (np.eye(nodes, dtype=bool) & (waiting or loose))))))
     made = _Rows(nodes, length * len(arcs))

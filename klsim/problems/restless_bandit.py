@@ -1,13 +1,13 @@
 r"""Restless bandits whose arms are coupled by the action: a set of joint actions, each of which moves every arm.
 
-``J`` arms have ``n`` states each. The joint action ``k`` is a 0/1 vector (arms pulled, interventions used) out of a list
-of feasible ones; given it the arms move independently,
+``J`` arms have ``n`` states each. The joint action ``k`` is a 0/1 vector (arms pulled, interventions used) out of a
+list of feasible ones; given it the arms move independently,
 
 .. math:: P(s'|s, k) = \prod_j P_{kj}(s'_j|s_j), \quad r(s, k) = \sum_j E[R_j(s'_j)|s_j, k]:
 
-a step pays for the states that it leads to. Nothing decouples: the list is any set, and one entry of the vector may move
-several arms. Joint states are numbered ``sum_j s_j n^(J-1-j)``, the first arm slowest; a policy is log-probabilities
-``(H, S, K)``, ``S = n^J``.
+a step pays for the states that it leads to. Nothing decouples: the list is any set, and one entry of the vector may
+move several arms. Joint states are numbered ``sum_j s_j n^(J-1-j)``, the first arm slowest; a policy is
+log-probabilities ``(H, S, K)``, ``S = n^J``.
 
 Source: Xu, Wilder, Khalil, Tambe (2025), *Reinforcement learning with combinatorial actions for coupled restless
 bandits*.
@@ -73,15 +73,16 @@ class CoupledRestlessBandit:
         if reward.ndim != 2 or 0 in reward.shape:
             _validate.fail("reward", f"must be (J, n), J >= 1 arms of n >= 1 states, got shape {reward.shape}")
         arms, states = reward.shape
-        for name, found, wanted in (
-            ("transition", transition.shape, (len(actions), arms, states, states)), ("initial", initial.shape, (arms, states)),
-        ):  # fmt: skip
+        wanted_shapes = {"transition": (len(actions), arms, states, states), "initial": (arms, states)}
+        for name, found in (("transition", transition.shape), ("initial", initial.shape)):
+            wanted = wanted_shapes[name]
             if found != wanted:
                 _validate.fail(name, f"must have shape {wanted} beside actions and reward, got {found}")
         joint = _validate.outcomes("states of an arm", states, "arms", arms)
         _validate.fits("arms", arms, 4 * joint * len(actions))
+        horizon = _validate.integer("horizon", self.horizon, low=1)
         for name, value in (("actions", actions), ("transition", transition), ("reward", reward),
-                            ("initial", initial), ("horizon", _validate.integer("horizon", self.horizon, low=1))):  # fmt: skip
+                            ("initial", initial), ("horizon", horizon)):  # fmt: skip
             object.__setattr__(self, name, value)
 
     @property

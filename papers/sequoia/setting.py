@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from klsim.learning import Adam
-from klsim.learning.networks import Linear, Network, ReLU, start_all, update
+from klsim.learning.networks import Linear, Network, ReLU
 from klsim.planning import evaluate, solve
+from klsim.planning.network_milp import best_action, interval_bounds
 from klsim.planning.restless import choice_value, expected_next_value, incremental_search
 from klsim.problems.action_models import budget_model, packing_model, schedule_model, walk_model
 from klsim.problems.restless_bandit import CoupledRestlessBandit, arm_chain, saturating_link
@@ -61,7 +62,9 @@ class Walks(NamedTuple):
     def draw(cls, rng, size=5, budget=2):
         """A random connected graph, edge probability .4."""
         while True:
-            drawn = cls.of(size, [e for e in itertools.combinations(range(size), 2) if rng.random() < 0.4], 2 * budget, budget)
+            drawn = cls.of(
+                size, [e for e in itertools.combinations(range(size), 2) if rng.random() < 0.4], 2 * budget, budget
+            )
             if np.linalg.matrix_power(np.eye(size) + drawn.adjacency, size).all():
                 return drawn
 
@@ -205,15 +208,94 @@ def links(rng, hard):
     return height, slope, np.where(hard, rng.integers(9, 11, count), rng.integers(1, 3, count))
 
 
+def pulled(kind):
+    """A drawn action set on arms that are pulled; sets of fewer than 5 vectors leave next to nothing to plan and are redrawn."""
+
+    def draw(rng):
+        while len(vectors := kind.draw(rng).vectors()) < 5:
+            pass
+        return pulls(rng, vectors)
+
+    return draw
+
+
 PROBLEMS = {
-    "multi": interventions,
-    "path": lambda rng: pulls(rng, Walks.draw(rng).vectors()),
-    "bipartite": lambda rng: pulls(rng, Calendars.draw(rng).vectors()),
-    "capacity": lambda rng: pulls(rng, Packing.draw(rng).vectors()),
-}
+    "multi": interventions, "path": pulled(Walks), "bipartite": pulled(Calendars), "capacity": pulled(Packing),
+}  # fmt: skip
 
 
 # networks --------------------------------------------------------------------------------------------
+class Query(NamedTuple):
+    """Which action of a set is best for a network (weights and biases in turn; inputs the action, then the state)."""
+
+    chosen: NamedTuple
+    parameters: tuple[np.ndarray, ...]
+    state: np.ndarray
+
+    @classmethod
+    def of(cls, rng, chosen, entries, arms, hidden=(16, 32)):
+        """PyTorch's default variance, or weights N(0, 1.5^2/in) and biases N(0, .3^2); states 0 to 3."""
+        wide = rng.random() < 0.5
+        parameters = list(q_network(entries + arms, *hidden).start(rng, gain=1.5 if wide else 3**-0.5))
+        parameters[1::2] = [(0.3 if wide else 0.2) * rng.standard_normal(b.shape) for b in parameters[1::2]]
+        return cls(
+            chosen, tuple(np.asarray(p, dtype=float) for p in parameters), rng.integers(0, STATES, arms).astype(float)
+        )
+
+    def outputs(self):
+        """Of all vectors of the set, found without the programme."""
+        vectors = self.chosen.vectors()
+        rows = np.concatenate([vectors, np.tile(self.state, (len(vectors), 1))], axis=1)
+        hidden = (len(b) for b in self.parameters[1:-2:2])
+        return q_network(rows.shape[1], *hidden, precision="float64").forward(self.parameters, rows)[0][:, 0]
+
+    def programme(self, big_m=None):
+        """Its optimum; -inf where the bounds leave no feasible point."""
+        try:
+            return best_action(self.parameters, self.state, self.chosen.model(), big_m=big_m).value
+        except ValueError as refused:
+            if "leaves no feasible point" not in str(refused):
+                raise
+            return -np.inf
+
+    def bounds(self, state=None):
+        """Interval bounds for actions in [0, 1]^d and the own state, or states in ``[0, 3]``."""
+        size = self.parameters[0].shape[1] - len(self.state)
+        low, high = (self.state, self.state) if state is None else (0 * self.state, 0 * self.state + STATES - 1)
+        return interval_bounds(
+            self.parameters, np.concatenate([np.zeros(size), low]), np.concatenate([np.ones(size), high])
+        )
+
+
+class Four(NamedTuple):
+    """A query for each of the four problems, at the digest's sizes."""
+
+    multi: Query
+    path: Query
+    bipartite: Query
+    capacity: Query
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(
+            Query.of(rng, Budget(6, 3), 6, 4), Query.of(rng, Walks.draw(rng), 5, 5),
+            Query.of(rng, Calendars.draw(rng), 4, 4), Query.of(rng, Packing.draw(rng), 4, 4),
+        )  # fmt: skip
+
+
+def small_query(rng):
+    """4 entries, at most 2, 3 arms, hidden layers of 6 and 5."""
+    return Query.of(rng, Budget(4, 2), 4, 3, (6, 5))
+
+
+def trained_query(rng):
+    """A fitted network of a bipartite problem, at a random state."""
+    chosen = Calendars.draw(rng)
+    bandit = pulls(rng, chosen.vectors())
+    _, parameters = fitted([bandit], rng)
+    return Query(chosen, tuple(p[0].astype(float) for p in parameters), rng.integers(0, STATES, 4).astype(float))
+
+
 def inputs(bandit, width):
     """``(S K, width)``: the action, then the state, then zeros."""
     _, states, actions = bandit.shape
@@ -221,40 +303,53 @@ def inputs(bandit, width):
     return np.pad(rows, ((0, 0), (0, width - rows.shape[1]))).astype(np.float32)
 
 
-def q_network(width):
-    return Network((Linear(width, 16), ReLU(), Linear(16, 32), ReLU(), Linear(32, 1)), "float32")
+def q_network(width, first=16, second=32, precision="float32"):
+    """``width -> 16 -> 32 -> 1``."""
+    layers = (Linear(width, first), ReLU(), Linear(first, second), ReLU(), Linear(second, 1))
+    return Network(layers, precision)
 
 
-TARGETS, STEPS, BATCH = 25, 70, 256
+TARGETS, STEPS, BATCH = 6, 120, 64
+
+
+def split(flat, shapes):
+    """Parameters of ``(copies, all of them)``."""
+    ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    return tuple(flat[:, i:j].reshape(-1, *shape) for i, j, shape in zip(ends, ends[1:], shapes))
 
 
 def fitted(bandits, rng, targets=TARGETS, steps=STEPS, batch=BATCH):
     """Fitted Q iteration on exact targets ``r + .9 E max_a' Q(s', a')``, one network a bandit, side by side.
 
-    The first target is the myopic reward, with three times the steps; rows are uniform over all (s, a); smooth-L1 loss,
+    The first target is the next reward alone, with three times the steps; rows are uniform over all (s, a); smooth-L1 loss,
     Adam at .005, at .001 for the last fifth of the targets. Bandits of fewer inputs are padded by zeros. Returns Q
-    ``(S, K)`` of every bandit and the parameters.
+    ``(S, K)`` of every bandit, and the parameters of all.
     """
     width = max(b.actions.shape[1] + len(b.reward) for b in bandits)
     network = q_network(width)
-    parameters = network.start(rng, copies=(len(bandits),), gain=3**-0.5)
+    flat = np.concatenate(
+        [p.reshape(len(bandits), -1) for p in network.start(rng, copies=(len(bandits),), gain=3**-0.5)], axis=1
+    )
     rows = [inputs(b, width) for b in bandits]
     sizes = np.array([len(r) for r in rows])[:, None]
     first, table = np.cumsum(sizes)[:, None] - sizes, np.concatenate(rows)
-    optimisers = start_all(Adam(5e-3), parameters)
+    optimiser = Adam(5e-3)
     q = [np.zeros(b.shape[1:]) for b in bandits]
     for i in range(targets):
-        if i >= targets - max(1, targets // 5):
-            optimisers = tuple(dataclasses.replace(o, lr=1e-3) for o in optimisers)
+        if i == targets - max(1, targets // 5):
+            optimiser = dataclasses.replace(optimiser, lr=1e-3)
         target = np.concatenate(
             [(b.step_reward + DISCOUNT * expected_next_value(b, v.max(axis=1))).ravel() for b, v in zip(bandits, q)]
         ).astype(np.float32)
         for _ in range(steps * (3 if i == 0 else 1)):
             chosen = first + (rng.random((len(bandits), batch)) * sizes).astype(int)
+            parameters = split(flat, network.shapes)
             out, tape = network.forward(parameters, table[chosen])
-            slope = np.clip(out - target[chosen][..., None], -1, 1) / batch
+            slope = np.clip(out - target[chosen][..., None], -1, 1) / np.float32(batch)
             gradients, _ = network.backward(parameters, tape, slope)
-            parameters, optimisers = update(optimisers, parameters, gradients, storage="float32")
+            ascent = -np.concatenate([g.reshape(len(bandits), -1) for g in gradients], axis=1)
+            flat, optimiser = optimiser.step(flat, ascent)
+        parameters = split(flat, network.shapes)
         q = [
             network.forward(tuple(p[c] for p in parameters), rows[c])[0].astype(float).reshape(b.shape[1:])
             for c, b in enumerate(bandits)
@@ -263,6 +358,18 @@ def fitted(bandits, rng, targets=TARGETS, steps=STEPS, batch=BATCH):
 
 
 METHODS = ("null", "random", "iterative myopic", "myopic", "iterative DQN", "SEQUOIA", "optimum")
+
+
+BASELINES = METHODS[:4]
+
+
+def study(rngs, kinds=tuple(PROBLEMS), targets=TARGETS):
+    """``{kind: {method: (seeds,)}}``: one instance of every kind a seed, all networks trained side by side."""
+    bandits = [PROBLEMS[kind](r) for kind in kinds for r in rngs]
+    q, _ = fitted(bandits, rngs[0], targets)
+    found = [averages(bandit, values) for bandit, values in zip(bandits, q)]
+    rows = {m: np.array([f[m] for f in found]).reshape(len(kinds), len(rngs)) for m in METHODS}
+    return {kind: {m: rows[m][i] for m in METHODS} for i, kind in enumerate(kinds)}
 
 
 def per_step(bandit, choice):
