@@ -53,14 +53,11 @@ def on_the_four_problems(four, *, big_m=None):
 
 def big_m_of(query, bounds):
     """``(M+, M-)``, by name."""
-    exact = query.bounds()[:-1]
-    if bounds == "any state in the box":
-        exact = query.bounds(state="any")[:-1]
+    ends = {"any state in the box": (0.0, st.STATES - 1.0), "state 0": (0.0, 0.0)}.get(bounds)
+    exact = query.bounds(ends)[:-1]
     plus, minus = [np.maximum(u, 0) for _, u in exact], [np.maximum(-low, 0) for low, _ in exact]
     if bounds == "exchanged":
         plus, minus = minus, plus
-    if bounds == "without the biases":
-        plus = [np.maximum(p - b, 0) for p, b in zip(plus, query.parameters[1:-2:2])]
     factor = {"three times": 3.0, "half": 0.5}.get(bounds, 1.0)
     return [factor * p for p in plus], [factor * m for m in minus]
 
@@ -68,7 +65,7 @@ def big_m_of(query, bounds):
 @C1.check(
     Identity(1e-5, scale=1), Space(query=Drawn(st.small_query)), instances=10,
     false={"M+ and M- exchanged": {"bounds": ("exchanged",)}, "half of M": {"bounds": ("half",)},
-           "M+ without the biases": {"bounds": ("without the biases",)}},
+           "M of the state 0": {"bounds": ("state 0",)}},
 )  # fmt: skip
 def any_valid_bounds(query, *, bounds=("interval", "three times", "any state in the box")):
     """Larger M change nothing; hidden layers of 6 and 5."""

@@ -258,10 +258,10 @@ class Query(NamedTuple):
                 raise
             return -np.inf
 
-    def bounds(self, state=None):
-        """Interval bounds for actions in [0, 1]^d and the own state, or states in ``[0, 3]``."""
+    def bounds(self, ends=None):
+        """Interval bounds for actions in [0, 1]^d and the own state, or states between two ends."""
         size = self.parameters[0].shape[1] - len(self.state)
-        low, high = (self.state, self.state) if state is None else (0 * self.state, 0 * self.state + STATES - 1)
+        low, high = (self.state, self.state) if ends is None else (np.full(len(self.state), end) for end in ends)
         return interval_bounds(
             self.parameters, np.concatenate([np.zeros(size), low]), np.concatenate([np.ones(size), high])
         )
@@ -292,7 +292,7 @@ def trained_query(rng):
     """A fitted network of a bipartite problem, at a random state."""
     chosen = Calendars.draw(rng)
     bandit = pulls(rng, chosen.vectors())
-    _, parameters = fitted([bandit], rng)
+    _, parameters = fitted([bandit], rng, steps=40)
     return Query(chosen, tuple(p[0].astype(float) for p in parameters), rng.integers(0, STATES, 4).astype(float))
 
 
@@ -336,7 +336,7 @@ def fitted(bandits, rng, targets=TARGETS, steps=STEPS, batch=BATCH):
     optimiser = Adam(5e-3)
     q = [np.zeros(b.shape[1:]) for b in bandits]
     for i in range(targets):
-        if i == targets - max(1, targets // 5):
+        if i > 0 and i == targets - max(1, targets // 5):
             optimiser = dataclasses.replace(optimiser, lr=1e-3)
         target = np.concatenate(
             [(b.step_reward + DISCOUNT * expected_next_value(b, v.max(axis=1))).ravel() for b, v in zip(bandits, q)]
