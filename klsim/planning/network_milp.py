@@ -213,7 +213,7 @@ def _big_m(layers: Layers, size: int, state: np.ndarray, given: Any) -> list[Pai
         sides.append(arrays)
     if len(sides) != 2:
         _validate.fail("big_m", f"needs (M+, M-), got {len(sides)} entries")
-    return list(zip(*sides))
+    return [(plus, minus) for plus, minus in zip(*sides)]
 
 
 def _programme(
@@ -236,7 +236,8 @@ def _programme(
         caps[each, h], caps[each, z] = 1.0, plus
         caps[width + each, q], caps[width + each, z] = 1.0, -minus
         blocks += [block, caps]
-        sides += [(-(bias + shift),) * 2, (np.full(2 * width, -np.inf), np.concatenate([plus, np.zeros(width)]))]
+        fixed = -(bias + shift)
+        sides += [(fixed, fixed), (np.full(2 * width, -np.inf), np.concatenate([plus, np.zeros(width)]))]
         high[h], high[q], whole[h], whole[q] = plus, minus, 0, 0
         low[z], high[z] = plus == 0, (minus > 0) | (plus == 0)  # decided units have no choice
         before, first, shift = h, first + 3 * width, np.zeros(1)

@@ -128,7 +128,8 @@ def walk_model(
     source = _validate.integer("source", source, low=0, high=nodes - 1)
     length, budget = _validate.integer("length", length, low=1), _validate.integer("budget", budget, low=0)
     waiting, loose = _validate.flag("waiting", waiting), _validate.flag("loose_loops", loose_loops)
-    arcs = list(zip(*map(np.ndarray.tolist, np.nonzero(graph | (np.eye(nodes, dtype=bool) & (waiting or loose))))))
+    drawn = graph | (np.eye(nodes, dtype=bool) & (waiting or loose))
+    arcs = [(int(u), int(v)) for u, v in np.argwhere(drawn)]
     made = _Rows(nodes, length * len(arcs))
     _validate.fits("length", length, 4.0 * length * nodes * made.columns)
 
