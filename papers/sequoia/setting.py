@@ -289,10 +289,10 @@ def small_query(rng):
 
 
 def trained_query(rng):
-    """A fitted network of a bipartite problem, at a random state."""
+    """A network fitted to a bipartite problem (3 targets of 40 steps), at a random state."""
     chosen = Calendars.draw(rng)
     bandit = pulls(rng, chosen.vectors())
-    _, parameters = fitted([bandit], rng, steps=40)
+    _, parameters = fitted([bandit], rng, targets=3, steps=40)
     return Query(chosen, tuple(p[0].astype(float) for p in parameters), rng.integers(0, STATES, 4).astype(float))
 
 
