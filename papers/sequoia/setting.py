@@ -363,10 +363,13 @@ METHODS = ("null", "random", "iterative myopic", "myopic", "iterative DQN", "SEQ
 BASELINES = METHODS[:4]
 
 
-def study(rngs, kinds=tuple(PROBLEMS), targets=TARGETS):
-    """``{kind: {method: (seeds,)}}``: one instance of every kind a seed, all networks trained side by side."""
+def study(rngs, kinds=tuple(PROBLEMS), scored="network"):
+    """``{kind: {method: (seeds,)}}``: one instance of every kind a seed, all networks trained side by side.
+
+    ``scored="next reward"`` has the exact next reward in place of the networks' Q.
+    """
     bandits = [PROBLEMS[kind](r) for kind in kinds for r in rngs]
-    q, _ = fitted(bandits, rngs[0], targets)
+    q = fitted(bandits, rngs[0])[0] if scored == "network" else [b.step_reward for b in bandits]
     found = [averages(bandit, values) for bandit, values in zip(bandits, q)]
     rows = {m: np.array([f[m] for f in found]).reshape(len(kinds), len(rngs)) for m in METHODS}
     return {kind: {m: rows[m][i] for m in METHODS} for i, kind in enumerate(kinds)}
