@@ -356,7 +356,8 @@ C5 = paper.claim("C5", r"""
 
     $\arg\max_{a\in A}Q_\theta(s,a)$ (by enumeration; C1: it is the programme's), Q fitted by bootstrapped regression, earns more in 20 steps than the best of null,
     random, greedy-myopic and exactly myopic actions: by more than the paper's 24.8 % (logarithm of the ratio, mean over the four problems), and
-    on average at least .9 of the optimum by backward induction; the myopic actions earn less than .8 of it.
+    on average at least .9 of the optimum by backward induction; the myopic actions earn less than .8 of it. Greedy
+    additions on the same networks keep at least .98 of SEQUOIA's value in the three problems without sigmoid links (see C6).
 
     where: main results (Section 6), +24.8 % on average; sizes here: J = 4 (paths 5), B = 2 (interventions N = 6, B = 3); instances derived
     assumes: Sets of at least five vectors.
@@ -370,11 +371,13 @@ C5 = paper.claim("C5", r"""
 def beats_the_baselines(rngs, *, scored="network"):
     found = st.study(rngs, scored=scored)
     gain = [np.log(f["SEQUOIA"] / np.max([f[m] for m in BASELINES], axis=0)) for f in found.values()]
+    kept_elsewhere = [f["iterative DQN"] / f["SEQUOIA"] for kind, f in found.items() if kind != "multi"]
     share = {m: np.mean([f[m] / f["optimum"] for f in found.values()], axis=0) for m in ("SEQUOIA", "myopic")}
     return {
         "log ratio, above log 1.248": np.mean(gain, axis=0) - np.log(1.248),
         "share of the optimum, above .9": share["SEQUOIA"] - 0.9,
         "myopic share, below .8": 0.8 - share["myopic"],
+        "greedy additions elsewhere, above .98": np.mean(kept_elsewhere, axis=0) - 0.98,
     }
 
 
@@ -383,7 +386,7 @@ C6 = paper.claim("C6", r"""
     Optimising over whole actions matters where interventions are complementary
 
     Greedy additions (from a = 0 the feasible entry with the largest Q, until none raises it) on the *same fitted* network keep less than .9 of
-    SEQUOIA's value with sigmoid links, and .99 of it or more in the other three problems. One intervention raises a good arm's chance by .002 to
+    SEQUOIA's value with sigmoid links (in the other three problems C5 has .98 or more). One intervention raises a good arm's chance by .002 to
     .035, three by .6 or more. On the exact $Q^*$ greedy additions are worse in more than half of all states and still keep at least .97 of the value
     along the trajectories (.93 with overlapping interventions).
 
@@ -396,30 +399,17 @@ def kept(bandit, q):
     return st.per_step(bandit, incremental_search(bandit.actions, q)) / st.per_step(bandit, q.argmax(axis=1))
 
 
-def fitted_shares(rngs, kinds):
-    """Per seed, the mean over the kinds."""
-    found = st.study(rngs, kinds)
-    return np.mean([f["iterative DQN"] / f["SEQUOIA"] for f in found.values()], axis=0)
-
-
-# pilots: mean .42, deviation .30 over 12 instances (the digest: .08 to 1, mean .37 over 16): a risk near 1e-4 at 14 seeds
+# mean .42, deviation .30 over 12 instances, .39 and .37 over 14 others (the digest: .08 to 1, mean .37 over 16): a risk of 1e-4 takes 22
 @C6.check(
-    Effect(seeds=14, alternative="less", null=0.9),
+    Effect(seeds=22, alternative="less", null=0.9),
     false={"the exact Q* in place of the network": {"exact": True}},
 )
 def greedy_additions_lose(rngs, *, exact=False):
     if not exact:
-        return fitted_shares(rngs, ("multi",))
+        found = st.study(rngs, ("multi",))["multi"]
+        return found["iterative DQN"] / found["SEQUOIA"]
     bandits = [st.interventions(r) for r in rngs]
     return np.array([kept(b, discounted_values(b, DISCOUNT)) for b in bandits])
-
-
-@C6.check(
-    Effect(seeds=4, null=0.99),
-    false={"sigmoid links": {"kinds": ("multi",)}},
-)
-def and_nothing_elsewhere(rngs, *, kinds=("path", "bipartite", "capacity")):
-    return fitted_shares(rngs, kinds)
 
 
 @C6.check(
