@@ -387,8 +387,8 @@ C6 = paper.claim("C6", r"""
 
     Greedy additions (from a = 0 the feasible entry with the largest Q, until none raises it) on the *same fitted* network keep less than .9 of
     SEQUOIA's value with sigmoid links (in the other three problems C5 has .98 or more). One intervention raises a good arm's chance by .002 to
-    .035, three by .6 or more. On the exact $Q^*$ greedy additions are worse in more than half of all states and still keep at least .97 of the value
-    along the trajectories (.93 with overlapping interventions).
+    .035, three by .6 or more. On the exact $Q^*$ greedy additions are worse in more than half of all states and still keep at least .9 of the value
+    along the trajectories on average, with overlapping interventions as well.
 
     where: ablation with iterative DQN; the mechanism is derived
     """)  # fmt: skip
@@ -428,18 +428,18 @@ def one_does_nothing(height, slope, midpoint, *, units=3.0, all_three=9.0):
     }
 
 
-# share of states: .6 to .7; kept: .997 and .97, deviations below .01 and .03
+# share of states .77, deviation .05; kept .985 and .998, deviations .017 and .003, but one of 14 other draws must have been near .6
 @C6.check(Effect(seeds=30), false={"arms that are pulled": {"problem": "bipartite"}})
 def on_the_exact_optimum(rngs, *, problem="groups"):
-    out = {"states, above .5": [], "kept, above .97": [], "kept with overlap, above .93": []}
+    out = {"states, above .5": [], "kept, above .9": [], "kept with overlap, above .9": []}
     for r in rngs:
         bandit = st.interventions(r) if problem == "groups" else st.PROBLEMS[problem](r)
         q = discounted_values(bandit, DISCOUNT)
         reached = np.take_along_axis(q, incremental_search(bandit.actions, q)[:, None], axis=1)[:, 0]
         out["states, above .5"].append(np.mean(reached < q.max(axis=1) - 1e-6) - 0.5)
-        out["kept, above .97"].append(kept(bandit, q) - 0.97)
+        out["kept, above .9"].append(kept(bandit, q) - 0.9)
         overlapping = st.interventions(r, "overlapping")
-        out["kept with overlap, above .93"].append(kept(overlapping, discounted_values(overlapping, DISCOUNT)) - 0.93)
+        out["kept with overlap, above .9"].append(kept(overlapping, discounted_values(overlapping, DISCOUNT)) - 0.9)
     return {name: np.array(values) for name, values in out.items()}
 
 
@@ -450,8 +450,8 @@ C6_exact = paper.claim("C6-exact", r"""
     would lose a tenth of the value as well.
 
     where: ablation with iterative DQN
-    instead: The exact $Q^*$ still orders the small gains where it matters: greedy additions are worse in most states, but keep .97 of the value
-    or more. The loss is of greedy additions together with the error of the fit.
+    instead: The exact $Q^*$ still orders the small gains where it matters: greedy additions are worse in most states, but keep .9 of the value
+    or more on average. The loss is of greedy additions together with the error of the fit.
     by: C6/on_the_exact_optimum, C6/greedy_additions_lose
     origin: as commonly read
     """)  # fmt: skip
