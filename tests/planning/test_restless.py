@@ -75,7 +75,7 @@ def test_greedy_additions_stop_where_no_single_entry_helps():
     q = np.where(VECTORS.sum(axis=1) == 2, 5.0, 0.0)
     assert VECTORS[incremental_search(VECTORS, q)].tolist() == [0, 0, 0]
     found = incremental_search(VECTORS, np.stack([q, q + VECTORS[:, 2]]))
-    assert VECTORS[found].tolist() == [[0, 0, 0], [0, 1, 1]]
+    assert VECTORS[found].tolist() == [[0, 0, 0], [1, 0, 1]]  # ties go to the first entry
 
 
 def test_greedy_additions_reach_the_best_of_an_additive_score():
