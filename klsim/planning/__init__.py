@@ -9,7 +9,7 @@ The soft Bellman operator of ``max E[sum r] - beta sum KL(pi(.|s)‖ref(.|s))`` 
 problem's type; a new problem registers its own implementation.
 """
 
-from klsim.planning import low_rank  # noqa: F401 (registers itself)
+from klsim.planning import low_rank, restless  # noqa: F401 (they register themselves)
 from klsim.planning.effective_horizon import EffectiveHorizon, effective_horizon, qvi_iterates
 from klsim.planning.evaluation import Evaluation, Trajectories, evaluate, occupancy, rollouts
 from klsim.planning.histories import BeliefTree, ObservedTrajectories, belief_tree, history_levels
