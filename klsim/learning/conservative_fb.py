@@ -197,13 +197,11 @@ def conservative_density(
 
 
 def _smoother(features: np.ndarray, data: np.ndarray, ridge: float) -> np.ndarray:
-    """``phi (phi^T D phi + ridge I)^{-1} phi^T``, ``(..., SA, SA)``."""
+    """``phi (phi^T D phi + ridge I)^{-1} phi^T = (K D + ridge I)^{-1} K``, ``K = phi phi^T``, ``(..., SA, SA)``."""
     flat = features.reshape(*features.shape[:-3], -1, features.shape[-1])
-    mask = data.reshape(*data.shape[:-2], -1)
-    inside = np.einsum("...pk,...p,...pl->...kl", flat, mask, flat, optimize=True)
-    inside = inside + ridge * np.eye(flat.shape[-1], dtype=flat.dtype)
-    turned = np.swapaxes(flat, -1, -2)
-    return np.asarray(flat @ np.linalg.solve(inside, np.broadcast_to(turned, (*inside.shape[:-2], *turned.shape[-2:]))))
+    kernel = flat @ np.swapaxes(flat, -1, -2)
+    system = kernel * data.reshape(*data.shape[:-2], 1, -1) + ridge * np.eye(kernel.shape[-1])
+    return np.asarray(np.linalg.solve(system, np.broadcast_to(kernel, system.shape)))
 
 
 class _Linear:
@@ -221,26 +219,21 @@ class _Linear:
         if rows.shape[-3:] != (self.states, self.actions, self.states):
             wanted = f"(..., {self.states}, {self.actions}, {self.states})"
             _validate.fail("transition", f"must be {wanted}, got shape {rows.shape}")
-        dtype, ends = self.features.dtype, (self.features[..., 0, 0, 0], self.mask[..., 0, 0], rows[..., 0, 0, 0])
-        self.batch = _validate.broadcast(**dict(zip(("features", "data", "transition"), ends)))
-        self.rows = rows.astype(dtype)
+        ends = {"features": self.features[..., 0, 0, 0], "data": self.mask[..., 0, 0], "transition": rows[..., 0, 0, 0]}
+        self.rows, self.batch = rows, _validate.broadcast(**ends)
         self.discount = _validate.real("discount", discount, low=0.0, high=1.0, open_high=True)
         ridge = _validate.real("ridge", ridge, low=0.0, high=1e100, open_low=True)
-        self.data = self.mask.astype(dtype)
+        self.data = self.mask.astype(float)
         self.smooth = _smoother(self.features, self.data, ridge)
         share = self.data / np.maximum(self.data.sum(axis=-1, keepdims=True), 1)
         self.behaviour, self.seen = share, self.data.max(axis=-1, keepdims=True)
 
-    def flat_rows(self) -> np.ndarray:
-        """Transitions with an axis for the tasks, ``(..., 1, SA, S)``."""
-        return self.rows.reshape(*self.rows.shape[:-3], 1, self.states * self.actions, self.states)
-
     def tasks(self, reward: Any, rho: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Rewards ``(n, S)`` and rho ``(S,)`` in the precision of the features."""
+        """Rewards ``(n, S)`` and rho ``(S,)``."""
         reward, law = _reward(reward, self.states), state_law(rho, self.states)
         if reward.ndim != 2 or law.ndim != 1:
             _validate.fail("reward", f"must be (n, S) beside rho (S,), got {reward.shape} and {law.shape}")
-        return reward.astype(self.features.dtype), law.astype(self.features.dtype)
+        return reward, law
 
 
 def linear_values(
@@ -250,7 +243,8 @@ def linear_values(
     """`linear_fb` with the penalty of VC-FB (or none, ``alpha = 0``), iterated in the values alone, ``(..., n, S, A)``.
 
     Averaging ``m rho r`` over s+ closes: the targets are ``P r + gamma Q(s', argmax Q)``, the penalty is
-    ``alpha E_rho[r^2] (softmax_a Q - beta)``: CQL with linear values.
+    ``alpha E_rho[r^2] (softmax_a Q - beta)``: CQL with linear values. For a reward on a single state g MC-FB closes as
+    well, in the column ``m(., ., g)``: that is this iteration with the reward ``e_g/rho(g)`` and ``alpha rho(g)``.
 
     Args, Raises:
         as `linear_fb`.
@@ -259,18 +253,17 @@ def linear_values(
     reward, law = fit.tasks(reward, rho)
     alpha = _validate.real("alpha", alpha, low=0.0, high=1e100)
     rounds = _validate.integer("rounds", rounds, low=1)
-    smooth, data_, behaviour = fit.smooth[..., None, :, :], fit.data[..., None, :, :], fit.behaviour[..., None, :, :]
-    seen = fit.seen[..., None, :, :]
+    data_, behaviour, seen = (x[..., None, :, :] for x in (fit.data, fit.behaviour, fit.seen))
     paid = np.einsum("...sat,nt->...nsa", fit.rows, reward)
     weight = (alpha * (reward**2 @ law))[:, None, None]
-    flat, rows = fit.states * fit.actions, fit.flat_rows()
-    values = np.zeros((*fit.batch, len(reward), fit.states, fit.actions), dtype=fit.features.dtype)
+    rows = fit.rows.reshape(*fit.rows.shape[:-3], -1, fit.states)
+    values = np.zeros((*fit.batch, len(reward), fit.states, fit.actions))
     for _ in range(rounds):
-        ahead = rows @ values.max(axis=-1)[..., None]
+        ahead = values.max(axis=-1) @ np.swapaxes(rows, -1, -2)
         push = data_ * (paid + fit.discount * ahead.reshape(values.shape))
         if alpha > 0:
             push = push - weight * seen * (softmax(values, axis=-1) - behaviour)
-        moved = smooth @ push.reshape(*push.shape[:-2], flat, 1)
+        moved = push.reshape(*push.shape[:-2], -1) @ fit.smooth  # symmetric
         values = 0.5 * (values + moved.reshape(values.shape))
     return values
 
@@ -286,7 +279,7 @@ def linear_fb(
     penalty, over *all* actions of every state with data, beside the uniform behaviour on the data.
 
     Args:
-        features: phi, ``(..., S, A, k)``; their precision is that of the iteration. transition: ``(..., S, A, S)``.
+        features: phi, ``(..., S, A, k)``. transition: ``(..., S, A, S)``.
         discount: in [0, 1). rho: ``(S,)``, > 0. reward: one row a task, ``(n, S)``. data: boolean ``(..., S, A)``.
         alpha: >= 0. penalty: ``"measures"`` (MC-FB) or ``"values"`` (VC-FB). ridge: > 0. rounds: >= 1.
 
@@ -299,9 +292,9 @@ def linear_fb(
     penalty = _validate.one_of("penalty", penalty, ("measures", "values"))
     rounds = _validate.integer("rounds", rounds, low=1)
     states, actions, batch, count = fit.states, fit.actions, fit.batch, len(reward)
-    now, rows = (fit.rows / law)[..., None, :, :, :], fit.flat_rows()
+    now, rows = (fit.rows / law)[..., None, :, :, :], fit.rows.reshape(*fit.rows.shape[:-3], 1, -1, states)
     data_, behaviour, seen = (x[..., None, :, :, None] for x in (fit.data, fit.behaviour, fit.seen))
-    density = np.zeros((*batch, count, states, actions, states), dtype=fit.features.dtype)
+    density = np.zeros((*batch, count, states, actions, states))
     for _ in range(rounds):
         values = np.einsum("...nsat,nt->...nsa", density, law * reward, optimize=True)
         best = values.argmax(axis=-1)[..., None, None]
