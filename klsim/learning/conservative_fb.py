@@ -91,9 +91,7 @@ def _penalised(density: Any, log_behaviour: Any, states: Any) -> tuple[np.ndarra
     return density, behaviour, weights
 
 
-def value_penalty(
-    density: Any, log_behaviour: Any, states: Any, rho: Any, reward: Any
-) -> tuple[float, np.ndarray]:
+def value_penalty(density: Any, log_behaviour: Any, states: Any, rho: Any, reward: Any) -> tuple[float, np.ndarray]:
     """VC-FB: ``E_s[logsumexp_a Q(s, .) - E_beta Q]``, ``Q = E_rho[m r]``, and its gradient ``(S, A, S)`` in m.
 
     Args:
@@ -166,9 +164,7 @@ def conservative_values(values: Any, log_behaviour: Any, weight: Any) -> np.ndar
     return np.asarray(np.where(weight[..., None] > 0, level + np.log(omega) - np.log(scale), values))
 
 
-def conservative_density(
-    target: Any, log_behaviour: Any, alpha: float, rho: Any, reward: Any = None
-) -> np.ndarray:
+def conservative_density(target: Any, log_behaviour: Any, alpha: float, rho: Any, reward: Any = None) -> np.ndarray:
     """The minimiser of ``(1/2) E_{w, beta, rho}[(m - target)^2]`` plus alpha times a penalty, ``(S, A, S)``.
 
     The state weights w > 0 do not matter. With a ``reward`` the penalty is that of VC-FB for it, else that of MC-FB.

@@ -181,17 +181,19 @@ def maze(rng):
             return moves
 
 
-def scores(moves, goals, action, start=slice(None), each=True):
-    """``(V_pi - V_unif)/(V* - V_unif)`` for goals that pay 1 on arrival, ``(goals,)``; a start state at a time if ``each``."""
+def scores(moves, goals, action):
+    """``(V_pi - V_unif)/(V* - V_unif)`` for goals that pay 1 on arrival, in the mean over start states: like ``action (..., goals, S)`` without S."""
     reward = np.eye(moves.shape[0])[goals]
-    policies = np.stack([deterministic(action, 4), np.broadcast_to(uniform(*moves.shape[:2]), (*action.shape, 4))])
-    values = np.einsum("knsat,nt->knsa", successor_measure(moves, policies, GAMMA), reward)
-    own, base = np.einsum("knsa,knsa->kns", np.exp(policies), values)[..., start]
-    best = np.array([best_values(moves, r) for r in reward])[:, start]
-    if not each:
-        own, base, best = own.mean(axis=1), base.mean(axis=1), best.mean(axis=1)
-    found = (own - base) / (best - base)
-    return found.mean(axis=1) if each else found
+
+    def values(policy):
+        return np.einsum(
+            "...nsa,...nsat,nt->...ns", policy, successor_measure(moves, np.log(policy), GAMMA), reward, optimize=True
+        )
+
+    base = values(np.full((len(goals), *moves.shape[:2]), 0.25))
+    best = np.array([best_values(moves, r) for r in reward])
+    with np.errstate(divide="ignore"):
+        return ((values(np.eye(4)[action]) - base) / (best - base)).mean(axis=-1)
 
 
 def ranked(moves, goals, rank):
@@ -217,7 +219,11 @@ class Penalised(NamedTuple):
 
     @classmethod
     def draw(cls, rng):
-        weights, rho, behaviour = rng.dirichlet(np.full(4, 2.0)), rng.dirichlet(np.full(4, 2.0)), rng.dirichlet(np.full(3, 2.0), 4)
+        weights, rho, behaviour = (
+            rng.dirichlet(np.full(4, 2.0)),
+            rng.dirichlet(np.full(4, 2.0)),
+            rng.dirichlet(np.full(3, 2.0), 4),
+        )
         target, signs = np.abs(rng.standard_normal((4, 3, 4))), rng.choice([-1.0, 1.0], 4)
         alpha = float(np.exp(rng.uniform(np.log(0.05), np.log(1.0))))
         return cls(weights, rho, np.log(behaviour), target, rng.uniform(0.2, 1, 4), signs, alpha)
@@ -350,7 +356,15 @@ class Fit(NamedTuple):
         mask = rng.random((4, 2)) < 0.7
         mask[:3, 0] |= ~mask[:3].any(axis=1)
         rows, features = rng.dirichlet(np.ones(4), (4, 2)), rng.standard_normal((4, 2, 5))
-        return cls(rows, rng.dirichlet(np.full(4, 2.0)), features, mask, rng.standard_normal(4), float(rng.uniform(0.1, 3)), int(rng.integers(1, 9)))
+        return cls(
+            rows,
+            rng.dirichlet(np.full(4, 2.0)),
+            features,
+            mask,
+            rng.standard_normal(4),
+            float(rng.uniform(0.1, 3)),
+            int(rng.integers(1, 9)),
+        )
 
     def weights(self, penalty, behaviour="data", damping=0.5):
         """``phi W``, pair by pair: the sums over samples and over actions written out."""
@@ -409,7 +423,10 @@ class Cue(NamedTuple):
 
     def transition(self):
         cue, position, arm = self.states
-        rows, index = np.zeros((len(cue), self.cues, len(cue))), {key: i for i, key in enumerate(zip(cue, position, arm))}
+        rows, index = (
+            np.zeros((len(cue), self.cues, len(cue))),
+            {key: i for i, key in enumerate(zip(cue, position, arm))},
+        )
         for s, (c, p, a) in enumerate(zip(cue, position, arm)):
             for action in range(self.cues):
                 after = (c, p, a) if a >= 0 else (c, p + 1, action if p == self.corridor else -1)
