@@ -3,14 +3,15 @@ r"""Conservative forward-backward representations: what VC-FB and MC-FB add to t
 For data with the behaviour ``beta (S, A)``, states weighted by w and a table m ``(S, A, S)``,
 
 * **VC-FB** adds ``alpha E_s[logsumexp_a Q(s, .) - E_beta Q]`` with ``Q = E_rho[m r]``: CQL on the values of a task;
-* **MC-FB** adds ``alpha E_{s, s+ ~ rho}[logsumexp_a m(s, ., s+) - E_beta m]``: CQL on the measures, the same for all tasks.
+* **MC-FB** adds ``alpha E_{s, s+ ~ rho}[logsumexp_a m(s, ., s+) - E_beta m]``: CQL on the measures, for all tasks.
 
 Both gradients are ``softmax_a - beta`` of what is penalised (`conservative_direction`). Beside
 ``(1/2) E_{w, beta, rho}[(m - target)^2]`` the minimiser is (`conservative_density`)
 
-.. math:: m = \text{target} - \alpha\Big(\frac{\mu(a|s)}{\beta(a|s)} - 1\Big) r(s^+), \quad \mu = \mathrm{softmax}_a Q, \qquad
-          m = \text{target} - \alpha\Big(\frac{\mu_{s^+}(a|s)}{\beta(a|s)} - 1\Big), \quad
-          \mu_{s^+} = \mathrm{softmax}_a m(s, \cdot, s^+).
+.. math:: m = t - \alpha (\mu(a|s)/\beta(a|s) - 1)\, r(s^+), \quad \mu = \mathrm{softmax}_a Q, \qquad
+          m = t - \alpha (\mu_{s^+}(a|s)/\beta(a|s) - 1), \quad \mu_{s^+} = \mathrm{softmax}_a m(s, \cdot, s^+),
+
+t being the target.
 
 VC-FB lowers the ``mu``-weighted values of every task by ``alpha E_rho[r^2] chi^2(mu‖beta)``. MC-FB lowers *measures*:
 values of a reward r move by ``-alpha E_rho[r (mu_{s+}/beta - 1)]``, which is up where r is negative.
@@ -18,7 +19,7 @@ values of a reward r move by ``-alpha E_rho[r (mu_{s+}/beta - 1)]``, which is up
 `linear_fb` iterates the penalised fit with F linear in given features. For a single task VC-FB closes in Q
 (`linear_values`).
 
-Source: Jeen, Bewley & Cullen (2024); Kumar et al. (2020), CQL; ``zero-shot-rl`` C5, C6 (the closed forms are derived there).
+Source: Jeen, Bewley & Cullen (2024); Kumar et al. (2020), CQL; ``zero-shot-rl`` C5, C6 (closed forms derived there).
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ def _smoother(features: np.ndarray, data: np.ndarray, ridge: float) -> np.ndarra
 
 
 class _Linear:
-    """What the two iterations share: checked arrays with the axes of the batch and of the tasks, ``(..., n, S, A, …)``."""
+    """What the two iterations share: checked arrays, the smoother, and the behaviour in the data."""
 
     def __init__(self, features: Any, transition: Any, discount: float, data: Any, ridge: float) -> None:
         (self.features,) = _validate.numpy_arrays(features=features)
@@ -268,7 +269,7 @@ def linear_fb(
     features: Any, transition: Any, discount: float, rho: Any, reward: Any, data: Any, *, alpha: float = 0.0,
     penalty: str = "measures", ridge: float = 0.05, rounds: int = 120,
 ) -> np.ndarray:  # fmt: skip
-    r"""Densities ``m = phi W`` of fitted FB with F linear in features of ``(s, a)`` and ``B = I/rho``, ``(..., n, S, A, S)``.
+    r"""Densities ``m = phi W``, ``(..., n, S, A, S)``, of fitted FB: F linear in features of ``(s, a)``, ``B = I/rho``.
 
     From ``W = 0``: ``W <- (W + G phi^T (D target - alpha push))/2``, ``G = (phi^T D phi + ridge I)^{-1}``, target
     ``P/rho + gamma m(s', argmax_a Q(s', a), .)``, D the 0/1 mask of pairs in the data, ``push`` the direction of the

@@ -1,9 +1,9 @@
 r"""Forward-backward representations (FB): successor densities as ``F(s, a, z)^T B(s+)``, and what is made of them.
 
-If ``F(s, a, z)^T B(s+) = m^{pi_z}(s, a, s+)`` with ``pi_z = argmax_a F(s, a, z)^T z``, then for any reward paid on arrival
-``Q^{pi_z} = F^T z`` at ``z = E_rho[r B]`` (`task_vector`), and ``pi_z`` is optimal. For given features ``B (S, d)`` the
-best F in ``L^2(rho)`` is ``E_rho[m B^T] E_rho[B B^T]^{-1}`` (`forward_projection`), exact for ``d = S`` independent
-features.
+If ``F(s, a, z)^T B(s+) = m^{pi_z}(s, a, s+)`` with ``pi_z = argmax_a F(s, a, z)^T z``, then for any reward paid on
+arrival ``Q^{pi_z} = F^T z`` at ``z = E_rho[r B]`` (`task_vector`), and ``pi_z`` is optimal. For given features
+``B (S, d)`` the best F in ``L^2(rho)`` is ``E_rho[m B^T] E_rho[B B^T]^{-1}`` (`forward_projection`), exact for ``d = S``
+independent features.
 
 Losses take a free table m ``(..., S, A, S)`` and return ``(loss, gradient)``:
 
@@ -33,10 +33,10 @@ __all__ = [
     "ZeroShot",
     "batch_fb_loss",
     "batch_orthonormality_loss",
+    "density_table",
     "fb_loss",
     "forward_projection",
     "leading_features",
-    "density_table",
     "orthonormality_loss",
     "projected_reward",
     "task_vector",
@@ -81,7 +81,7 @@ def forward_projection(density: Any, features: Any, rho: Any) -> np.ndarray:
     """``F = E_rho[m B^T] E_rho[B B^T]^{-1}``, ``(..., S, A, d)``: the least-squares F of a density, for given B.
 
     Args:
-        density: m, ``(..., S, A, S)``. features: B, ``(..., S, d)``, independent under ``rho`` (else the F of least norm).
+        density: m, ``(..., S, A, S)``. features: B, ``(..., S, d)``, independent (else the F of least norm).
 
     Raises:
         ValueError: shapes, values that are not finite, a law with zeros.
@@ -170,7 +170,7 @@ def _deterministic(action: np.ndarray, actions: int) -> np.ndarray:
 def zero_shot_policies(
     transition: Any, discount: float, rho: Any, features: Any, tasks: Any, *, rounds: int = 60
 ) -> ZeroShot:
-    """From the uniform policy: evaluate, project on B (`forward_projection`), be greedy for ``F^T z``; to a fixed point.
+    """From the uniform policy: evaluate, project on B (`forward_projection`), be greedy for ``F^T z``, until it stays.
 
     It is policy iteration for the `projected_reward` of every task: its fixed point exists for any features, and is
     optimal for that reward. An action is kept while no other is better beyond rounding.

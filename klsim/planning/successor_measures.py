@@ -7,8 +7,8 @@ of mass ``1/(1-gamma)``, starting at the *next* state. A reward ``r(s')`` that i
 
 .. math:: m = P/\rho + \gamma\, E_{s', \pi}[m(s', a', \cdot)].
 
-If a table is off by ``epsilon = max_{s,a} sum_{s+} |.|`` (`measure_error`), its values are off by ``epsilon |r|``, and a
-policy that is greedy for its own approximate values loses at most ``2 epsilon |r| / (1-gamma)`` (`greedy_gap_bound`).
+If a table is off by ``epsilon = max_{s,a} sum_{s+} |.|`` (`measure_error`), its values are off by ``epsilon |r|``, and
+a policy that is greedy for its own approximate values loses at most ``2 epsilon |r| / (1-gamma)`` (`greedy_gap_bound`).
 
 Arrays may carry leading batch axes: transitions ``(..., S, A, S)``, log-policies ``(..., S, A)``, laws, rewards
 ``(..., S)``.

@@ -451,8 +451,7 @@ class Cue(NamedTuple):
         everything, shown = np.arange(len(self.rho)), self.labels(seen)
         labels, tags = (everything if memory else shown for memory in (forward, backward))
         rows, rewards = self.transition(), self.rewards()
-        cue, position, _ = self.states
-        found = []
+        position, found = self.states[1], []
         for reward in rewards:
             believed = label_means(reward, tags, self.rho)
             model = aggregated_mdp(DiscountedMDP(rows, rows @ believed, self.discount, self.rho), labels, self.rho)
