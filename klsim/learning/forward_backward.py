@@ -2,8 +2,8 @@ r"""Forward-backward representations (FB): successor densities as ``F(s, a, z)^T
 
 If ``F(s, a, z)^T B(s+) = m^{pi_z}(s, a, s+)`` with ``pi_z = argmax_a F(s, a, z)^T z``, then for any reward paid on
 arrival ``Q^{pi_z} = F^T z`` at ``z = E_rho[r B]`` (`task_vector`), and ``pi_z`` is optimal. For given features
-``B (S, d)`` the best F in ``L^2(rho)`` is ``E_rho[m B^T] E_rho[B B^T]^{-1}`` (`forward_projection`), exact for ``d = S``
-independent features.
+``B (S, d)`` the best F in ``L^2(rho)`` is ``E_rho[m B^T] E_rho[B B^T]^{-1}`` (`forward_projection`), exact for
+``d = S`` independent features.
 
 Losses take a free table m ``(..., S, A, S)`` and return ``(loss, gradient)``:
 

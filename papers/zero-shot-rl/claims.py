@@ -74,7 +74,7 @@ def values_are_linear_in_z(world, *, start="next", z="rho", inverse=True):
     q = problem.reward + GAMMA * rows @ evaluate(problem, policy).state_value
     size = np.abs(q).max() * world.condition**2
     return {
-        "M": (measure, rows + GAMMA * rows @ np.array(alone).T),
+        "M": (measure, rows + GAMMA * rows @ np.array(alone).T, 10.0),
         "mass": (measure.sum(axis=-1), np.full((6, 3), 1 / (1 - GAMMA))),
         "M r": (arrival_values(density, rho, r), q, size),
         "F z": (forward @ fb.task_vector(r, b, rho if z == "rho" else np.full(6, 1 / 6)), q, size),
@@ -169,19 +169,19 @@ def minimiser_of_the_loss(loss, *, square=0.5, policy="own"):
 
 
 @C2.check(
-    Identity(1e-12), Space(loss=Drawn(st.Loss.draw), step=Floats(0.3, 1.0)), batched=False, instances=10,
+    Identity(1e-11), LOSSES, instances=10,
     false={"of the uniform policy": {"policy": "uniform"}, "from the present state": {"start": "now"}},
 )  # fmt: skip
-def fixed_point_of_the_loss(loss, step, *, policy="own", start="next"):
-    """Damped backups from 0, 900 of them: the error is at most (1 - .3 (1 - .9))^900 = 1e-12 of the start."""
+def fixed_point_of_the_loss(loss, *, policy="own", start="next", discount=0.7):
+    """100 backups from 0: the error is .7^100 = 3e-16 of the start."""
     actor, found = loss.log_policy, np.zeros_like(loss.target)
-    for _ in range(900 if step < 0.9 else 300):
-        found = (1 - step) * found + step * successor_backup(loss.transition, actor, found, loss.rho, GAMMA)
-    measure = successor_measure(loss.transition, actor if policy == "own" else st.uniform(4, 2), GAMMA)
+    for _ in range(100):
+        found = successor_backup(loss.transition, actor, found, loss.rho, discount)
+    measure = successor_measure(loss.transition, actor if policy == "own" else st.uniform(4, 2), discount)
     if start == "now":
-        measure = np.eye(4)[:, None, :] + GAMMA * measure
-    _, slope = fb.fb_loss(found, found, loss.transition, actor, loss.pairs, loss.rho, GAMMA)
-    return {"table": (found, measure / loss.rho), "slope": (slope, 0.0, np.ones_like(slope))}
+        measure = np.eye(4)[:, None, :] + discount * measure
+    _, slope = fb.fb_loss(found, found, loss.transition, actor, loss.pairs, loss.rho, discount)
+    return {"table": (found, measure / loss.rho, 1 / loss.rho), "slope": (slope, 0.0, np.ones_like(slope))}
 
 
 @C2.check(
@@ -242,7 +242,7 @@ TIGHT = [{"case": st.Approximate.hidden(h, g)} for h, g in ((0.1, 0.5), (0.3, 0.
 
 
 @C3.check(
-    Inequality(1e-7), Space(case=Drawn(st.Approximate.draw)), examples=TIGHT, instances=60,
+    Inequality(1e-8), Space(case=Drawn(st.Approximate.draw)), examples=TIGHT, instances=60,
     false={"half the constant": {"factor": 0.5}, "without the horizon": {"horizon": False},
            "epsilon in the mean over pairs": {"worst": False}},
 )  # fmt: skip
@@ -313,18 +313,23 @@ def values_of_the_projected_reward(world, rank, *, reward="projected", weights="
 
 @C4.check(
     Identity(1e-9), Space(world=Drawn(st.World.draw), rank=Choice(1, 2, 3, 5)), batched=False, instances=12,
-    false={"singular vectors of m unweighted": {"weighted": False}, "of the transposed Gram matrix": {"side": "pairs"}},
+    false={"singular vectors of m unweighted": {"weighted": False}, "eigenvalues without rho": {"gram": "plain"}},
 )  # fmt: skip
-def leading_features_lose_least(world, rank, *, weighted=True, side="states"):
+def leading_features_lose_least(world, rank, *, weighted=True, gram="weighted"):
     """What is left is the sum of the smallest eigenvalues of the Gram matrix of ``m diag(sqrt rho)``."""
     density, rho, rank = world.density, world.rho, int(rank)
     b = fb.leading_features(density, rho if weighted else np.full(6, 1 / 6), rank)
     left = density - fb.forward_projection(density, b, rho) @ b.T
     table = density.reshape(18, 6) * np.sqrt(rho)
-    gram = table.T @ table if side == "states" else density.reshape(18, 6).T @ density.reshape(18, 6)
+    if gram == "plain":
+        table = density.reshape(18, 6)
     law = rho if weighted else np.full(6, 1 / 6)
     return {
-        "left": (np.sum(rho * left**2), np.linalg.eigvalsh(gram)[: 6 - rank].sum(), np.sum(rho * density**2)),
+        "left": (
+            np.sum(rho * left**2),
+            np.linalg.eigvalsh(table.T @ table)[: 6 - rank].sum(),
+            np.sum(rho * density**2),
+        ),
         "orthonormal": (b.T @ (law[:, None] * b), np.eye(rank), 1.0),
     }
 
@@ -396,7 +401,7 @@ def penalties_by_definition(case, *, data=1, law="rho"):
 
 
 @C5.check(
-    Identity(1e-6, scale=1), PENALISED, instances=10,
+    Identity(1e-8, scale=1), PENALISED, instances=10,
     false={"weight alpha E|r| in place of alpha E r^2": {"weight": "size"}, "mu of the target": {"mu": "target"}, "mu - beta in place of mu/beta - 1": {"ratio": False}},
 )  # fmt: skip
 def value_conservative(case, *, weight="square", mu="own", ratio=True):
@@ -419,17 +424,17 @@ def value_conservative(case, *, weight="square", mu="own", ratio=True):
 
 
 @C5.check(
-    Identity(1e-6, scale=1), PENALISED, instances=10,
-    false={"KL in place of chi^2": {"divergence": kl}, "weighted by the task's own softmax of Q": {"weights": "task"}, "with r(s+) as in VC-FB": {"paid": True}},
+    Identity(1e-8, scale=1), PENALISED, instances=10,
+    false={"KL in place of chi^2": {"divergence": "kl"}, "weighted by the task's own softmax of Q": {"weights": "task"}, "with r(s+) as in VC-FB": {"paid": True}},
 )  # fmt: skip
-def measure_conservative(case, *, divergence=chi2, weights="targets", paid=False):
+def measure_conservative(case, *, divergence="chi2", weights="targets", paid=False):
     (w, rho, logs, target, _, _, alpha), b, r = case, case.behaviour, case.reward * case.signs
     found = case.minimised(lambda m: cfb.measure_penalty(m, logs, w, rho))
     log_mu = np.asarray(log_normalize(np.swapaxes(found, 1, 2)))  # (s, s+, a)
     mu = np.swapaxes(np.exp(log_mu), 1, 2)
     shown = mu if weights == "targets" else np.exp(log_normalize(case.values(found, r)))[..., None] * np.ones(4)
     moved = np.sum(shown * (found - target) * rho * r, axis=(1, 2))
-    lost = -alpha * np.sum(rho * r * np.asarray(divergence(log_mu, logs[:, None])), axis=1)
+    lost = -alpha * np.sum(rho * r * np.asarray({"chi2": chi2, "kl": kl}[divergence](log_mu, logs[:, None])), axis=1)
     size = 1 / np.sqrt(case.core_weights.min())
     return {
         "closed form": (found, target - alpha * (mu / b[..., None] - 1) * (r if paid else 1), size),

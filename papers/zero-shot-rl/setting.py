@@ -7,7 +7,8 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, root
+from scipy.special import softmax
 
 from klsim.learning import conservative_fb as cfb
 from klsim.learning.forward_backward import leading_features, task_vector, zero_shot_policies
@@ -97,7 +98,8 @@ class Loss(NamedTuple):
 
 
 def minimiser(loss, shape, weights):
-    """Argmin of a convex function of a table whose Hessian is at least ``diag(weights)``, by BFGS in units of ``weights ** -.5``.
+    """Argmin of a convex function of a table whose Hessian is at least ``diag(weights)``, by BFGS and a root of the
+    gradient, in units of ``weights ** -.5``.
 
     In these units the Hessian is at least 1, so the distance to the minimiser is at most the norm of the gradient, which is
     asked to be below 1e-8.
@@ -108,15 +110,12 @@ def minimiser(loss, shape, weights):
         value, gradient = loss(x.reshape(shape) * units)
         return value, (gradient * units).ravel()
 
-    x = np.zeros(int(np.prod(shape)))
-    for _ in range(4):  # restarts: the line search of BFGS stops where the loss is flat to rounding
-        x = minimize(scaled, x, jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 500}).x
-        slope = scaled(x)[1]
-        if np.linalg.norm(slope) < 1e-8:
-            break
-        x = x - slope  # a Newton step where the Hessian is 1
+    x = minimize(scaled, np.zeros(int(np.prod(shape))), jac=True, method="BFGS", options={"gtol": 1e-9}).x
+    x = root(
+        lambda at: scaled(at)[1], x, tol=1e-14
+    ).x  # the line search of BFGS stops where the loss is flat to rounding
     if np.linalg.norm(scaled(x)[1]) >= 1e-8:
-        raise ArithmeticError(f"BFGS ended with a gradient of {np.linalg.norm(scaled(x)[1]):.2g}")
+        raise ArithmeticError(f"the minimiser is not found: gradient {np.linalg.norm(scaled(x)[1]):.2g}")
     return x.reshape(shape) * units
 
 
@@ -380,9 +379,9 @@ class Fit(NamedTuple):
                 if self.data[s].any():
                     own = self.data[s, a] / self.data[s].sum() if behaviour == "data" else 0.5
                     if penalty == "values":
-                        direction = (np.exp(q[s, a]) / np.exp(q[s]).sum() - own) * self.reward
+                        direction = (softmax(q[s])[a] - own) * self.reward
                     else:
-                        direction = np.exp(m[s, a]) / np.exp(m[s]).sum(axis=0) - own
+                        direction = softmax(m[s], axis=0)[a] - own
                     push -= self.alpha * np.outer(self.features[s, a], direction)
             table = (1 - damping) * table + damping * np.linalg.solve(inside, push)
         return (phi @ table).reshape(4, 2, 4)
