@@ -56,7 +56,7 @@ WORLDS = Space(world=Drawn(st.World.draw))
 
 
 @C1.check(
-    Identity(1e-12), WORLDS, instances=12,
+    Identity(1e-12), WORLDS, instances=8,
     false={"starting at the present state": {"start": "now"}, "z under uniform weights": {"z": "uniform"},
            "F without the inverse of E[B B^T]": {"inverse": False}},
 )  # fmt: skip
@@ -83,7 +83,7 @@ def values_are_linear_in_z(world, *, start="next", z="rho", inverse=True):
 
 
 @C1.check(
-    Optimality(1e-9), WORLDS, instances=20,
+    Optimality(1e-9), WORLDS, instances=16,
     false={"z under uniform weights": {"z": "uniform"}, "z without the inverse of E[B B^T]": {"inverse": False},
            "greedy for the uniform policy's F": {"rounds": 1}},
 )  # fmt: skip
@@ -97,7 +97,7 @@ def its_policy_is_optimal(world, *, z="rho", inverse=True, rounds=60):
 
 
 @C1.check(
-    Identity(1e-12), WORLDS, instances=20,
+    Identity(1e-12), WORLDS, instances=12,
     false={"after one improvement": {"rounds": 2}, "with the features of another draw": {"features": "other"}},
 )  # fmt: skip
 def fixed_point(world, *, rounds=60, features="own"):
@@ -147,7 +147,7 @@ def loss_by_samples(loss, *, half=0.5, at="s+"):
 
 
 @C2.check(
-    Identity(1e-8, scale=1), LOSSES, instances=10,
+    Identity(1e-8, scale=1), LOSSES, instances=6,
     false={"a square weighted 1 does the same": {"square": 1.0}, "the target of the uniform policy": {"policy": "uniform"}},
 )  # fmt: skip
 def minimiser_of_the_loss(loss, *, square=0.5, policy="own"):
@@ -161,7 +161,7 @@ def minimiser_of_the_loss(loss, *, square=0.5, policy="own"):
         return 2 * half * (value + linear) - linear, 2 * half * (gradient + chances) - chances
 
     weights = loss.pairs[..., None] * loss.rho
-    own, full = (st.minimiser(lambda m, h=h: reweighted(m, h), loss.target.shape, weights) for h in (square, 1.0))
+    own, full = (st.minimiser(lambda m, h=h: reweighted(m, h), weights, loss.target) for h in (square, 1.0))
     actor = loss.log_policy if policy == "own" else st.uniform(4, 2)
     backup = successor_backup(loss.transition, actor, loss.target, loss.rho, GAMMA)
     size = 1 / np.sqrt(weights.min())  # the gradient is below 1e-8 in units of the weights
@@ -242,7 +242,7 @@ TIGHT = [{"case": st.Approximate.hidden(h, g)} for h, g in ((0.1, 0.5), (0.3, 0.
 
 
 @C3.check(
-    Inequality(1e-8), Space(case=Drawn(st.Approximate.draw)), examples=TIGHT, instances=60,
+    Inequality(1e-8), Space(case=Drawn(st.Approximate.draw)), examples=TIGHT, instances=50,
     false={"half the constant": {"factor": 0.5}, "without the horizon": {"horizon": False},
            "epsilon in the mean over pairs": {"worst": False}},
 )  # fmt: skip
@@ -348,7 +348,7 @@ def in_the_grid(*, high=12):
 
 
 # pilot of 12 mazes: .01, .16, .36, .85 at d = 1, 3, 6, 12; differences with deviations .13, .13, .27; .14 at 12
-@C4.check(Effect(seeds=28), false={"above .6 with three": Variant({"high": 3}, kind=Effect(seeds=10))})
+@C4.check(Effect(seeds=36), false={"above .6 with three": Variant({"high": 3}, kind=Effect(seeds=10))})
 def in_mazes(rng, *, high=12):
     """Six goals a maze."""
     moves, goals = st.maze(rng), rng.choice(25, 6, replace=False)
@@ -401,7 +401,7 @@ def penalties_by_definition(case, *, data=1, law="rho"):
 
 
 @C5.check(
-    Identity(1e-8, scale=1), PENALISED, instances=10,
+    Identity(1e-8, scale=1), PENALISED, instances=4,
     false={"weight alpha E|r| in place of alpha E r^2": {"weight": "size"}, "mu of the target": {"mu": "target"}, "mu - beta in place of mu/beta - 1": {"ratio": False}},
 )  # fmt: skip
 def value_conservative(case, *, weight="square", mu="own", ratio=True):
@@ -424,7 +424,7 @@ def value_conservative(case, *, weight="square", mu="own", ratio=True):
 
 
 @C5.check(
-    Identity(1e-8, scale=1), PENALISED, instances=10,
+    Identity(1e-8, scale=1), PENALISED, instances=4,
     false={"KL in place of chi^2": {"divergence": "kl"}, "weighted by the task's own softmax of Q": {"weights": "task"}, "with r(s+) as in VC-FB": {"paid": True}},
 )  # fmt: skip
 def measure_conservative(case, *, divergence="chi2", weights="targets", paid=False):

@@ -97,25 +97,26 @@ class Loss(NamedTuple):
         return total
 
 
-def minimiser(loss, shape, weights):
-    """Argmin of a convex function of a table whose Hessian is at least ``diag(weights)``, by BFGS and a root of the
-    gradient, in units of ``weights ** -.5``.
+def minimiser(loss, weights, start):
+    """Argmin of a convex function ``loss(table) -> (value, gradient)`` whose Hessian is at least ``diag(weights)``.
 
-    In these units the Hessian is at least 1, so the distance to the minimiser is at most the norm of the gradient, which is
-    asked to be below 1e-8.
+    The root of its gradient (MINPACK), if need be from where BFGS ends. In units of ``weights ** -.5`` the Hessian is at
+    least 1, so the distance to the minimiser is at most the norm of the gradient, which is asked to be below 1e-8.
     """
-    units = 1 / np.sqrt(np.broadcast_to(weights, shape))
+    shape, units = start.shape, 1 / np.sqrt(np.broadcast_to(weights, start.shape))
 
     def scaled(x):
         value, gradient = loss(x.reshape(shape) * units)
         return value, (gradient * units).ravel()
 
-    x = minimize(scaled, np.zeros(int(np.prod(shape))), jac=True, method="BFGS", options={"gtol": 1e-9}).x
-    x = root(
-        lambda at: scaled(at)[1], x, tol=1e-14
-    ).x  # the line search of BFGS stops where the loss is flat to rounding
-    if np.linalg.norm(scaled(x)[1]) >= 1e-8:
-        raise ArithmeticError(f"the minimiser is not found: gradient {np.linalg.norm(scaled(x)[1]):.2g}")
+    def slope(x):
+        return scaled(x)[1]
+
+    x = root(slope, (start / units).ravel(), tol=1e-12).x
+    if np.linalg.norm(slope(x)) >= 1e-8:
+        x = root(slope, minimize(scaled, (start / units).ravel(), jac=True, method="BFGS").x, tol=1e-12).x
+    if np.linalg.norm(slope(x)) >= 1e-8:
+        raise ArithmeticError(f"the minimiser is not found: gradient {np.linalg.norm(slope(x)):.2g}")
     return x.reshape(shape) * units
 
 
@@ -253,7 +254,7 @@ class Penalised(NamedTuple):
             core = self.core_weights * error
             return 0.5 * np.sum(core * error) + self.alpha * value, core + self.alpha * gradient
 
-        return minimiser(loss, self.target.shape, self.core_weights)
+        return minimiser(loss, self.core_weights, self.target)
 
     def values(self, table, reward):
         return arrival_values(table, self.rho, reward)
