@@ -529,10 +529,10 @@ C6 = paper.claim("C6", r"""
     5x5 grid, each (cell, action) leads to an absorbing trap with probability .2; poor data lack exactly these pairs. F linear in 150 random Fourier features, $B=I/\rho$,
     120 damped fits. FB values more than half of the absent pairs nearer to what they would be worth without the trap than to their true 0. On poor data VC-FB
     ($\alpha=3$) and MC-FB ($\alpha=10$) score higher than FB and divide the overestimation there by more than 1.25 (in the mean of logs). On full
-    data VC-FB gains as well, MC-FB is at most .1 worse. At $\alpha=30$ VC-FB loses more than .2 of score and overestimates more than twice as much as at 3.
+    data VC-FB gains as well, MC-FB is at most .1 worse. At $\alpha=30$ VC-FB loses more than .2 of score and overestimates more than twice as much as at 3 (logs again).
 
     where: main results (ExORL, D4RL) re-stated on a small instance; abstract ("perform no worse on high quality datasets")
-    assumes: Five goals; scores relative to the uniform and the optimal policy; settings and seeds declared in the digest and from a pilot on other seeds.
+    assumes: Five goals; scores relative to the uniform and the optimal policy; numbers of seeds from a pilot on other seeds.
     """)  # fmt: skip
 
 
