@@ -155,14 +155,18 @@ def conservative_values(values: Any, log_behaviour: Any, weight: Any) -> np.ndar
     top = values + np.maximum(weight, 1e-300)[..., None]
     level = (top - scale).max(axis=-1, keepdims=True)  # one mu is 1 there, so that their sum is at least 1
     for _ in range(200):
-        omega = wrightomega(top - level + np.log(scale)).real
-        step = (np.sum(omega / scale, axis=-1, keepdims=True) - 1) / np.sum(
-            omega / (1 + omega) / scale, axis=-1, keepdims=True
-        )
+        x = top - level + np.log(scale)
+        omega = wrightomega(x).real
+        slope = np.sum(omega / (1 + omega) / scale, axis=-1, keepdims=True)
+        step = (np.sum(omega / scale, axis=-1, keepdims=True) - 1) / slope
         level = level + np.maximum(step, 0.0)
         if np.all(step <= 4e-16 * np.maximum(np.abs(level), 1.0)):
             break
-    return np.asarray(np.where(weight[..., None] > 0, level + np.log(omega) - np.log(scale), values))
+    x = top - level + np.log(scale)
+    omega = wrightomega(x).real
+    with np.errstate(divide="ignore"):
+        logs = np.where(x < 0, x - omega, np.log(omega))  # omega + log omega = x; omega may underflow, its log does not
+    return np.asarray(np.where(weight[..., None] > 0, level + logs - np.log(scale), values))
 
 
 def conservative_density(target: Any, log_behaviour: Any, alpha: float, rho: Any, reward: Any = None) -> np.ndarray:

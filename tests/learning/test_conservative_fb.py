@@ -38,6 +38,12 @@ def test_values_are_stationary(weight, behaviour):
     np.testing.assert_allclose(stationarity(q, v, behaviour, weight), 0, atol=1e-10 * max(weight, np.abs(q).max()))
 
 
+def test_values_that_are_far_apart():
+    """The best is left alone, up to the behaviour; the others move by the weight."""
+    found = cfb.conservative_values([0.0, 3000.0], np.log([0.5, 0.5]), 0.2)
+    np.testing.assert_allclose(found, [0.2, 2999.8], rtol=1e-13)
+
+
 def test_large_weights_give_the_behaviour():
     """As the weight grows softmax q tends to the behaviour."""
     q = cfb.conservative_values([1.0, 0.0, 2.0], np.log([0.2, 0.3, 0.5]), 1e8)
