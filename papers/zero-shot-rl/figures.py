@@ -51,7 +51,7 @@ def _(table, figure):
     "data",
     title="Missing actions: score and overestimation",
     caption=f"5x5 grid with a trap, 150 Fourier features, {SEEDS} seeds of five goals; mean and 95 % interval. Poor data lack the pairs that lead to the trap."
-    " Overestimation: mean of Q - Q* over those pairs, where Q* = 0. The seeds of FB on poor data vary much: the linear fit diverges in a few (C6).",
+    " Overestimation: mean of Q - Q* over those pairs, where Q* = 0. Over many more seeds the fit of FB diverges in a few (C6).",
     size=(11.0, 4.2),
 )  # fmt: skip
 def data(run):
@@ -70,14 +70,14 @@ def _(table, figure):
     Bars("data", "value", by="method").on(left, table.rows(panel="score"))
     Bars("data", "value", by="method").on(right, table.rows(panel="over"))
     left.set(xlabel="data", ylabel="score: 0 uniform policy, 1 optimum", ylim=(0, 1.0))
-    right.set(xlabel="data", ylabel="overestimation Q - Q* at the trap's pairs, reward units")
+    right.set(xlabel="data", ylabel="overestimation Q - Q*, reward units")
     right.legend(loc="upper right")
 
 
 @figures.figure(
     "alpha",
     title="Conservatism can be overdone",
-    caption=f"Poor data, {SEEDS} seeds of five goals; mean and 95 % interval; alpha = 0 is FB, drawn at .1. Where the penalty dominates, VC-FB scores as the uniform"
+    caption=f"Poor data, {SEEDS} seeds of five goals; mean and 95 % interval; alpha = 0 is FB, drawn at .1. Overestimation at the pairs that lead to the trap. Where the penalty dominates, VC-FB scores as the uniform"
     " policy and its overestimation rises again (C6).",
     size=(11.0, 4.2),
 )  # fmt: skip
@@ -103,7 +103,7 @@ def _(table, figure):
         axes.minorticks_off()
         axes.set(xlabel="alpha (log scale)")
     left.set(ylabel="score: 0 uniform policy, 1 optimum", ylim=(-0.05, 1.0))
-    right.set(ylabel="overestimation Q - Q* at the trap's pairs, reward units", ylim=(0, None))
+    right.set(ylabel="overestimation Q - Q*, reward units", ylim=(0, None))
     left.legend(loc="lower left")
 
 
