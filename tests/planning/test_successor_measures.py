@@ -75,7 +75,7 @@ def test_error_and_bound():
         (lambda: sm.successor_density(SWITCH, [0.5, 0.4]), "rho.*sum to 1"),
         (lambda: sm.successor_density(SWITCH, [-0.5, 1.5]), "rho"),
         (lambda: sm.successor_density(SWITCH, [1.0]), "rho: must be"),
-        (lambda: sm.successor_density(SWITCH * math.inf, [0.5, 0.5]), "measure"),
+        (lambda: sm.successor_density(np.full((2, 2, 2), math.inf), [0.5, 0.5]), "measure"),
         (lambda: sm.successor_density([1.0], [1.0]), "measure: must be"),
         (lambda: sm.arrival_values(SWITCH, [0.5, 0.5], [1.0]), "reward: must be"),
         (lambda: sm.arrival_values(SWITCH, [0.5, 0.5], [1.0, math.nan]), "reward"),
