@@ -52,7 +52,7 @@ def _behaviour(log_behaviour: Any) -> np.ndarray:
     index = _validate.first_true(np, np.isneginf(logs))
     if index is not None:
         _validate.fail("log_behaviour", "must give every action positive probability", float(logs[index]), index)
-    return np.exp(logs)
+    return np.asarray(np.exp(logs))
 
 
 def _reward(reward: Any, states: int) -> np.ndarray:

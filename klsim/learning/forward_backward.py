@@ -297,4 +297,4 @@ def batch_orthonormality_loss(features: Any) -> np.ndarray:
     """
     features = _features(features)
     gram = _square("features", np.einsum("...sd,...td->...st", features, features))
-    return _off_diagonal_mean(gram**2) - 2 * np.einsum("...ss->...", gram) / gram.shape[-1]
+    return np.asarray(_off_diagonal_mean(gram**2) - 2 * np.einsum("...ss->...", gram) / gram.shape[-1])

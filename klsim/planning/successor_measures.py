@@ -69,7 +69,7 @@ def _policy(log_policy: Any, shape: tuple[int, ...]) -> np.ndarray:
     (policy,) = _validate.numpy_arrays(log_policy=log_policy)
     if policy.shape[-2:] != shape:
         _validate.fail("log_policy", f"must be (..., {shape[0]}, {shape[1]}), got shape {policy.shape}")
-    return np.exp(_validate.log_probs("log_policy", np, policy))
+    return np.asarray(np.exp(_validate.log_probs("log_policy", np, policy)))
 
 
 def successor_measure(transition: Any, log_policy: Any, discount: float) -> np.ndarray:
