@@ -86,8 +86,7 @@ def history_rollouts(
     does.
 
     Args:
-        model: stationary (its first step is used throughout), with the states and actions of the data, every action
-            legal. count: roll-outs.
+        model: with the states, actions and horizon of the data, every action legal. count: roll-outs.
 
     Raises:
         TypeError: not `Trajectories`, not a `TabularMDP`. ValueError: sizes that do not fit, illegal actions, a horizon
@@ -100,18 +99,21 @@ def history_rollouts(
         _validate.fail("model", "must have every action legal everywhere")
     if model.horizon != data.actions.shape[1]:
         _validate.fail("model", f"must have the horizon of the data, {data.actions.shape[1]}, not {model.horizon}")
-    _validate.fits("count", count, float(count) * (len(data.states) + model.horizon + states))
+    kinds, copies = np.unique(np.concatenate([data.states, data.actions], axis=1), axis=0, return_counts=True)
+    past, moves = np.split(kinds, [model.horizon + 1], axis=1)
+    _validate.fits("count", count, float(count) * (len(kinds) + model.horizon + states))
     edges = np.cumsum(model.initial)
     at = np.minimum(np.searchsorted(edges, rng.random(count) * edges[-1], side="right"), states - 1)
-    agree, visited, chosen, gains = data.states[:, 0] == at[:, None], [at], [], []
+    agree, visited, chosen, gains = past[:, 0] == at[:, None], [at], [], []
     for t in range(model.horizon):
-        known = agree.any(axis=1)
-        followed = np.where(agree, rng.random(agree.shape), -1.0).argmax(axis=1)
-        action = np.where(known, data.actions[followed, t], rng.integers(0, actions, count))
+        shares = np.cumsum(agree * copies, axis=1)
+        followed = (shares <= (rng.random(count) * shares[:, -1])[:, None]).sum(axis=1)
+        free = rng.integers(0, actions, count)  # of those with whom nobody agrees
+        action = np.where(shares[:, -1] > 0, moves[np.minimum(followed, len(kinds) - 1), t], free)
         gains.append(model.reward[t, at, action])
-        moves = np.cumsum(model.transition[0], axis=-1)[at, action]
-        at = np.minimum((moves <= (rng.random(count) * moves[:, -1])[:, None]).sum(axis=-1), states - 1)
-        agree = agree & (data.actions[:, t] == action[:, None]) & (data.states[:, t + 1] == at[:, None])
+        law = np.cumsum(model.transition[t], axis=-1)[at, action]
+        at = np.minimum((law <= (rng.random(count) * law[:, -1])[:, None]).sum(axis=-1), states - 1)
+        agree = agree & (moves[:, t] == action[:, None]) & (past[:, t + 1] == at[:, None])
         visited.append(at)
         chosen.append(action)
     return Trajectories(*(np.stack(x, axis=1) for x in (visited, chosen, gains)))
