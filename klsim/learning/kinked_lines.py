@@ -2,13 +2,13 @@ r"""Two-layer ReLU networks of one variable at their exact width: an affine part
 
 .. math:: f(x) = c + k x + \sum_{i=1}^m b_i \max(x - \kappa_i, 0)
 
-is every continuous piecewise-linear function with kinks at ``kappa``. Through n points the least number of kinks that an
-interpolant needs is at most the number of non-zero second differences; in the sup norm over the points the best
-function with given kinks is a linear programme.
+is every continuous piecewise-linear function with kinks at ``kappa``. The interpolant that bends only at the points
+takes as many kinks as there are changes of slope; in the sup norm over the points the best function with given kinks is a
+linear programme.
 
 **Lower bound.** Let a line leave residuals of alternating signs and of size at least e at ``m + 3`` of the points. A
-function closer than e to all points keeps those signs against the line, so that its slope is alternately above and below
-that of the line on ``m + 2`` intervals: it has at least ``m + 1`` kinks.
+function closer than e to all points keeps those signs against the line, so that its slope is alternately above and
+below that of the line on ``m + 2`` intervals: it has at least ``m + 1`` kinks.
 
 Source: ``mbrcsl`` C1 (width needed for Bellman completeness; the bound is derived there).
 """

@@ -1,9 +1,9 @@
 r"""Return-conditioned supervised learning (RCSL) on tables: what conditioning on a return learns, and what it attains.
 
 Actions of trajectories are imitated given the return to go ``g_t = sum_{u >= t} r_u``. On tables the minimiser of the
-cross-entropy is ``pi(a|t,s,g) = P(a_t = a | s_t = s, g_t = g)``, uniform where ``(t, s, g)`` does not occur. It is played
-with a target ``g_0`` from which the rewards that come in are taken off: ``g_{t+1} = g_t - r_t``. With unlimited data of a
-behaviour policy mu
+cross-entropy is ``pi(a|t,s,g) = P(a_t = a | s_t = s, g_t = g)``, uniform where ``(t, s, g)`` does not occur. It is
+played with a target ``g_0`` from which the rewards that come in are taken off: ``g_{t+1} = g_t - r_t``. With unlimited
+data of a behaviour policy mu
 
 .. math:: \pi(a|t,s,g) \propto \mu(a|t,s)\, P_\mu(g_t = g \mid t, s, a),
 
@@ -262,9 +262,7 @@ class AttainedReturns(NamedTuple):
     value: np.ndarray
 
 
-def attained_returns(
-    problem: TabularMDP, table: ReturnTable, targets: Any, *, pooled: bool = False
-) -> AttainedReturns:
+def attained_returns(problem: TabularMDP, table: ReturnTable, targets: Any, *, pooled: bool = False) -> AttainedReturns:
     """The exact law of the return of RCSL, by forward recursion over states and rewards so far.
 
     Args:
@@ -301,8 +299,8 @@ def attained_returns(
 def near_determinism_bound(noise: Any, coverage: Any, horizon: int) -> np.ndarray:
     r"""``noise (1/coverage + 2) H^2``: how far RCSL may fall short of its target when rewards lie in [0, 1].
 
-    The next state or the reward differs from that of a deterministic problem with probability at most ``noise``, and the
-    data have the target return with probability at least ``coverage`` at every start (Brandfonbrener et al. 2022,
+    The next state or the reward differs from that of a deterministic problem with probability at most ``noise``, and
+    the data have the target return with probability at least ``coverage`` at every start (Brandfonbrener et al. 2022,
     Theorem 1).
 
     Args:

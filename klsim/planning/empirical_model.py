@@ -77,9 +77,7 @@ def markov_clone(data: Trajectories, shape: tuple[int, int]) -> np.ndarray:
     return clone(counts, 0.0)
 
 
-def history_rollouts(
-    data: Trajectories, model: TabularMDP, count: int, rng: np.random.Generator | int
-) -> Trajectories:
+def history_rollouts(data: Trajectories, model: TabularMDP, count: int, rng: np.random.Generator | int) -> Trajectories:
     """Roll-outs in ``model`` of the behaviour that is cloned given *all* states and actions so far.
 
     The next action is that of a trajectory drawn from those of the data that agree with the history; uniform if none

@@ -57,6 +57,7 @@ from .setting import (
     stitch_table,
     stochastic,
     uniform,
+    value_given_history,
 )
 
 paper = Paper(
@@ -109,7 +110,10 @@ def width_of_the_backup(drawn, *, zigzag=1.0, ahead=0.0, least=2):
         found = interpolant(drawn.s, backup[:, a])
         network, parameters = found.network(low=0.0)
         values = network.forward(parameters, drawn.s[:, None])[0][:, 0]
-        out |= {f"kinks {a}": (found.width, drawn.states - least), f"network {a}": (values, backup[:, a], np.abs(backup).max())}
+        out |= {
+            f"kinks {a}": (found.width, drawn.states - least),
+            f"network {a}": (values, backup[:, a], np.abs(backup).max()),
+        }
         out[f"units {a}"] = (network.layers[0].outputs, drawn.states - 1)
     return out
 
@@ -129,10 +133,11 @@ def no_narrower_function(drawn, *, fewer=3, at_states=False, factor=1.0):
 
 @C1.check(Identity(1e-9, scale=1), false={"eight states": {"states": 8}, "a linear reward": {"b": 0.0}})
 def step_in_the_width(*, states=7, b=1.0):
-    """N = 7, kinks anywhere on .5, 1, …, 5.5: with m = 0 and 4 the best error is b (so for all m between), with 5 it is 0."""
-    x = np.arange(float(states))
+    """N = 7: with m = 0 and 4 kinks, anywhere on .5, 1, …, 5.5, the best error is b (so for all m between), with 5 it is 0."""
+    x, grid = np.arange(float(states)), np.arange(0.5, 6, 0.5)
     y = 1.5 * x + b * (-1) ** x
-    return [least_error(x, y, np.arange(0.5, 6), m) for m in (0, 4, 5)], [1.0, 1.0, 0.0]
+    best = [least_error(x, y, grid, m) for m in (0, 4)]
+    return [*best, least_error(x, y, grid[1::2], 5)], [1.0, 1.0, 0.0]
 
 
 @C1.check(
@@ -191,7 +196,11 @@ def error_is_multiplied(drawn, *, w=0.5, shift=0):
 def of_the_example(*, gamma=0.95, y=2.0, edge=5 / 6):
     diverges = iterates(TwoStates(1.0, y, gamma, 0.0, 1.0), 200)
     stays = iterates(TwoStates(1.0, y, edge, 0.0, 1.0), 200)
-    return {"after 200": (diverges[-1], 1.14**200), "at 5/6": (stays, 1.0), "size": (round(diverges[-1] / 1e11, 1), 2.4)}
+    return {
+        "after 200": (diverges[-1], 1.14**200),
+        "at 5/6": (stays, 1.0),
+        "size": (round(diverges[-1] / 1e11, 1), 2.4),
+    }
 
 
 @C2.check(
@@ -212,7 +221,9 @@ def returns_are_exact(drawn, *, steps=4000, discounted=True):
 )  # fmt: skip
 def complete_features_contract(gamma, *, ahead=0, tabular=True):
     phi = np.eye(2) if tabular else np.array([[1.0, 0], [2.0, 1e-3]])
-    found = fitted_q_iterates(phi, np.stack([phi[1:], phi[1:]]), [0, 0], [1, 1], gamma=gamma, start=np.ones(2), iterations=40)
+    found = fitted_q_iterates(
+        phi, np.stack([phi[1:], phi[1:]]), [0, 0], [1, 1], gamma=gamma, start=np.ones(2), iterations=40
+    )
     return np.abs(found).max(axis=1), gamma ** (np.arange(41) + ahead)
 
 
@@ -246,7 +257,7 @@ C3 = paper.claim("C3", r"""
     RCSL attains it with probability 1; asked for $V^*(s_0)$ it is optimal. (b) There are a deterministic problem and data that cover every reachable
     (t, s, a) for which RCSL is suboptimal whatever the target: $s_0$ leads to $s_1$ (pays 0) or $s_2$ (pays .5), $s_3$ to $s_1$; $s_1$
     pays 1 or 0, $s_2$ nothing; five trajectories, in which $s_1$ pays only after $s_3$. From $s_0$ RCSL gets 0, .5, .75 for the targets 0, .5, 1
-    and .5 for others, $V^*=1$.
+    and .5 for others, $V^*=1$; conditioned on the whole history besides (a decision transformer) 0, .5, .5 and .5.
 
     where: theorems on the weakness of RCSL (Markov RCSL, decision transformers), re-stated; the instance is derived
     assumes: (a) deterministic rewards and transitions; the step is part of the conditioning. (b) takes data of a mixture of trajectories, or finite data.
@@ -283,10 +294,13 @@ def every_return_of_the_data(drawn, *, noise=0.0, support=True, pooled=False):
 def values_of_the_example(*, more=(), first=5):
     """Five targets; the optimum by backward induction; how many of the reachable (t, s, a) are covered."""
     table = stitch_table([*FIVE[:first], *more])
-    values = [attained_returns(STITCH, table, g).value[0] for g in (0.0, 0.5, 1.0, 2.0, -0.3)]
+    targets = (0.0, 0.5, 1.0, 2.0, -0.3)
+    values = [attained_returns(STITCH, table, g).value[0] for g in targets]
+    given = [value_given_history([*FIVE[:first], *more], g) for g in targets]
     covered = np.count_nonzero(table.weights.sum(axis=2), axis=(1, 2))
     return {
         "targets": (values, [0.0, 0.5, 0.75, 0.5, 0.5]),
+        "given the whole history": (given, [0.0, 0.5, 0.5, 0.5, 0.5]),
         "optimum": (optimal_values(STITCH)[0], 1.0),
         "covered": (covered, [4, 4]),
     }
@@ -510,7 +524,10 @@ def the_risky_arm(p, risky, *, target=1.0):
 
 
 # a share of .35 * 25,000 draws has a deviation of .005: the margin is nine standard errors of 20 sets
-@C6.check(Effect(seeds=20, alternative="within", null=0.0, margin=0.01), false={"every arm as in the behaviour": {"tilt": False}})
+@C6.check(
+    Effect(seeds=20, alternative="within", null=0.0, margin=0.01),
+    false={"every arm as in the behaviour": {"tilt": False}},
+)
 def shares_in_data(rngs, *, tilt=True):
     problem, out = DIGEST.problem, []
     for rng in rngs:
@@ -541,7 +558,9 @@ C6_luck = paper.claim("C6-luck", r"""
 def gets_what_it_asks_for(drawn, *, certain=False):
     problem, log_behaviour = drawn
     if certain:
-        problem = TabularMDP(np.eye(4)[problem.transition.argmax(axis=-1)], problem.reward, problem.initial, problem.horizon)
+        problem = TabularMDP(
+            np.eye(4)[problem.transition.argmax(axis=-1)], problem.reward, problem.initial, problem.horizon
+        )
     table, laws = population_table(problem, log_behaviour), returns_to_go(problem, log_behaviour)
     asked = np.array([np.max(laws.returns, where=row > 0, initial=-1.0) for row in laws.law[0]])
     return asked, attained_returns(problem, table, asked).value

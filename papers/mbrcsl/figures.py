@@ -11,7 +11,20 @@ from klsim.planning.empirical_model import markov_clone
 from klsim.report.drawings import Lines
 from klsim.report.figures import Figures, over_seeds
 
-from .setting import SHAPE, START, TwoStates, Zigzag, chance_to_beat, closed_form, iterates, maze, mbrcsl, optimal_values, recorded, roll
+from .setting import (
+    SHAPE,
+    START,
+    TwoStates,
+    Zigzag,
+    chance_to_beat,
+    closed_form,
+    iterates,
+    maze,
+    mbrcsl,
+    optimal_values,
+    recorded,
+    roll,
+)
 
 figures = Figures()
 SLOPES = np.array([0.5, 1.5])
@@ -42,7 +55,9 @@ def width_step(run):
     caption="Kinks of the interpolant of the backup of f = 0 (dynamic programming), and hidden units of the network of (s, g) that is the"
     " return-conditioned policy: a hat of three, or one on the returns that occur (C1).",
     size=(6.0, 3.8),
-    draw=Lines("N", "width", by="method", xlabel="number of states N", ylabel="hidden units", xscale="log", yscale="log"),
+    draw=Lines(
+        "N", "width", by="method", xlabel="number of states N", ylabel="hidden units", xscale="log", yscale="log"
+    ),
 )
 def width_required(run):
     counts = np.array([4, 6, 8, 12, 20, 40, 80])
@@ -101,7 +116,11 @@ def maze_returns(run):
         "optimum": optimal_values(problem)[START],
     }
     for name, value in found.items():
-        values = np.full(RUNS, value) if value is not None else mbrcsl(data, RUNS, run.rng(name), history="hist" in name).value
+        values = (
+            np.full(RUNS, value)
+            if value is not None
+            else mbrcsl(data, RUNS, run.rng(name), history="hist" in name).value
+        )
         yield {"method": [name], **{k: [v] for k, v in over_seeds(value=values[:, None]).items()}}
 
 
@@ -161,8 +180,21 @@ def _(table, figure):
     title="Fitted Q iteration with Q* = 0 in the class",
     caption="Two states with features 1 and 2, rewards 0: the error is multiplied by 6 gamma/5 in every iteration (C2).",
     size=(6.0, 3.8),
-    draw=Lines("k", "theta", by="gamma", label="gamma = {}", yscale="log", xlabel="iteration k", ylabel="|theta_k|", markers=False),
+    draw=Lines(
+        "k",
+        "theta",
+        by="gamma",
+        label="gamma = {}",
+        yscale="log",
+        xlabel="iteration k",
+        ylabel="|theta_k|",
+        markers=False,
+    ),
 )
 def divergence(run):
     for gamma in (0.8, 5 / 6, 0.9, 0.95):
-        yield {"gamma": round(gamma, 3), "k": np.arange(101), "theta": np.abs(iterates(TwoStates(1.0, 2.0, gamma, 0.0, 1.0), 100))}
+        yield {
+            "gamma": round(gamma, 3),
+            "k": np.arange(101),
+            "theta": np.abs(iterates(TwoStates(1.0, 2.0, gamma, 0.0, 1.0), 100)),
+        }

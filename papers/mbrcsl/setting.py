@@ -38,7 +38,10 @@ class Zigzag(NamedTuple):
     def draw(cls, rng):
         low = rng.uniform(-2, 2)
         return cls(
-            int(rng.integers(3, 10)), np.array([low, low + rng.uniform(0.2, 2)]), float(rng.uniform(0.1, 2)), rng.random(7)
+            int(rng.integers(3, 10)),
+            np.array([low, low + rng.uniform(0.2, 2)]),
+            float(rng.uniform(0.1, 2)),
+            rng.random(7),
         )
 
     @property
@@ -185,6 +188,25 @@ def stitch_table(trajectories=FIVE):
     return empirical_table(states, actions, STITCH.reward[np.arange(2), states, actions], (4, 2))
 
 
+def value_given_history(trajectories, target):
+    """From s0, conditioned on all states and actions so far besides the return: a decision transformer at its optimum."""
+    counts = {}
+    for s, a, after, b in trajectories:
+        late = STITCH.reward[1, after, b]
+        counts.setdefault(((s,), STITCH.reward[0, s, a] + late), np.zeros(2))[a] += 1
+        counts.setdefault(((s, a, after), late), np.zeros(2))[b] += 1
+
+    def law(history, g):
+        weights = counts.get((history, g), np.ones(2))
+        return weights / weights.sum()
+
+    value = 0.0
+    for a, chance in enumerate(law((0,), target)):
+        after, r = int(STITCH.transition[0, 0, a].argmax()), STITCH.reward[0, 0, a]
+        value += chance * (r + law((0, a, after), target - r) @ STITCH.reward[1, after])
+    return value
+
+
 # C4, C5 --------------------------------------------------------------------------------------------
 CELLS = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (2, 4)]
 STAY, UP, DOWN, LEFT, RIGHT = range(5)
@@ -195,7 +217,9 @@ SHAPE = (len(CELLS), len(STEPS))
 
 def maze(horizon=10):
     """1 for every step that ends at the goal; a blocked move stays."""
-    after = [[CELLS.index(to) if (to := (r + i, c + j)) in CELLS else k for i, j in STEPS] for k, (r, c) in enumerate(CELLS)]
+    after = [
+        [CELLS.index(to) if (to := (r + i, c + j)) in CELLS else k for i, j in STEPS] for k, (r, c) in enumerate(CELLS)
+    ]
     return TabularMDP(np.eye(6)[after], np.equal(after, GOAL).astype(float), np.eye(6)[START], horizon)
 
 
@@ -234,7 +258,9 @@ class Stitched(NamedTuple):
 def roll(data, count, rng, history=False):
     """Roll-outs of the cloned behaviour in the counted model."""
     model = empirical_model(data, SHAPE)
-    return history_rollouts(data, model, count, rng) if history else rollouts(model, markov_clone(data, SHAPE), count, rng)
+    return (
+        history_rollouts(data, model, count, rng) if history else rollouts(model, markov_clone(data, SHAPE), count, rng)
+    )
 
 
 def mbrcsl(data, runs, rng, count=2000, history=False, threshold=None, ask=None):

@@ -20,7 +20,13 @@ def test_tabular_features_give_value_iteration():
     after, rewards = rng.integers(0, 3, (3, 2)), rng.normal(size=(3, 2))
     phi = np.eye(6).reshape(3, 2, 6)
     found = fitted_q_iterates(
-        phi.reshape(6, 6), phi[after.ravel()], rewards.ravel(), rng.random(6) + 0.1, gamma=0.9, start=np.zeros(6), iterations=20
+        phi.reshape(6, 6),
+        phi[after.ravel()],
+        rewards.ravel(),
+        rng.random(6) + 0.1,
+        gamma=0.9,
+        start=np.zeros(6),
+        iterations=20,
     )
     q = np.zeros((3, 2))
     for k in range(21):

@@ -48,12 +48,16 @@ class TestLaws:
             chance *= np.prod([np.exp(log_mu[t, states[t], actions[t]]) for t in range(H)])
             total[states[0], at(laws.returns, sum(rewards))] += chance
             for t in range(H):
-                weights[t, states[t], at(table.returns, sum(rewards[t:])), actions[t]] += problem.initial[states[0]] * chance
+                weights[t, states[t], at(table.returns, sum(rewards[t:])), actions[t]] += (
+                    problem.initial[states[0]] * chance
+                )
         np.testing.assert_allclose(laws.law[0], total, atol=1e-14)
         np.testing.assert_allclose(table.weights, weights, atol=1e-14)
         np.testing.assert_allclose(laws.law.sum(axis=-1), 1.0)
         np.testing.assert_allclose(laws.exceeding(1.0), total @ (laws.returns > 1.0), atol=1e-14)
-        np.testing.assert_allclose(laws.coverage([1.0, 2.0]), [total[0, at(laws.returns, 1.0)], total[1, at(laws.returns, 2.0)]])
+        np.testing.assert_allclose(
+            laws.coverage([1.0, 2.0]), [total[0, at(laws.returns, 1.0)], total[1, at(laws.returns, 2.0)]]
+        )
 
     def test_a_return_that_does_not_occur_has_no_coverage(self):
         problem, log_mu = random_problem(1)
@@ -69,7 +73,9 @@ class TestLaws:
     def test_negative_rewards(self):
         problem = TabularMDP(np.ones((1, 2, 1)), np.array([[-1.0, 0.5]]), np.ones(1), 2)
         laws = returns_to_go(problem, np.log([[0.25, 0.75]]))
-        np.testing.assert_allclose(laws.law[0, 0, [at(laws.returns, g) for g in (-2, -0.5, 1)]], [0.0625, 0.375, 0.5625])
+        np.testing.assert_allclose(
+            laws.law[0, 0, [at(laws.returns, g) for g in (-2, -0.5, 1)]], [0.0625, 0.375, 0.5625]
+        )
 
 
 class TestPolicy:
@@ -180,7 +186,10 @@ class TestDoors:
             (lambda self: empirical_table([[0]], [[0]], [[np.nan]], (1, 2)), "rewards"),
             (lambda self: empirical_table([[0]], [[0]], [[1e5]], (1, 2)), "rewards"),
             (lambda self: empirical_table([[0]], [[0]], [[1.0]], (1, 2, 3)), "shape"),
-            (lambda self: returns_to_go(TabularMDP(np.ones((1, 1, 1)), [[1e5]], [1.0], 1), np.zeros((1, 1))), "problem"),
+            (
+                lambda self: returns_to_go(TabularMDP(np.ones((1, 1, 1)), [[1e5]], [1.0], 1), np.zeros((1, 1))),
+                "problem",
+            ),
             (lambda self: returns_to_go(self.problem, self.log_mu).exceeding(np.nan), "threshold"),
         ],
     )

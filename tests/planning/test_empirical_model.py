@@ -8,7 +8,9 @@ from klsim.planning.empirical_model import empirical_model, finding_probability,
 from klsim.problems import TabularMDP
 
 DATA = Trajectories(
-    np.array([[0, 1, 1], [0, 2, 1], [0, 1, 2]]), np.array([[0, 1], [1, 0], [0, 1]]), np.array([[1.0, 0], [0, 2], [3, 4]])
+    np.array([[0, 1, 1], [0, 2, 1], [0, 1, 2]]),
+    np.array([[0, 1], [1, 0], [0, 1]]),
+    np.array([[1.0, 0], [0, 2], [3, 4]]),
 )
 
 
