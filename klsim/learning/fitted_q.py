@@ -29,7 +29,8 @@ def _regression(features: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
         _validate.fail("weights", f"must have shape {features.shape[:1]}, got {weights.shape}")
     _validate.finite("features", np, features)
     _validate.budgets("weights", np, _validate.finite("weights", np, weights))
-    scaled = np.sqrt(weights)[:, None] * features
+    with np.errstate(over="ignore"):
+        scaled = np.sqrt(weights)[:, None] * features
     if not np.isfinite(scaled).all() or np.linalg.matrix_rank(scaled) < features.shape[1]:
         _validate.fail("features", "must be linearly independent where the weights are positive, and not overflow")
     return features, weights

@@ -3,8 +3,8 @@ r"""Two-layer ReLU networks of one variable at their exact width: an affine part
 .. math:: f(x) = c + k x + \sum_{i=1}^m b_i \max(x - \kappa_i, 0)
 
 is every continuous piecewise-linear function with kinks at ``kappa``. The interpolant that bends only at the points
-takes as many kinks as there are changes of slope; in the sup norm over the points the best function with given kinks is a
-linear programme.
+takes as many kinks as there are changes of slope; in the sup norm over the points the best function with given kinks is
+a linear programme.
 
 **Lower bound.** Let a line leave residuals of alternating signs and of size at least e at ``m + 3`` of the points. A
 function closer than e to all points keeps those signs against the line, so that its slope is alternately above and
@@ -93,6 +93,7 @@ class KinkedLine:
             start = 0.0 if low is None else _validate.real("low", low, low=-1e100, high=1e100)
             knots, bends = np.append(knots, start), np.append(bends, self.slope)
             offset += self.slope * start
+            _validate.representable("low", np, np.asarray(offset))
         parameters = (knots[:, None] * 0 + direction, -knots, bends[None], np.array([offset]))
         return Network((Linear(direction.size, len(knots)), ReLU(), Linear(len(knots), 1))), parameters
 
@@ -134,7 +135,7 @@ def best_fit_errors(x: Any, y: Any, knots: Any) -> np.ndarray:
     All sets are blocks of one linear programme (HiGHS), in which each is solved to its own optimum.
 
     Args:
-        x: ``(n,)``, rising. y: ``(n,)``. knots: ``(K, m)``, finite, any order.
+        x: ``(n,)``, rising. y: ``(n,)``. knots: ``(K, m)``, at most 1e9 in size, any order.
 
     Raises:
         ValueError: shapes, numbers that are not finite. RuntimeError: the solver failed.
@@ -145,7 +146,8 @@ def best_fit_errors(x: Any, y: Any, knots: Any) -> np.ndarray:
     (knots,) = _validate.numpy_arrays(knots=knots)
     if knots.ndim != 2:
         _validate.fail("knots", f"must be (K, m), got {knots.shape}")
-    _validate.finite("knots", np, knots)
+    if np.abs(_validate.finite("knots", np, knots)).max(initial=0.0) > 1e9:
+        _validate.fail("knots", "must be at most 1e9 in size")
     count, width = knots.shape
     if not count:
         return np.zeros(0)

@@ -311,7 +311,7 @@ def near_determinism_bound(noise: Any, coverage: Any, horizon: int) -> np.ndarra
     _validate.unit_interval("coverage", np, _validate.positive("coverage", np, coverage))
     _validate.broadcast(noise=noise, coverage=coverage)
     horizon = _validate.integer("horizon", horizon, low=1)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         bound = np.asarray(noise * (1 / coverage + 2) * float(horizon) ** 2)
     _validate.representable("coverage", np, bound)
     return bound

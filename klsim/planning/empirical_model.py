@@ -55,13 +55,14 @@ def empirical_model(data: Trajectories, shape: tuple[int, int], horizon: int | N
     steps = data.actions.shape[1] if horizon is None else _validate.integer("horizon", horizon, low=1)
     moves, gains = np.zeros((states, actions, states)), np.zeros((states, actions))
     np.add.at(moves, (data.states[:, :-1], data.actions, data.states[:, 1:]), 1.0)
-    np.add.at(gains, (data.states[:, :-1], data.actions), data.rewards)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add.at(gains, (data.states[:, :-1], data.actions), data.rewards)
+    _validate.representable("data.rewards", np, gains)
     counts = moves.sum(axis=-1)
     seen, total = counts > 0, np.maximum(counts, 1.0)
     stay = np.broadcast_to(np.eye(states)[:, None], moves.shape)
     initial = np.bincount(data.states[:, 0], minlength=states) / len(data.states)
     transition = np.where(seen[..., None], moves / total[..., None], stay)
-    _validate.representable("data.rewards", np, gains)
     return TabularMDP(transition, gains / total, initial, steps)
 
 

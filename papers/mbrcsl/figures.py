@@ -121,7 +121,7 @@ def maze_returns(run):
             if value is not None
             else mbrcsl(data, RUNS, run.rng(name), history="hist" in name).value
         )
-        yield {"method": [name], **{k: [v] for k, v in over_seeds(value=values[:, None]).items()}}
+        yield {"method": [name], **over_seeds(value=values[:, None])}
 
 
 @maze_returns.draw
