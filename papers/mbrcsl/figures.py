@@ -34,7 +34,7 @@ SLOPES = np.array([0.5, 1.5])
     "width-step",
     title="Best approximation of the backup by m kinks",
     caption="Largest error on the N states of the best function with an affine part and m kinks on the grid .5, 1, ..., N - 1.5 (linear programmes over all"
-    " sets of kinks), b = 1: b below m = N - 2, then 0 (C1).",
+    " sets of 0 and N - 3 kinks, which are equal), b = 1: b below m = N - 2, then 0 (C1).",
     size=(6.0, 3.8),
     draw=Lines("m", "error", by="N", label="N = {}", xlabel="kinks m", ylabel="largest error on the states [reward]"),
 )  # fmt: skip
@@ -42,8 +42,10 @@ def width_step(run):
     for count in (6, 7, 8):
         s = np.arange(float(count))
         y = Zigzag(count, SLOPES, 1.0, np.zeros(7)).first_reward[:, 1]
+        grid = np.arange(0.5, count - 1, 0.5)
         # more kinks are no worse, so that the widths between 0 and N - 3 lie between these two
-        first, last, exact = (least_error(s, y, np.arange(0.5, count - 1, 0.5), m) for m in (0, count - 3, count - 2))
+        first, last = (least_error(s, y, grid, m) for m in (0, count - 3))
+        exact = least_error(s, y, s[1:-1], count - 2)
         if abs(first - last) > 1e-9:
             raise ValueError(f"N = {count}: the error falls from {first} to {last} before N - 2")
         yield {"N": count, "m": np.arange(count - 1), "error": [*[first] * (count - 3), last, exact]}

@@ -263,10 +263,10 @@ def roll(data, count, rng, history=False):
     )
 
 
-def mbrcsl(data, runs, rng, count=2000, history=False, threshold=None, ask=None):
-    """Keep roll-outs that beat the data (or a threshold), imitate them given the return, ask for the best of them."""
+def mbrcsl(data, runs, rng, count=2000, history=False, ask=None):
+    """Keep roll-outs that beat the data, imitate them given the return, ask for the best of them."""
     problem, made = maze(data.actions.shape[1]), roll(data, runs * count, rng, history)
-    best = data.rewards.sum(axis=1).max() if threshold is None else threshold
+    best = data.rewards.sum(axis=1).max()
     found = []
     for run in np.split(np.arange(runs * count), runs):
         total = made.rewards[run].sum(axis=1)
