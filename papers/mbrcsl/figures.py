@@ -62,7 +62,7 @@ def width_step(run):
     ),
 )
 def width_required(run):
-    counts = np.array([4, 6, 8, 12, 20, 40, 80])
+    counts = np.array([4, 6, 8, 12, 16, 20, 30, 40])
     drawn = [Zigzag(int(n), SLOPES, 1.0, np.zeros(7)) for n in counts]
     yield {
         "method": "complete class (Bellman backup)",
