@@ -109,7 +109,7 @@ def width_of_the_backup(drawn, *, zigzag=1.0, ahead=0.0, least=2):
     out = {}
     for a in (0, 1):
         found = interpolant(drawn.s, backup[:, a])
-        network, parameters = found.network(low=0.0)
+        network, parameters = found.network(low=-1.0)
         values = network.forward(parameters, drawn.s[:, None])[0][:, 0]
         out |= {
             f"kinks {a}": (found.width, drawn.states - least),
@@ -221,10 +221,11 @@ def returns_are_exact(drawn, *, steps=4000, discounted=True):
     false={"one iteration ahead": {"ahead": 1}, "the features of C2": {"tabular": False}},
 )  # fmt: skip
 def complete_features_contract(gamma, *, ahead=0, tabular=True):
-    phi = np.eye(2) if tabular else np.array([[1.0, 0], [2.0, 1e-3]])
-    found = fitted_q_iterates(
-        phi, np.stack([phi[1:], phi[1:]]), [0, 0], [1, 1], gamma=gamma, start=np.ones(2), iterations=40
-    )
+    """Two states of two actions; every action leads to the second state, whose better action is worth 1 at the start."""
+    states = np.eye(2) if tabular else np.array([[1.0, 0], [2.0, 1e-3]])
+    phi = np.kron(states, np.eye(2))
+    after, start = np.stack([phi[2:]] * 4), np.array([1.0, 0.5, 1.0, 0.5])
+    found = fitted_q_iterates(phi, after, np.zeros(4), np.ones(4), gamma=gamma, start=start, iterations=40)
     return np.abs(found).max(axis=1), gamma ** (np.arange(41) + ahead)
 
 
@@ -591,4 +592,6 @@ def loss_is_bounded(drawn, *, coverage=1.0, power=1):
     table, laws = population_table(problem, log_behaviour), returns_to_go(problem, log_behaviour)
     alpha = min(coverage * laws.coverage(target)[0], 1.0)
     bound = near_determinism_bound(drawn.noise**power, alpha, problem.horizon)
-    return target - attained_returns(problem, table, target).value[0], bound
+    written = drawn.noise**power * (1 + 2 * alpha) / alpha * problem.horizon**2
+    loss = target - attained_returns(problem, table, target).value[0]
+    return {"loss": (loss, bound), "library, from below": (written, bound), "from above": (bound, written)}
