@@ -66,7 +66,8 @@ def expected_next_value(problem: CoupledRestlessBandit, value: Any) -> np.ndarra
 
 def _check_sums(problem: CoupledRestlessBandit, beta: float) -> float:
     """The largest value of a horizon, which must not overflow."""
-    largest = (float(np.abs(problem.reward).max(axis=1).sum()) + beta) * problem.horizon
+    with np.errstate(over="ignore"):
+        largest = (float(np.abs(problem.reward).max(axis=1).sum()) + beta) * problem.horizon
     if not largest < 0.5 * np.finfo(float).max:
         _validate.fail("reward", f"values of size {largest:g} overflow")
     return largest

@@ -129,15 +129,20 @@ C2 = paper.claim("C2", r"""
     """)  # fmt: skip
 
 
+def counted(inside):
+    """The number of vectors in a set, and then for each whether it is in."""
+    return np.concatenate([[inside.sum()], inside])
+
+
 def admitted(chosen, **rows):
-    """1 or 0 for every 0/1 vector: whether the rows have a solution with it."""
+    """The 0/1 vectors with which the rows have a solution: their number, and 1 or 0 for each."""
     model = chosen.model(**rows)
-    return np.array([float(contains(model, v)) for v in st.binary(model.size)])
+    return counted(np.array([float(contains(model, v)) for v in st.binary(model.size)]))
 
 
 def meant(chosen, **options):
     vectors = chosen.vectors(**options)
-    return st.inside(vectors, vectors.shape[1])
+    return counted(st.inside(vectors, vectors.shape[1]))
 
 
 @C2.check(
