@@ -193,7 +193,7 @@ def budgets(budget, *, less=0):
 
 
 @C2.check(
-    Identity(), Space(walks=Drawn(Walks.draw)), instances=3, examples=[{"walks": TREE}],
+    Identity(), Space(walks=Drawn(Walks.draw)), instances=3, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
     false={"loops counted as moves": {"rows": {"loose_loops": False}}},
 )  # fmt: skip
 def released_rows_leave_the_budget(walks, *, rows=None):
