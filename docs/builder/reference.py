@@ -12,11 +12,12 @@ __all__ = ["LAYERS", "nav", "page_of", "pages"]
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "Distributions and optima": (
-        "distributions", "divergences", "optima", "forward_kl", "several_references", "modes", "best_of_n",
-        "noisy_selection", "set_functions",
+        "distributions", "divergences", "generator_sums", "optima", "forward_kl", "several_references", "modes",
+        "best_of_n", "selection_rules", "attempts", "power", "preferences", "continuous", "noisy_selection",
+        "set_functions",
     ),
     "Sources and estimators": (
-        "memoryless", "mass_balance", "estimators", "multiple_importance", "hinge", "uniformity", "density_ratios",
+        "memoryless", "mass_balance", "estimators", "estimator_moments", "multiple_importance", "hinge", "uniformity", "density_ratios",
     ),
     "Objectives": ("objectives",),
     "Problems": ("problems",),
