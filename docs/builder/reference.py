@@ -17,7 +17,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "set_functions",
     ),
     "Sources and estimators": (
-        "memoryless", "mass_balance", "estimators", "estimator_moments", "multiple_importance", "hinge", "uniformity", "density_ratios",
+        "memoryless", "mass_balance", "estimators", "estimator_moments", "multiple_importance", "hinge", "uniformity",
+        "density_ratios",
     ),
     "Objectives": ("objectives",),
     "Problems": ("problems",),
