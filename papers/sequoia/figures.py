@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
-from klsim.planning.network_milp import best_action
-from klsim.problems.action_models import budget_model
 from klsim.problems.restless_bandit import saturating_link
-from klsim.report.drawings import Lines
 from klsim.report.figures import Figures, over_seeds
 
 from . import setting as st
@@ -47,38 +42,6 @@ def _(table, figure):
         axes.set_xticks(places, SHOWN, rotation=45, ha="right")
         axes.grid(axis="x", visible=False)
         axes.set(title=TITLES[kind], ylabel="expected reward of a step" if number == 0 else "")
-
-
-def seconds(rng, entries, hidden, states=3):
-    """CPU time of the programme for one drawn network, mean over states; at most half of the entries."""
-    drawn = [st.Query.of(rng, st.Budget(entries, entries // 2), entries, entries, hidden) for _ in range(states)]
-    start = time.process_time()
-    for query in drawn:
-        best_action(query.parameters, query.state, budget_model(entries, entries // 2))
-    return (time.process_time() - start) / states
-
-
-@figures.figure(
-    "solve-time",
-    title="CPU time of one programme",
-    caption="HiGHS, no gap; networks of C1, at most J/2 of J arms; three networks and states a point, drawn anew at each. Left: both hidden layers of the same width, J = 4."
-    " Right: hidden layers 16-32. Times depend on the machine; the growth with the number of undecided ReLUs does not.",
-    size=(8.5, 3.8),
-)  # fmt: skip
-def solve_time(run):
-    for width in (8, 12, 16, 24, 32):
-        yield {"panel": "width", "x": width, "ms": 1e3 * seconds(run.rng("width", width), 4, (width, width))}
-    for arms in (4, 5, 6, 8, 10):
-        yield {"panel": "arms", "x": arms, "ms": 1e3 * seconds(run.rng("arms", arms), arms, (16, 32))}
-
-
-@solve_time.draw
-def _(table, figure):
-    left, right = figure.subplots(1, 2, sharey=True)
-    Lines("x", "ms", yscale="log").on(left, table.rows(panel="width"))
-    Lines("x", "ms", yscale="log").on(right, table.rows(panel="arms"))
-    left.set(xlabel="width of both hidden layers (J = 4)", ylabel="CPU time of a programme, ms")
-    right.set(xlabel="arms J (hidden layers 16-32)")
 
 
 @figures.figure(
