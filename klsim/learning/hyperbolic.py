@@ -123,9 +123,11 @@ def ball_exp(u: Any, *, curvature: float = 1.0) -> np.ndarray:
     On the boundary itself, where no function of the ball takes it, once tanh rounds to 1 (module docstring).
     """
     root, u = root_curvature(curvature), _vectors("u", u)
-    size = root * _norm(u)
+    length = _norm(u)
+    size = root * length
     _validate.representable("u", np, size)
-    return np.asarray(_ratio(np.tanh(size), size) * u)
+    unit = u / np.where(length > 0, length, 1)  # first, so that no product of roundings is left at the boundary
+    return np.asarray(np.tanh(size) / root * unit)
 
 
 def ball_log(x: Any, *, curvature: float = 1.0) -> np.ndarray:
