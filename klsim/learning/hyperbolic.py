@@ -66,6 +66,11 @@ def norm(x: Any) -> np.ndarray:
 
 
 def _norm(x: np.ndarray) -> np.ndarray:
+    info = np.finfo(x.dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        squared = np.einsum("...i,...i->...", x, x)[..., None]
+    if squared.size and squared.min() > info.tiny / info.eps and squared.max() < info.max:  # the usual case
+        return np.sqrt(squared)
     top = np.abs(x).max(axis=-1, keepdims=True)
     safe = np.where(top > 0, top, 1)
     return np.asarray(top * np.sqrt(np.sum((x / safe) ** 2, axis=-1, keepdims=True)), dtype=x.dtype)
@@ -84,7 +89,9 @@ def _in_ball(name: str, value: Any, root: float) -> tuple[np.ndarray, np.ndarray
     radius = root * _norm(x)
     index = _validate.first_true(np, ~(radius < 1))
     if index is not None:
-        rule = f"must lie inside the ball, sqrt(c)|x| < 1, got {float(radius[index]):.17g} (clip_to_ball moves it inside)"
+        rule = (
+            f"must lie inside the ball, sqrt(c)|x| < 1, got {float(radius[index]):.17g} (clip_to_ball moves it inside)"
+        )
         _validate.fail(name, rule, index=index[:-1])
     return x, (1 - radius) * (1 + radius)
 
@@ -292,4 +299,6 @@ def log_volume(radius: Any, dimension: int, *, curvature: float = 1.0) -> np.nda
     if d == 1:
         return np.asarray(scale + np.log(t))
     log_sinh, log_cosh = t + np.log(-np.expm1(-2 * t)) - math.log(2), t + np.log1p(np.exp(-2 * t)) - math.log(2)
-    return np.asarray(scale + d * log_sinh - log_cosh - math.log(d) + np.log(hyp2f1(0.5, 1.0, d / 2 + 1, np.tanh(t) ** 2)))
+    return np.asarray(
+        scale + d * log_sinh - log_cosh - math.log(d) + np.log(hyp2f1(0.5, 1.0, d / 2 + 1, np.tanh(t) ** 2))
+    )

@@ -228,7 +228,9 @@ class HyperbolicHead:
         if math.isfinite(self.clamp):
             per_length = per_length * (1 - (argument / self.clamp) ** 2)
         push = per_length * planes.size[..., None, :]
-        outward = np.sum(push * (tape.cosh * tape.along * planes.cosh - tape.sinh * planes.sinh), axis=-1, keepdims=True)
+        outward = np.sum(
+            push * (tape.cosh * tape.along * planes.cosh - tape.sinh * planes.sinh), axis=-1, keepdims=True
+        )
         across = tape.over_size * ((push * planes.cosh) @ planes.unit)
         inner = np.sum(across * tape.direction, axis=-1, keepdims=True)
         in_u = across + (k * outward - inner) * tape.direction

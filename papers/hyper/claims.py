@@ -8,6 +8,7 @@ summary: what their theorems print could not be confirmed, and no claim here has
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -85,7 +86,9 @@ def lengths_of_rays(p, *, times=2, shrink=1.0):
             "direction": (np.sum(x * p.u, axis=1), radius * size), "its direction": (np.sum(y[:, 1:] * p.u, axis=1), rest * size)}  # fmt: skip
 
 
-@C1.check(Identity(1e-14), POINTS, instances=20, false={"cosh^2": {"k": 1}, "2 cosh^2 of twice the vector": {"inside": 2.0}})
+@C1.check(
+    Identity(1e-14), POINTS, instances=20, false={"cosh^2": {"k": 1}, "2 cosh^2 of twice the vector": {"inside": 2.0}}
+)
 def conformal_factors(p, *, k=2, inside=1.0):
     """With its rounding error, eps lambda relative to lambda."""
     wanted = k * np.cosh(inside * math.sqrt(p.c) * np.linalg.norm(p.u, axis=1)) ** 2
@@ -144,9 +147,12 @@ def one_function(p, *, times=2, offset=2, logits=2, inverse=False):
     found = st.other_ball_logits(x, p.z, p.r, c) if inverse else ball_logits(x, p.z, p.r, curvature=c)
     wanted = logits * hyperboloid_logits(hyperboloid_exp(times * p.u, curvature=c), p.z, offset * p.r, curvature=c)
     rounding = size / root * (2 + p.factor**2 * np.cosh(2 * root * p.r) / np.cosh(root * wanted / (2 * size)))
-    heads = {m: HyperbolicHead(m, c).forward(s * p.u, p.z, k * p.r)[0] for m, s, k in (("ball", 1, 1), ("hyperboloid", times, offset))}
+    heads = {
+        m: HyperbolicHead(m, c).forward(s * p.u, p.z, k * p.r)[0]
+        for m, s, k in (("ball", 1, 1), ("hyperboloid", times, offset))
+    }
     return {"points": (found, wanted, rounding), "from u, ball": (heads["ball"], found, rounding), "from u": (logits * heads["hyperboloid"], wanted, rounding),
-            "half scale": (HyperbolicHead("ball", c).forward(p.u / 2, p.z, p.r)[0] / 2, HyperbolicHead("hyperboloid", c).forward(p.u, p.z, 2 * p.r)[0])}  # fmt: skip
+            "half scale": (ball_logits(ball_exp(p.u / 2, curvature=c), p.z, p.r, curvature=c) / 2, hyperboloid_logits(hyperboloid_exp(p.u, curvature=c), p.z, 2 * p.r, curvature=c), rounding)}  # fmt: skip
 
 
 # Brent's method stops at 1e-9 in the minimiser: the distance is exact to rounding, except near 0, where it is 1e-9
@@ -163,7 +169,9 @@ def signed_distances(c, u, z, r, *, ball=2, offset=0.5):
             "ball": (ball_logits(to_ball(y, curvature=c), z[None], offset * plane[1], curvature=c)[0] / size, ball * apart)}  # fmt: skip
 
 
-@C2.check(Inequality(), CLASSIFIED, instances=5, false={"at 5": {"size": 5.0}, "the hyperboloid": {"model": "hyperboloid"}})
+@C2.check(
+    Inequality(), CLASSIFIED, instances=5, false={"at 5": {"size": 5.0}, "the hyperboloid": {"model": "hyperboloid"}}
+)
 def digits(p, *, size=17.0, model="ball"):
     """The largest of 16 errors, relative to |z||u|, against 60 digits; c = 1."""
     u = size * p.u / np.linalg.norm(p.u, axis=1, keepdims=True)
@@ -202,28 +210,23 @@ C3 = paper.claim("C3", r"""
 
 @C3.check(Identity(1e-5), CLASSIFIED, instances=10, false={"of the argument of asinh": {"inner": True}})
 def gradients_of_heads(p, *, inner=False):
-    """Against central differences with steps of 1e-5/lambda: in points of both models, and the chain rule through the map."""
-    c, out, size = p.c, {}, np.linalg.norm(p.z, axis=1)
-    for model, exp, logits, gradient in (("ball", ball_exp, ball_logits, ball_logits_gradient),
-                                         ("hyperboloid", hyperboloid_exp, hyperboloid_logits, hyperboloid_logits_gradient)):  # fmt: skip
-        u = 0.7 * p.u
-        at, factor = exp(u, curvature=c), 2 * np.cosh(math.sqrt(c) * np.linalg.norm(u, axis=1, keepdims=True)) ** 2
-        slope = gradient(at, p.z, p.r, curvature=c)
-        if model == "ball":
-            wanted = st.differences(lambda x: ball_logits(x, p.z, p.r, curvature=c), at, 1e-5 / factor)
-            if inner:
-                wanted = wanted * np.cosh(math.sqrt(c) * logits(at, p.z, p.r, curvature=c) / (2 * size))[..., None]
-        else:  # along the tangent space: off the hyperboloid there is no point
-            wanted, tangent = None, st.differences(lambda v: hyperboloid_exp(v, curvature=c), u, np.full((len(u), 1), 1e-5))
-        jacobian = st.differences(lambda v, exp=exp: exp(v, curvature=c), u, 1e-5 / np.sqrt(factor))
-        numeric = st.differences(lambda v, exp=exp, logits=logits: logits(exp(v, curvature=c), p.z, p.r, curvature=c), u, 1e-5 / np.sqrt(factor))
-        top = np.linalg.norm(numeric, axis=-1, keepdims=True) + 1e-3 * size[:, None]
-        out[f"{model}, chain"] = (slope @ jacobian, numeric, top * factor[..., None] ** 0.5)
-        out[f"{model}, backward"] = (st.head_gradient(model, u, p.z, p.r, c), numeric, top)
-        if wanted is not None:
-            out["ball, in x"] = (slope, wanted, np.linalg.norm(slope, axis=-1, keepdims=True))
-        else:
-            out["hyperboloid, along it"] = (slope @ tangent, numeric, top * factor[..., None] ** 0.5)
+    """Against central differences: in the coordinates of both models, through the map by the chain rule, and the head's backward pass."""
+    c, u, out, size = p.c, 0.7 * p.u, {}, np.linalg.norm(p.z, axis=1)
+    factor = 2 * np.cosh(math.sqrt(c) * np.linalg.norm(u, axis=1, keepdims=True)) ** 2
+    wide, rows = 1e-5 / np.sqrt(factor), {"ball": (ball_exp, ball_logits, ball_logits_gradient, 1e-5 / factor),
+            "hyperboloid": (hyperboloid_exp, hyperboloid_logits, hyperboloid_logits_gradient, 1e-6 * np.ones_like(factor))}  # fmt: skip
+    for model, (exp, logits, gradient, step) in rows.items():
+        head = lambda at, logits=logits: logits(at, p.z, p.r, curvature=c)  # noqa: E731
+        at = exp(u, curvature=c)
+        slope, wanted = gradient(at, p.z, p.r, curvature=c), st.differences(head, at, step)
+        if inner and model == "ball":
+            wanted = wanted * np.cosh(math.sqrt(c) * head(at) / (2 * size))[..., None]
+        jacobian = st.differences(lambda v, exp=exp: exp(v, curvature=c), u, wide)
+        through = st.differences(lambda v, exp=exp, head=head: head(exp(v, curvature=c)), u, wide)
+        top = np.linalg.norm(through, axis=-1, keepdims=True) + 1e-3 * size[:, None]
+        out[f"{model}, in coordinates"] = slope, wanted, np.linalg.norm(slope, axis=-1, keepdims=True)
+        out[f"{model}, chain"] = slope @ jacobian, through, top * factor[..., None] ** 0.5
+        out[f"{model}, backward"] = st.head_gradient(model, u, p.z, p.r, c), through, top
     return out
 
 
@@ -233,7 +236,12 @@ def on_plane(ray, R, model):
     return np.linalg.norm(st.head_gradient(model, u[None], ray.z[None], np.zeros(1))) / np.linalg.norm(ray.z)
 
 
-@C3.check(Identity(1e-10), Space(ray=Drawn(st.Ray.draw)), instances=40, false={"the same factor": {"four": 1}, "e^R/2R": {"exact": False}})
+@C3.check(
+    Identity(1e-10),
+    Space(ray=Drawn(st.Ray.draw)),
+    instances=40,
+    false={"the same factor": {"four": 1}, "e^R/2R": {"exact": False}},
+)
 def across_the_hyperplane(ray, *, four=4, exact=True):
     R, u = ray.distance, ray.distance / 2
     rate = math.sinh(R) / R if exact else math.exp(R) / (2 * R)
@@ -247,22 +255,37 @@ def riemannian_lengths(p, *, riemannian=True):
     """One for each vector and class; tangency of the hyperboloid's gradient too. Rounding: eps lambda^2 in either."""
     c, size, u = p.c, np.linalg.norm(p.z, axis=1), 0.7 * p.u
     x, y = ball_exp(u, curvature=c), hyperboloid_exp(u, curvature=c)[:, None]
-    plain, other = ball_logits_gradient(x, p.z, p.r, curvature=c), hyperboloid_logits_gradient(y[:, 0], p.z, p.r, curvature=c)
+    plain, other = (
+        ball_logits_gradient(x, p.z, p.r, curvature=c),
+        hyperboloid_logits_gradient(y[:, 0], p.z, p.r, curvature=c),
+    )
     factor = 2 * np.cosh(math.sqrt(c) * np.linalg.norm(u, axis=1, keepdims=True)) ** 2
     if riemannian:
-        length = conformal_factor(x, curvature=c)[:, None] * np.linalg.norm(ball_gradient(x[:, None], plain, curvature=c), axis=-1)
+        length = conformal_factor(x, curvature=c)[:, None] * np.linalg.norm(
+            ball_gradient(x[:, None], plain, curvature=c), axis=-1
+        )
         g = hyperboloid_gradient(y, other, curvature=c)
-        squared, product = np.sum(g[..., 1:] ** 2, axis=-1) - g[..., 0] ** 2, np.sum(y[..., 1:] * g[..., 1:], axis=-1) - y[..., 0] * g[..., 0]
+        squared, product = (
+            np.sum(g[..., 1:] ** 2, axis=-1) - g[..., 0] ** 2,
+            np.sum(y[..., 1:] * g[..., 1:], axis=-1) - y[..., 0] * g[..., 0],
+        )
     else:
         length, squared, product = np.linalg.norm(plain, axis=-1), np.sum(other**2, axis=-1), np.zeros(factor.shape)
     far = factor**2 * np.cosh(2 * math.sqrt(c) * p.r) ** 2
-    return {"ball": (length, 2 * size, size * far), "hyperboloid": (squared, size**2, size**2 * far), "tangent": (product, 0.0, size * far)}
+    return {
+        "ball": (length, 2 * size, size * far),
+        "hyperboloid": (squared, size**2, size**2 * far),
+        "tangent": (product, 0.0, size * far),
+    }
 
 
 RATES = np.linspace(5.0, 14.0, 7)
 
 
-@C3.check(Limit(rate=1.0, rate_tol=0.02), false={"the argument of the ball's asinh": {"inner": True}, "dv/dx_E without the factor R": {"power": 0}})
+@C3.check(
+    Limit(rate=1.0, rate_tol=0.02),
+    false={"the argument of the ball's asinh": {"inner": True}, "dv/dx_E without the factor R": {"power": 0}},
+)
 def as_exp_R(*, inner=False, power=1):
     """In n = exp(R); central differences for the Jacobians."""
     at = {(m, on): st.growth(m, RATES, on) for m in ("ball", "hyperboloid") for on in (True, False)}
@@ -272,29 +295,40 @@ def as_exp_R(*, inner=False, power=1):
     return {name: (np.exp(RATES), value) for name, value in found.items()}
 
 
-@C3.check(Limit(rate=0.0, rate_tol=0.02), false={"across the hyperplane": {"on": True}, "the ball's head": {"model": "ball"}})
+@C3.check(
+    Limit(rate=0.0, rate_tol=0.02), false={"across the hyperplane": {"on": True}, "the ball's head": {"model": "ball"}}
+)
 def as_a_constant(*, on=False, model="hyperboloid"):
-    found = {"head, on": st.growth(model, RATES, True)["head"]} | {f"{m}, encoder": st.growth(m, RATES, on)["encoder"] for m in ("ball", "hyperboloid")}
+    found = {"head, on": st.growth(model, RATES, True)["head"]} | {
+        f"{m}, encoder": st.growth(m, RATES, on)["encoder"] for m in ("ball", "hyperboloid")
+    }
     return {name: (np.exp(RATES), value) for name, value in found.items()}
 
 
 @C3.check(Limit(rate=-1.0, rate_tol=0.02), false={"on the hyperplane": {"on": True}})
 def falling(*, on=False):
     """The hyperboloid's head in exp(R), the Jacobian of the ball's map in R."""
-    return {"head": (np.exp(RATES), st.growth("hyperboloid", RATES, on)["head"]), "map": (RATES, st.growth("ball", RATES, on)["map"])}
+    return {
+        "head": (np.exp(RATES), st.growth("hyperboloid", RATES, on)["head"]),
+        "map": (RATES, st.growth("ball", RATES, on)["map"]),
+    }
 
 
 @C3.check(Inequality(), examples=[{}], false={"R up to 6": {"end": 6.0}})
 def measured(*, end=5.0):
-    """Log-linear fits on 13 values of R from 2 to 5 (within .005), and values at R = 2 and 5."""
+    """Slopes of log-linear fits on 13 values of R from 2 to 5, and values at R = 2 and 5."""
     R = np.linspace(2.0, end, 13)
     rows = {(m, on): st.growth(m, R, on) for m in ("ball", "hyperboloid") for on in (True, False)}
-    known = {("ball", True): (0.92, -0.22, 0.70), ("ball", False): (0.92, -0.22, -0.02), ("hyperboloid", True): (0.0, 1.0, 0.70),
-             ("hyperboloid", False): (-0.98, 1.0, -0.02)}  # fmt: skip
-    slopes = np.array([[np.polyfit(R, np.log(rows[key][part]), 1)[0] for part in ("head", "map", "encoder")] for key in known])
+    known = {("ball", True): (0.927, -0.221, 0.705), ("ball", False): (0.927, -0.221, -0.017), ("hyperboloid", True): (0.0, 1.0, 0.705),
+             ("hyperboloid", False): (-0.987, 1.0, -0.017)}  # fmt: skip
+    slopes = np.array(
+        [[np.polyfit(R, np.log(rows[key][part]), 1)[0] for part in ("head", "map", "encoder")] for key in known]
+    )
     encoder = [rows[m, True]["encoder"][i] for i in (0, -1) for m in ("hyperboloid", "ball")]
-    error = np.r_[(slopes - np.array(list(known.values()))).ravel(), np.array(encoder) - [1.813430, 7.253721, 14.84, 59.36]]
-    return np.abs(error), np.r_[np.full(12, 0.0051), 5.1e-7, 5.1e-7, 5.1e-3, 5.1e-3]
+    error = np.r_[
+        (slopes - np.array(list(known.values()))).ravel(), np.array(encoder) - [1.813430, 7.253721, 14.84, 59.36]
+    ]
+    return np.abs(error), np.r_[np.full(12, 6e-4), 5.1e-7, 5.1e-7, 5.1e-3, 5.1e-3]
 
 
 C3_power = paper.claim("C3-power", r"""
@@ -331,7 +365,9 @@ C3_hyperboloid = paper.claim("C3-hyperboloid", r"""
     """)  # fmt: skip
 
 
-@C3_hyperboloid.check(Limit(rate=0.0, rate_tol=0.05), true={"in x_H": {"part": "head"}, "off the hyperplane": {"on": False}})
+@C3_hyperboloid.check(
+    Limit(rate=0.0, rate_tol=0.05), true={"in x_H": {"part": "head"}, "off the hyperplane": {"on": False}}
+)
 def bounded_gradient(*, part="encoder", on=True):
     return np.exp(RATES), st.growth("hyperboloid", RATES, on)[part]
 
@@ -357,17 +393,15 @@ ONE_HOT = [{"h": np.eye(d)[0], "size": 1e4, "c": c} for d in (2, 8, 32) for c in
           false={"softplus, f(0) = log 2": {"name": "softplus"}, "2 tanh": {"name": "2 tanh"}, "not divided by sqrt(d)": {"divided": False},
                  "without RMSNorm, ReLU": {"normalised": False}})  # fmt: skip
 def norms(h, size, c, *, name="", divided=True, normalised=True):
-    h, c, out = size * h, float(c), {}
-    chosen = {name: {**st.SHIFTED, **st.STEEP}[name]} if name else st.BOUNDED
-    for word, f in {**chosen, "by name": "relu"}.items():
-        q = bounded_features(h, activation=f)
-        if not normalised:
-            q = np.maximum(h, 0) / math.sqrt(len(h))
-        q = q if divided else q * math.sqrt(len(h))
-        x = clip_to_ball(ball_exp(q, curvature=c), curvature=c, margin=1e-12)
-        out[word] = (np.array([np.linalg.norm(q), np.linalg.norm(x), conformal_factor(x, curvature=c)]),
-                     np.array([1, math.tanh(math.sqrt(c)) / math.sqrt(c), 2 * math.cosh(math.sqrt(c)) ** 2]))  # fmt: skip
-    return out
+    h, root = size * h, math.sqrt(float(c))
+    chosen = [{**st.SHIFTED, **st.STEEP}[name]] if name else ["tanh", "relu", np.sin]
+    q = np.array(
+        [bounded_features(h, activation=f) for f in chosen] if normalised else [np.maximum(h, 0) / math.sqrt(len(h))]
+    )
+    q = q if divided else q * math.sqrt(len(h))
+    x = clip_to_ball(ball_exp(q, curvature=c), curvature=c, margin=1e-12)
+    found = np.array([np.linalg.norm(q, axis=-1), np.linalg.norm(x, axis=-1), conformal_factor(x, curvature=c)])
+    return found, np.array([[1.0], [math.tanh(root) / root], [2 * math.cosh(root) ** 2]])
 
 
 @C4.check(Inequality(1e-12), Space(h=Normals("d"), w=Normals("d", scale=3.0), b=Floats(-20.0, 20.0), c=CURVATURE, f=Choice("tanh", "relu"), d=Sizes(1, 16)),
@@ -378,8 +412,20 @@ def rescaled(h, w, b, c, f, *, alpha=0.95, isometric=2.0, own=True):
     features = BoundedFeatures(largest_scale(curvature=c) if own else largest_scale(), str(f))
     u = features.forward(h[None], w, float(b))[0][0]
     x, rho = ball_exp(u, curvature=c), math.atanh(alpha) / root
-    found = [np.linalg.norm(u), np.linalg.norm(x), conformal_factor(x, curvature=c), hyperboloid_exp(u, curvature=c)[0], to_hyperboloid(x, curvature=c)[0]]
-    caps = [rho, alpha / root, 2 / (1 - alpha**2), math.cosh(root * rho) / root, math.cosh(isometric * root * rho) / root]
+    found = [
+        np.linalg.norm(u),
+        np.linalg.norm(x),
+        conformal_factor(x, curvature=c),
+        hyperboloid_exp(u, curvature=c)[0],
+        to_hyperboloid(x, curvature=c)[0],
+    ]
+    caps = [
+        rho,
+        alpha / root,
+        2 / (1 - alpha**2),
+        math.cosh(root * rho) / root,
+        math.cosh(isometric * root * rho) / root,
+    ]
     return np.array(found), np.array(caps)
 
 
@@ -402,7 +448,12 @@ def caps(*, alpha=0.95):
              to_hyperboloid(ball_exp(far))[0]]  # fmt: skip
     error = np.array(found) - [4.7622, 0.7616, 1.8318, 20.51, 3.203, 19.51]
     worked = bounded_features(h)[0] - [0.291391, 0.435031, -0.435031, 0.0]
-    gated = BoundedFeatures(rho).forward(h, np.array([0.5, 0, 0, 0.1]), np.array(0.2))[0][0] - [0.312559, 0.466632, -0.466632, 0.0]
+    gated = BoundedFeatures(rho).forward(h, np.array([0.5, 0, 0, 0.1]), np.array(0.2))[0][0] - [
+        0.312559,
+        0.466632,
+        -0.466632,
+        0.0,
+    ]
     return np.abs(np.r_[error, worked, gated]), np.r_[np.full(3, 5.1e-5), 0.0051, 5.1e-4, 0.0051, np.full(8, 5.1e-7)]
 
 
@@ -428,7 +479,12 @@ def any_activation(h, *, zero=False):
 @C4_lipschitz.check(Inequality(), examples=[{}], true={"tanh and sin": {"names": ("tanh", "sin")}})
 def ones(*, names=("softplus", "tanh + 1/2")):
     """That the norm at (1,..,1) is at most 1; the other entries are |norm - 1.313| and |norm - 1.262|."""
-    size = np.array([np.linalg.norm(bounded_features(np.ones(8), activation={**st.BOUNDED, **st.SHIFTED}[n], epsilon=0.0)) for n in names])
+    size = np.array(
+        [
+            np.linalg.norm(bounded_features(np.ones(8), activation={**st.BOUNDED, **st.SHIFTED}[n], epsilon=0.0))
+            for n in names
+        ]
+    )
     known = np.abs(size - [1.313, 1.262]) if names[0] == "softplus" else np.zeros(2)
     return np.r_[size, known], np.r_[1, 1, 5.1e-4, 5.1e-4]
 
@@ -455,7 +511,9 @@ def volumes(d, radius, c, *, power=1, twice=2):
     root = math.sqrt(c)
     R = twice * math.atanh(radius) / root
     apart = float(ball_distance(np.r_[radius / root, np.zeros(d - 1)], np.zeros(d), curvature=c))
-    inner = st.ray_length(np.array([R]), lambda s: (np.sinh(root * s) / math.sinh(root * R)) ** (d - power), st.TOWARDS_END)[0]
+    inner = st.ray_length(
+        np.array([R]), lambda s: (np.sinh(root * s) / math.sinh(root * R)) ** (d - power), st.TOWARDS_END
+    )[0]
     sphere = math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2)
     by_hand = math.log(inner) + (d - 1) * math.log(math.sinh(root * R) / root) + sphere
     return {"volume": (float(log_volume(R, d, curvature=c)), by_hand), "R": (apart, R, math.cosh(R))}
@@ -541,7 +599,11 @@ def numbers(*, bins=51):
     edges, sigma = np.linspace(-10, 10, bins + 1), 0.75 * 20 / bins
     centres, t = bin_centres(edges), np.array([0.1, 0.5, 1.0, 2.0])
     apart = np.abs(hl_gauss(0.0, edges, sigma) - hl_gauss(t, edges, sigma)).sum(axis=-1)
-    found = [*(hl_gauss([15.0, 10.0], edges, sigma) @ centres), st.unclipped_histogram(15.0, edges, sigma) @ centres, *apart]
+    found = [
+        *(hl_gauss([15.0, 10.0], edges, sigma) @ centres),
+        st.unclipped_histogram(15.0, edges, sigma) @ centres,
+        *apart,
+    ]
     p = hl_gauss(1.3, edges, sigma)
     worked = np.r_[p[26:32], p @ centres] - [0.007673, 0.130832, 0.458825, 0.345530, 0.055265, 0.001777, 1.299998]
     far = np.arange(15.0, 30.0, 0.1)
@@ -558,13 +620,19 @@ C7 = paper.claim("C7", r"""
     One PPO iteration on a contextual bandit (256 states, 8 inputs, tanh encoder to d = 32, 6 actions; clip .2, Adam .005, 32 full-batch steps, gradient norm clipped to .5). The encoder's last
     weights start with scale s. From s = .3 to s = 3 KL(old, new) grows more than fivefold with either head (about 38 and 15 times), and by less than a factor of 2
     either way with Hyper++. At s = 3 the ball's is more than 20 times and the hyperboloid's more than 10 times that of Hyper++. The ball at half
-    the scale trains exactly as the hyperboloid if offsets are not learnt, and to a factor of 1.5 if they are. Clamping the argument of asinh at 36.7 lowers the ball's KL at s = 3 and leaves Hyper++ alone.
+    the scale trains exactly as the hyperboloid if offsets are not learnt, and to a factor of 1.5 if they are. Clamping the argument of asinh at 36.7 lowers the
+    ball's KL at s = 3 by more than a factor of 1.5.
 
     where: the figures on trust-region violations, re-stated
     assumes: 8 seeds; margins between geometric means, declared from the digest's 8 seeds.
     origin: derived
     """)  # fmt: skip
-EIGHT, FEW = Effect(seeds=8), Effect(seeds=4)
+EIGHT, NEAR = Effect(seeds=8), Effect(seeds=8, alternative="within", margin=math.log(1.5))
+
+
+def few(**changes):
+    """A control on four seeds."""
+    return Variant(changes, kind=Effect(seeds=4))
 
 
 def grown(worlds, arm, ends=(0.3, 3.0), of="kl"):
@@ -573,7 +641,9 @@ def grown(worlds, arm, ends=(0.3, 3.0), of="kl"):
     return np.log(large / small)
 
 
-@C7.check(Identity(1e-6, scale=1e-6), false={"every ratio open": {"closed": False}, "advantages reversed": {"sign": -1}})
+@C7.check(
+    Identity(1e-6, scale=1e-6), false={"every ratio open": {"closed": False}, "advantages reversed": {"sign": -1}}
+)
 def gradient_of_the_surrogate(rng, *, closed=True, sign=1):
     """Two directional derivatives of every arm by central differences, where part of the ratios is clipped."""
     out, worlds = {}, st.Worlds.draw([rng])
@@ -585,38 +655,41 @@ def gradient_of_the_surrogate(rng, *, closed=True, sign=1):
         now = [p + 0.05 * rng.standard_normal(p.shape) for p in start]
         logits, _, backward = st.forward(arm, worlds.x, now)
         weighted = sign * chosen * worlds.advantage[..., None] / np.exp(log_old)
-        push = clipped_gradient(log_normalize(logits), log_old, weighted, low=st.CLIP if closed else np.inf, high=st.CLIP if closed else np.inf)
+        push = clipped_gradient(
+            log_normalize(logits),
+            log_old,
+            weighted,
+            low=st.CLIP if closed else np.inf,
+            high=st.CLIP if closed else np.inf,
+        )
         ways = [[rng.standard_normal(p.shape) for p in now] for _ in range(2)]
         found = [sum(float(np.sum(g * v)) for g, v in zip(backward(push / st.STATES), way)) for way in ways]
-        ends = [[st.surrogate(worlds, arm, [p + h * v for p, v in zip(now, way)], log_old, chosen) for h in (1e-6, -1e-6)] for way in ways]
+        ends = [
+            [st.surrogate(worlds, arm, [p + h * v for p, v in zip(now, way)], log_old, chosen) for h in (1e-6, -1e-6)]
+            for way in ways
+        ]
         out[name] = np.array(found), np.array([(up - down) / 2e-6 for up, down in ends])
     return out
 
 
-# pilot of 8 other seeds: means 3.4 and 2.8, deviations about .5 and .3
-@C7.check(EIGHT, false={"Hyper++": Variant({"names": ("Hyper++",)}, kind=FEW)})
-def grows_with_the_scale(rngs, *, names=("poincare", "hyperboloid")):
-    """Above log 5."""
+# pilot of 8 other seeds: growth 3.4 and 2.8 (deviations about .5 and .3), Hyper++ -.1 (.15), above it 5.2 and 3.6 (.5 and .3)
+@C7.check(EIGHT, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for the ball": few(ball="Hyper++"), "Hyper++ for the hyperboloid": few(hyperboloid="Hyper++")})  # fmt: skip
+def kl_and_the_scale(rngs, *, ball="poincare", hyperboloid="hyperboloid", bounded="Hyper++"):
+    """Growth above log 5; Hyper++ within log 2 of none; at s = 3 above it by log 20 and log 10."""
     worlds = st.Worlds.draw(rngs)
-    return {name: grown(worlds, ARMS[name]) - math.log(5) for name in names}
+    small, large = (
+        {name: np.log(st.ppo(worlds, ARMS[name], s).kl) for name in {ball, hyperboloid, bounded}} for s in (0.3, 3.0)
+    )
+    drift = large[bounded] - small[bounded]
+    return {"the ball grows": large[ball] - small[ball] - math.log(5), "the hyperboloid grows": large[hyperboloid] - small[hyperboloid] - math.log(5),
+            "Hyper++, up": math.log(2) - drift, "Hyper++, down": math.log(2) + drift,
+            "the ball above": large[ball] - large[bounded] - math.log(20), "the hyperboloid above": large[hyperboloid] - large[bounded] - math.log(10)}  # fmt: skip
 
 
-# pilot: -.1, deviation .15
-@C7.check(Effect(seeds=8, alternative="within", margin=math.log(2)), false={"the hyperboloid": Variant({"name": "hyperboloid"}, kind=Effect(seeds=4, alternative="within", margin=math.log(2)))})  # fmt: skip
-def flat(rngs, *, name="Hyper++"):
-    return grown(st.Worlds.draw(rngs), ARMS[name])
-
-
-# pilot: 5.2 and 3.6, deviations .5 and .3
-@C7.check(EIGHT, false={"the ball against the hyperboloid": Variant({"against": "hyperboloid"}, kind=FEW)})
-def above_hyperpp(rngs, *, against="Hyper++"):
-    worlds = st.Worlds.draw(rngs)
-    base = np.log(st.ppo(worlds, ARMS[against], 3.0).kl)
-    rows = {"poincare": 20, "hyperboloid": 10} if against == "Hyper++" else {"poincare": 20}
-    return {name: np.log(st.ppo(worlds, ARMS[name], 3.0).kl) - base - math.log(k) for name, k in rows.items()}
-
-
-@C7.check(Effect(seeds=4, alternative="within", margin=1e-6), false={"the same vector": {"shrink": 1.0}, "offsets learnt": {"offsets": True}})
+@C7.check(
+    Effect(seeds=4, alternative="within", margin=1e-6),
+    false={"the same vector": {"shrink": 1.0}, "offsets learnt": {"offsets": True}},
+)
 def half_the_scale(rngs, *, shrink=0.5, offsets=False):
     """log KL of the ball over that of the hyperboloid after 32 steps at s = 1."""
     worlds = st.Worlds.draw(rngs)
@@ -625,20 +698,19 @@ def half_the_scale(rngs, *, shrink=0.5, offsets=False):
     return np.log(found[0] / found[1])
 
 
-@C7.check(Effect(seeds=8, alternative="within", margin=math.log(1.5)), false={"full scale": Variant({"name": "poincare"}, kind=Effect(seeds=4, alternative="within", margin=math.log(1.5)))})  # fmt: skip
+@C7.check(NEAR, false={"full scale": Variant({"name": "poincare"}, kind=replace(NEAR, seeds=4))})
 def half_the_scale_and_offsets(rngs, *, name="poincare, half scale"):
+    """The same with learnt offsets, at s = 3."""
     worlds = st.Worlds.draw(rngs)
-    return {f"s = {s}": np.log(st.ppo(worlds, ARMS[name], s).kl / st.ppo(worlds, ARMS["hyperboloid"], s).kl) for s in (1.0, 3.0)}
+    return np.log(st.ppo(worlds, ARMS[name], 3.0).kl / st.ppo(worlds, ARMS["hyperboloid"], 3.0).kl)
 
 
-@C7.check(EIGHT, false={"a clamp of 1e12": Variant({"clamp": 1e12}, kind=FEW)})
+@C7.check(EIGHT, false={"a clamp of 1e12": few(clamp=1e12)})
 def clamped(rngs, *, clamp=36.7):
-    """Above log 1.5 in the ball; Hyper++ within 1e-3 of itself."""
+    """Above log 1.5."""
     worlds = st.Worlds.draw(rngs)
-    pairs = [[st.ppo(worlds, arm._replace(head=HyperbolicHead(arm.head.model, clamp=c)), 3.0).kl for c in (math.inf, clamp)]
-             for arm in (ARMS["poincare"], ARMS["Hyper++"])]  # fmt: skip
-    lower, same = (np.log(a / b) for a, b in pairs)
-    return {"ball": lower - math.log(1.5), "Hyper++": 1e-3 - np.abs(same)}
+    plain, lower = (st.ppo(worlds, Arm(HyperbolicHead("ball", clamp=c)), 3.0).kl for c in (math.inf, clamp))
+    return np.log(plain / lower) - math.log(1.5)
 
 
 C7_hyperboloid = paper.claim("C7-hyperboloid", r"""
@@ -656,7 +728,7 @@ C7_hyperboloid = paper.claim("C7-hyperboloid", r"""
 
 
 @C7_hyperboloid.check(Effect(seeds=8, alternative="less"),
-                      true={"with bounded features": {"arm": ARMS["Hyper++"]}, "the ball at half scale with bounded features": {"arm": Arm(st.BALL, st.FEATURES, 0.5, 0.5)}})  # fmt: skip
+                      true={"the ball at half scale with bounded features": {"arm": Arm(st.BALL, st.FEATURES, 0.5, 0.5)}})  # fmt: skip
 def does_not_grow(rngs, *, arm=ARMS["hyperboloid"]):
     """Below log 2."""
     return grown(st.Worlds.draw(rngs), arm) - math.log(2)
@@ -669,7 +741,7 @@ C7_fraction = paper.claim("C7-fraction", r"""
 
     where: the clip fraction as a measure of trust-region violations
     instead: With the ball the share falls, from about .7 at s = .3 to .35 at s = 3, while KL grows 30-fold: fewer ratios leave the interval, and they go much further.
-    by: C7/grows_with_the_scale
+    by: C7/kl_and_the_scale
     origin: folklore
     """)  # fmt: skip
 

@@ -33,7 +33,12 @@ def gradients(run):
     for model in ("ball", "hyperboloid"):
         for on in (True, False):
             for part, values in growth(model, distance, on).items():
-                yield {"part": PARTS[part], "series": f"{model}, {'on' if on else 'off'}", "R": distance, "norm": values}
+                yield {
+                    "part": PARTS[part],
+                    "series": f"{model}, {'on' if on else 'off'}",
+                    "R": distance,
+                    "norm": values,
+                }
 
 
 @gradients.draw
@@ -111,5 +116,9 @@ def caps(run):
 def values(run):
     t = np.linspace(0.0, 9.0, 181)
     edges, sigma = np.linspace(-10, 10, 52), 0.75 * 20 / 51
-    yield {"series": "HL-Gauss, in the logits", "t": t, "norm": np.abs(hl_gauss(0.0, edges, sigma) - hl_gauss(t, edges, sigma)).sum(axis=-1)}
+    yield {
+        "series": "HL-Gauss, in the logits",
+        "t": t,
+        "norm": np.abs(hl_gauss(0.0, edges, sigma) - hl_gauss(t, edges, sigma)).sum(axis=-1),
+    }
     yield {"series": "squared error, in the value", "t": t, "norm": 2 * t}

@@ -126,7 +126,12 @@ def ppo(worlds, arm, scale, steps=STEPS):
 
 
 # activations with f(0) = 0 and slopes up to 1, and others
-BOUNDED = {"tanh": np.tanh, "relu": lambda t: np.maximum(t, 0), "softsign": lambda t: t / (1 + np.abs(t)), "sin": np.sin}
+BOUNDED = {
+    "tanh": np.tanh,
+    "relu": lambda t: np.maximum(t, 0),
+    "softsign": lambda t: t / (1 + np.abs(t)),
+    "sin": np.sin,
+}
 SHIFTED = {"softplus": lambda t: np.logaddexp(0, t), "tanh + 1/2": lambda t: np.tanh(t) + 0.5, "cos": np.cos}
 STEEP = {"2 tanh": lambda t: 2 * np.tanh(t)}
 
@@ -240,7 +245,9 @@ def distance_to_line(y, z, r, c):
         return (np.cosh(s) * start + np.sinh(s) * across) / root
 
     # by golden section: cosh of the distance is convex along a geodesic
-    return float(minimize_scalar(lambda s: hyperboloid_distance(y, on_line(s), curvature=c), (-1, 1), options={"xtol": 1e-9}).fun)
+    return float(
+        minimize_scalar(lambda s: hyperboloid_distance(y, on_line(s), curvature=c), (-1, 1), options={"xtol": 1e-9}).fun
+    )
 
 
 def unclipped_histogram(target, edges, sigma):

@@ -37,7 +37,9 @@ def test_targets_inside_are_decoded_and_those_outside_clipped():
 
 def test_a_small_sigma_is_one_bin():
     for sigma in (1e-3, 1e-300):
-        np.testing.assert_allclose(hl_gauss([0.25, -1.0, 3.0], [-1.0, 0.0, 1.0, 3.0], sigma), np.eye(3)[[1, 0, 2]], atol=1e-30)
+        np.testing.assert_allclose(
+            hl_gauss([0.25, -1.0, 3.0], [-1.0, 0.0, 1.0, 3.0], sigma), np.eye(3)[[1, 0, 2]], atol=1e-30
+        )
 
 
 def test_decode_is_the_mean():

@@ -38,7 +38,9 @@ def test_maps_are_inverses_and_the_isometry_doubles(curvature):
 
 def test_distances_from_the_origin_are_lengths():
     assert hyp.ball_distance(hyp.ball_exp(U[1]), [0.0, 0.0]) == pytest.approx(2 * math.sqrt(5), rel=1e-12)
-    assert hyp.hyperboloid_distance(hyp.hyperboloid_exp(U[1]), [1.0, 0.0, 0.0]) == pytest.approx(math.sqrt(5), rel=1e-12)
+    assert hyp.hyperboloid_distance(hyp.hyperboloid_exp(U[1]), [1.0, 0.0, 0.0]) == pytest.approx(
+        math.sqrt(5), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("size", [1e-8, 1e-3, 1.0, 6.0, 15.0])
@@ -51,7 +53,9 @@ def test_conformal_factor_against_mpmath(size):
     assert hyp.conformal_factor(x) == pytest.approx(factor, rel=4e-16 * factor + 4e-16)
 
 
-@pytest.mark.parametrize(("near", "far"), [(1e-12, 2e-12), (1.0, 1.0 + 1e-9), (0.5, 30.0), (200.0, 200.5), (300.0, 1e-3)])
+@pytest.mark.parametrize(
+    ("near", "far"), [(1e-12, 2e-12), (1.0, 1.0 + 1e-9), (0.5, 30.0), (200.0, 200.5), (300.0, 1e-3)]
+)
 def test_hyperboloid_distance_against_mpmath(near, far):
     angle = 0.3
     u, other = np.array([near, 0.0]), far * np.array([math.cos(angle), math.sin(angle)])
@@ -77,11 +81,13 @@ def test_exponential_map_at_extremes():
 @pytest.mark.parametrize(("kind", "last"), [(np.float64, 55 * math.log(2) / 2), (np.float32, 26 * math.log(2) / 2)])
 def test_the_ball_ends_where_tanh_rounds_to_one(kind, last):
     inside, on_it = (hyp.ball_exp(np.array([t], dtype=kind)) for t in (last - 0.4, last + 0.4))
-    assert hyp.conformal_factor(inside).dtype == kind and hyp.conformal_factor(inside) > 1 / np.finfo(kind).eps
+    assert hyp.conformal_factor(inside).dtype == kind
+    assert hyp.conformal_factor(inside) > 1 / np.finfo(kind).eps
     with pytest.raises(ValueError, match="inside the ball"):
         hyp.conformal_factor(on_it)
     clipped = hyp.clip_to_ball(on_it)
-    assert clipped.dtype == kind and clipped[0] == pytest.approx(1 - 1e-5, abs=1e-7)
+    assert clipped.dtype == kind
+    assert clipped[0] == pytest.approx(1 - 1e-5, abs=1e-7)
 
 
 def test_clip_leaves_points_inside_alone():
@@ -97,7 +103,9 @@ def test_riemannian_gradients_are_tangent_and_of_equal_length():
     c, step = 1.7, 1e-6
     point, other = hyp.ball_exp(rng.standard_normal((2, 3)) / 2, curvature=c)
     steps = step * np.eye(3)
-    plain = (hyp.ball_distance(point + steps, other, curvature=c) - hyp.ball_distance(point - steps, other, curvature=c)) / (2 * step)
+    plain = (
+        hyp.ball_distance(point + steps, other, curvature=c) - hyp.ball_distance(point - steps, other, curvature=c)
+    ) / (2 * step)
     length = hyp.conformal_factor(point, curvature=c) * np.linalg.norm(hyp.ball_gradient(point, plain, curvature=c))
     assert length == pytest.approx(1, abs=1e-8)
     y, far = hyp.to_hyperboloid(point, curvature=c), hyp.to_hyperboloid(other, curvature=c)
@@ -105,15 +113,19 @@ def test_riemannian_gradients_are_tangent_and_of_equal_length():
     ambient = math.sqrt(c) * np.r_[far[0], -far[1:]] / math.sqrt(product**2 - 1)
     found = hyp.hyperboloid_gradient(y, ambient, curvature=c)
     assert -y[0] * found[0] + y[1:] @ found[1:] == pytest.approx(0, abs=1e-12)
-    assert -found[0] ** 2 + found[1:] @ found[1:] == pytest.approx(1, rel=1e-10)
+    assert -(found[0] ** 2) + found[1:] @ found[1:] == pytest.approx(1, rel=1e-10)
 
 
-@pytest.mark.parametrize(("dimension", "radius"), [(1, 3.0), (2, 1e-3), (2, 40.0), (3, 0.5), (7, 100.0), (32, 2.0), (64, 0.5)])
+@pytest.mark.parametrize(
+    ("dimension", "radius"), [(1, 3.0), (2, 1e-3), (2, 40.0), (3, 0.5), (7, 100.0), (32, 2.0), (64, 0.5)]
+)
 def test_volume_against_mpmath(dimension, radius):
     def logarithm():
         top = mp.sinh(radius) ** (dimension - 1)
         inner = mp.quad(lambda s: mp.sinh(s) ** (dimension - 1) / top, mp.linspace(0, radius, 12))
-        return mp.log(inner) + mp.log(top) + mp.log(2 * mp.pi ** (mp.mpf(dimension) / 2) / mp.gamma(mp.mpf(dimension) / 2))
+        return (
+            mp.log(inner) + mp.log(top) + mp.log(2 * mp.pi ** (mp.mpf(dimension) / 2) / mp.gamma(mp.mpf(dimension) / 2))
+        )
 
     assert hyp.log_volume(radius, dimension) == pytest.approx(exact(logarithm), rel=1e-12)
 

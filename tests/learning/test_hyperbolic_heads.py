@@ -92,7 +92,8 @@ def test_no_hyperplane_no_logit():
     for model in ("ball", "hyperboloid"):
         head = heads.HyperbolicHead(model)
         logits, tape = head.forward(np.ones((3, 2)), z, np.ones(2))
-        assert np.all(logits[:, 0] == 0) and np.all(head.backward(tape, np.ones((3, 2)))[1][0] == 0)
+        assert np.all(logits[:, 0] == 0)
+        assert np.all(head.backward(tape, np.ones((3, 2)))[1][0] == 0)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,9 @@ def test_features_backward(features):
 
 def test_features_at_extremes():
     one_hot = np.array([1e150, 0.0, 0.0])
-    assert np.linalg.norm(heads.bounded_features(one_hot, activation="relu", epsilon=0.0)) == pytest.approx(1, rel=1e-15)
+    assert np.linalg.norm(heads.bounded_features(one_hot, activation="relu", epsilon=0.0)) == pytest.approx(
+        1, rel=1e-15
+    )
     np.testing.assert_array_equal(heads.bounded_features(np.zeros(3), epsilon=0.0), np.zeros(3))
     assert np.linalg.norm(heads.rms_norm([1e-6, 0.0])) < math.sqrt(2)  # epsilon
     shifted = heads.bounded_features(np.ones(4), activation=lambda t: np.tanh(t) + 0.5, epsilon=0.0)
