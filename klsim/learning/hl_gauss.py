@@ -2,7 +2,10 @@ r"""HL-Gauss: a value as a histogram of a Gaussian around the target, learnt by 
 
 Edges ``e_0 < … < e_m``. The target t, clipped to ``[e_0, e_m]``, becomes ``m`` probabilities
 
-.. math:: p_i(t) = \frac{\Phi((e_{i+1} - t)/\sigma) - \Phi((e_i - t)/\sigma)}{\Phi((e_m - t)/\sigma) - \Phi((e_0 - t)/\sigma)},
+.. math::
+
+   p_i(t) = \frac{\Phi((e_{i+1} - t)/\sigma) - \Phi((e_i - t)/\sigma)}
+                 {\Phi((e_m - t)/\sigma) - \Phi((e_0 - t)/\sigma)},
 
 and a histogram q stands for the value ``sum_i q_i (e_i + e_{i+1})/2``. The loss is the cross-entropy
 (`klsim.learning.networks.softmax_cross_entropy`), whose gradient ``q - p`` in the logits has L1 norm at most 2, however

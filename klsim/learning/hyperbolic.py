@@ -3,9 +3,9 @@ r"""Hyperbolic space of curvature ``-c``: the Poincare ball and the hyperboloid,
 Both are the same space in two charts.
 
 * Ball: ``x (..., d)`` with ``sqrt(c)|x| < 1``, metric ``lambda_x^2 |dx|^2``, ``lambda_x = 2/(1 - c|x|^2)``.
-* Hyperboloid: ``y (..., d+1)`` with ``c(y_0^2 - |y_1..d|^2) = 1``, ``y_0 > 0``, metric ``-dy_0^2 + |dy_1..d|^2``.
+* Hyperboloid: ``y (..., d+1)``, ``c(y_0^2 - |y_1..d|^2) = 1``, ``y_0 > 0``; metric ``|dy_1..d|^2 - dy_0^2``.
 
-The isometry takes ``x`` to ``((lambda_x - 1)/sqrt(c), lambda_x x)``. The exponential maps at the origin take a Euclidean
+The isometry takes x to ``((lambda_x - 1)/sqrt(c), lambda_x x)``. The exponential maps at the origin take a Euclidean
 vector u to the point in its direction at distance ``2|u|`` (ball, whose metric at the origin is ``4|dx|^2``) and
 ``|u|`` (hyperboloid): fed with the same u the ball goes twice as far,
 
@@ -13,7 +13,7 @@ vector u to the point in its direction at distance ``2|u|`` (ball, whose metric 
 
 Rounding: near its boundary the ball has few digits left, as ``1 - c|x|^2 = 1/cosh^2(sqrt(c)|u|)`` is a difference of
 nearly equal numbers: the relative error of ``lambda`` is about ``eps lambda``, and from ``sqrt(c)|u|`` about 19 on in
-float64 (9 in float32) ``tanh`` rounds to 1 and the point to the boundary, where there is no metric: the functions
+float64 (9 or 10 in float32) ``tanh`` rounds to 1 and the point to the boundary, where there is no metric: the functions
 refuse it, `clip_to_ball` moves it inside. The hyperboloid keeps relative precision until ``cosh`` overflows.
 
 All functions keep float32 and float64. Source: ``hyper`` C1, C5; the distance formulas are standard.
@@ -279,9 +279,9 @@ def hyperboloid_gradient(y: Any, gradient: Any, *, curvature: float = 1.0) -> np
 
 
 def log_volume(radius: Any, dimension: int, *, curvature: float = 1.0) -> np.ndarray:
-    r"""Log volume of a hyperbolic ball of hyperbolic ``radius`` R: ``|S^{d-1}| int_0^R (sinh(sqrt(c)s)/sqrt(c))^{d-1} ds``.
+    r"""Log volume of a ball of hyperbolic radius R, ``|S^{d-1}| int_0^R (sinh(sqrt(c)s)/sqrt(c))^{d-1} ds``.
 
-    As ``int_0^t sinh^{d-1} = (sinh^d t)/(d cosh t) 2F1(1/2, 1; d/2 + 1; tanh^2 t)``, a series of positive terms.
+    By ``int_0^t sinh^{d-1} = (sinh^d t)/(d cosh t) 2F1(1/2, 1; d/2 + 1; tanh^2 t)``, a series of positive terms.
 
     Args:
         radius: any shape, > 0. dimension: d >= 1.

@@ -2,9 +2,15 @@ r"""Multinomial-logistic heads in hyperbolic space, and features of bounded norm
 
 Logits of class k with hyperplane normal ``z_k`` and offset ``r_k``, ``e = z/|z|``:
 
-.. math:: v_{ball}(x) = \frac{2|z|}{\sqrt c} asinh( \lambda_x \sqrt c <x,e> cosh(2\sqrt c r) - (\lambda_x - 1) sinh(2\sqrt c r) )
+.. math::
 
-.. math:: v_{hyperboloid}(y) = \frac{|z|}{\sqrt c} asinh( \sqrt c ( cosh(\sqrt c r) <y_{1..d}, e> - y_0 sinh(\sqrt c r) ) )
+   v_{ball}(x) = \frac{2|z|}{\sqrt c} asinh( \lambda_x \sqrt c <x,e> cosh(2\sqrt c r)
+   - (\lambda_x - 1) sinh(2\sqrt c r) )
+
+.. math::
+
+   v_{hyperboloid}(y) = \frac{|z|}{\sqrt c} asinh( \sqrt c ( cosh(\sqrt c r) <y_{1..d}, e>
+   - y_0 sinh(\sqrt c r) ) )
 
 Both are signed distances from a hyperplane: ``2|z|`` times that of the point of the ball, ``|z|`` times that of the
 point of the hyperboloid. On a Euclidean vector u at the origin's tangent space they are one function,
@@ -96,7 +102,7 @@ def ball_logits(x: Any, z: Any, r: Any, *, curvature: float = 1.0) -> np.ndarray
 def ball_logits_gradient(x: Any, z: Any, r: Any, *, curvature: float = 1.0) -> np.ndarray:
     """Gradient of every logit in the coordinates of x, ``(..., K, d)``; arguments as `ball_logits`.
 
-    ``2|z| (1 + a^2)^{-1/2} lambda (e cosh + sqrt(c) lambda x (sqrt(c)<x,e> cosh - sinh))``, a the argument of asinh, of
+    ``2|z| (1 + a^2)^{-1/2} lambda (e cosh + sqrt(c) lambda x (sqrt(c)<x,e> cosh - sinh))``, a the argument of asinh: of
     order ``lambda`` (not ``lambda^2``) at the boundary.
     """
     x, factor, argument, planes, root = _ball(x, z, r, curvature)
@@ -156,8 +162,8 @@ class HeadTape(NamedTuple):
 class HyperbolicHead:
     """Logits of Euclidean vectors u through the exponential map at the origin, for copies (seeds) at once.
 
-    ``v = (k|z|/sqrt(c)) asinh(sinh(s) <u/|u|, e> cosh(k sqrt(c) r) - cosh(s) sinh(k sqrt(c) r))``, ``s = k sqrt(c)|u|``,
-    with k = 2 for the ball and 1 for the hyperboloid.
+    ``v = (k|z|/sqrt(c)) asinh(sinh(s) <u/|u|, e> cosh(k sqrt(c) r) - cosh(s) sinh(k sqrt(c) r))``, ``s = k sqrt(c)|u|``
+    k = 2 for the ball and 1 for the hyperboloid.
 
     Attributes:
         model: ``"ball"`` or ``"hyperboloid"``. curvature: c.

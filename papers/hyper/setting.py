@@ -175,7 +175,7 @@ class Ray(NamedTuple):
 
     @classmethod
     def draw(cls, rng):
-        return cls(*rng.standard_normal((2, 6)), float(np.exp(rng.uniform(np.log(0.1), np.log(30.0)))))
+        return cls(*rng.standard_normal((2, 6)), float(np.exp(rng.uniform(np.log(0.1), np.log(20.0)))))
 
     @property
     def direction(self):
@@ -210,7 +210,7 @@ def head_gradient(model, u, z, r, c=1.0):
     """Gradient of the logits of ``u (n, d)`` in u by the head's backward pass, ``(n, K, d)``."""
     head = HyperbolicHead(model, c)
     one_each = np.repeat(u[:, None], len(z), axis=1).reshape(-1, u.shape[1])
-    logits, tape = head.forward(one_each, z, r)
+    _, tape = head.forward(one_each, z, r)
     upstream = np.tile(np.eye(len(z)), (len(u), 1))
     return head.backward(tape, upstream)[0].reshape(len(u), len(z), -1)
 
