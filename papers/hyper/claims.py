@@ -8,7 +8,6 @@ summary: what their theorems print could not be confirmed, and no claim here has
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -571,15 +570,15 @@ C7 = paper.claim("C7", r"""
 
     One PPO iteration on a contextual bandit (256 states, 8 inputs, tanh encoder to d = 32, 6 actions; clip .2, Adam .005, 32 full-batch steps, gradient norm clipped to .5). The encoder's last
     weights start with scale s. From s = .3 to s = 3 KL(old, new) grows more than fivefold with either head (about 38 and 15 times), and by less than a factor of 2
-    either way with Hyper++. At s = 3 the ball's is more than 20 times and the hyperboloid's more than 10 times that of Hyper++. The ball at half
-    the scale trains exactly as the hyperboloid if offsets are not learnt, and to a factor of 1.5 if they are. Clamping the argument of asinh at 36.7 lowers the
+    either way with Hyper++. At s = 3 either head's is more than 10 times that of Hyper++. The ball at half
+    the scale trains exactly as the hyperboloid if offsets are not learnt (a step of r counts twice there). Clamping the argument of asinh at 36.7 lowers the
     ball's KL at s = 3 by more than a factor of 1.5.
 
     where: the figures on trust-region violations, re-stated
-    assumes: 8 seeds; margins between geometric means, declared from the digest's 8 seeds.
+    assumes: 8 seeds (16 for the ball's growth); margins on means of logs.
     origin: derived
     """)  # fmt: skip
-EIGHT, NEAR = Effect(seeds=8), Effect(seeds=8, alternative="within", margin=math.log(1.5))
+EIGHT = Effect(seeds=8)
 
 
 def few(**changes):
@@ -617,17 +616,23 @@ def gradient_of_the_surrogate(rng, *, closed=True, sign=1):
     return out
 
 
-# pilot of 8 other seeds: growth 3.4 and 2.8 (deviations about .5 and .3), Hyper++ -.1 (.15), above it 5.2 and 3.6 (.5 and .3)
-@C7.check(EIGHT, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for the ball": few(ball="Hyper++"), "Hyper++ for the hyperboloid": few(hyperboloid="Hyper++")})  # fmt: skip
-def kl_and_the_scale(rngs, *, ball="poincare", hyperboloid="hyperboloid", bounded="Hyper++"):
-    """Growth above log 5; Hyper++ within log 2 of none; at s = 3 above it by log 20 and log 10."""
-    worlds = st.Worlds.draw(rngs)
-    names = {ball, hyperboloid, bounded}
+# growth 3.4 over a pilot of 8 seeds and over 8 others, deviation .9 in the second: risk below 1e-4 from 12 seeds on
+@C7.check(Effect(seeds=16), false={"Hyper++": few(name="Hyper++")})
+def the_ball_grows(rngs, *, name="poincare"):
+    """Above log 5."""
+    return grown(st.Worlds.draw(rngs), ARMS[name]) - math.log(5)
+
+
+# pilot of 8 seeds: growth 2.8 (deviation .3), Hyper++ -.1 (.15), above it 5.2 and 3.6 (.5 and .3)
+@C7.check(EIGHT, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for the hyperboloid": few(hyperboloid="Hyper++")})  # fmt: skip
+def kl_and_the_scale(rngs, *, hyperboloid="hyperboloid", bounded="Hyper++"):
+    """The hyperboloid's growth above log 5; Hyper++ within log 2 of none; at s = 3 both heads above it by log 10."""
+    worlds, names = st.Worlds.draw(rngs), {hyperboloid, bounded}
     small, large = ({n: np.log(st.ppo(worlds, ARMS[n], s).kl) for n in names} for s in (0.3, 3.0))
-    drift = large[bounded] - small[bounded]
-    return {"the ball grows": large[ball] - small[ball] - math.log(5), "the hyperboloid grows": large[hyperboloid] - small[hyperboloid] - math.log(5),
+    drift, ball = large[bounded] - small[bounded], np.log(st.ppo(worlds, ARMS["poincare"], 3.0).kl)
+    return {"the hyperboloid grows": large[hyperboloid] - small[hyperboloid] - math.log(5),
             "Hyper++, up": math.log(2) - drift, "Hyper++, down": math.log(2) + drift,
-            "the ball above": large[ball] - large[bounded] - math.log(20), "the hyperboloid above": large[hyperboloid] - large[bounded] - math.log(10)}  # fmt: skip
+            "the ball above": ball - large[bounded] - math.log(10), "the hyperboloid above": large[hyperboloid] - large[bounded] - math.log(10)}  # fmt: skip
 
 
 @C7.check(Effect(seeds=4, alternative="within", margin=1e-6),
@@ -638,13 +643,6 @@ def half_the_scale(rngs, *, shrink=0.5, offsets=False):
     ball = Arm(st.BALL, shrink=shrink, gain=0.5, offsets=offsets)
     found = [st.ppo(worlds, arm, 1.0).kl for arm in (ball, Arm(st.HYPERBOLOID, offsets=offsets))]
     return np.log(found[0] / found[1])
-
-
-@C7.check(NEAR, false={"full scale": Variant({"name": "poincare"}, kind=replace(NEAR, seeds=4))})
-def half_the_scale_and_offsets(rngs, *, name="poincare, half scale"):
-    """The same with learnt offsets, at s = 3."""
-    worlds = st.Worlds.draw(rngs)
-    return np.log(st.ppo(worlds, ARMS[name], 3.0).kl / st.ppo(worlds, ARMS["hyperboloid"], 3.0).kl)
 
 
 @C7.check(EIGHT, false={"a clamp of 1e12": few(clamp=1e12)})
@@ -683,7 +681,7 @@ C7_fraction = paper.claim("C7-fraction", r"""
 
     where: the clip fraction as a measure of trust-region violations
     instead: With the ball the share falls, from about .7 at s = .3 to .35 at s = 3, while KL grows 30-fold: fewer ratios leave the interval, and they go much further.
-    by: C7/kl_and_the_scale
+    by: C7/the_ball_grows
     origin: folklore
     """)  # fmt: skip
 

@@ -67,7 +67,7 @@ LINES = {
 def iteration(run):
     arms = {**ARMS, "Hyper++ without RMSNorm": Arm(HYPERBOLOID, BoundedFeatures(largest_scale(), normalise=False)),
             "Hyper++ without the gate": Arm(HYPERBOLOID, BoundedFeatures(None)), "Hyper++, poincare at half scale": Arm(BALL, FEATURES, 0.5, 0.5)}  # fmt: skip
-    scales = (0.1, 0.3, 1.0, 3.0)
+    scales = (0.3, 1.0, 3.0)
     worlds = Worlds.draw([run.rng("worlds", seed) for seed in range(SEEDS)])
     for name in LINES:
         found = [ppo(worlds, arms[name], s) for s in scales]
