@@ -70,7 +70,7 @@ def _norm(x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", under="ignore"):
         squared = np.einsum("...i,...i->...", x, x)[..., None]
     if squared.size and squared.min() > info.tiny / info.eps and squared.max() < info.max:  # the usual case
-        return np.sqrt(squared)
+        return np.asarray(np.sqrt(squared))
     top = np.abs(x).max(axis=-1, keepdims=True)
     safe = np.where(top > 0, top, 1)
     return np.asarray(top * np.sqrt(np.sum((x / safe) ** 2, axis=-1, keepdims=True)), dtype=x.dtype)
