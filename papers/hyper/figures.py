@@ -25,7 +25,7 @@ STYLES = {
     "gradients",
     title="Gradients against the distance from the origin",
     caption="c = 1, |z| = 1, r = 0; on the hyperplane and off it (45 degrees). The ball's head grows as e^R and its map shrinks; the hyperboloid's head does not grow, its map does."
-    " Their product has the same rate, 4 times as large in the ball on the hyperplane and off it (C3). The map of the hyperboloid is the same on and off.",
+    " Their product has the same rate, 4 times as large in the ball on the hyperplane and off it (C3). The ball's head and both maps do not depend on the direction: their lines coincide.",
     size=(11.0, 4.0),
 )  # fmt: skip
 def gradients(run):
