@@ -572,7 +572,7 @@ C7 = paper.claim("C7", r"""
     weights start with scale s. From s = .3 to s = 3 KL(old, new) grows more than fivefold with either head (about 30 and 15 times), and by less than a factor of 2
     either way with Hyper++. At s = 3 either head's is more than 10 times that of Hyper++. The ball at half
     the scale trains exactly as the hyperboloid if offsets are not learnt (a step of r counts twice there). Clamping the argument of asinh at 36.7 takes
-    most of the ball's first gradient at s = 3 away.
+    more than half of the ball's first gradient at s = 3 away (norm below 1, in means of logs).
 
     where: the figures on trust-region violations, re-stated
     assumes: 8 seeds (16 for the ball's growth); margins on means of logs.
