@@ -52,8 +52,8 @@ def _(table, figure):
 
 LINES = {
     "poincare": {"color": "C0"}, "hyperboloid": {"color": "C1"}, "poincare, half scale": {"color": "C2", "linestyle": "--"}, "Hyper++": {"color": "C3"},
-    "Hyper++ without RMSNorm": {"color": "C4", "linestyle": ":"}, "Hyper++ without the gate": {"color": "C5", "linestyle": ":"},
-    "Hyper++, poincare at half scale": {"color": "C7", "linestyle": ":"},
+    "Hyper++ without RMSNorm": {"color": "0.2", "linestyle": ":"}, "Hyper++ without the gate": {"color": "0.45", "linestyle": ":"},
+    "Hyper++, poincare at half scale": {"color": "0.65", "linestyle": ":"},
 }  # fmt: skip
 
 
@@ -78,12 +78,18 @@ def iteration(run):
 @iteration.draw
 def _(table, figure):
     left, right = figure.subplots(1, 2)
-    for axes, y in ((left, "kl"), (right, "clipped")):
-        Lines("scale", y, by="series", xscale="log", styles=LINES).on(axes, table)
+    Lines("scale", "kl", by="series", xscale="log", yscale="log", styles=LINES).on(left, table)
+    for number, name in enumerate(list(LINES)[: len(ARMS)]):
+        Lines("scale", "clipped", xscale="log", styles={None: {**LINES[name], "marker": "os^D"[number]}}).on(
+            right, table.rows(series=name)
+        )
+    for axes in (left, right):
         axes.set(xlabel="scale s of the encoder's last weights at the start")
-    left.set(yscale="log", ylabel="KL(old, new) [nats]")
-    right.set(ylabel="share of ratios off by more than .2", ylim=(0, 1.0))
-    right.legend(loc="upper right", fontsize=7, ncols=2)
+        axes.set_xticks([0.3, 1.0, 3.0], ["0.3", "1", "3"])
+        axes.set_xticks([], minor=True)
+    left.set(ylabel="KL(old, new) [nats]", ylim=(0.01, 100))
+    left.legend(loc="upper left", fontsize=7, ncols=2)
+    right.set(ylabel="share of ratios off by more than .2", ylim=(0, 1.0), title="without the variants of Hyper++")
 
 
 @figures.figure(
