@@ -572,13 +572,13 @@ C7 = paper.claim("C7", r"""
     weights start with scale s. From s = .3 to s = 3 KL(old, new) grows more than fivefold with either head (about 30 and 15 times), and by less than a factor of 2
     either way with Hyper++. At s = 3 either head's is more than 10 times that of Hyper++. The ball at half
     the scale trains exactly as the hyperboloid if offsets are not learnt (a step of r counts twice there). Clamping the argument of asinh at 36.7 takes
-    more than half of the ball's first gradient at s = 3 away (norm below 1, in means of logs).
+    more than half of the ball's first gradient at s = 3 away (in means of logs).
 
     where: the figures on trust-region violations, re-stated
-    assumes: 8 seeds (16 for the ball's growth); margins on means of logs.
+    assumes: 16 seeds (64 for the clamp, not_shown_risk below 1e-4 each); margins on means of logs.
     origin: derived
     """)  # fmt: skip
-EIGHT = Effect(seeds=8)
+EIGHT = Effect(seeds=16)
 
 
 def few(**changes):
@@ -645,14 +645,14 @@ def half_the_scale(rngs, *, shrink=0.5, offsets=False):
     return np.log(found[0] / found[1])
 
 
-@C7.check(Effect(seeds=32), false={"a clamp of 1e12": {"clamp": 1e12}})
+@C7.check(Effect(seeds=64), false={"a clamp of 1e12": {"clamp": 1e12}})
 def clamped(rngs, *, clamp=36.7):
-    """The first gradient norm, averaged in logs: below 1, and below half of that without the clamp."""
+    """The first gradient norm against half of that without the clamp, in logs."""
     worlds = st.Worlds.draw(rngs)
     plain, lower = (
         np.log(st.ppo(worlds, Arm(heads.HyperbolicHead("ball", clamp=c)), 3.0, 1).first_norm) for c in (math.inf, clamp)
     )
-    return {"below 1": -lower, "below half": plain - lower - math.log(2)}
+    return plain - lower - math.log(2)
 
 
 C7_hyperboloid = paper.claim("C7-hyperboloid", r"""
