@@ -578,7 +578,7 @@ C7 = paper.claim("C7", r"""
     assumes: 16 seeds (64 for the clamp, not_shown_risk below 1e-4 each); margins on means of logs.
     origin: derived
     """)  # fmt: skip
-EIGHT = Effect(seeds=16)
+SIXTEEN = Effect(seeds=16)
 
 
 def few(**changes):
@@ -624,7 +624,7 @@ def the_ball_grows(rngs, *, name="poincare"):
 
 
 # pilot of 8 seeds: growth 2.8 (deviation .3), Hyper++ -.1 (.15), above it 5.2 and 3.6 (.5 and .3)
-@C7.check(EIGHT, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for the hyperboloid": few(hyperboloid="Hyper++")})  # fmt: skip
+@C7.check(SIXTEEN, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for the hyperboloid": few(hyperboloid="Hyper++")})  # fmt: skip
 def kl_and_the_scale(rngs, *, hyperboloid="hyperboloid", bounded="Hyper++"):
     """The hyperboloid's growth above log 5; Hyper++ within log 2 of none; at s = 3 both heads above it by log 10."""
     worlds, names = st.Worlds.draw(rngs), {hyperboloid, bounded}
@@ -688,6 +688,6 @@ C7_fraction = paper.claim("C7-fraction", r"""
     """)  # fmt: skip
 
 
-@C7_fraction.check(EIGHT, true={"KL itself": {"of": "kl"}})
+@C7_fraction.check(SIXTEEN, true={"KL itself": {"of": "kl"}})
 def rises(rngs, *, of="clipped"):
     return grown(st.Worlds.draw(rngs), ARMS["poincare"], of=of)
