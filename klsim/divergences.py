@@ -23,7 +23,6 @@ A mismatch of supports gives the value that the formula has, ``inf`` included; n
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,130 +31,21 @@ import numpy as np
 from klsim import _validate
 from klsim._stable import excess, log_power_plus, power_gap
 from klsim._sums import log_sum, quiet
+from klsim.generators import Generator, checked_ratios, checked_slopes
 
 __all__ = ["GENERATORS", "Alpha", "Generator", "chi2", "f_divergence", "js", "kl", "renyi", "tv"]
 
 Array = Any
 
 
-def _ratios(t: Array) -> tuple[Any, Array]:
-    xp, t = _validate.arrays(t=t)
-    return xp, _validate.budgets("t", xp, t)
-
-
-def _slopes(y: Array) -> tuple[Any, Array]:
-    xp, y = _validate.arrays(y=y)
-    if bool(xp.any(xp.isnan(y))):
-        _validate.fail("y", "must not be NaN")
-    return xp, y
-
-
-@dataclass(frozen=True)
-class Generator(ABC):
-    """A convex ``f`` on ``t >= 0`` with ``f(1) = f'(1) = 0``.
-
-    Attributes:
-        name: its key in `GENERATORS`.
-        at_zero: ``f(0)``, possibly ``inf``.
-        slope_at_zero: ``f'(0+)``, possibly ``-inf``.
-        recession: ``f'(inf) = lim f(t)/t``, possibly ``inf``.
-        curvature: ``f''(1)``; ``D_f ≈ f''(1)/2 · chi²`` near equality (``inf`` for TV).
-    """
-
-    name: str
-    at_zero: float
-    slope_at_zero: float
-    recession: float
-    curvature: float
-
-    def __add__(self, other: Generator) -> Generator:
-        """``f + g``, of the divergence that is their sum: `klsim.generator_sums.GeneratorSum`."""
-        from klsim.generator_sums import weighted_sum
-
-        return weighted_sum((1.0, self), (1.0, other)) if isinstance(other, Generator) else NotImplemented
-
-    def __rmul__(self, coefficient: float) -> Generator:
-        """``c f`` for ``c > 0``."""
-        from klsim.generator_sums import weighted_sum
-
-        return weighted_sum((coefficient, self))
-
-    def value(self, t: Array) -> Array:
-        """``f(t)`` for ``t >= 0``; at ``inf`` its limit."""
-        xp, t = _ratios(t)
-        with np.errstate(all="ignore"):
-            middle, far = (t > 0) & (t < math.inf), math.inf if self.recession > 0 else 0.0
-            inside = self.term(xp, xp.log(xp.where(middle, t, xp.ones_like(t))), xp.zeros_like(t))
-            ends = xp.where(t > 0, xp.full_like(t, far), xp.full_like(t, self.at_zero))
-            return xp.where(middle, inside, ends)
-
-    @abstractmethod
-    def derivative(self, t: Array) -> Array:
-        """``f'(t)`` for ``t > 0`` (``slope_at_zero`` at 0)."""
-
-    @abstractmethod
-    def inverse_derivative(self, y: Array) -> Array:
-        """The ``t >= 0`` that maximises ``t y - f(t)``: ``(f')^{-1}(y)``, clipped at 0.
-
-        ``inf`` for ``y`` at or above the recession slope.
-        """
-
-    def conjugate(self, y: Array, lower: Array = 0.0) -> Array:
-        """``f*(y) = sup_{t >= lower} (t y - f(t))``; ``inf`` where ``y`` exceeds the recession slope.
-
-        The supremum is over non-negative ``t`` by default, as for probability ratios; ``lower`` in [0, 1], one for all
-        or one an entry, clips it elsewhere. ``f*(0) = 0`` and ``(f*)'(y) = max(lower, inverse_derivative(y))``.
-        """
-        xp, y, lower = _validate.arrays(y=y, lower=lower)
-        _validate.broadcast(y=y, lower=lower)
-        index = _validate.first_true(xp, ~((lower >= 0) & (lower <= 1)))
-        if index is not None:
-            _validate.fail("lower", "must lie in [0, 1]", float(lower[index]), index)
-        with np.errstate(all="ignore"):
-            t = xp.maximum(self.inverse_derivative(y), lower)
-            finite = xp.isfinite(t)
-            t = xp.where(finite, t, xp.ones_like(t))
-            found = t * y - self.value(t)
-            found = xp.where(xp.isnan(found), xp.full_like(found, math.inf), found)  # inf - inf: it overflows
-            return xp.where(finite, found, self.conjugate_at_recession(xp, y))
-
-    def conjugate_at_recession(self, xp: Any, y: Array) -> Array:
-        """``f*(y)`` for ``y >= recession``: the limit of ``t y - f(t)``, which at ``recession`` can be finite."""
-        return xp.full_like(y, math.inf)
-
-    @abstractmethod
-    def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
-        """``q f(p/q)`` for finite logs, stable near ``p = q`` and for far-apart magnitudes."""
-
-    def slope(self, xp: Any, log_t: Array) -> Array:
-        """``f'(exp(log_t))``, also where ``exp`` would underflow."""
-        return self.derivative(xp.exp(log_t))
-
-    def log_ratio_above(self, xp: Any, log_bottom: Array, rise: Array) -> Array:
-        """``log (f')^{-1}(f'(exp(log_bottom)) + rise)`` for ``rise >= 0``, without cancellation.
-
-        Asked of generators with finite ``slope_at_zero``, whose optima drop outcomes: ``log(pi/ref)`` of an outcome
-        whose reward is ``beta·rise`` above that of the worst one that is kept.
-        """
-        return xp.log(self.inverse_derivative(self.slope(xp, log_bottom) + rise))
-
-    @abstractmethod
-    def log_ratio_below(self, xp: Any, log_top: Array, drop: Array) -> Array:
-        """``log (f')^{-1}(f'(exp(log_top)) - drop)`` for ``drop >= 0``, without cancellation.
-
-        In an f-regularised optimum it is ``log(pi/ref)`` of an outcome whose reward is ``beta·drop``
-        below that of the best one, whose log-ratio is ``log_top``. ``-inf`` where the ratio is 0.
-        """
-
-
 class _KL(Generator):
     def derivative(self, t: Array) -> Array:
-        xp, t = _ratios(t)
+        xp, t = checked_ratios(t)
         with np.errstate(all="ignore"):
             return xp.log(t)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _slopes(y)
+        xp, y = checked_slopes(y)
         with np.errstate(all="ignore"):
             return xp.exp(y)
 
@@ -171,12 +61,12 @@ class _KL(Generator):
 
 class _ForwardKL(Generator):
     def derivative(self, t: Array) -> Array:
-        t = _ratios(t)[1]
+        t = checked_ratios(t)[1]
         with np.errstate(all="ignore"):
             return 1.0 - 1.0 / t
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _slopes(y)
+        xp, y = checked_slopes(y)
         below = y < 1.0
         return xp.where(below, 1.0 / xp.where(below, 1.0 - y, xp.ones_like(y)), xp.full_like(y, math.inf))
 
@@ -192,12 +82,12 @@ class _ForwardKL(Generator):
 
 class _JS(Generator):
     def derivative(self, t: Array) -> Array:
-        xp, t = _ratios(t)
+        xp, t = checked_ratios(t)
         with np.errstate(all="ignore"):
             return self.slope(xp, xp.log(t))
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _slopes(y)
+        xp, y = checked_slopes(y)
         below = y < self.recession
         rest = -xp.expm1(2.0 * (xp.where(below, y, xp.zeros_like(y)) - self.recession))
         with np.errstate(all="ignore"):
@@ -232,11 +122,11 @@ class _JS(Generator):
 
 class _Chi2(Generator):
     def derivative(self, t: Array) -> Array:
-        t = _ratios(t)[1]
+        t = checked_ratios(t)[1]
         return 2.0 * (t - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _slopes(y)
+        xp, y = checked_slopes(y)
         return xp.where(y > -2.0, 1.0 + y / 2.0, xp.zeros_like(y))
 
     def term(self, xp: Any, log_p: Array, log_q: Array) -> Array:
@@ -259,12 +149,12 @@ class _Chi2(Generator):
 
 class _Hellinger(Generator):
     def derivative(self, t: Array) -> Array:
-        t = _ratios(t)[1]
+        t = checked_ratios(t)[1]
         with np.errstate(all="ignore"):
             return 0.5 * (1.0 - 1.0 / t**0.5)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _slopes(y)
+        xp, y = checked_slopes(y)
         below = y < 0.5
         return xp.where(below, xp.where(below, 1.0 - 2.0 * y, xp.ones_like(y)) ** -2.0, xp.full_like(y, math.inf))
 
@@ -283,12 +173,12 @@ class _Hellinger(Generator):
 class _TV(Generator):
     def derivative(self, t: Array) -> Array:
         """A subgradient: -1/2 below 1, 0 at 1, 1/2 above."""
-        xp, t = _ratios(t)
+        xp, t = checked_ratios(t)
         return 0.5 * xp.sign(t - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
         """One maximiser of ``t y - f(t)``: 0 below -1/2, 1 on [-1/2, 1/2], ``inf`` above 1/2."""
-        xp, y = _slopes(y)
+        xp, y = checked_slopes(y)
         inside = xp.where(y < -0.5, xp.zeros_like(y), xp.ones_like(y))
         return xp.where(y > 0.5, xp.full_like(y, math.inf), inside)
 
@@ -328,12 +218,12 @@ class Alpha(Generator):
             object.__setattr__(self, name, value)
 
     def derivative(self, t: Array) -> Array:
-        xp, t = _ratios(t)
+        xp, t = checked_ratios(t)
         with np.errstate(all="ignore"):
             return xp.expm1((self.order - 1.0) * xp.log(t)) / (self.order - 1.0)
 
     def inverse_derivative(self, y: Array) -> Array:
-        xp, y = _slopes(y)
+        xp, y = checked_slopes(y)
         base = 1.0 + (self.order - 1.0) * y
         inside = xp.exp(xp.log(xp.where(base > 0, base, xp.ones_like(base))) / (self.order - 1.0))
         return xp.where(base > 0, inside, xp.full_like(y, 0.0 if self.order > 1 else math.inf))

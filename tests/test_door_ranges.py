@@ -31,7 +31,7 @@ def seen() -> dict[tuple[str, str, str], set[str]]:
         def call(name: str, value: Any, *rest: Any, **options: Any) -> Any:
             code = sys._getframe(1).f_code
             module = code.co_filename.rpartition("klsim/")[2].removesuffix(".py").replace("/", ".")
-            if module and not module.startswith(OTHERS):
+            if module and isinstance(name, str) and not module.startswith(OTHERS):
                 key = (f"{module}.{code.co_qualname}", name, door)
                 found.setdefault(key, set()).add(_text(door, rest, options))
             return original(name, value, *rest, **options)

@@ -12,7 +12,7 @@ __all__ = ["LAYERS", "nav", "page_of", "pages"]
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "Distributions and optima": (
-        "distributions", "divergences", "generator_sums", "optima", "forward_kl", "several_references", "modes",
+        "distributions", "divergences", "generators", "optima", "forward_kl", "several_references", "modes",
         "best_of_n", "selection_rules", "attempts", "power", "preferences", "continuous", "noisy_selection",
         "set_functions",
     ),

@@ -168,6 +168,8 @@ def sign(p, k, beta, *, at=hard):
 K4 = paper.claim("K4", r"""
     The plug-in $1-(1-c/n)^k$ estimates pass@k without bias
 
+    With c successes among n samples $E[1-(1-c/n)^k]=1-(1-p)^k$.
+
     where: common in evaluation code
     instead: It is too low on average, $1-(1-p)^k$ being concave; $1-\binom{n-c}k/\binom nk$ is unbiased, exactly.
     by: K4-unbiased
@@ -344,6 +346,8 @@ def change_of_noise(log_p, reward, size, *, price=1.0, less=1):
 # K7 ------------------------------------------------------------------------------------------------
 K7 = paper.claim("K7", r"""
     Failure at k attempts falls as a power of k over any set of prompts that are each solved sometimes
+
+    $E[(1-p)^k]$ over prompts falls like $k^{-a}$, with the exponent of small k.
 
     where: scaling laws of repeated sampling, as commonly read
     instead: Each prompt's $(1-p)^k$ falls exponentially; the mean over prompts is a power law where the density of p near 0 is one:

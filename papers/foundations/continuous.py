@@ -64,6 +64,8 @@ def by_adaptive_quadrature(law, beta, *, more=0.0):
 C2 = paper.claim("C2", r"""
     Best-of-n lies on the KL-reward frontier
 
+    Its expected reward is the most that any policy of the same KL to the reference has.
+
     where: as commonly read from curves that are hard to tell apart
     instead: It lies below: by .14 to .2 standard deviations of normal rewards for $n$ from 10 to a million, and by more and more of
     exponential ones, like $\log\log n$. The frontier is that of the tilt.
@@ -197,6 +199,8 @@ def reward_without_bound(*, heavy=True):
 # G1 ------------------------------------------------------------------------------------------------
 G1 = paper.claim("G1", r"""
     Optimising a proxy hard enough lowers the gold reward
+
+    At four times the KL along the proxy's frontier the gold reward is no higher.
 
     where: reward over-optimisation, as commonly read
     instead: Along the proxy's tilt the gold reward is the average of $E[gold\mid proxy]$: if that rises, as for jointly normal rewards

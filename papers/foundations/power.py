@@ -60,6 +60,8 @@ def root_sum(levels, alpha, *, less=0.0):
 T2 = paper.claim("T2", r"""
     Sampling at temperature $1/\alpha$ samples $p^\alpha$
 
+    Responses that are drawn token by token at temperature $1/\alpha$ have the law $p^\alpha/Z$ of whole responses.
+
     where: as commonly read
     instead: Token by token it is $p^\alpha$ only where the futures of all tokens have the same alpha-sum, as with independent tokens. A token
     with one likely future gains under $p^\alpha$, one with many unlikely futures gains under low temperature.
@@ -84,6 +86,8 @@ def low_temperature_is_the_power(levels, alpha, *, independent=False):
 # T3 ------------------------------------------------------------------------------------------------
 T3 = paper.claim("T3", r"""
     A lower temperature lowers the entropy of responses
+
+    For $\alpha\ge1$ the entropy of whole responses at temperature $1/\alpha$ is at most that at temperature 1.
 
     where: as commonly read
     instead: It lowers the entropy of every next token, not that of sequences: the likelier first token may lead to the wider future. The

@@ -177,6 +177,8 @@ def blind(log_ref, preference, share, *, seen=0.0):
 P4 = paper.claim("P4", r"""
     A reward model fitted on the preferences of a mixed population ranks responses by average utility
 
+    Of two responses the fit puts the one with the higher average utility over the groups first.
+
     where: as commonly read
     instead: It ranks them by Borda count, the average chance to win: $\sum_j\sigma(\hat r_i-\hat r_j)=\sum_jP_{ij}$. A few who care much count no
     more than a few who care little.
@@ -274,6 +276,8 @@ def others_can_be_exploited(preference, log_ref, tau, other, *, times=1.0):
 # P6 ------------------------------------------------------------------------------------------------
 P6 = paper.claim("P6", r"""
     With Bradley-Terry preferences the regularised Nash policy is the RLHF policy
+
+    The Nash policy of $P_{ij}=\sigma(r_i-r_j)$ is the tilt $\pi_{ref}e^{r/\beta}/Z$ for a suitable temperature ($\tau=\beta/4$).
 
     where: as commonly read
     instead: Only to first order in small rewards, with $\tau=\beta/4$: a chance to win saturates, a reward does not. The Nash policy moves less.

@@ -118,6 +118,8 @@ def keeps_every_response(log_ref, reward, beta, weight, *, weight_of=lambda w: w
 R4 = paper.claim("R4", r"""
     A divergence of sequences is the sum of its token divergences over visited prefixes
 
+    $D_f(\pi\Vert\pi_{ref})=\sum_tE_\pi[D_f(\pi(\cdot|s_t)\Vert\pi_{ref}(\cdot|s_t))]$.
+
     where: as commonly done for any f
     instead: That is the chain rule of KL, and of KL alone: χ² of sequences is a product, and TV less than the sum.
     by: R4-products

@@ -239,6 +239,8 @@ def with_two_levels_it_is_best_of_n(log_p, reward, n, *, levels=2):
 S6 = paper.claim("S6", r"""
     An independent error of the score only slows best-of-n down: more samples never lower the true reward
 
+    With independent errors of one law the expected true reward of the best of $4n$ is at least that of the best of n.
+
     where: folklore of best-of-n with a reward model
     instead: With heavy tails (Student's t) the chosen sample is the one with the largest error, and the true reward goes back to that of the
     reference. With a log-concave error (normal) it never falls.

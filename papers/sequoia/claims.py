@@ -146,7 +146,7 @@ def meant(chosen, **options):
 
 
 @C2.check(
-    Identity(), Space(walks=Drawn(Walks.draw)), instances=6, examples=[{"walks": TREE}],
+    Identity(), Space(walks=Drawn(Walks.draw)), instances=6, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
     false={"loops beside the walk": {"rows": {"loose_loops": True}}, "one move fewer": {"fewer": 1}},
 )  # fmt: skip
 def walks(walks, *, rows=None, fewer=0):
@@ -462,7 +462,7 @@ C6_exact = paper.claim("C6-exact", r"""
     """)  # fmt: skip
 
 
-@C6_exact.check(Effect(seeds=20), true={"counted in states": {"count": "states"}})
+@C6_exact.check(Effect(seeds=60), true={"counted in states": {"count": "states"}})
 def loses_a_tenth(rngs, *, count="value"):
     out = []
     for r in rngs:

@@ -8,7 +8,7 @@ from scipy.special import lambertw
 
 from klsim.distributions import log_normalize, tilt
 from klsim.divergences import GENERATORS, f_divergence
-from klsim.generator_sums import weighted_sum
+from klsim.generators import weighted_sum
 from klsim.optima import f_regularized
 
 RNG = np.random.default_rng(0)
