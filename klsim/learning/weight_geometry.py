@@ -186,9 +186,7 @@ def spectral_drift(before: Any, after: Any) -> SpectralDrift:
     if index is not None:
         _validate.fail("before", "must not be a matrix of zeros", index=index)
     change = new - old
-    return SpectralDrift(
-        change, np.linalg.norm(change, axis=-1) / size, moved[..., 0], np.linalg.norm(moved, axis=-1)
-    )
+    return SpectralDrift(change, np.linalg.norm(change, axis=-1) / size, moved[..., 0], np.linalg.norm(moved, axis=-1))
 
 
 # what bfloat16 shows ------------------------------------------------------------------------------------

@@ -43,10 +43,11 @@ class Base(NamedTuple):
         """Every parameter rounded to bfloat16."""
         return self._replace(flat=rounded(self.flat, "bfloat16"))
 
-    def turned(self, rng):
-        """``V <- QV, O <- OQ'`` with a random orthogonal Q of each seed: the same function."""
+    def turned(self, rng, turn="rotation"):
+        """``V <- QV, O <- OQ'`` with an orthogonal Q of each seed, random or of random signs: the same function."""
         q, r = np.linalg.qr(rng.standard_normal((len(self.x), 32, 32)))
-        q = q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[:, None]
+        signs = np.sign(np.diagonal(r, axis1=-2, axis2=-1))[:, None]
+        q = q * signs if turn == "rotation" else np.eye(32) * signs
         new = self.flat.copy()
         v, o = (views(new)[MATRICES[i]] for i in TURNED)
         v[:], o[:] = q @ v, o @ np.swapaxes(q, -1, -2)
@@ -70,7 +71,9 @@ def shared_rng(rngs):
 
 def views(flat):
     """Parameters as the network knows them, in place."""
-    return tuple(flat[..., a:b].reshape(*flat.shape[:-1], *shape) for a, b, shape in zip(ENDS, ENDS[1:], NETWORK.shapes))
+    return tuple(
+        flat[..., a:b].reshape(*flat.shape[:-1], *shape) for a, b, shape in zip(ENDS, ENDS[1:], NETWORK.shapes)
+    )
 
 
 def matrices(flat):
@@ -204,6 +207,13 @@ def sparsity(before, after, precision="bfloat16"):
     return 1 - np.concatenate(seen, axis=-1).mean(axis=-1)
 
 
+def closed_form(before, after):
+    """Expected sparsity, from sizes of steps and weights alone."""
+    pairs = list(zip(matrices(before), matrices(after)))
+    hidden = [1 - wg.expected_visibility(w, new - w) for w, new in pairs]
+    return np.concatenate([h.reshape(*h.shape[:-2], -1) for h in hidden], axis=-1).mean(axis=-1)
+
+
 def null(before, after, rng, kind="gaussian"):
     """Parameters after an update without structure, of equal norm matrix by matrix, added in float32."""
     out = np.array(np.broadcast_to(before, after.shape))
@@ -304,3 +314,16 @@ class Curved(NamedTuple):
         pi = np.exp(self.at(self.theta)) if weights == "fisher" else np.full(5, 0.2)
         r, a = self.reward - pi @ self.reward, self.tangent - pi @ self.tangent
         return (pi @ (r * a)) ** 2 / (pi @ r**2) / (pi @ a**2)
+
+
+# C4: pairs of matrices -------------------------------------------------------------------------------
+def worst_pair(x):
+    """Matrices and update of (c)."""
+    s = math.sqrt(max(1 - 4 * x * x, 0.0))
+    return np.diag([2.0, 1.0]), x * np.diag([-1.0, 1.0]) if x > 0.5 else -x * np.array([[2 * x, s], [s, -2 * x]])
+
+
+def rotation(before, change, k):
+    """``(x, sine)``; x is infinite where there is no gap."""
+    gap, size = float(wg.singular_gap(before, k)), float(np.linalg.norm(change, 2))
+    return size / gap if gap > 0 else np.inf, float(wg.principal_angles(before, before + change, k).largest_sine)

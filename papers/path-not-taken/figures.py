@@ -1,0 +1,196 @@
+"""Figures of path-not-taken: angles and spectra, overlaps of masks with a null update beside, agreement of masks, sparsity
+against the learning rate, and the constant of the rotation bound. Networks: the testbed of C7 and C8, six seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from klsim.learning import weight_geometry as wg
+from klsim.report.drawings import Bars, Lines
+from klsim.report.figures import Figures, over_seeds
+
+from . import setting as st
+
+figures = Figures()
+SEEDS = 6
+SFT_FAST = st.Run("sft", 10 * st.LR)
+
+
+def bases(run, name):
+    rng = run.rng(name)
+    return rng, st.pretrained(rng, SEEDS)
+
+
+@figures.figure(
+    "angles",
+    title="Principal angles and spectra: small steps, not avoided directions",
+    caption="Left: angles between the top-8 left singular subspaces of O before and after 150 steps (mean over six seeds). Middle: singular"
+    " values of O before and after RL (first seed). Right: normalised spectral shift of each matrix. An iid Gaussian update of the norm of the"
+    " RL update turns and moves less than RL; SFT at ten times the rate ten times more (C8).",
+    size=(11.0, 3.7),
+)
+def angles(run):
+    rng, base = bases(run, "angles")
+    rl, sft, fast = st.tuned(base, [st.Run(), st.Run("sft"), SFT_FAST], rng)
+    updates = {
+        "RL": rl,
+        "SFT": sft,
+        "SFT, ten times the rate": fast,
+        "Gaussian of RL's norm": st.null(base.flat, rl, rng),
+    }
+    for name, after in updates.items():
+        pairs = list(zip(st.matrices(base.flat), st.matrices(after)))
+        theta = wg.principal_angles(*pairs[2], st.RANK).left
+        drift = np.stack([wg.spectral_drift(*p).relative for p in pairs], axis=1)
+        yield {"panel": "angle", "series": name, "x": np.arange(1, 9.0), **over_seeds(value=theta)}
+        yield {"panel": "drift", "series": name, "x": np.arange(4.0), **over_seeds(value=drift)}
+    for name, flat in (("before", base.flat), ("after RL", rl)):
+        values = np.linalg.svd(st.matrices(flat)[2][0], compute_uv=False).astype(float)
+        yield {
+            "panel": "spectrum",
+            "series": name,
+            "x": np.arange(1.0, 33.0),
+            "value": values,
+            "value low": values,
+            "value high": values,
+        }
+
+
+@angles.draw
+def _(table, figure):
+    left, middle, right = figure.subplots(1, 3)
+    Lines("x", "value", by="series", yscale="log").on(left, table.rows(panel="angle"))
+    left.set(xlabel="i-th principal angle of O", ylabel="angle [rad]")
+    plain = {
+        "before": {"color": "0.6", "linewidth": 5, "marker": ""},
+        "after RL": {"color": "C0", "marker": "", "linestyle": "--"},
+    }
+    Lines("x", "value", by="series", styles=plain).on(middle, table.rows(panel="spectrum"))
+    middle.set(xlabel="index of the singular value of O", ylabel="singular value")
+    Lines("x", "value", by="series", yscale="log").on(right, table.rows(panel="drift"))
+    right.set(
+        xlabel="weight matrix",
+        ylabel="relative spectral shift",
+        xticks=range(4),
+        xticklabels=st.NAMES,
+        xlim=(-0.3, 3.3),
+    )
+    middle.legend()
+    handles, words = left.get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside upper center", ncols=4)
+
+
+@figures.figure(
+    "overlaps",
+    title="What update masks overlap, with a null update beside each",
+    caption="Overlap over chance of the visible entries (bfloat16, eta = 1e-3) with the largest 30 % of the rank-8 part, the smallest 30 %, and the"
+    " former without the latter; means over the four matrices and six seeds with 95 % intervals. A Gaussian update of the same norm has the same (C8).",
+    size=(8.2, 4.0),
+    draw=Bars("mask", "overlap", by="update", ylabel="overlap / chance", levels={1.0: "chance"}),
+)
+def overlaps(run):
+    rng, base = bases(run, "overlaps")
+    rl, sft, fast, ood = st.tuned(base, [st.Run(), st.Run("sft"), SFT_FAST, st.Run("ood")], rng)
+    updates = {"RL": rl, "Gaussian of RL's norm": st.null(base.flat, rl, rng), "SFT": sft, "other labels": ood,
+               "SFT, ten times the rate": fast, "Gaussian of its norm": st.null(base.flat, fast, rng)}  # fmt: skip
+    for name, after in updates.items():
+        for mask, values in st.overlaps(base, after).items():
+            yield {"mask": mask, "update": name, **over_seeds(overlap=values)}
+
+
+@figures.figure(
+    "agreement",
+    title="Masks of two runs agree; so do masks of equal steps with random signs",
+    caption="Jaccard index of the masks of two RL runs, and of two null updates of the same norm, by matrix; six seeds. Left: masters that were"
+    " trained in float32. Right: masters that start at bfloat16 numbers, where random signs agree as the runs do (C8-agreement).",
+    size=(10.5, 3.8),
+    draw=Bars("matrix", "jaccard", by="update", panels="base", xlabel="weight matrix", ylabel="Jaccard index"),
+)
+def agreement(run):
+    for where in ("off the grid", "on the grid"):
+        rng, base = bases(run, "agreement")
+        base = base.on_the_grid() if where == "on the grid" else base
+        one, two = st.tuned(base, [st.Run()] * 2, rng)
+        found = {"two RL runs": [st.masks(base.flat, p) for p in (one, two)]}
+        words = {
+            "signs": "RL's sizes, random signs",
+            "constant": "constant sizes, random signs",
+            "gaussian": "Gaussian",
+        }
+        for kind, name in words.items():
+            found[name] = [st.masks(base.flat, st.null(base.flat, one, rng, kind)) for _ in range(2)]
+        densities = [[m.mean(axis=(-2, -1)) for m in masks] for masks in found["two RL runs"]]
+        for i, matrix in enumerate(st.NAMES):
+            for name, (a, b) in found.items():
+                yield {"base": where, "matrix": matrix, "update": name, **over_seeds(jaccard=wg.jaccard(a[i], b[i]))}
+            chance = wg.bernoulli_jaccard(densities[0][i], densities[1][i])
+            yield {"base": where, "matrix": matrix, "update": "independent masks", **over_seeds(jaccard=chance)}
+
+
+@figures.figure(
+    "rotation",
+    title="A rotation that keeps the function destroys the overlap of masks where it acts",
+    caption="Overlap over chance of the masks of two runs (or null updates): from the same base, and from the base after V <- QV, O <- OQ'."
+    " Noise loses its overlap as well: the rotation moves the small weights (C8).",
+    size=(7.0, 3.8),
+    draw=Bars("where", "overlap", by="case", ylabel="overlap of two masks / chance", levels={1.0: "chance"}),
+)
+def rotation(run):
+    rng, base = bases(run, "rotation")
+    turned = base.turned(rng)
+    one, two, other = st.tuned([base, base, turned], [st.Run()] * 3, rng)
+    noise = [st.masks(base.flat, st.null(base.flat, one, rng)) for _ in range(2)]
+    plain, same, new = st.masks(base.flat, one), st.masks(base.flat, two), st.masks(turned.flat, other)
+    cases = {"RL, same base": (plain, same), "RL, rotated base": (plain, new), "Gaussian, same base": noise,
+             "Gaussian, rotated base": (noise[0], st.masks(turned.flat, st.null(turned.flat, other, rng)))}  # fmt: skip
+    for where, which in (("V and O (rotated)", st.TURNED), ("other matrices", (0, 3))):
+        for case, (a, b) in cases.items():
+            yield {"where": where, "case": case, **over_seeds(overlap=st.shared_masks(a, b, which))}
+
+
+@figures.figure(
+    "sparsity",
+    title="Sparsity against the learning rate",
+    caption="Share of the weights that 150 steps of RL leave as they are, six seeds with 95 % intervals: in bfloat16 copies of masters off and on the"
+    " grid, and in float32. Dashed: the mean of 1 - min(1, |dW| / ULP), which knows sizes only (C7).",
+    size=(6.8, 4.0),
+    draw=Lines("rate", "sparsity", by="read in", xscale="log", xlabel="learning rate", ylabel="unchanged weights [share]",
+               styles={"closed form, off the grid": {"linestyle": "--", "color": "0.2", "marker": ""}}),
+)  # fmt: skip
+def sparsity(run):
+    rates = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+    rng, base = bases(run, "sparsity")
+    grid = base.on_the_grid()
+    off = st.tuned(base, [st.Run("rl", lr) for lr in rates], rng)
+    on = st.tuned(grid, [st.Run("rl", lr) for lr in rates], rng)
+    rows = {"bfloat16, off the grid": st.sparsity(base.flat, off), "closed form, off the grid": st.closed_form(base.flat, off),
+            "bfloat16, on the grid": st.sparsity(grid.flat, on), "float32": st.sparsity(base.flat, off, "float32")}  # fmt: skip
+    for name, values in rows.items():
+        yield {"read in": name, "rate": np.array(rates), **over_seeds(sparsity=values.T)}
+
+
+@figures.figure(
+    "wedin",
+    title="How far subspaces turn at worst, over the printed bound",
+    caption="x = |dW|_2 over the gap of W0. The printed bound is 1. Worst case: sin(arcsin(2x)/2)/x up to 1/2, 1/x beyond; circles: the 2 x 2 pair"
+    " that attains it. At 1/2 it goes from sqrt 2 to 2 (C4, C4-printed).",
+    size=(6.6, 4.0),
+)
+def wedin(run):
+    x = np.concatenate([np.linspace(0.01, 0.4999, 80), np.linspace(0.5001, 1.0, 60)])
+    yield {"series": "worst case", "x": x, "ratio": wg.worst_rotation(x) / x}
+    yield {"series": "(a): 1/(1 - x)", "x": x[x < 0.75], "ratio": 1 / (1 - x[x < 0.75])}
+    yield {"series": "(b): 2", "x": x, "ratio": np.full(x.size, 2.0)}
+    at = np.array([0.1, 0.2, 0.3, 0.4, 0.45, 0.499, 0.51, 0.6, 0.8])
+    found = [st.rotation(*st.worst_pair(v), 1) for v in at]
+    yield {"series": "the pair", "x": at, "ratio": [sine / v for v, sine in found]}
+
+
+@wedin.draw
+def _(table, figure):
+    axes = figure.subplots()
+    styles = {"worst case": {"marker": ""}, "(a): 1/(1 - x)": {"marker": "", "linestyle": "--"}, "(b): 2": {"marker": "", "linestyle": ":"},
+              "the pair": {"linestyle": "", "marker": "o", "color": "0.2"}}  # fmt: skip
+    Lines("x", "ratio", by="series", styles=styles, levels={1.0: "as printed", 2**0.5: "sqrt 2"}).on(axes, table)
+    axes.set(xlabel="x = |dW| / gap", ylabel="|sin Theta| / x", ylim=(0.9, 3.1))
+    axes.legend(loc="upper left")
