@@ -157,8 +157,8 @@ def block_fisher(fisher: Any, block: Any) -> np.ndarray:
 def ratio_leash(low: Any, high: Any) -> np.ndarray:
     """Largest ``KL(new || old)`` if ``new/old`` lies in ``[1 - low, 1 + high]`` everywhere.
 
-    ``[a (1+b) log(1+b) + b (1-a) log(1-a)] / (a + b)``: a law with mass ``a/(a+b)`` at the upper end and the rest at the
-    lower one attains it. 0 if either end is 1. For ``a = b = e`` it is at most ``(e^2/2)(1 + e^2/3)``.
+    ``[a (1+b) log(1+b) + b (1-a) log(1-a)] / (a + b)``: a law with mass ``a/(a+b)`` at the upper end and the rest at
+    the lower one attains it. 0 if either end is 1. For ``a = b = e`` it is at most ``(e^2/2)(1 + e^2/3)``.
 
     Args:
         low: a in [0, 1]. high: b, at least 0, finite. Shapes that broadcast.

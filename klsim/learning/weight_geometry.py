@@ -1,4 +1,4 @@
-r"""What an update does to weight matrices: subspaces, spectra, what bfloat16 shows of it; and updates without structure.
+r"""What an update does to weight matrices: subspaces, spectra, what bfloat16 shows; and updates without structure.
 
 With ``W0`` and ``W+ = W0 + dW``, singular values ``s_1 >= s_2 >= ...`` and the gap ``g_k = s_k(W0) - s_{k+1}(W0)``:
 
@@ -137,8 +137,8 @@ def wedin_bound(x: Any) -> np.ndarray:
 def worst_rotation(x: Any) -> np.ndarray:
     """The largest ``|sin Theta|_2`` for ``x = |dW|_2/g_k``: ``sin(arcsin(2x)/2)`` for x <= 1/2, else 1.
 
-    For symmetric positive ``W0`` and symmetric ``dW`` this is Davis and Kahan's sin 2 Theta theorem; that other matrices
-    do no worse is a finding of numerical maximisation (``path-not-taken`` C4), not a theorem quoted here.
+    For symmetric positive ``W0`` and symmetric ``dW`` this is Davis and Kahan's sin 2 Theta theorem; that other
+    matrices do no worse was found by numerical maximisation (``path-not-taken`` C4), and is not proved here.
 
     Raises:
         ValueError: a negative x, NaN.
@@ -257,7 +257,7 @@ def expected_visibility(weights: Any, change: Any) -> np.ndarray:
         ValueError: numbers that are not finite, shapes that do not broadcast.
     """
     weights, change = _validate.numpy_arrays(weights=weights, change=change)
-    _validate.broadcast(weights=weights, change=_validate.finite("change", np, change))
+    _validate.broadcast(weights=_validate.finite("weights", np, weights), change=_validate.finite("change", np, change))
     return np.asarray(np.minimum(1.0, np.abs(change) / bf16_ulp(weights)))
 
 

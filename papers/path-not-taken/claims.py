@@ -9,6 +9,7 @@ network of 12,000 weights.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -353,7 +354,7 @@ def under_the_budget(features, weights, change, h, *, eigenvalue=0):
     """W is 2 x 2, the first four of six weights; k = 1."""
     before, block = weights[:4].reshape(2, 2), h * change[:4]
     form = block_fisher(log_linear_fisher(features, weights), np.arange(6) < 4)
-    x, sine = st.rotation(before, block.reshape(2, 2), 1)
+    _, sine = st.rotation(before, block.reshape(2, 2), 1)
     curvature, gap = max(np.linalg.eigvalsh(form)[eigenvalue], 0.0), float(wg.singular_gap(before, 1))
     return sine, 2 * math.sqrt(max(block @ form @ block, 0.0) / curvature) / gap if curvature * gap > 1e-9 else np.inf
 
@@ -627,7 +628,7 @@ def falls_with_the_rate(rngs, *, precision="bfloat16", grid=False):
     base = base.on_the_grid() if grid else base
     after = st.tuned(base, [st.Run("rl", lr) for lr in RATES], rng)
     found, gained = st.sparsity(base.flat, after, precision), base.reward(after[[1, 4]]) - base.reward(base.flat)
-    falls = {f"from {a:g} to {b:g}": found[i] - found[i + 1] - 0.05 for i, (a, b) in enumerate(zip(RATES, RATES[1:]))}
+    falls = {f"from {a:g} to {b:g}": found[i] - found[i + 1] - 0.05 for i, (a, b) in enumerate(pairwise(RATES))}
     return falls | {
         "at 3e-7": found[0] - 0.85, "at 1e-4": 0.1 - found[4], "float32": 0.05 - st.sparsity(base.flat, after, "float32").max(axis=0),
         "closed form": 0.02 - np.abs(found - st.closed_form(base.flat, after)).max(axis=0),
