@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
@@ -57,13 +56,7 @@ C1 = paper.claim("C1", r"""
     """)  # fmt: skip
 
 
-def projected(rng):
-    """Features, weights, reward, beta."""
-    p = int(rng.integers(1, 8))
-    return rng.standard_normal((8, p)), 0.5 * rng.standard_normal(p), rng.standard_normal(8), float(rng.choice([0.2, 1.0, 5.0]))  # fmt: skip
-
-
-PROJECTED = Space(drawn=Drawn(projected))
+PROJECTED = Space(drawn=Drawn(st.projected))
 
 
 @C1.check(Identity(1e-8), PROJECTED, instances=20,
@@ -85,31 +78,20 @@ def no_further_than_the_target(drawn, *, factor=1.0):
     return kl(log_linear_policy(features, m_projection(features, target)), start), factor * kl(target, start)
 
 
-def ratio(family, beta):
-    start = family.at(family.theta)
-    target = tilt(start, family.reward, beta)
-    return float(kl(family.at(family.nearest(target)), start) / kl(target, start))
-
-
 # an error c/beta (1 + O(1/beta)) for every family; the root mean square over 12 has no sign to change
 @C1.check(Limit(rate=-1.0, rate_tol=0.1),
           false={"the cosine, not squared": {"power": 0.5}, "in the metric of the uniform law": {"weights": "uniform"}})  # fmt: skip
 def tends_to_the_cosine_squared(rng, *, power=1.0, weights="fisher"):
     families = [st.Curved.regular(rng) for _ in range(12)]
     betas = 100.0 * 2.0 ** np.arange(5)
-    error = [[ratio(f, b) - f.cosine_squared(weights) ** power for f in families] for b in betas]
+    error = [[st.ratio(f, b) - f.cosine_squared(weights) ** power for f in families] for b in betas]
     return betas, np.sqrt(np.mean(np.square(error), axis=1))
 
 
-FAR = st.Curved(
-    -1.5, np.array([-0.6, 0.9, -1.3, 0, 0.1]), np.array([0.2, -1, -1.4, 0, 0.6]), np.array([-1, 0.8, 1.1, 0.3, 1])
-)  # 1.69 at beta = 1
-
-
-@C1.check(Exists(), Space(family=Drawn(st.Curved.draw)), instances=40, examples=[{"family": FAR}],
+@C1.check(Exists(), Space(family=Drawn(st.Curved.draw)), instances=40, examples=[{"family": st.FAR}],
           false={"at beta = 100, Fisher information at least .3": Variant({"beta": 100.0}, space=Space(family=Drawn(st.Curved.regular)))})  # fmt: skip
 def not_at_any_beta(family, *, beta=1.0):
-    return ratio(family, beta), 1.2
+    return st.ratio(family, beta), 1.2
 
 
 # C2 ------------------------------------------------------------------------------------------------
@@ -128,17 +110,12 @@ LINEAR = {"features": Normals(10, 4), "weights": Normals(4, scale=0.5), "change"
 W = np.array([True, True, False, False])
 
 
-def opposite_factor(s):
-    """What g is for KL(old || new)."""
-    return s**2 / (2 * (s + np.expm1(-s)))
-
-
 RARE = {"features": np.outer([3.0] + [0] * 9, [1, 0, 0, 0]) - np.outer([0] * 9 + [1.0], [0, 1, 0, 0]),
         "weights": np.array([1.0, 0, 0, 0]), "change": np.array([0, 1.0, 0, 0]), "size": 1.0}  # fmt: skip
 
 
 @C2.check(Inequality(1e-7, scale=1e-6), Space(**LINEAR, size=Floats(0.003, 3.0, log=True)), batched=False, instances=60, examples=[RARE],
-          false={"without the factor": {"factor": np.ones_like}, "with that of the opposite KL": {"factor": opposite_factor},
+          false={"without the factor": {"factor": np.ones_like}, "with that of the opposite KL": {"factor": st.opposite_factor},
                  "the largest eigenvalue": {"eigenvalue": -1}})  # fmt: skip
 def at_any_size(features, weights, change, size, *, factor=leash_factor, eigenvalue=0):
     change = size * change / max(np.linalg.norm(change), 1e-9)
@@ -213,20 +190,12 @@ TWO_POINT = [{"log_policy": np.log([0.5, 0.5]), "g": np.array([1.0, -1.0]), "a":
              {"log_policy": np.log([0.75, 0.25]), "g": np.array([1.0, -3.0]), "a": 0.9, "b": 0.3}]  # fmt: skip
 
 
-def within_range(log_policy, g, a, b):
-    """The policy with ratios 1 + t g, g centred, that just stays in the range."""
-    pi = np.exp(log_policy)
-    g = g - np.sum(pi * g, axis=-1, keepdims=True)
-    ends = np.stack([-g.min(axis=-1) / a, g.max(axis=-1) / b, np.full(np.shape(a), 1e-9)])
-    return log_normalize(log_policy + np.log1p(g / ends.max(axis=0)[..., None]))
-
-
 @C3.check(Inequality(1e-9, scale=1e-6), Space(log_policy=Policies("A"), g=Normals("A"), A=Sizes(2, 9), **RANGE), instances=2000, examples=TWO_POINT,
           false={"one percent less": {"factor": 0.99}, "the ends exchanged": {"exchanged": True}, "half of eps^2/2": {"series": 0.5}})  # fmt: skip
 def per_token(log_policy, g, a, b, *, factor=1.0, exchanged=False, series=1.0):
     bound = ratio_leash(b, a) if exchanged else ratio_leash(a, b)
     e = np.maximum(a, b)
-    return {"sharp": (kl(within_range(log_policy, g, a, b), log_policy), factor * bound),
+    return {"sharp": (kl(st.within_range(log_policy, g, a, b), log_policy), factor * bound),
             "symmetric": (ratio_leash(e, e), series * e**2 / 2 * (1 + e**2 / 3)), "wider": (ratio_leash(a, b), ratio_leash(e, e))}  # fmt: skip
 
 
@@ -244,20 +213,7 @@ def printed_values(*, asymmetric=(0.2, 0.28)):
     return np.abs(found - known), 5.1e-7
 
 
-def episodes(rng):
-    """Old and new policies over (go on, stop, ...) at the 13 histories of a tree of depth 3, ratios within a range: actions 0, 1, 2
-    go on, 3 stops."""
-    old, a, b = log_normalize(1.5 * rng.standard_normal((13, 4))), rng.uniform(0.05, 0.9), rng.uniform(0.05, 0.9)
-    return old, within_range(old, rng.standard_normal((13, 4)), np.full(13, a), np.full(13, b)), a, b
-
-
-def both_ends():
-    """Going on has mass a/(a+b) and the new policy takes it to the upper end."""
-    old = np.tile(np.log([0.5 / 3] * 3 + [0.5]), (13, 1))
-    return old, np.tile(np.log([0.75 / 3] * 3 + [0.25]), (13, 1)), 0.5, 0.5
-
-
-@C3.check(Inequality(1e-9), Space(drawn=Drawn(episodes)), examples=[{"drawn": both_ends()}], instances=60,
+@C3.check(Inequality(1e-9), Space(drawn=Drawn(st.episodes)), examples=[{"drawn": st.both_ends()}], instances=60,
           false={"the expected length under the old policy": {"under": "old"}, "one token": {"length": 1.0}})  # fmt: skip
 def sequences(drawn, *, under="new", length=None):
     """All sequences of at most three tokens, one by one."""
@@ -279,7 +235,7 @@ def sequences(drawn, *, under="new", length=None):
 C3_objective = paper.claim("C3-objective", r"""
     Ascent on PPO's clipped objective keeps the ratios in the clip range
 
-    "Even without an explicit KL term clipping alone is a leash": ratios within $1\pm\epsilon$, and so the KL below the bound of C3.
+    Where runs have no KL term, the clip is taken as the leash: ratios within $1\pm\epsilon$ after an update, and so a KL below the bound of C3.
 
     where: reading of Lemma F.9 for runs without a KL term
     instead: The clipped objective removes gradients outside of the range and does not bring the ratio back: for six equal arms, advantages (2, -1, -1, 0, 0, 0), $\epsilon=.2$ and 200
@@ -320,7 +276,11 @@ WORST = [dict(zip(("before", "change"), st.worst_pair(x)), h=1.0, k=1) for x in 
 def rotations(before, change, h, k, *, left=1.0, twice=2.0):
     x, sine = st.rotation(before, h * change, k)
     own = x / (1 - left * x) if left * x < 1 else np.inf
-    return {"(a)": (sine, own), "(b)": (sine, twice * x), "library": (wg.wedin_bound(x), min(1.0, own))}
+    return {
+        "(a)": (sine, own),
+        "(b)": (sine, twice * x),
+        "library": (wg.wedin_bound(x), min(1.0, x / (1 - x)) if x < 1 else 1.0),
+    }
 
 
 @C4.check(Identity(1e-9), Space(x=Floats(0.01, 0.499)), batched=False, instances=40, false={"x": {"cubic": 0.0}, "x + x^3/2": {"cubic": 0.5}})  # fmt: skip
@@ -452,20 +412,7 @@ C6 = paper.claim("C6", r"""
 POSITIVE = (np.arange(0x0080, 0x7F80, dtype=np.uint32) << 16).view(np.float32).astype(float)
 
 
-def stored(rng):
-    """2000 bfloat16 numbers, a third of them powers of two, of scale 1e-3 to 1e3."""
-    scale = 10 ** rng.uniform(-3, 3, 2000)
-    sign = np.where(rng.random(2000) < 0.5, -1.0, 1.0)
-    return rounded(np.where(np.arange(2000) % 3 == 0, sign * 2.0 ** np.round(np.log2(scale)), scale * rng.standard_normal(2000)), "bfloat16").astype(float)  # fmt: skip
-
-
-def moved_pairs(rng):
-    """10,000 numbers of N(0, 1), and the same moved by up to 2 ULP either way."""
-    a = rounded(rng.standard_normal(10_000), "bfloat16")
-    return a, rounded(a + rng.uniform(-2, 2, 10_000) * wg.bf16_ulp(a), "bfloat16")
-
-
-@C6.check(Identity(1e-12), Space(pair=Drawn(moved_pairs), eta=Floats(1e-6, 2**-8 * (1 - 1e-9), log=True)), batched=False, instances=10,
+@C6.check(Identity(1e-12), Space(pair=Drawn(st.moved_pairs), eta=Floats(1e-6, 2**-8 * (1 - 1e-9), log=True)), batched=False, instances=10,
           false={"eta = 2^-8": {"at": 2.0**-8}, "an absolute tolerance of 1e-5": {"absolute": 1e-5}})  # fmt: skip
 def probe(pair, eta, *, at=None, absolute=None):
     """On all neighbours, and on random pairs at scale .02."""
@@ -480,8 +427,8 @@ def least_gap(*, of="larger"):
     return {"gap": (gaps.min(), 2.0**-8), "how many": (np.sum(gaps == gaps.min()), 253), "numbers": (POSITIVE.size, 32_512)}  # fmt: skip
 
 
-@C6.check(Identity(1e-12), Space(w=Drawn(stored), share=Floats(0.001, 1.2)), batched=False, instances=40,
-          examples=[{"w": stored(np.random.default_rng(0)), "share": s} for s in (0.249, 0.251, 0.499, 0.501)],
+@C6.check(Identity(1e-12), Space(w=Drawn(st.stored), share=Floats(0.001, 1.2)), batched=False, instances=40,
+          examples=[{"w": st.stored(np.random.default_rng(0)), "share": s} for s in (0.249, 0.251, 0.499, 0.501)],
           false={"ULP/2 from powers of two as well": {"quarter": 0.5}, "a whole ULP": {"half": 1.0}})  # fmt: skip
 def threshold_on_the_grid(w, share, *, half=0.5, quarter=0.25):
     """Changes of that share of the ULP, up and down; and the library's cell."""
@@ -496,7 +443,7 @@ def threshold_on_the_grid(w, share, *, half=0.5, quarter=0.25):
     return out
 
 
-@C6.check(Identity(1e-12), Space(w=Drawn(stored)), instances=15, false={"ties away from 0": {"even": False}})
+@C6.check(Identity(1e-12), Space(w=Drawn(st.stored)), instances=15, false={"ties away from 0": {"even": False}})
 def ties_to_even(w, *, even=True):
     """Changes of exactly half a unit, away from 0: seen if the last bit is 1."""
     bit = (w.astype(np.float32).view(np.uint32) >> 16) & 1
@@ -559,7 +506,7 @@ C6_half = paper.claim("C6-half", r"""
     """)  # fmt: skip
 
 
-@C6_half.check(Inequality(), Space(w=Drawn(stored), place=Floats(-0.45, 0.45), share=Floats(0.01, 0.45)), batched=False, instances=20,
+@C6_half.check(Inequality(), Space(w=Drawn(st.stored), place=Floats(-0.45, 0.45), share=Floats(0.01, 0.45)), batched=False, instances=20,
                true={"from the grid, up": {"grid": True}})  # fmt: skip
 def below_half(w, place, share, *, grid=False):
     """Share of the visible changes; masters sit that far from the middle of their cells. Upwards in size."""
@@ -582,20 +529,7 @@ C7 = paper.claim("C7", r"""
 RATES = (3e-7, 1e-6, 3e-6, 1e-5, 1e-4)
 
 
-class Trained(NamedTuple):
-    """A state of the testbed, and a generator's seed for samples."""
-
-    flat: np.ndarray
-    inputs: np.ndarray
-    seed: int
-
-    @classmethod
-    def draw(cls, rng):
-        base = st.pretrained(rng, 1, steps=3)
-        return cls(base.flat, st.batch(base.x, base.y, rng, (), 16)[0], int(rng.integers(2**31)))
-
-
-@C7.check(Identity(2e-4, scale=1e-3), Space(state=Drawn(Trained.draw)), instances=2,
+@C7.check(Identity(2e-4, scale=1e-3), Space(state=Drawn(st.Trained.draw)), instances=2,
           false={"moments without their correction": {"corrected": False}, "advantages not divided": {"scale": "none"}})  # fmt: skip
 def the_training_step(state, *, corrected=True, scale="std"):
     """The testbed's in-place RL step against the library's network, loss, advantages and Adam; three steps, one seed."""
@@ -672,16 +606,6 @@ C8 = paper.claim("C8", r"""
     """)  # fmt: skip
 
 
-def directions(base, one, other):
-    """Sign agreement and cosine of two updates of the four matrices."""
-    a, b = (np.concatenate([(new - w).reshape(len(new), -1) for w, new in zip(st.matrices(base.flat), st.matrices(p))], axis=1) for p in (one, other))  # fmt: skip
-    return (np.sign(a) == np.sign(b)).mean(axis=1), np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)  # fmt: skip
-
-
-def null_agreement(base, after, rng, kind):
-    return st.agreement(*(st.masks(base.flat, st.null(base.flat, after, rng, kind)) for _ in range(2)))[0]
-
-
 # deviations of .01 to .03 in a pilot; every margin is 8 of them or more from the mean, which 3 seeds show
 @C8.check(Effect(seeds=3), false={"at ten times the learning rate": {"rate": 10.0}})
 def signatures(rngs, *, rate=1.0):
@@ -699,17 +623,17 @@ def signatures(rngs, *, rate=1.0):
     one, two, ood, sft, *on = st.tuned([base] * 4 + [grid] * 2, runs, rng)
     found, noise, sft = st.overlaps(base, one), st.overlaps(base, st.null(base.flat, one, rng)), st.overlaps(base, sft)
     seen = [st.masks(base.flat, p) for p in (one, two, ood)]
-    (runs_agree, chance), same = st.agreement(*seen[:2]), directions(base, one, two)
+    (runs_agree, chance), same = st.agreement(*seen[:2]), st.directions(base, one, two)
     on_agree = st.agreement(*(st.masks(grid.flat, p) for p in on))[0]
-    nulls = {kind: null_agreement(base, one, rng, kind) for kind in wg.NULLS}
+    nulls = {kind: st.null_agreement(base, one, rng, kind) for kind in wg.NULLS}
     return {
         "principal": 0.65 - found["principal"], "principal, SFT": 0.65 - sft["principal"], "low": found["low"] - 1.9,
         "principal, not low": 0.5 - found["principal, not low"], "principal as noise": 0.12 - np.abs(found["principal"] - noise["principal"]),
         "low as noise": 0.25 - np.abs(found["low"] - noise["low"]), "runs agree": runs_agree - 0.75, "Bernoulli": 0.2 - chance,
         "Gaussian": 0.45 - nulls["gaussian"], "constant": 0.65 - nulls["constant"], "random signs": 0.65 - nulls["signs"],
         "other labels": 0.5 - st.agreement(seen[0], seen[2])[0], "signs agree": same[0] - 0.9, "cosine": same[1] - 0.95,
-        "grid: as random signs": 0.04 - np.abs(on_agree - null_agreement(grid, on[0], rng, "signs")),
-        "grid: constant": null_agreement(grid, on[0], rng, "constant") - 0.97,
+        "grid: as random signs": 0.04 - np.abs(on_agree - st.null_agreement(grid, on[0], rng, "signs")),
+        "grid: constant": st.null_agreement(grid, on[0], rng, "constant") - 0.97,
     }  # fmt: skip
 
 
@@ -772,4 +696,4 @@ def beyond_step_sizes(rngs, *, kind="signs"):
     rng = st.shared_rng(rngs)
     grid = st.pretrained(rng, len(rngs)).on_the_grid()
     runs = st.tuned(grid, [st.Run()] * 2, rng)
-    return st.agreement(*(st.masks(grid.flat, p) for p in runs))[0] - null_agreement(grid, runs[0], rng, kind) - 0.06
+    return st.agreement(*(st.masks(grid.flat, p) for p in runs))[0] - st.null_agreement(grid, runs[0], rng, kind) - 0.06

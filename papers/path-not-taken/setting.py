@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 
-from klsim.distributions import log_normalize
+from klsim.distributions import log_normalize, tilt
+from klsim.divergences import kl
 from klsim.learning import weight_geometry as wg
 from klsim.learning.networks import Linear, Network, ReLU, rounded
 
@@ -261,7 +262,30 @@ def geometry(base, after):
     return sine, np.mean([wg.spectral_drift(w, new).relative for w, new in pairs], axis=0)
 
 
-# C1: curved families -------------------------------------------------------------------------------
+def directions(base, one, other):
+    """Sign agreement and cosine of two updates of the four matrices."""
+    a, b = (np.concatenate([(new - w).reshape(len(new), -1) for w, new in zip(matrices(base.flat), matrices(p))], axis=1) for p in (one, other))  # fmt: skip
+    return (np.sign(a) == np.sign(b)).mean(axis=1), np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)  # fmt: skip
+
+
+def null_agreement(base, after, rng, kind):
+    return agreement(*(masks(base.flat, null(base.flat, after, rng, kind)) for _ in range(2)))[0]
+
+
+class Trained(NamedTuple):
+    """A state of the testbed, and a generator's seed for samples."""
+
+    flat: np.ndarray
+    inputs: np.ndarray
+    seed: int
+
+    @classmethod
+    def draw(cls, rng):
+        base = pretrained(rng, 1, steps=3)
+        return cls(base.flat, batch(base.x, base.y, rng, (), 16)[0], int(rng.integers(2**31)))
+
+
+# C1: projections, curved families -------------------------------------------------------------------------------
 class Curved(NamedTuple):
     """``log pi_t = t a + t^2 b - log Z`` at ``t = theta``, and a reward."""
 
@@ -316,6 +340,51 @@ class Curved(NamedTuple):
         return (pi @ (r * a)) ** 2 / (pi @ r**2) / (pi @ a**2)
 
 
+def projected(rng):
+    """Features, weights, reward, beta."""
+    p = int(rng.integers(1, 8))
+    return rng.standard_normal((8, p)), 0.5 * rng.standard_normal(p), rng.standard_normal(8), float(rng.choice([0.2, 1.0, 5.0]))  # fmt: skip
+
+
+def ratio(family, beta):
+    start = family.at(family.theta)
+    target = tilt(start, family.reward, beta)
+    return float(kl(family.at(family.nearest(target)), start) / kl(target, start))
+
+
+#: 1.69 at beta = 1
+FAR = Curved(
+    -1.5, np.array([-0.6, 0.9, -1.3, 0, 0.1]), np.array([0.2, -1, -1.4, 0, 0.6]), np.array([-1, 0.8, 1.1, 0.3, 1])
+)
+
+
+# C2, C3 ----------------------------------------------------------------------------------------
+def opposite_factor(s):
+    """What g is for KL(old || new)."""
+    return s**2 / (2 * (s + np.expm1(-s)))
+
+
+def within_range(log_policy, g, a, b):
+    """The policy with ratios 1 + t g, g centred, that just stays in the range."""
+    pi = np.exp(log_policy)
+    g = g - np.sum(pi * g, axis=-1, keepdims=True)
+    ends = np.stack([-g.min(axis=-1) / a, g.max(axis=-1) / b, np.full(np.shape(a), 1e-9)])
+    return log_normalize(log_policy + np.log1p(g / ends.max(axis=0)[..., None]))
+
+
+def episodes(rng):
+    """Old and new policies over (go on, stop, ...) at the 13 histories of a tree of depth 3, ratios within a range: actions 0, 1, 2
+    go on, 3 stops."""
+    old, a, b = log_normalize(1.5 * rng.standard_normal((13, 4))), rng.uniform(0.05, 0.9), rng.uniform(0.05, 0.9)
+    return old, within_range(old, rng.standard_normal((13, 4)), np.full(13, a), np.full(13, b)), a, b
+
+
+def both_ends():
+    """Going on has mass a/(a+b) and the new policy takes it to the upper end."""
+    old = np.tile(np.log([0.5 / 3] * 3 + [0.5]), (13, 1))
+    return old, np.tile(np.log([0.75 / 3] * 3 + [0.25]), (13, 1)), 0.5, 0.5
+
+
 # C4: pairs of matrices -------------------------------------------------------------------------------
 def worst_pair(x):
     """Matrices and update of (c)."""
@@ -327,3 +396,17 @@ def rotation(before, change, k):
     """``(x, sine)``; x is infinite where there is no gap."""
     gap, size = float(wg.singular_gap(before, k)), float(np.linalg.norm(change, 2))
     return size / gap if gap > 0 else np.inf, float(wg.principal_angles(before, before + change, k).largest_sine)
+
+
+# C6 -------------------------------------------------------------------------------------------
+def stored(rng):
+    """2000 bfloat16 numbers, a third of them powers of two, of scale 1e-3 to 1e3."""
+    scale = 10 ** rng.uniform(-3, 3, 2000)
+    sign = np.where(rng.random(2000) < 0.5, -1.0, 1.0)
+    return rounded(np.where(np.arange(2000) % 3 == 0, sign * 2.0 ** np.round(np.log2(scale)), scale * rng.standard_normal(2000)), "bfloat16").astype(float)  # fmt: skip
+
+
+def moved_pairs(rng):
+    """10,000 numbers of N(0, 1), and the same moved by up to 2 ULP either way."""
+    a = rounded(rng.standard_normal(10_000), "bfloat16")
+    return a, rounded(a + rng.uniform(-2, 2, 10_000) * wg.bf16_ulp(a), "bfloat16")
