@@ -107,7 +107,7 @@ def _angles(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     shared = np.swapaxes(old, -1, -2) @ new
     cosines = np.linalg.svd(shared, compute_uv=False)
     sines = np.linalg.svd(new - old @ shared, compute_uv=False)[..., ::-1]
-    return np.arctan2(sines, cosines)
+    return np.asarray(np.arctan2(sines, cosines))
 
 
 def singular_gap(weights: Any, k: int) -> np.ndarray:
@@ -199,7 +199,7 @@ def bf16_ulp(x: Any) -> np.ndarray:
     (x,) = _validate.numpy_arrays(x=x)
     _validate.finite("x", np, x)
     exponent = np.frexp(np.maximum(np.abs(x).astype(np.float64), _SMALLEST))[1]
-    return np.ldexp(1.0, exponent - 8)
+    return np.asarray(np.ldexp(1.0, exponent - 8))
 
 
 def rounding_cell(x: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from klsim.claims import Effect, Exists, Identity, Inequality, Limit, Paper, Var
 from klsim.distributions import log_normalize, tilt
 from klsim.divergences import kl
 from klsim.learning import weight_geometry as wg
-from klsim.learning.clipped_ascent import clipped_ascent
+from klsim.learning.clipped_ascent import clipped_gradient
 from klsim.learning.kl_leash import (
     block_fisher,
     leash_factor,
@@ -249,8 +249,10 @@ C3_objective = paper.claim("C3-objective", r"""
                     examples=[{"arm": 2.0, "lr": 2.0}], true={"one step of a tenth of the size": {"steps": 1, "share": 0.1}})  # fmt: skip
 def stays_inside(arm, lr, *, steps=200, share=1.0):
     start, advantage = np.full(6, -math.log(6)), np.array([arm, -arm / 2, -arm / 2, 0, 0, 0])
-    end = clipped_ascent(start, advantage, low=0.2, high=0.2, updates=1, inner_steps=steps, lr=share * lr)[0, -1]
-    return {"ratio": (np.abs(6 * end - 1).max(), 0.2), "KL": (kl(np.log(end), start), ratio_leash(0.2, 0.2))}
+    new = start
+    for _ in range(steps):
+        new = log_normalize(new + share * lr * clipped_gradient(new, start, advantage, low=0.2, high=0.2))
+    return {"ratio": (np.abs(np.exp(new - start) - 1).max(), 0.2), "KL": (kl(new, start), ratio_leash(0.2, 0.2))}
 
 
 # C4 ------------------------------------------------------------------------------------------------
@@ -390,9 +392,11 @@ def spectra(before, change, h, *, norm="spectral", less=0, together="frobenius")
     false={"over |W+|": {"after": True}},
 )
 def normalised_shift(before, change, *, after=False):
-    """NSS, by eigenvalues of the Gram matrices."""
+    """NSS, by the eigenvalues of [[0, W], [W', 0]]."""
     pair = [before + np.eye(7, 5), before + np.eye(7, 5) + change]
-    old, new = (np.sqrt(np.maximum(np.linalg.eigvalsh(np.swapaxes(w, -1, -2) @ w), 0.0)) for w in pair)
+    whole = np.zeros((2, *before.shape[:-2], 12, 12))
+    whole[..., :7, 7:] = pair
+    old, new = np.linalg.eigvalsh(whole + np.swapaxes(whole, -1, -2))[..., 7:]
     size = np.linalg.norm(pair[after], axis=(-2, -1))
     return wg.spectral_drift(*pair).relative, np.linalg.norm(new - old, axis=-1) / size
 
@@ -427,7 +431,7 @@ def least_gap(*, of="larger"):
     return {"gap": (gaps.min(), 2.0**-8), "how many": (np.sum(gaps == gaps.min()), 253), "numbers": (POSITIVE.size, 32_512)}  # fmt: skip
 
 
-@C6.check(Identity(1e-12), Space(w=Drawn(st.stored), share=Floats(0.001, 1.2)), batched=False, instances=40,
+@C6.check(Identity(1e-12), Space(w=Drawn(st.stored), share=Floats(0.001, 1.2), where=lambda share: share != 0.5), batched=False, instances=40,
           examples=[{"w": st.stored(np.random.default_rng(0)), "share": s} for s in (0.249, 0.251, 0.499, 0.501)],
           false={"ULP/2 from powers of two as well": {"quarter": 0.5}, "a whole ULP": {"half": 1.0}})  # fmt: skip
 def threshold_on_the_grid(w, share, *, half=0.5, quarter=0.25):
