@@ -118,7 +118,7 @@ def agreement(run):
             "gaussian": "Gaussian",
         }
         for kind, name in words.items():
-            found[name] = [st.masks(base.flat, st.null(base.flat, one, rng, kind)) for _ in range(2)]
+            found[name] = [st.masks(base.flat, st.null(base.flat, p, rng, kind)) for p in (one, two)]
         densities = [[m.mean(axis=(-2, -1)) for m in masks] for masks in found["two RL runs"]]
         for i, matrix in enumerate(st.NAMES):
             for name, (a, b) in found.items():

@@ -268,8 +268,9 @@ def directions(base, one, other):
     return (np.sign(a) == np.sign(b)).mean(axis=1), np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)  # fmt: skip
 
 
-def null_agreement(base, after, rng, kind):
-    return agreement(*(masks(base.flat, null(base.flat, after, rng, kind)) for _ in range(2)))[0]
+def null_agreement(base, runs, rng, kind):
+    """Jaccard index of null updates of two runs, each of the norms (or sizes) of its own run."""
+    return agreement(*(masks(base.flat, null(base.flat, after, rng, kind)) for after in runs))[0]
 
 
 class Trained(NamedTuple):
