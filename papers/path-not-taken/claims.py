@@ -556,10 +556,7 @@ def the_training_step(state, *, corrected=True, scale="std"):
 
 
 # pilots of 3 seeds: means 7 deviations or more from the margins, of which 4 seeds show every part with a risk far below 1e-4
-@C7.check(
-    Effect(seeds=4),
-    false={"read in float32": {"precision": "float32"}},
-)
+@C7.check(Effect(seeds=4), false={"read in float32": {"precision": "float32"}})
 def falls_with_the_rate(rngs, *, precision="bfloat16"):
     rng = st.shared_rng(rngs)
     base = st.pretrained(rng, len(rngs))
@@ -663,7 +660,7 @@ C8_geometry = paper.claim("C8-geometry", r"""
     Compared with an update of the same norm without structure (iid Gaussian) RL would overlap principal weights less (by .12 of chance at least), turn the top-8 subspaces less and move the spectrum less.
 
     where: Sec. 4, Fig. 4-5, as evidence for Gate II
-    instead: Noise has the same overlaps: small weights have small ULPs and show first, principal entries are large. At equal norm RL turns the subspaces and moves the spectrum about twice as *much* as noise. Small
+    instead: Noise has the same overlaps: small weights have small ULPs and show first, principal entries are large. At equal norm RL turns the subspaces 1.5 times and moves the spectrum twice as *much* as noise, or more. Small
     angles show a small step; against SFT at ten times the rate all three hold.
     by: C8, C8-geometry/less_than_noise
     origin: as commonly read

@@ -3,6 +3,8 @@ against the learning rate, and the constant of the rotation bound. Networks: the
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from klsim.learning import weight_geometry as wg
@@ -13,12 +15,20 @@ from . import setting as st
 
 figures = Figures()
 SEEDS = 6
-SFT_FAST = st.Run("sft", 10 * st.LR)
+RATES = (3e-7, 1e-6, 3e-6, 1e-5, 1e-4)
+FAST = "SFT, ten times the rate"
 
 
-def bases(run, name):
-    rng = run.rng(name)
-    return rng, st.pretrained(rng, SEEDS)
+@functools.lru_cache(maxsize=1)
+def study(run):
+    """Bases off and on the grid and turned, runs by name, and a generator for nulls: one study for all figures."""
+    rng = run.rng("study")
+    base = st.pretrained(rng, SEEDS)
+    grid, turned = base.on_the_grid(), base.turned(rng)
+    runs = {"RL": (base, st.Run()), "RL again": (base, st.Run()), "SFT": (base, st.Run("sft")), FAST: (base, st.Run("sft", 10 * st.LR)),
+            "other labels": (base, st.Run("ood")), "turned": (turned, st.Run()), "grid": (grid, st.Run()), "grid again": (grid, st.Run())}  # fmt: skip
+    after = dict(zip(runs, st.tuned([b for b, _ in runs.values()], [r for _, r in runs.values()], rng)))
+    return base, grid, turned, after, run.rng("nulls")
 
 
 @figures.figure(
@@ -30,16 +40,13 @@ def bases(run, name):
     size=(11.0, 3.7),
 )
 def angles(run):
-    rng, base = bases(run, "angles")
-    rl, sft, fast = st.tuned(base, [st.Run(), st.Run("sft"), SFT_FAST], rng)
-    updates = {
-        "RL": rl,
-        "SFT": sft,
-        "SFT, ten times the rate": fast,
-        "Gaussian of RL's norm": st.null(base.flat, rl, rng),
+    base, _, _, after, rng = study(run)
+    rl = after["RL"]
+    updates = {name: after[name] for name in ("RL", "SFT", FAST)} | {
+        "Gaussian of RL's norm": st.null(base.flat, rl, rng)
     }
-    for name, after in updates.items():
-        pairs = list(zip(st.matrices(base.flat), st.matrices(after)))
+    for name, flat in updates.items():
+        pairs = list(zip(st.matrices(base.flat), st.matrices(flat)))
         theta = wg.principal_angles(*pairs[2], st.RANK).left
         drift = np.stack([wg.spectral_drift(*p).relative for p in pairs], axis=1)
         yield {"panel": "angle", "series": name, "x": np.arange(1, 9.0), **over_seeds(value=theta)}
@@ -89,12 +96,11 @@ def _(table, figure):
     draw=Bars("mask", "overlap", by="update", ylabel="overlap / chance", levels={1.0: "chance"}),
 )
 def overlaps(run):
-    rng, base = bases(run, "overlaps")
-    rl, sft, fast, ood = st.tuned(base, [st.Run(), st.Run("sft"), SFT_FAST, st.Run("ood")], rng)
-    updates = {"RL": rl, "Gaussian of RL's norm": st.null(base.flat, rl, rng), "SFT": sft, "other labels": ood,
-               "SFT, ten times the rate": fast, "Gaussian of its norm": st.null(base.flat, fast, rng)}  # fmt: skip
-    for name, after in updates.items():
-        for mask, values in st.overlaps(base, after).items():
+    base, _, _, after, rng = study(run)
+    updates = {"RL": after["RL"], "Gaussian of RL's norm": st.null(base.flat, after["RL"], rng), "SFT": after["SFT"],
+               "other labels": after["other labels"], FAST: after[FAST], "Gaussian of its norm": st.null(base.flat, after[FAST], rng)}  # fmt: skip
+    for name, flat in updates.items():
+        for mask, values in st.overlaps(base, flat).items():
             yield {"mask": mask, "update": name, **over_seeds(overlap=values)}
 
 
@@ -107,10 +113,9 @@ def overlaps(run):
     draw=Bars("matrix", "jaccard", by="update", panels="base", xlabel="weight matrix", ylabel="Jaccard index"),
 )
 def agreement(run):
-    for where in ("off the grid", "on the grid"):
-        rng, base = bases(run, "agreement")
-        base = base.on_the_grid() if where == "on the grid" else base
-        one, two = st.tuned(base, [st.Run()] * 2, rng)
+    off, on, _, after, rng = study(run)
+    for where, base, names in (("off the grid", off, ("RL", "RL again")), ("on the grid", on, ("grid", "grid again"))):
+        one, two = (after[name] for name in names)
         found = {"two RL runs": [st.masks(base.flat, p) for p in (one, two)]}
         words = {
             "signs": "RL's sizes, random signs",
@@ -136,9 +141,8 @@ def agreement(run):
     draw=Bars("where", "overlap", by="case", ylabel="overlap of two masks / chance", levels={1.0: "chance"}),
 )
 def rotation(run):
-    rng, base = bases(run, "rotation")
-    turned = base.turned(rng)
-    one, two, other = st.tuned([base, base, turned], [st.Run()] * 3, rng)
+    base, _, turned, after, rng = study(run)
+    one, two, other = (after[name] for name in ("RL", "RL again", "turned"))
     noise = [st.masks(base.flat, st.null(base.flat, one, rng)) for _ in range(2)]
     plain, same, new = st.masks(base.flat, one), st.masks(base.flat, two), st.masks(turned.flat, other)
     cases = {"RL, same base": (plain, same), "RL, rotated base": (plain, new), "Gaussian, same base": noise,
@@ -158,15 +162,12 @@ def rotation(run):
                styles={"closed form, off the grid": {"linestyle": "--", "color": "0.2", "marker": ""}}),
 )  # fmt: skip
 def sparsity(run):
-    rates = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
-    rng, base = bases(run, "sparsity")
-    grid = base.on_the_grid()
-    off = st.tuned(base, [st.Run("rl", lr) for lr in rates], rng)
-    on = st.tuned(grid, [st.Run("rl", lr) for lr in rates], rng)
+    base, grid, *_ = study(run)
+    off, on = (st.tuned(b, [st.Run("rl", lr) for lr in RATES], run.rng("rates")) for b in (base, grid))
     rows = {"bfloat16, off the grid": st.sparsity(base.flat, off), "closed form, off the grid": st.closed_form(base.flat, off),
             "bfloat16, on the grid": st.sparsity(grid.flat, on), "float32": st.sparsity(base.flat, off, "float32")}  # fmt: skip
     for name, values in rows.items():
-        yield {"read in": name, "rate": np.array(rates), **over_seeds(sparsity=values.T)}
+        yield {"read in": name, "rate": np.array(RATES), **over_seeds(sparsity=values.T)}
 
 
 @figures.figure(
