@@ -21,14 +21,14 @@ FAST = "SFT, ten times the rate"
 
 @functools.lru_cache(maxsize=1)
 def study(run):
-    """Bases off and on the grid and turned, runs by name, and a generator for nulls: one study for all figures."""
+    """Bases off and on the grid and turned, and runs by name: one study for all figures."""
     rng = run.rng("study")
     base = st.pretrained(rng, SEEDS)
     grid, turned = base.on_the_grid(), base.turned(rng)
     runs = {"RL": (base, st.Run()), "RL again": (base, st.Run()), "SFT": (base, st.Run("sft")), FAST: (base, st.Run("sft", 10 * st.LR)),
             "other labels": (base, st.Run("ood")), "turned": (turned, st.Run()), "grid": (grid, st.Run()), "grid again": (grid, st.Run())}  # fmt: skip
     after = dict(zip(runs, st.tuned([b for b, _ in runs.values()], [r for _, r in runs.values()], rng)))
-    return base, grid, turned, after, run.rng("nulls")
+    return base, grid, turned, after
 
 
 @figures.figure(
@@ -40,7 +40,8 @@ def study(run):
     size=(11.0, 3.7),
 )
 def angles(run):
-    base, _, _, after, rng = study(run)
+    base, _, _, after = study(run)
+    rng = run.rng("angles")
     rl = after["RL"]
     updates = {name: after[name] for name in ("RL", "SFT", FAST)} | {
         "Gaussian of RL's norm": st.null(base.flat, rl, rng)
@@ -96,7 +97,8 @@ def _(table, figure):
     draw=Bars("mask", "overlap", by="update", ylabel="overlap / chance", levels={1.0: "chance"}),
 )
 def overlaps(run):
-    base, _, _, after, rng = study(run)
+    base, _, _, after = study(run)
+    rng = run.rng("overlaps")
     updates = {"RL": after["RL"], "Gaussian of RL's norm": st.null(base.flat, after["RL"], rng), "SFT": after["SFT"],
                "other labels": after["other labels"], FAST: after[FAST], "Gaussian of its norm": st.null(base.flat, after[FAST], rng)}  # fmt: skip
     for name, flat in updates.items():
@@ -113,7 +115,8 @@ def overlaps(run):
     draw=Bars("matrix", "jaccard", by="update", panels="base", xlabel="weight matrix", ylabel="Jaccard index"),
 )
 def agreement(run):
-    off, on, _, after, rng = study(run)
+    off, on, _, after = study(run)
+    rng = run.rng("agreement")
     for where, base, names in (("off the grid", off, ("RL", "RL again")), ("on the grid", on, ("grid", "grid again"))):
         one, two = (after[name] for name in names)
         found = {"two RL runs": [st.masks(base.flat, p) for p in (one, two)]}
@@ -141,7 +144,8 @@ def agreement(run):
     draw=Bars("where", "overlap", by="case", ylabel="overlap of two masks / chance", levels={1.0: "chance"}),
 )
 def rotation(run):
-    base, _, turned, after, rng = study(run)
+    base, _, turned, after = study(run)
+    rng = run.rng("rotation")
     one, two, other = (after[name] for name in ("RL", "RL again", "turned"))
     noise = [st.masks(base.flat, st.null(base.flat, one, rng)) for _ in range(2)]
     plain, same, new = st.masks(base.flat, one), st.masks(base.flat, two), st.masks(turned.flat, other)
