@@ -524,7 +524,7 @@ C7 = paper.claim("C7", r"""
 
     RL on a pretrained network of 12,000 weights (48, 96, 32 linear, 96, 12): the share of weights that an update leaves as they are in bfloat16 falls by more than .05 at every step of the learning rate from
     3e-7 over 1e-6, 3e-6, 1e-5 to 1e-4, from more than .85 to less than .1; in float32 less than .05 of the weights are unchanged. It is within .02 of the mean of $1-\min(1,|dW|/\mathrm{ULP})$, which knows only
-    sizes of steps and of weights. At 1e-6 the reward has risen by less than .02, at 1e-4 by more than .1.
+    sizes of steps and of weights. At 1e-6 the reward has risen by less than .02, at 1e-4 by more than .05.
 
     where: Sec. 2.3; the closed form is derived
     assumes: 12 Gaussian clusters, 35 % noisy labels, 400 steps of pretraining, 150 steps of Adam, masters float32 and off the grid; 4 seeds.
@@ -566,7 +566,7 @@ def falls_with_the_rate(rngs, *, precision="bfloat16"):
     return falls | {
         "at 3e-7": found[0] - 0.85, "at 1e-4": 0.1 - found[4], "float32": 0.05 - st.sparsity(base.flat, after, "float32").max(axis=0),
         "closed form": 0.02 - np.abs(found - st.closed_form(base.flat, after)).max(axis=0),
-        "little learnt at 1e-6": 0.02 - gained[0], "more at 1e-4": gained[1] - 0.1,
+        "little learnt at 1e-6": 0.02 - gained[0], "more at 1e-4": gained[1] - 0.05,
     }  # fmt: skip
 
 
@@ -575,7 +575,7 @@ C7_sft = paper.claim("C7-sft", r"""
 
     Less of the weights change in RL (36 to 92 % unchanged in bfloat16) than in SFT (.6 to 19 %); read as a property of RL: by .05 at least.
 
-    where: Sec. 2.3, Tab. 1
+    where: Sec. 2.3
     instead: Not at equal learning rate, steps and optimiser: .78 against .79 at 1e-6. SFT at ten times the rate reproduces the contrast (.25). The paper's RL uses 1e-6; its SFT checkpoints are those of others, their
     rates not controlled.
     by: C7, C7-sft/sparser_than_sft
@@ -659,7 +659,7 @@ C8_geometry = paper.claim("C8-geometry", r"""
 
     Compared with an update of the same norm without structure (iid Gaussian) RL would overlap principal weights less (by .12 of chance at least), turn the top-8 subspaces less and move the spectrum less.
 
-    where: Sec. 4, Fig. 4-5, as evidence for Gate II
+    where: Fig. 4, Fig. 5, as evidence for Gate II
     instead: Noise has the same overlaps: small weights have small ULPs and show first, principal entries are large. At equal norm RL turns the subspaces 1.5 times and moves the spectrum twice as *much* as noise, or more. Small
     angles show a small step; against SFT at ten times the rate all three hold.
     by: C8, C8-geometry/less_than_noise
