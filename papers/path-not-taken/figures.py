@@ -197,5 +197,5 @@ def _(table, figure):
     styles = {"worst case": {"marker": ""}, "(a): 1/(1 - x)": {"marker": "", "linestyle": "--"}, "(b): 2": {"marker": "", "linestyle": ":"},
               "the pair": {"linestyle": "", "marker": "o", "color": "0.2"}}  # fmt: skip
     Lines("x", "ratio", by="series", styles=styles, levels={1.0: "as printed", 2**0.5: "sqrt 2"}).on(axes, table)
-    axes.set(xlabel="x = |dW| / gap", ylabel="|sin Theta| / x", ylim=(0.9, 3.1))
+    axes.set(xlabel="x = |dW| / gap", ylabel="|sin Theta| / x", xlim=(0, 1.2), ylim=(0.9, 3.1))
     axes.legend(loc="upper left")
