@@ -19,6 +19,15 @@ RATES = (3e-7, 1e-6, 3e-6, 1e-5, 1e-4)
 FAST = "SFT, ten times the rate"
 
 
+def legend_above(figure):
+    """One legend for all axes, outside of them."""
+    handles, words = figure.axes[0].get_legend_handles_labels()
+    for axes in figure.axes:
+        if axes.get_legend():
+            axes.get_legend().remove()
+    figure.legend(handles, words, loc="outside upper center", ncols=len(words))
+
+
 def geometric(values):
     """Geometric means over seeds with their intervals, for logarithmic axes."""
     return {name: np.exp(v) for name, v in over_seeds(value=np.log(values)).items()}
@@ -90,8 +99,7 @@ def _(table, figure):
         xlim=(-0.3, 3.3),
     )
     middle.legend()
-    handles, words = left.get_legend_handles_labels()
-    figure.legend(handles, words, loc="outside upper center", ncols=4)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
 
 
 @figures.figure(
@@ -118,7 +126,6 @@ def overlaps(run):
     caption="Jaccard index of the masks of two RL runs, and of two null updates of the same norm, by matrix; six seeds. Left: masters that were"
     " trained in float32. Right: masters that start at bfloat16 numbers, where random signs agree as the runs do (C8-agreement).",
     size=(10.5, 3.8),
-    draw=Bars("matrix", "jaccard", by="update", panels="base", xlabel="weight matrix", ylabel="Jaccard index"),
 )
 def agreement(run):
     off, on, _, after = study(run)
@@ -141,13 +148,18 @@ def agreement(run):
             yield {"base": where, "matrix": matrix, "update": "independent masks", **over_seeds(jaccard=chance)}
 
 
+@agreement.draw
+def _(table, figure):
+    Bars("matrix", "jaccard", by="update", panels="base", xlabel="weight matrix", ylabel="Jaccard index")(table, figure)
+    legend_above(figure)
+
+
 @figures.figure(
     "rotation",
     title="A rotation that keeps the function destroys the overlap of masks where it acts",
     caption="Overlap over chance of the masks of two runs (or null updates): from the same base, and from the base after V <- QV, O <- OQ'."
     " Noise loses its overlap as well: the rotation moves the small weights (C8).",
     size=(7.0, 3.8),
-    draw=Bars("where", "overlap", by="case", ylabel="overlap of two masks / chance", levels={1.0: "chance"}),
 )
 def rotation(run):
     base, _, turned, after = study(run)
@@ -160,6 +172,12 @@ def rotation(run):
     for where, which in (("V and O (rotated)", st.TURNED), ("other matrices", (0, 3))):
         for case, (a, b) in cases.items():
             yield {"where": where, "case": case, **over_seeds(overlap=st.shared_masks(a, b, which))}
+
+
+@rotation.draw
+def _(table, figure):
+    Bars("where", "overlap", by="case", ylabel="overlap of two masks / chance", levels={1.0: "chance"})(table, figure)
+    legend_above(figure)
 
 
 @figures.figure(
