@@ -666,6 +666,8 @@ def prefix_weights(group, aggregates, *, ratio=1.0, clip=np.inf, centred=True):
     for name, (baseline, scale) in ESTIMATORS.items():
         a = advantages(group.reward, np.zeros(n, dtype=int), baseline=baseline if centred else batch_mean, scale=scale)
         a = a if centred else a + group.reward.mean()
+        if name == "std" and centred:
+            out["over the std"] = (a, (group.reward - group.reward.mean()) / group.reward.std(), 1.0 + np.abs(a))
         moving = np.where((a > 0) & (ratio > 1 + clip) | (a < 0) & (ratio < 1 - clip), 0.0, a * ratio)
         values = np.where(np.arange(total.max()) == 0, moving[:, None], 0.0)
         for words, aggregate in aggregates.items():

@@ -525,11 +525,13 @@ MIXTURES = Space(x=Drawn(st.mixture_and_counts))
 @C7.check(Identity(1e-11, scale=1), MIXTURES, instances=6,
           false={"not smoothed": {"smoothed": 0.0}, "posterior without w": {"weighted": 0.0}})  # fmt: skip
 def an_iteration(x, *, smoothed=1.0, weighted=1.0):
-    """By loops: the penalised value, the new weights and emissions."""
+    """By loops: the penalised value, the new weights and emissions, and their value."""
     weight, emission, strings, counts, a = x
     new, values = fit_chunk_mixture(strings, counts, ChunkMixture(weight, emission), smoothing=a, iterations=1)
     wanted = st.iteration_by_loops(x, smoothed * a, weighted)
-    return {n: (f, w) for n, f, w in zip(("value", "w", "pi"), (values[0], np.exp(new.log_weight), np.exp(new.log_emission)), wanted)}  # fmt: skip
+    after = st.iteration_by_loops((new.log_weight, new.log_emission, *x[2:]), a, 1.0)[0]
+    found = (values[0], np.exp(new.log_weight), np.exp(new.log_emission), values[-1])
+    return {n: (f, w) for n, f, w in zip(("value", "w", "pi", "value after"), found, (*wanted, after))}
 
 
 @C7.check(Inequality(1e-12), MIXTURES, instances=15, false={"the likelihood without the prior": {"prior": False}})

@@ -47,11 +47,11 @@ def by_newton(log_ref, reward, alpha, bonus=0.0):
 
 
 # the estimator ------------------------------------------------------------------------------------
-def estimate(logits, log_hat, sampler, form="backprop", cap=1e300):
+def estimate(logits, log_hat, sampler, form="backprop", **options):
     """`klsim.objectives.rapo` over all answers of one token, with the sampling law ``sampler`` held fixed."""
     log_pi = log_normalize(logits)
     batch = TokenBatch(log_probs=log_pi[:, None], ref_log_probs=log_hat[:, None], mask=np.ones((len(log_pi), 1), bool))
-    return float(rapo(batch, form=form, cap=cap, aggregate=lambda values, mask: np.exp(sampler) @ values[:, 0])[0])
+    return float(rapo(batch, form=form, aggregate=lambda values, mask: np.exp(sampler) @ values[:, 0], **options)[0])
 
 
 def slope(function, x, h=1e-5):
@@ -66,9 +66,9 @@ def backpropagated(log_pi, log_hat):
     return -(lean - np.exp(log_pi) * lean.sum())
 
 
-def score_weights(log_pi, log_hat, cap):
+def score_weights(log_pi, log_hat, **options):
     """What `klsim.objectives.rapo` multiplies ``log pi`` by in its form "score"."""
-    return np.array([-estimate(log_pi, log_hat, log(e), "score", cap) for e in np.eye(len(log_pi))]) / log_pi
+    return np.array([-estimate(log_pi, log_hat, log(e), "score", **options) for e in np.eye(len(log_pi))]) / log_pi
 
 
 # the prompt world of C7 ----------------------------------------------------------------------------

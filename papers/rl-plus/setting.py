@@ -20,8 +20,9 @@ def external_weight(p, uniform, gamma=GAMMA):
     return 4 * p / (3 * p + uniform) * (1 - p) ** gamma
 
 
-def released_slope(p, vocab, *, uniform="1/V", gamma=GAMMA, h=1e-6):
-    """The same from `klsim.objectives.rl_plus`, by central differences in ``log pi`` (one external token, A = 1).
+def released_slope(p, vocab, *, uniform="1/V", h=1e-6):
+    """The same from `klsim.objectives.rl_plus`, by central differences in ``log pi`` (one external token, A = 1),
+    with the exponent that it has by default.
 
     The focal factor is a constant of the gradient: it is divided out at the moved points and put back.
     """
@@ -36,8 +37,8 @@ def released_slope(p, vocab, *, uniform="1/V", gamma=GAMMA, h=1e-6):
 
     still = TokenBatch(at, advantages=np.ones_like(at), external=np.ones(len(at), dtype=bool))
     focal = [
-        rl_plus(still, vocab_size=vocab, uniform=uniform, gamma=g, aggregate=lambda v, mask: v[:, 0])[0]
-        for g in (gamma, 0.0)
+        rl_plus(still, vocab_size=vocab, uniform=uniform, aggregate=lambda v, mask: v[:, 0], **exponent)[0]
+        for exponent in ({}, {"gamma": 0.0})
     ]
     return (value(h) - value(-h)) / (2 * h) * (focal[0] / focal[1])
 

@@ -396,16 +396,18 @@ def widths_of(rows, reg):
 
 @C4.check(
     Identity(1e-9, scale=1),
-    Space(offline=Drawn(Offline.generous), lam=Floats(0.2, 3.0, log=True), name=Choice("none", "tv", "kl")), instances=60,
+    Space(offline=Drawn(Offline.generous), lam=Floats(0.2, 3.0, log=True), name=Choice("none", "tv", "kl"),
+          penalty=Choice("sum", "l2")), instances=60,
     false={
         "TV clipped at lam": {"lowest": 0.0}, "capped at H": {"cap": "horizon"},
-        "the bonus of the released code": {"norm": 2}, "with the centred KL regression": {"centred": True},
+        "always the bonus of the released code": {"norm": 2}, "with the centred KL regression": {"centred": True},
     },
 )  # fmt: skip
-def is_the_printed_algorithm(offline, lam, name, *, lowest=1.0, cap="steps left", norm=1, centred=False):
-    """Each step recomputed from the next values of the run, with the KL regression as printed (uncentred)."""
+def is_the_printed_algorithm(offline, lam, name, penalty, *, lowest=1.0, cap="steps left", norm=None, centred=False):
+    """Each step recomputed from the next values of the run, with the KL regression as printed (uncentred); both bonuses."""
     problem, data = offline
-    run = pessimistic_values(problem, data, lam, name, beta=0.1, reg=REG, centred=centred)
+    run = pessimistic_values(problem, data, lam, name, beta=0.1, reg=REG, penalty=penalty, centred=centred)
+    norm = norm or {"sum": 1, "l2": 2}[str(penalty)]
     horizon, phi = problem.horizon, problem.features
     expected = np.empty(problem.shape)
     for h in range(horizon):

@@ -519,7 +519,11 @@ def the_root(log_ref, reward, f, tau, *, two=2, start=1.0):
     assume(-np.logaddexp.reduce(log_ref[reward == reward.max()]) > tau + 0.02)
     found = hinge_regularized(log_ref, reward, f, tau)
     right = setting.root(log_ref, reward, two * float(f), start * float(tau))
-    return {"beta": (found.beta, right), "KL": (found.kl, start * tau + right / (two * f))}
+    inside = kl_constrained(log_ref, reward, found.kl)  # the same tilt
+    return {
+        "beta": (found.beta, right), "KL": (found.kl, start * tau + right / (two * f)),
+        "reward of the constrained optimum": (inside.reward, np.exp(found.log_policy) @ reward),
+    }  # fmt: skip
 
 
 @C6.check(Identity(2e-6), false={"without the 2": {"two": 1}})

@@ -177,6 +177,7 @@ def average_plus_disagreement(pi, p1, p2, reward, beta, w, *, price=1.0, weight=
         ),
         "optimum": (np.exp(both.log_policy), np.exp(soup([one.log_policy, two.log_policy], [1 - at, at]))),
         "value": (both.value, (1 - w) * one.value + w * two.value + d - left, size),
+        "gap": (both.gap, 0.0, size),
     }
 
 

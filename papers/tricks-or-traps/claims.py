@@ -498,12 +498,16 @@ HIGH = Floats(0.1, 0.4)
 @C6.check(Identity(1e-6, scale=1), Space(z=Normals("A"), step=Normals("A", scale=0.4), a=Normals("A"), high=HIGH, low=HIGH, A=Sizes(2, 8)),
           batched=False, instances=40, false={"one clip for both": {"same": True}, "open on the other side": {"sign": -1}})  # fmt: skip
 def gradient_of_the_surrogate(z, step, a, high, low, *, same=False, sign=1):
-    """Of the library's loss, arms weighted by ``pi_old``, by finite differences; away from the kinks."""
+    """Of the library's loss, arms weighted by ``pi_old``, by finite differences away from the kinks; shut at the lower one."""
     old, now = log_normalize(z), log_normalize(z + step)
     kinks = np.exp(now - old)[:, None] - np.r_[1 + high, 1 - low, 1 + low]
     assume(np.abs(kinks).min() > 1e-3 and np.abs(a).min() > 1e-6)
     found = clipped_gradient(now, old, sign * a, low=float(low), high=float(low if same else high))
-    return sign * found, slopes(clipped_objective(old, a, float(low), float(high)), z + step, 1e-6)
+    shut = clipped_gradient(np.log([0.25, 0.75]), np.log([0.5, 0.5]), [-1.0, 0.0], low=0.5, high=float(high))
+    return {
+        "away": (sign * found, slopes(clipped_objective(old, a, float(low), float(high)), z + step, 1e-6)),
+        "at 1 - eps_low": (shut, 0.0),
+    }
 
 
 @C6.check(Identity(1e-10, scale=1), Space(z=Normals("A"), r=Normals("A"), high=HIGH, A=Sizes(2, 6)), batched=False, instances=8,

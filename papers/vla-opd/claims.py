@@ -486,7 +486,12 @@ def errors_by_the_states_visited(pair, *, swap=False):
             mean.append(visits @ apart[t])
             visits = np.einsum("s,sa,sat->t", visits, np.exp(policy[t]), moves)
         means.append(np.array(mean))
-    return {"own": (found.own_errors, means[0]), "the teacher's": (found.teacher_errors, means[1])}
+    bound = found.recovery * means[0].sum()
+    return {
+        "own": (found.own_errors, means[0]),
+        "the teacher's": (found.teacher_errors, means[1]),
+        "bound": (found.own_bound, bound),
+    }
 
 
 # C6 ------------------------------------------------------------------------------------------------

@@ -105,6 +105,7 @@ def test_kl_terms():
     assert np.isclose(value(o.rapo, cap=1.5), -(weights * logs).sum() / 2)
     u = np.array([0.5, 0.25, 2])
     assert np.isclose(value(o.rapo, form="backprop"), (u * np.log(u) - u + 1).sum() / 2)
+    assert np.isclose(o.rapo(batch())[1]["kl"], -np.log(u).sum() / 2)
 
 
 def test_references():
