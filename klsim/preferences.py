@@ -168,11 +168,11 @@ def exploitability(log_policy: Any, preference: Any, log_ref: Any, tau: float) -
     return max(float(answer + tau * kl(log_policy, log_ref) - 0.5), 0.0)
 
 
-def regularized_nash(preference: Any, log_ref: Any, tau: float, *, iterations: int = 10_000) -> Nash:
+def regularized_nash(preference: Any, log_ref: Any, tau: float, *, iterations: int = 20_000) -> Nash:
     """The solution ``pi = ref exp(P pi / tau)/Z`` of the regularised preference game.
 
     Newton's method on ``log pi``, from the reference along falling tau, steps of at most two nats, and
-    of half as many after every forty that do not arrive.
+    of half as many after every thousand that do not arrive.
 
     Raises:
         ValueError: as `exploitability`; ``iterations < 1``. RuntimeError: not found within ``iterations``.
@@ -195,7 +195,7 @@ def regularized_nash(preference: Any, log_ref: Any, tau: float, *, iterations: i
             continue
         jacobian = np.eye(len(x)) - (q - np.exp(answer) @ q) * policy / path
         step = np.linalg.solve(jacobian, -off)
-        longest = 2.0 * 0.5 ** (tried // 40)  # shorter where full steps go round in circles
+        longest = 2.0 * 0.5 ** (tried // 1000)  # shorter where full steps go round in circles
         x, tried = log_normalize(x + step * min(1.0, longest / np.abs(step).max())), tried + 1
     else:
         raise RuntimeError(f"tau = {tau}: no regularised Nash policy within {iterations} iterations")

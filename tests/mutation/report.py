@@ -15,7 +15,15 @@ EQUIVALENT = json.loads(Path(__file__).with_name("equivalent.json").read_text(en
 def why_equivalent(record: Record) -> str:
     """The reason if the change is known to change no result; empty otherwise."""
     place = (record["mutant"]["path"], record["mutant"]["function"], record["before"], record["after"])
-    return next((e["why"] for e in EQUIVALENT if (e["path"], e["function"], e["before"], e["after"]) == place), "")
+    return next(
+        (
+            e["why"]
+            for e in EQUIVALENT
+            if (e["path"], e["function"], e["before"], e["after"]) == place
+            and e.get("paper", record["paper"]) == record["paper"]
+        ),
+        "",
+    )
 
 
 def markdown(records: Sequence[Record], seed: int) -> str:
