@@ -31,8 +31,8 @@ __all__ = [
     "null_update",
     "overlap",
     "rank_fraction",
-    "sparsity",
     "spacing",
+    "sparsity",
     "train_part",
 ]
 
@@ -181,10 +181,7 @@ def null_update(
     update, _ = _pair(("update", "update"), update, update)
     _validate.one_of("kind", kind, ("gaussian", "constant", "signs"))
     rng = _validate.generator(rng)
-    if kind == "gaussian":
-        drawn = rng.standard_normal(update.shape)
-    else:
-        drawn = rng.choice([-1.0, 1.0], update.shape)
+    drawn = rng.standard_normal(update.shape) if kind == "gaussian" else rng.choice([-1.0, 1.0], update.shape)
     if kind == "signs":
         return drawn * np.abs(update)
     wide = update.astype(np.float64)
@@ -231,7 +228,7 @@ def train_part(
 
     Raises:
         ValueError: shapes that do not fit, gradients that are not finite or above 1e15, an optimiser that has taken
-            steps or whose ``epsilon`` float32 does not hold, rates that overflow, a step to record outside ``1 .. steps``.
+            steps or whose ``epsilon`` float32 does not hold, rates that overflow, a step to record that there is not.
     """
     (start,) = _validate.numpy_arrays(start=start)
     _validate.one_of("storage", storage, ("float32", "bfloat16"))

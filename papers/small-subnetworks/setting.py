@@ -15,7 +15,7 @@ import numpy as np
 
 from klsim.learning import SGD, Adam
 from klsim.learning.networks import Linear, Network, ReLU, rounded, softmax_cross_entropy
-from klsim.learning.update_sparsity import changed, sparsity, train_part
+from klsim.learning.update_sparsity import changed, null_update, sparsity, train_part
 
 NETS, INPUTS, WIDTH, CLASSES, POINTS, GROUP, BATCH = 5, 48, 96, 12, 1024, 8, 64
 LAYERS = (Linear(INPUTS, WIDTH), ReLU(), Linear(WIDTH, WIDTH), ReLU(), Linear(WIDTH, CLASSES))
@@ -312,6 +312,39 @@ GROUPS = (
 )  # fmt: skip
 
 
+def null_of(run, kind, rng):
+    """A null of the run's update with the norm of each matrix, flat over the weights."""
+    return np.concatenate([null_update(run.delta[:, at], kind, rng) for at in MATRICES], axis=-1)
+
+
+def stored_updates(run):
+    """What a run changed in bfloat16, matrix by matrix."""
+    before, after = (parts(rounded(w, "bfloat16").astype(float)) for w in (run.base.flat, run.parameters))
+    return [new - old for old, new in zip(before[::2], after[::2])]
+
+
+def placed(rngs, density, where="anywhere", n=128):
+    """Normal values on masks ``(seeds, n, n)``: anywhere, in whole rows, or a dense product of that many rows."""
+    rows = round(density * n)
+    values = np.array([rng.standard_normal((n, n)) for rng in rngs])
+    if where == "a product":
+        return values[:, :, :rows] @ values[:, :rows, :]
+    uniforms = np.array([rng.random((n, n)) for rng in rngs])
+    kept = uniforms < density if where == "anywhere" else (np.arange(n) < rows)[:, None] & (uniforms >= 0)
+    return np.where(kept, values, 0.0)
+
+
+def ratio(seed, run, storage="bfloat16"):
+    """Gain of a masked run over that of the full one."""
+    return trained(seed, run).gain(storage) / trained(seed, run._replace(mask="", biases="as the mask")).gain(storage)
+
+
+def kept(seed, grid):
+    """Gain of the bfloat16 checkpoint over that of the float32 weights."""
+    full = trained(seed, Run(grid=grid))
+    return full.gain() / full.gain("float32")
+
+
 # small problems ---------------------------------------------------------------------------------------
 class Sparse(NamedTuple):
     """Twelve points with inputs that are mostly 0, labels, a network 6-8-3, and twelve batches of two points."""
@@ -375,3 +408,29 @@ class Batch(NamedTuple):
         return np.array([np.searchsorted(q.cumsum() / q.sum(), u[0], side="right") for q, u in zip(p, self.u)]).clip(
             max=CLASSES - 1
         )
+
+
+def two_masks(rng):
+    """Of 2 to 60 coordinates, each with one at least."""
+    n = int(rng.integers(2, 61))
+    masks = [np.arange(n) < rng.integers(1, n + 1) for _ in range(2)]
+    return tuple(rng.permuted(m) for m in masks)
+
+
+def small_masks(rng):
+    """A mask of at most 7 coordinates, and how many another one has."""
+    n = int(rng.integers(2, 8))
+    return rng.permuted(np.arange(n) < rng.integers(1, n + 1)), int(rng.integers(1, n + 1))
+
+
+def masked_matrix(rng):
+    """Up to 16 x 16, a mask of any density, and normal values."""
+    shape = tuple(rng.integers(1, 17, 2))
+    return rng.random(shape) < rng.choice([0.05, 0.1, 0.2, 0.4, 0.8]), rng.standard_normal(shape)
+
+
+def floats_and_ties(rng):
+    """Sixteen float32 numbers of any size, and sixteen halfway between two of bfloat16."""
+    bits = rng.integers(0, 0x7F00, 32).astype(np.uint32) << np.uint32(16) | np.uint32(0x8000)
+    bits[:16] ^= rng.integers(0, 2**16, 16).astype(np.uint32)
+    return bits.view(np.float32) * rng.choice([-1.0, 1.0], 32).astype(np.float32)
