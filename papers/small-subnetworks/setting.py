@@ -151,7 +151,7 @@ def preference(logits, base_logits, y, u, wrong="own"):
 class Run(NamedTuple):
     """One fine-tuning of the five networks. ``stream``: batches and draws; ``half``: 0 all points, 1 or 2 a half.
 
-    ``mask``: trained part, named for the same run without a mask (`part`); ``free`` biases: ``as the mask``, all or none."""
+    ``mask``: trained part, named for the same run without a mask (`part`); ``biases``: ``as the mask``, all ``free`` or all ``frozen``."""
 
     method: str = "RL"
     optimiser: str = "Adam"
@@ -166,7 +166,6 @@ class Run(NamedTuple):
     mask: str = ""
     biases: str = "as the mask"
     dead: int = 0
-    storage: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def trained(seed, run=Run()):  # noqa: B008 -- a constant
 
 @functools.lru_cache(maxsize=40)
 def together(seed, runs):
-    """Runs that share optimiser, rate, steps and storage, side by side."""
+    """Runs that share optimiser, rate and steps, side by side."""
     bases, first = [pretrained(seed, run.grid, run.dead) for run in runs], runs[0]
     streams = {(run.stream, run.half): generator(seed, 1, run.stream) for run in runs}
 
@@ -252,7 +251,7 @@ def together(seed, runs):
     masks = np.concatenate([part(seed, run) for run in runs]) if any(run.mask for run in runs) else None
     record = range(25, first.steps + 1, 25) if first.steps > STEPS else ()
     start = np.concatenate([base.flat for base in bases])
-    end = train_part(start, gradient, optimiser, first.steps, mask=masks, record=record, storage=first.storage)
+    end = train_part(start, gradient, optimiser, first.steps, mask=masks, record=record)
     own = [slice(i * NETS, (i + 1) * NETS) for i in range(len(runs))]
     return [Result(base, end.parameters[at], end.touched[at], {k: w[at] for k, w in end.snapshots.items()})
             for base, at in zip(bases, own)]  # fmt: skip
