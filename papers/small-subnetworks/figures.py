@@ -140,8 +140,7 @@ def _(table, figure):
 def gain(run):
     seed = run.seed
     for words, grid in BASES.items():
-        full = trained(seed, Run(grid=grid))
         for storage in ("float32", "bfloat16"):
             for part in st.PARTS:
-                value = trained(seed, Run(mask=part, grid=grid)).gain(storage) / full.gain(storage)
+                value = st.ratio(seed, Run(mask=part, grid=grid), storage)
                 yield {"base": words, "storage": storage, "part": [part], **over_seeds(share=value[:, None])}

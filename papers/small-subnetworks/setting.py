@@ -190,12 +190,6 @@ class Result:
         after = self.parameters if step is None else self.snapshots[step]
         return sparsity(self.base.flat[:, IS_WEIGHT], after[:, IS_WEIGHT], **tolerance)
 
-    def gain(self, storage="bfloat16"):
-        """Reward of the stored weights above that of the stored base."""
-        return reward(rounded(self.parameters, storage), self.base) - reward(
-            rounded(self.base.flat, storage), self.base
-        )
-
 
 def targets(run, base, at, u):
     """``t`` of the run's loss on one batch, as a function of the logits."""
@@ -333,15 +327,22 @@ def placed(rngs, density, where="anywhere", n=128):
     return np.where(kept, values, 0.0)
 
 
+@functools.lru_cache(maxsize=200)
+def gain(seed, run, storage="bfloat16"):
+    """Reward of a run's weights above that of its base, both stored in ``storage``, ``(S,)``."""
+    found = trained(seed, run)
+    after, before = (reward(rounded(w, storage), found.base) for w in (found.parameters, found.base.flat))
+    return after - before
+
+
 def ratio(seed, run, storage="bfloat16"):
     """Gain of a masked run over that of the full one."""
-    return trained(seed, run).gain(storage) / trained(seed, run._replace(mask="", biases="as the mask")).gain(storage)
+    return gain(seed, run, storage) / gain(seed, run._replace(mask="", biases="as the mask"), storage)
 
 
 def kept(seed, grid):
     """Gain of the bfloat16 checkpoint over that of the float32 weights."""
-    full = trained(seed, Run(grid=grid))
-    return full.gain() / full.gain("float32")
+    return gain(seed, Run(grid=grid)) / gain(seed, Run(grid=grid), "float32")
 
 
 # small problems ---------------------------------------------------------------------------------------

@@ -163,6 +163,15 @@ def test_bfloat16_storage_loses_small_steps():
     np.testing.assert_allclose(kept.parameters, 0.99, atol=1e-6)
 
 
+def test_long_and_transposed_starts_are_stepped_whole():
+    start = np.asfortranarray(np.random.default_rng(6).standard_normal((3, 40_000)).astype(np.float32))
+    optimiser, goal = Adam(0.1, weight_decay=0.1), np.ones((3, 40_000), np.float32)
+    found = train_part(start, lambda p, t: p - goal, optimiser, 3).parameters
+    for row, column in ((0, 0), (1, 20_000), (2, 39_999)):
+        alone = train_part(start[row, column : column + 1], lambda p, t: p - 1, optimiser, 3).parameters
+        assert found[row, column] == alone[0]
+
+
 def test_the_input_is_left_alone():
     start = np.zeros(6, dtype=np.float32)
     train_part(start, lambda p, t: np.ones(6), SGD(1.0), 2)
