@@ -328,8 +328,8 @@ C4 = paper.claim("C4", r"""
     In-distribution data give sparser updates, at equal rate and steps
 
     Rejection fine-tuning on the policy's own right answers (RFT) is sparser than cross-entropy on labels that it would not give (OOD,
-    $(y+1)$ mod 12): by more than .01 under Adam at 1e-6, off and on the grid, and more than .2 under SGD at 1e-3. Sparsities of RL,
-    RFT, SFT on $y$ and OOD: Adam .761, .750, .761, .726 off the grid and .858, .847, .858, .817 on it, to .03; SGD .378, .440, .343, .134 to .06.
+    $(y+1)$ mod 12): under Adam at 1e-6, off and on the grid, and by more than .2 under SGD at 1e-3. Sparsities of RL,
+    RFT, SFT on $y$ and OOD: Adam .761, .750, .761, .726 off the grid and .858, .847, .858, .817 on it, to .03; SGD .378, .440, .343, .134 to .1.
 
     where: Sec. 6, Table 5
     assumes: testbed, 150 steps.
@@ -345,12 +345,12 @@ def of_method(seed, setup, method, **changes):
     return trained(seed, LEVELS[setup][0]._replace(method=method, **changes)).sparsity()
 
 
-# differences .024 ± .005, .030, .306 ± .015
+# differences .027 ± .007 (deviation .006), .030, .306 ± .015
 @C4.check(EFFECT, false={"than SFT": {"other": "SFT"}})
 def sparser_than_ood(rngs, *, other="OOD"):
     seed = st.of(rngs)
     return {setup: of_method(seed, setup, "RFT") - of_method(seed, setup, other) - least
-            for setup, least in zip(LEVELS, (0.01, 0.01, 0.2))}  # fmt: skip
+            for setup, least in zip(LEVELS, (0.0, 0.0, 0.2))}  # fmt: skip
 
 
 @C4.check(near(0.03), false={"off and on the grid exchanged": {"turn": -1}})
@@ -360,7 +360,8 @@ def levels_under_adam(rngs, *, turn=1):
             for setup, other in zip(setups, setups[::turn]) for method, level in zip(st.METHODS, LEVELS[other][1])}  # fmt: skip
 
 
-@C4.check(near(0.06), false={"gradients divided by 10": {"scale": 0.1}})
+# deviations of up to .02 (a margin of .06 had a risk of 1e-3 in a pilot)
+@C4.check(near(0.1), false={"gradients divided by 10": {"scale": 0.1}})
 def levels_under_sgd(rngs, *, scale=1.0):
     methods = st.METHODS if scale == 1 else st.METHODS[:2]
     return {m: of_method(st.of(rngs), "SGD", m, scale=scale) - level for m, level in zip(methods, LEVELS["SGD"][1])}
