@@ -179,7 +179,10 @@ def null_update(
     Raises:
         ValueError: entries that are not finite, an empty last axis, an unknown kind.
     """
-    update, _ = _pair(("update", "update"), update, update)
+    (update,) = _validate.numpy_arrays(update=update)
+    if not update.ndim or not update.shape[-1]:
+        _validate.fail("update", f"must have shape (..., n), n >= 1, got {update.shape}")
+    _validate.finite("update", np, update)
     _validate.one_of("kind", kind, ("gaussian", "constant", "signs"))
     rng = _validate.generator(rng)
     drawn = rng.standard_normal(update.shape) if kind == "gaussian" else rng.choice([-1.0, 1.0], update.shape)

@@ -206,6 +206,7 @@ TRUE = np.array([True, False])
         (lambda: rank_fraction([[NAN]]), "update"),
         (lambda: null_update([1.0], "uniform"), "kind"),
         (lambda: null_update([NAN], "signs"), "update"),
+        (lambda: null_update([], "signs"), "update"),
         (lambda: null_update([1.0], "signs", -1), "rng"),
         (lambda: train_part([NAN], lambda p, t: p, SGD(1.0), 1), "start"),
         (lambda: train_part([1e300], lambda p, t: p, SGD(1.0), 1), "start"),
