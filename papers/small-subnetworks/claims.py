@@ -134,7 +134,7 @@ C2 = paper.claim("C2", r"""
 
     The mean rank of updates is 99.2 to 99.8 % of the possible one at 5 to 30 % density. Independent entries of any continuous law on a mask
     have the rank of the mask's maximum matching, and a mask that is drawn entry by entry at density $p=c\log n/n$ has nearly full rank from
-    $c=1$ on: $n=128$, mean rank fractions above .992 at 5 % and 20 %, and .674, .912, .989, .999 to .05 for $c=.3,.6,1,1.5$. So full rank
+    $c=1$ on: $n=128$, mean rank fractions above .99 at 5 % and 20 %, and .674, .912, .989, .999 to .05 for $c=.3,.6,1,1.5$. So full rank
     says no more than "not in whole rows, and not of low rank before". The testbed's RL updates are within .03 of such masks of their density.
 
     where: Table 2 (Sec. 5); the null model is derived
@@ -156,7 +156,7 @@ def the_rank_of_a_matching(drawn, *, equal=False, rank="matching"):
 @C2.check(Effect(seeds=30), false={"as many entries in whole rows": Variant({"where": "whole rows"}, kind=Effect(seeds=5)),
                                    "a dense update of rank 5 %": Variant({"where": "a product"}, kind=Effect(seeds=5))})  # fmt: skip
 def scattered_entries(rngs, *, where="anywhere"):
-    return {f"{d:.0%}": rank_fraction(st.placed(rngs, d, where)) - 0.992 for d in (0.05, 0.2)}
+    return {f"{d:.0%}": rank_fraction(st.placed(rngs, d, where)) - 0.99 for d in (0.05, 0.2)}
 
 
 #: matchings of 300 masks; deviations of .035, .022, .008 and .003, so means over 20 draws to .0078 at most
@@ -601,10 +601,10 @@ C7 = paper.claim("C7", r"""
 
     RL on one half of the points, against RL on it with other batches and draws, RL on the other half, and DPO on the other half (wrong
     answer from the policy, uniform, or the policy's own failure): $o_1$ exceeds chance by more than .4; for
-    seed and data it is .951 and .854 to .05. Three nulls without task or data do the same: with the norm of every matrix, Gaussian
-    entries have $o_1$ = .497, entries of one size and random signs .713 off the grid and .998 on it, the run's own sizes and random
-    signs .690 and .934 (to .05), where another seed of RL has .951 and .935: visibility depends on $|w|$, and on the grid steps of one size light
-    the same small weights. What nulls lack is direction: cosines of float32 updates exceed .5 between runs, and are within .05 of 0 for nulls.
+    seed and data it is .951 and .854 to .05. Nulls without task or data, with the norm of every matrix, do the same: a run against Gaussian
+    entries has $o_1$ = .497; two updates of one size and random signs .713 off the grid and .998 on it, two of the sizes of two runs and
+    random signs .690 and .934 (to .05), where two seeds of RL have .951 and .935: visibility depends on $|w|$, and on the grid steps of one size
+    light the same small weights. What nulls lack is direction: cosines of float32 updates exceed .5 between runs, and are within .05 of 0 for nulls.
 
     where: Sec. 5, Table 4; the nulls are derived
     assumes: halves of 512 points; masks over the three weight matrices.
@@ -615,13 +615,14 @@ def mask_of(run):
     return run.visible[:, st.IS_WEIGHT]
 
 
-def null_overlap(rngs, kind, grid):
-    """Overlap of a run's mask with that of a null: visible once added to the base; ``places``: its own mask, shuffled."""
-    run, at = trained(st.of(rngs), st.FIRST._replace(grid=grid)), st.IS_WEIGHT
+def null_overlap(rngs, kind, grid, two=False):
+    """Overlap of a run's mask with that of its null, or of the nulls of ``two`` runs; ``places``: with its own mask, shuffled."""
+    run, other = (trained(st.of(rngs), r._replace(grid=grid)) for r in (st.FIRST, st.OTHERS["seed"]))
     if kind == "places":
         return overlap(mask_of(run), rngs[0].permuted(mask_of(run), axis=-1))
-    start = run.base.flat[:, at].astype(float)
-    return overlap(mask_of(run), changed(start, start + st.null_of(run, kind, rngs[0])))
+    start = run.base.flat[:, st.IS_WEIGHT].astype(float)
+    first, second = (changed(start, start + st.null_of(r, kind, rngs[0])) for r in (run, other))
+    return overlap(first, second) if two else overlap(mask_of(run), first)
 
 
 def run_overlap(rngs, name, grid=False):
@@ -647,7 +648,7 @@ def overlaps_of_runs(rngs, *, less=0.0):
 
 @C7.check(near(0.05), false={"off and on the grid exchanged": {"exchanged": True}})
 def overlaps_of_nulls(rngs, *, exchanged=False):
-    return {f"{kind}, {'on' if grid else 'off'} the grid": null_overlap(rngs, kind, grid != exchanged).first - level
+    return {f"{kind}, {'on' if grid else 'off'} the grid": null_overlap(rngs, kind, grid != exchanged, kind != "gaussian").first - level
             for kind, levels in NULLS.items() for grid, level in enumerate(levels) if level}  # fmt: skip
 
 
@@ -680,7 +681,7 @@ C7_task = paper.claim("C7-task", r"""
     chance: $o_1$ exceeds it by less than .1.
 
     where: read into Sec. 5, Table 4
-    instead: They exceed it by more than .2, on the grid by more than .7: the chance level of uniform masks is no null for a visibility that depends
+    instead: They exceed it by more than .2, on the grid by more than .5: the chance level of uniform masks is no null for a visibility that depends
     on $|w|$. Masks at random places have it.
     by: C7/overlaps_of_nulls, C7-task/nulls_overlap_by_chance
     origin: as commonly read
@@ -692,7 +693,7 @@ C7_task = paper.claim("C7-task", r"""
     Effect(seeds=NETS, alternative="less", null=0.1),
     true={"masks at random places": {"kinds": ("places",)},
           "more than .2 above it": Variant({}, kind=Effect(seeds=NETS, null=0.2)),
-          "on the grid, more than .7": Variant({"grid": True, "kinds": ("constant", "signs")}, kind=Effect(seeds=NETS, null=0.7))},
+          "on the grid, more than .5": Variant({"grid": True, "kinds": ("constant", "signs")}, kind=Effect(seeds=NETS, null=0.5))},
 )  # fmt: skip
 def nulls_overlap_by_chance(rngs, *, kinds=tuple(NULLS), grid=False):
     found = {kind: null_overlap(rngs, kind, grid) for kind in kinds}

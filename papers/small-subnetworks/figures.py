@@ -23,13 +23,20 @@ BASES = {"base off the grid": False, "base on the grid": True}
     caption="Testbed, 150 steps, base off the grid, bfloat16 weights; mean and 95 % interval over 5 base networks. The optimiser and its rate"
     " move sparsity more than the data do (the paper's Fig. 1 and Table 1 with what they leave open; C4, C5).",
     size=(8.0, 4.0),
-    draw=Bars("method", "sparsity", by="optimiser", xlabel="training method", ylabel="share of weights that look unchanged"),
 )  # fmt: skip
 def methods(run):
     for name, setup in SETUPS.items():
         for method in METHODS:
             found = trained(run.seed, setup._replace(method=method)).sparsity()
             yield {"optimiser": name, "method": [method], **over_seeds(sparsity=found[:, None])}
+
+
+@methods.draw
+def _(table, figure):
+    axes = figure.subplots()
+    Bars("method", "sparsity", by="optimiser").on(axes, table)
+    axes.set(xlabel="training method", ylabel="share of weights that look unchanged", ylim=(0, 1))
+    axes.legend(loc="upper center", ncols=3)
 
 
 @figures.figure(
