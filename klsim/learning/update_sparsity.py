@@ -77,6 +77,7 @@ def changed(
         ValueError: shapes that differ, entries that are not finite (also once stored), a negative tolerance.
     """
     before, after = _pair(("before", "after"), before, after)
+    _validate.one_of("storage", storage, tuple(_DIGITS))
     absolute, relative = (_validate.real(n, v, low=0.0) for n, v in (("absolute", absolute), ("relative", relative)))
     old, new = rounded(before, storage), rounded(after, storage)
     _validate.representable("before", np, old)
@@ -242,7 +243,8 @@ def train_part(
     kept = {_validate.integer("record", k, low=1, high=steps) for k in _validate.sequence("record", record)}
     if mask is not None:
         mask = _validate.boolean_mask("mask", mask)
-        if np.broadcast_shapes(mask.shape, parameters.shape) != parameters.shape:
+        short = parameters.shape[max(parameters.ndim - mask.ndim, 0) :]
+        if mask.ndim > parameters.ndim or any(m not in (1, n) for m, n in zip(mask.shape, short)):
             _validate.fail("mask", f"must broadcast to the parameters {parameters.shape}, got {mask.shape}")
     with np.errstate(over="ignore"):
         step = _stepper(optimiser, parameters, mask)
