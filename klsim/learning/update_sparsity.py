@@ -277,8 +277,17 @@ def _stepper(
 ) -> Callable[[np.ndarray, int], None]:
     """One step of the optimiser on ``parameters``, in place."""
     _validate.instance("optimiser", optimiser, SGD, Adam)
-    if isinstance(optimiser, SGD):
-        return lambda slope, t: np.subtract(parameters, np.float32(optimiser.lr) * slope, out=parameters)
+    return _sgd(optimiser, parameters) if isinstance(optimiser, SGD) else _adam(optimiser, parameters, mask)
+
+
+def _sgd(optimiser: SGD, parameters: np.ndarray) -> Callable[[np.ndarray, int], None]:
+    def step(slope: np.ndarray, t: int) -> None:
+        np.subtract(parameters, np.float32(optimiser.lr) * slope, out=parameters)
+
+    return step
+
+
+def _adam(optimiser: Adam, parameters: np.ndarray, mask: np.ndarray | None) -> Callable[[np.ndarray, int], None]:
     if optimiser.taken or optimiser.epsilon < np.finfo(np.float32).tiny:
         _validate.fail("optimiser", "must be at its start, with an epsilon that float32 holds (above 1.2e-38)")
     first, second = (np.zeros(parameters.size, dtype=np.float32) for _ in range(2))
