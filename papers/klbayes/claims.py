@@ -99,9 +99,14 @@ def optimiser_finds_the_posterior(log_ref, reward, beta, *, candidate="posterior
         step = p * (slope(p) - p @ slope(p)) / beta
         p = p + min(1.0, 0.9 / max(np.max(-step / p), 0.9)) * step
         p = p / p.sum()
-    best = kl_regularized(log_ref, reward, beta).log_policy if candidate == "posterior" else log_ref
+    found = kl_regularized(log_ref, reward, beta)
+    best = found.log_policy if candidate == "posterior" else log_ref
     away = np.abs(p - np.exp(best)).max()
-    return {"value": (objective(best, log_ref, reward, beta)[0], p @ slope(p)), "the same law, to 1e-9": (1e-9, away)}
+    return {
+        "value": (objective(best, log_ref, reward, beta)[0], p @ slope(p)),
+        "the same law, to 1e-9": (1e-9, away),
+        "its value is beta log Z": (-found.gap, 0.0),
+    }
 
 
 @C1.check(Symbolic(), false={"without the evidence": {"evidence": 0}})
@@ -552,6 +557,7 @@ def moments_are_met(case, *, factor=1.0):
 
 
 @C8.check(Identity(1e-12, scale=1), Space(log_ref=Policies(), event=Masks(), A=Sizes(2, 8)),
+          examples=[{"log_ref": np.log([0.6, 0.3, 0.1]), "event": np.ones(3, dtype=bool)}],
           false={"it is the posterior at beta = 1": {"beta": 1.0}})  # fmt: skip
 def pointwise_constraint(log_ref, event, *, beta=0.0):
     reward = event.astype(float)
