@@ -86,15 +86,18 @@ def elbo_identity(log_ref, log_pi, reward, beta, *, reverse=False):
 @C1.check(Optimality(1e-9, scale=1), Space(log_ref=Policies(spread=5.0), reward=Rewards(), beta=Betas(0.3, 3.0)),
           batched=False, instances=30, false={"the prior is the optimum": {"candidate": "prior"}})  # fmt: skip
 def optimiser_finds_the_posterior(log_ref, reward, beta, *, candidate="posterior"):
+    def law(z):
+        return np.maximum(np.exp(log_normalize(z)), 1e-300)  # a long step of BFGS may underflow
+
     def slope(p):
         return reward - beta * (np.log(p) - log_ref)
 
     def loss(z):
-        p = np.exp(log_normalize(z))
+        p = law(z)
         g = slope(p)
         return -(p @ g), -p * (g - p @ g)
 
-    p = np.exp(log_normalize(minimize(loss, log_ref, jac=True, method="BFGS", options={"gtol": 1e-10}).x))
+    p = law(minimize(loss, log_ref, jac=True, method="BFGS", options={"gtol": 1e-10}).x)
     for _ in range(60):
         step = p * (slope(p) - p @ slope(p)) / beta
         p = p + min(1.0, 0.9 / max(np.max(-step / p), 0.9)) * step
