@@ -112,7 +112,7 @@ def by_enumeration(policies, *, capacity=None):
     }
 
 
-CASES = [("singletons", n, h) for n, h in ((3, 2), (6, 2), (4, 3), (6, 3), (5, 4))]
+CASES = [("singletons", n, h) for n, h in ((1, 2), (3, 2), (6, 2), (4, 3), (6, 3), (5, 4))]
 CASES += [("2-tons", 4, 3), ("2-tons", 5, 2), ("2-tons", 5, 3), ("all", 2, 2), ("all", 3, 2), ("all", 2, 3)]
 
 
@@ -501,7 +501,11 @@ def bound(search, *, ratio=lambda x: x, share=1.0):
     run = search.run()
     covered = state_concentrability(search.problem, search.comparator, search.resets)
     lost = policy_returns(search.problem, search.comparator) - run.value
-    return lost, psdp_bound(ratio(covered), share * run.shortfall)
+    best = policy_returns(search.problem, best_policy(search.problem))
+    return {
+        "loss": (lost, psdp_bound(ratio(covered), share * run.shortfall)),
+        "the optimal comparator": (search.problem.initial @ solve(search.problem, None, 0.0).value[0], best),
+    }
 
 
 @C7.check(

@@ -354,8 +354,10 @@ def net_negative(g, *, swap=False):
 def the_loss_multiplies_whatever_the_sign(g, *, by="advantage"):
     """The released loss on its own samples, with the reference equal to the policy, against a loop over groups."""
     mask = np.arange(int(g.lengths.max())) < g.lengths[:, None]
-    same, times = np.zeros(mask.shape), np.ones(len(g.lengths))
+    same, times, advantage = np.zeros(mask.shape), np.ones(len(g.lengths)), np.zeros(len(g.lengths))
     for k in np.unique(g.group):
+        own = g.rewards[g.group == k]
+        advantage[g.group == k] = (own - own.mean()) / (own.std(ddof=1) + 1e-9)
         right, wrong = ((g.group == k) & (g.correct == x) for x in (1, 0))
         if right.any():
             times[wrong] += np.maximum(0, 1 - 1.001 ** -(g.lengths[wrong] - g.lengths[right].mean()))
@@ -363,8 +365,8 @@ def the_loss_multiplies_whatever_the_sign(g, *, by="advantage"):
     shares = g.lengths / g.lengths.sum()
     return (
         apo(batch, beta=0.3, base=1.001, by=by)[0],
-        -np.sum(times * g.advantage * shares),
-        np.sum(np.abs(g.advantage) * shares),
+        -np.sum(times * advantage * shares),
+        np.sum(np.abs(advantage) * shares),
     )
 
 

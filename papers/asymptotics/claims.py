@@ -772,6 +772,14 @@ def cumulant_is_the_perron_root(*, independent=False):
     return LENGTHS, [np.logaddexp.reduce(np.add(*chain(m))) / m - limit for m in LENGTHS]
 
 
+@C16.check(Identity(1e-9), Space(delta=Floats(1e-3, 0.65)), batched=False, instances=20,
+          false={"without Lambda(alpha)": {"less": 0}})  # fmt: skip
+def strength_of_a_budget(delta, *, less=1):
+    """Below log 2, what the best cycle costs."""
+    alpha = CHAIN.alpha_for_budget(float(delta))
+    return alpha * CHAIN.mean(alpha) - less * CHAIN.scaled_cumulant(alpha), delta
+
+
 @C16.check(Limit(rate=-1.0), false={"with the budget 0.2 for the limits": {"delta": 0.2}})
 def best_of_n_on_the_chain(*, delta=CHAIN_DELTA):
     alpha = CHAIN.alpha_for_budget(delta)

@@ -426,20 +426,23 @@ def likelihood_is_the_mean_over_orders(model, *, geometric=False):
 
 
 class World(NamedTuple):
-    """A model of three positions and three tokens, rewards of its 27 words, and a direction in its logits."""
+    """A model of three positions and three tokens, its law of the 27 words, their rewards, and a direction in its logits."""
 
     model: MaskedDiffusionLM
+    law: np.ndarray
     reward: np.ndarray
     direction: np.ndarray
 
     @classmethod
     def consistent(cls, rng):
         """Conditionals of one joint law."""
-        return cls(from_joint(np.log(rng.dirichlet(np.ones(27))), 3, 3), rng.random(27), random_theta(rng))
+        joint = np.log(rng.dirichlet(np.ones(27)))
+        return cls(from_joint(joint, 3, 3), joint, rng.random(27), random_theta(rng))
 
     @classmethod
     def inconsistent(cls, rng):
-        return cls(model_of(random_theta(rng, scale=1.5)), rng.random(27), random_theta(rng))
+        model = model_of(random_theta(rng, scale=1.5))
+        return cls(model, output_law(model), rng.random(27), random_theta(rng))
 
 
 CONSISTENT, INCONSISTENT = (Space(world=Drawn(make)) for make in (World.consistent, World.inconsistent))
@@ -448,7 +451,7 @@ OTHERWISE = {"for inconsistent conditionals": Variant(space=INCONSISTENT)}
 
 @C7.check(Identity(1e-12, scale=1), CONSISTENT, instances=10, false=OTHERWISE)
 def gap_vanishes(world):
-    return elbos(world.model), output_law(world.model)
+    return {"gap": (elbos(world.model), output_law(world.model)), "law": (output_law(world.model), world.law)}
 
 
 # a central difference with h = 1e-5

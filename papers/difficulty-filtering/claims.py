@@ -351,12 +351,12 @@ def of_every_group(p, size, std, *, scale="population"):
 @C5.check(Identity(1e-10), Space(**RATES), batched=False, instances=40,
           false={"p(1-p)": {"bessel": 0}, "with the std p(1-p) too": {"flat": False}})  # fmt: skip
 def expected_signal(p, size, *, bessel=1, flat=True):
-    size, spread = int(size), p * (1 - p)
+    size, spread, rates = int(size), p * (1 - p), np.array([p, p / 2])
     weight = prompt_weights(lambda r, g: advantages(r, g, baseline=group_mean, scale=group_std), p, size)
     return {
         "centred": (group_signal(p, size, std=False), spread * (size - bessel) / size),
         "normalised": (group_signal(p, size), spread * (weight[0] if flat else (size - 1) / size)),
-        "by the weight": (group_signal(p, size), spread * std_weight(p, size)),
+        "by the weight": (group_signal(rates, size), rates * (1 - rates) * std_weight(rates, size)),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import softmax
 
 from klsim.claims import Effect, Identity, Inequality, Limit, Optimality, Paper, Variant
 from klsim.distributions import condition, log_normalize, tilt
@@ -17,7 +18,7 @@ from klsim.learning import divergence_gradient, rehearsal_gradient, score_functi
 from klsim.modes import beta_for_success, cost_of_losing, least_mass, log_ratio_floor
 from klsim.objectives import TokenBatch, dph_rl
 from klsim.problems.token_tree import sequence_log_probs, tokens
-from klsim.spaces import Betas, Choice, Floats, Masks, Normals, Policies, Rewards, Sizes, Space, TreePolicies
+from klsim.spaces import Betas, Choice, Floats, Masks, Normals, Policies, Rewards, Seeds, Sizes, Space, TreePolicies
 
 from .setting import (
     DPH_F,
@@ -51,6 +52,7 @@ from .setting import (
     two_actions,
     two_sided,
     two_sided_gradient,
+    worlds,
 )  # fmt: skip
 
 paper = Paper(
@@ -719,6 +721,19 @@ C11 = paper.claim("C11", r"""
 
     where: derived; the reported tables, re-stated on small worlds with exact pass@k
     """)  # fmt: skip
+
+
+@C11.check(Identity(1e-12), Space(table=Normals(12, 24), seed=Seeds()), batched=False, instances=4,
+          false={"as the base": {"trained": 0.0}})  # fmt: skip
+def scores_are_exact(table, seed, *, trained=1.0):
+    """One world, prompt by prompt, after a step of the weights."""
+    world = worlds([np.random.default_rng(seed)])
+    success, passed, kept = world.success(table[None]), world.pass_at_k(8, table[None]), world.modes_kept(table[None])
+    wanted = np.zeros((3, 60))
+    for x, (base, features, reward) in enumerate(zip(world.base_logits[0], world.features[0], world.reward[0])):
+        p, first, right = softmax(base + trained * table @ features), softmax(base), reward == 1
+        wanted[:, x] = p[right].sum(), 1 - (1 - p[right].sum()) ** 8, np.mean(p[right] > 0.2 * first[right])
+    return {"pass@1": (success[0], wanted[0]), "pass@8": (passed[0], wanted[1]), "modes": (kept[0], wanted[2])}
 
 
 # over worlds: pass@8 -.095 ± .041, modes -.29 ± .09, pass@1 +.71 ± .03 (standard deviations): 14 worlds, risk 1e-6

@@ -493,9 +493,13 @@ C5 = paper.claim("C5", r"""
 def slope_of_the_entropy(z, reward, *, optimiser=NaturalGradient, centred=1):
     log_pi, h = log_normalize(z), 1e-5
     along = population_gradient(log_pi, reward)
-    ends = [entropy(log_normalize(optimiser(s * h).step(log_pi, along)[0])) for s in (1, -1)]
+
+    def found(step):
+        ends = [entropy(log_normalize(step(s * h).step(log_pi, along)[0])) for s in (1, -1)]
+        return (ends[0] - ends[1]) / (2 * h)
+
     slope = entropy_rate(log_pi, reward) if centred else -np.sum(np.exp(log_pi) * log_pi * reward, axis=-1)
-    return (ends[0] - ends[1]) / (2 * h), slope
+    return {"natural": (found(optimiser), slope), "plain, with pi A for A": (found(SGD), entropy_rate(log_pi, along))}
 
 
 @C5.check(Identity(1e-11, scale=1), Space(p=Floats(0.02, 0.98), reward=Normals("A"), A=Sizes(3, 8)), batched=False, instances=100,

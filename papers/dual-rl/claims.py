@@ -288,9 +288,14 @@ def regress(surrogate, x, log_p, lam, reach=30.0):
     return min(minimiser(loss, best - step, best + step), best, key=loss)
 
 
+# the quantile at the lowest level a float has: the smallest value that occurs
+LOWEST = {"x": np.array([0.0, 1.0, -5.0]), "log_p": np.array([-math.log(2), -math.log(2), -np.inf]),
+          "lam": math.nextafter(0.5, 1), "rule": "tv"}  # fmt: skip
+
+
 @C4.check(Optimality(1e-9, scale=1),
           Space(x=Rewards(), log_p=Policies(), lam=Floats(0.51, 0.999), rule=Choice("tv", "chi2"), A=Sizes(1, 7)),
-          batched=False, instances=100, false={"with the conjugate's other half": {"level": "lam"}})  # fmt: skip
+          batched=False, instances=100, examples=[LOWEST], false={"with the conjugate's other half": {"level": "lam"}})  # fmt: skip
 def closed_forms(x, log_p, lam, rule, *, level="(2 lam - 1) / lam"):
     """Control: TV at level ``lam``, chi² with ``1 - lam`` on the right."""
     at = lam if level != "lam" else 1 / (2 - lam)

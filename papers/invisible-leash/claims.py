@@ -20,7 +20,7 @@ from klsim.estimators import SupportChange, pass_at_k_exact, support_change, sup
 from klsim.learning import SGD, centre, population_gradient, score_function_gradient
 from klsim.optima import forward_kl_regularized
 from klsim.problems.token_tree import conditionals, visit_log_probs
-from klsim.spaces import Drawn, Floats, Integers, Masks, Normals, Policies, Rewards, Sizes, Space
+from klsim.spaces import Choice, Drawn, Floats, Integers, Masks, Normals, Policies, Rewards, Sizes, Space
 
 from .setting import COUNTEREXAMPLE, KS, THRESHOLD, leash_run
 
@@ -62,25 +62,27 @@ class Run(NamedTuple):
 
 
 @C1.check(
-    Identity(1e-9, scale=1), Space(run=Drawn(Run.draw)), instances=10, false={"with gradient descent": {"lr": -0.5}}
-)
-def impossible_outcome_stays_impossible(run, *, lr=0.5):
+    Identity(1e-9, scale=1), Space(run=Drawn(Run.draw), baseline=Choice("mean", "none")), instances=10,
+    false={"with gradient descent": {"lr": -0.5}},
+)  # fmt: skip
+def impossible_outcome_stays_impossible(run, baseline, *, lr=0.5):
     """The library's steps with an impossible, correct, eighth outcome against plain REINFORCE on the other seven."""
     logits, plain, optimiser = np.append(run.logits, -np.inf), run.logits, SGD(lr)
     reward = np.append(run.reward, 1.0)
     for step in range(len(run.draws)):
         log_pi, p = log_normalize(logits), np.exp(log_normalize(plain))
         counts = np.bincount(run.sampled(np.exp(log_pi)[:7], step), minlength=8)
-        logits, optimiser = optimiser.step(logits, score_function_gradient(log_pi, counts, centre(reward, counts)))
+        advantage = centre(reward, counts, baseline=str(baseline))
+        logits, optimiser = optimiser.step(logits, score_function_gradient(log_pi, counts, advantage))
         picked = run.sampled(p, step)
-        advantage = run.reward[picked] - run.reward[picked].mean()
+        advantage = run.reward[picked] - (run.reward[picked].mean() if baseline == "mean" else 0.0)
         plain = plain + 0.5 * np.mean(advantage[:, None] * (np.eye(7)[picked] - p), axis=0)
     law = np.exp(log_normalize(logits))
     return {"impossible": (law[7], 0.0), "the others": (law[:7], np.exp(log_normalize(plain)), 1.0)}
 
 
 @impossible_outcome_stays_impossible.control("with a direct parametrisation of the simplex")
-def direct_parametrisation(run):
+def direct_parametrisation(run, **_):
     """One exact step, projected: the reward of an impossible outcome pulls it above 0."""
     moved = np.append(np.exp(log_normalize(run.logits)), 0.0) + 0.3 * np.append(0.2 * run.reward, 1.0)
     ordered = np.sort(moved)[::-1]

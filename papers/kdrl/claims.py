@@ -166,14 +166,15 @@ C2 = paper.claim("C2", r"""
 
 
 class Group:
-    """A student and a mixed group of six of its responses."""
+    """A student and nine of its responses: a mixed group of six, and one of three that are all wrong."""
 
     @staticmethod
     def draw(rng):
         student = Student.draw(rng)
-        rows = rng.choice(V**H, 6, p=student.law / student.law.sum())
+        rows = rng.choice(V**H, 9, p=student.law / student.law.sum())
         rewards = student.reward[rows]
-        rewards[0] = 1.0 - rewards[1:].max() if rewards.min() == rewards.max() else rewards[0]
+        rewards[6:] = 0.0
+        rewards[0] = 1.0 - rewards[1:6].max() if rewards[:6].min() == rewards[:6].max() else rewards[0]
         return student, rows, rewards
 
 
@@ -181,9 +182,10 @@ class Group:
           false={"A + beta log(pi/T)": {"sign": -1}, "averaged over kept tokens": {"over": "kept"}, "k3": {"estimator": "k3"}})  # fmt: skip
 def additive_advantage(group, keep, *, sign=1, over="all", estimator="k2"):
     student, rows, rewards = group
+    first = np.arange(9) < 6
     ascent = -student.gradient(
         lambda theta: kdrl(
-            student.batch(theta, rows, rewards=rewards),
+            student.batch(theta, rows, rewards=rewards, group=1 - first),
             beta=0.3,
             keep=str(keep),
             clip=(math.inf, math.inf),
@@ -191,10 +193,10 @@ def additive_advantage(group, keep, *, sign=1, over="all", estimator="k2"):
         )[0]
     )
     wrong = rewards == 0
-    mask = {"all": np.ones(6), "wrong_response": 1.0 * wrong, "wrong_group": np.full(6, 1.0 * wrong.all())}[str(keep)]
+    mask = {"all": np.ones(9), "wrong_response": 1.0 * wrong, "wrong_group": 1.0 * ~first}[str(keep)]
     if over == "kept":
-        mask = mask * 6 / max(mask.sum(), 1)
-    advantage = (rewards - rewards.mean()) / rewards.std()
+        mask = mask * 9 / mask.sum()
+    advantage = first * (rewards - rewards[:6].mean()) / rewards[:6].std()
     weight = advantage[:, None] - sign * 0.3 * mask[:, None] * student.gaps()[rows]
     return ascent, np.einsum("it,itf->f", weight, student.scores(rows)) / weight.size
 
