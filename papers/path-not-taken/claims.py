@@ -510,7 +510,7 @@ C6_half = paper.claim("C6-half", r"""
 
 
 @C6_half.check(Inequality(), Space(w=Drawn(st.stored), place=Floats(-0.45, 0.45), share=Floats(0.01, 0.45)), batched=False, instances=20,
-               true={"from the grid, up": {"grid": True}})  # fmt: skip
+               examples=[{"w": np.array([1.25, -3.0], dtype=np.float32), "place": 0.45, "share": 0.2}], true={"from the grid, up": {"grid": True}})  # fmt: skip
 def below_half(w, place, share, *, grid=False):
     """Share of the visible changes; masters sit that far from the middle of their cells. Upwards in size."""
     ulp = wg.bf16_ulp(w)
