@@ -13,17 +13,18 @@ from fractions import Fraction
 import numpy as np
 
 from klsim.claims import Effect, Identity, Inequality, Paper, Variant
-from klsim.planning import solve
+from klsim.planning import Trajectories, solve
 from klsim.planning.restarts import (
     cluster_law,
     cut_problem,
     cut_shares,
     episode_visits,
     restart_bound,
+    snapshot_states,
     state_law,
     value_clusters,
 )
-from klsim.spaces import Drawn, Space
+from klsim.spaces import Drawn, Integers, Seeds, Space
 
 from . import setting as st
 
@@ -199,7 +200,7 @@ C3 = paper.claim("C3", r"""
     Status classification moves restarts to rarely visited values
 
     With k-means of the teacher's values, clusters drawn uniformly, then members: $P(i)=1/(K|\mathrm{cluster}(i)|)$, K the number of clusters that are
-    not empty. If the teacher dwells long in a slow stretch, restarts move to later states: in the corridor with success .08 in states 3-6
+    not empty; a snapshot every m steps of an episode, none of its end. If the teacher dwells long in a slow stretch, restarts move to later states: in the corridor with success .08 in states 3-6
     the share of restarts beyond 6 grows by more than .128 and the effective number of states (exp of the entropy) by more than 1.3, half of
     .256 and 2.66.
 
@@ -207,6 +208,21 @@ C3 = paper.claim("C3", r"""
     assumes: exact k-means, K = min(6, distinct values); a teacher that is right with chance .85, ten episodes, a snapshot every ten steps.
     """)  # fmt: skip
 NUMBERS = Space(drawn=Drawn(st.Numbers.draw))
+
+
+@C3.check(Identity(), Space(states=Integers(2, 40), every=Integers(1, 12), run=Seeds()), instances=30, batched=False,
+          false={"from the first cut on": {"first": 1}, "with the ends of episodes": {"ends": True}})  # fmt: skip
+def where_snapshots_are_taken(states, every, run, *, first=0, ends=False):
+    """Visits of each state among the snapshots, counted step by step; the last state is terminal."""
+    path = np.random.default_rng(run).integers(states, size=(3, 41))
+    taken = snapshot_states(Trajectories(path, path[:, 1:], path[:, 1:] * 1.0), every, np.arange(states) == states - 1)
+    counted = np.zeros(states)
+    for episode in path:
+        for step in range(first * every, 40, every):
+            counted[episode[step]] += ends or episode[step] < states - 1
+    return np.bincount(taken, minlength=states), counted
+
+
 TIES = [
     {"drawn": st.Numbers(np.array([0, 0, 0, 0, 0, 1, 2.1]), 2)}
 ]  # each value counted once, 0 and 1 would go together
