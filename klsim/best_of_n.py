@@ -237,11 +237,12 @@ def kl_estimate(log_prob: Array, n: Array | None = None, *, log_n: Array | None 
         _validate.fail("log_prob", "must be <= 0", float(log_prob[index]), index)
     number = xp.exp(count)
     sure = log_prob == 0
-    log_rest = xp.log1p(-xp.exp(xp.where(sure, xp.full_like(log_prob, -1.0), log_prob)))
-    log_power = xp.where(number * log_rest == 0, -xp.exp(count + log_prob), number * log_rest)
+    tiny = log_prob < -40.0  # log(1 - eps) is -eps, and N eps may be of order one where N overflows
+    log_rest = xp.log1p(-xp.exp(xp.where(sure | tiny, xp.full_like(log_prob, -1.0), log_prob)))
+    log_power = xp.where(tiny, -xp.exp(count + log_prob), number * log_rest)
     missed = xp.exp(log_power)
     hit = -xp.expm1(log_power)
-    miss_value = count + (number - 1.0) * log_rest + xp.expm1(-count)
+    miss_value = count + (1.0 - log_power) * xp.expm1(-count)  # (N - 1) log(1 - eps) = log_power (1 - 1/N)
     hit_value = xp.where(hit > 0, xp.log(xp.where(hit > 0, hit, xp.ones_like(hit))) - log_prob, count + 0 * hit)
     hit_term = xp.where(hit > 0, hit * xp.where(xp.isfinite(hit_value), hit_value, 0 * hit), 0 * hit)
     value = xp.where(missed > 0, missed * miss_value, 0 * missed) + hit_term

@@ -88,6 +88,22 @@ def test_estimator_limits_and_its_model():
     assert float(bon.kl_estimate(math.log(eps), n)) == pytest.approx(exact, abs=1e-4)
 
 
+@pytest.mark.parametrize("log_n", [1e-9, 0.7, 30.0, 700.0, 800.0])
+def test_estimator_at_50_digits(log_n):
+    """Also where ``N eps`` is of order one and N or eps is no float; beside terms of order ``eps`` near N = 1."""
+    for log_prob in (-1e-3, -0.7, -39.9, -40.1, -700.0, -log_n - 1.0, -log_n, 1.0 - log_n):
+        if log_prob > 0:
+            continue
+        with mpmath.workdps(50):
+            x, a = mpmath.mpf(log_n), mpmath.mpf(log_prob)
+            rest = mpmath.log1p(-mpmath.exp(a)) if log_prob > -100 else -mpmath.exp(a)
+            power = mpmath.exp(x) * rest
+            missed, hit = mpmath.exp(power), -mpmath.expm1(power)
+            exact = missed * (x + power * (1 - mpmath.exp(-x)) + mpmath.expm1(-x)) + hit * (mpmath.log(hit) - a)
+        found = float(bon.kl_estimate(log_prob, log_n=log_n))
+        assert found == pytest.approx(float(exact), rel=1e-12, abs=1e-16), log_prob
+
+
 def test_batches_and_torch():
     log_p, reward = log_normalize(np.zeros((2, 3, 4))), np.arange(4.0)
     n = np.array([1.0, 2.0, 8.0])

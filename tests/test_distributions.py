@@ -122,6 +122,13 @@ class TestTorch:
         with pytest.raises(TypeError, match="mix"):
             d.tilt(torch.zeros(2, dtype=torch.float64) - np.log(2), np.zeros(2), 1.0)
 
+    @pytest.mark.parametrize("event", [torch.tensor([1, 0]), [True, False]])
+    def test_an_event_is_a_boolean_tensor(self, event):
+        half = torch.zeros(2, dtype=torch.float64) - np.log(2)
+        assert d.condition(half, torch.tensor([True, False])).tolist() == [0.0, -np.inf]
+        with pytest.raises(TypeError, match="event: must be a boolean mask"):
+            d.condition(half, event)
+
 
 def test_logits_beside_which_the_log_of_their_sum_is_rounded_away():
     """-> a law: 1e17 + log 2 is 1e17, so that subtracting the log of the sum would leave a mass of 2."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import mpmath
 import numpy as np
@@ -140,6 +141,7 @@ class TestReweighted:
         (lambda: forward_kl_with_entropy(HAT + 1, [0, 1, 2], 1.0), "log_ref"),
         (lambda: forward_kl_with_entropy(HAT, [-1e308, 1e308, 0], 1.0), "reward"),
         (lambda: forward_kl_with_entropy(HAT, [0, 1, 2], 1e308), "alpha"),
+        (lambda: forward_kl_with_entropy(HAT, [0, 1, 2], 1.0, sys.float_info.max / (3.99 + math.log(6))), "entropy"),
         (lambda: escape_mass(HAT, [0, 1, 2], -1.0), "alpha"),
         (lambda: reweighted(HAT, -1.0), "exponent"),
         (lambda: reweighted(HAT, [1.0, 2.0]), "exponent"),

@@ -76,6 +76,7 @@ def test_thresholds_and_attribution_signs():
 def test_huge_n_and_one_hot():
     log_pi = np.array([0.0, -np.inf])
     assert float(mb.unsampled_second_moment(log_pi, 1e15)) == 0
+    assert float(mb.unsampled_second_moment(np.array([1e-9, -np.inf]), 5)) == 0  # a mass of one, up to rounding
     assert float(mb.unsampled_second_moment_bound(1e15)) == pytest.approx(np.exp(-1) / 1e15, rel=1e-6)
     assert float(mb.expected_one_step(log_pi, np.array([True, False]), 1e15)) == 0
 

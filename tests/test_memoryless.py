@@ -37,6 +37,11 @@ def test_lattice_law_is_exact_to_the_far_tails(weights, steps, m):
         assert abs(float(log_prob) - float(want)) <= 1e-13 * (1 + abs(float(want))) * math.sqrt(m)
 
 
+def test_one_letter_is_a_constant_reward():
+    with pytest.raises(ValueError, match="reward: is constant on the support"):
+        MemorylessSource(np.array([0.0, -np.inf]), np.array([0.0, 1.0]))
+
+
 def test_windows_agree_with_types_at_large_m():
     source = MemorylessSource(np.log([0.7, 0.3]), np.array([0.0, 1.0]))
     types, lattice = source.type_law(100_000), source.lattice_law(100_000)
@@ -127,6 +132,18 @@ class TestMarkov:
         assert alpha == pytest.approx(0.2142, abs=1e-4)
         with pytest.raises(ValueError, match="limit"):
             self.chain.alpha_for_budget(5.0)
+
+    def test_the_extreme_means_are_those_of_cycles_of_the_chain(self):
+        """Loops pay 9 and -9, but the chain has none: its only cycle pays 1 and 2."""
+        forced = MarkovSource([[0.0, 1.0], [1.0, 0.0]], [[9.0, 1.0], [2.0, -9.0]], [0.5, 0.5])
+        assert forced.mean(math.inf) == forced.mean(-math.inf) == 1.5
+        assert (self.chain.mean(math.inf), self.chain.mean(-math.inf)) == (3.0, 0.0)
+
+    def test_too_long_a_recursion_is_refused(self):
+        """100 000 steps on a lattice of as many points, four transitions each: 2 · 10^10 additions."""
+        steps = MarkovSource([[0.5, 0.5], [0.5, 0.5]], [[0.0, 1.0], [0.0, 1.0]], [0.5, 0.5])
+        with pytest.raises(ValueError, match="m = 100000: the recursion would take"):
+            steps.lattice_law(100_000)
 
     @pytest.mark.parametrize("scale", [1e-8, 1e-2, 1e8])
     @pytest.mark.parametrize("delta", [1e-6, 0.1])

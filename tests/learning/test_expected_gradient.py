@@ -116,6 +116,21 @@ def test_monte_carlo_agrees_within_its_errors():
     assert np.array_equal(again.gradient, same.gradient)
 
 
+def test_the_standard_error_of_two_draws_by_hand():
+    """Half their distance: of the gradients ``e_i - pi`` in the logits of REINFORCE with the rewards 1."""
+    level = (np.log([[0.3, 0.7]]),)
+    problem = TreeProblem([PromptTree(TokenTree(2, 1, [1.0, 1.0]), level)])
+    means = set()
+    for seed in range(10):
+        found = expected_gradient(
+            lambda b: b.log_probs.sum(), problem, group_size=1, max_batches=0, samples=2, rng=seed
+        )
+        first = np.round(found.gradient[0, 0] + 0.3, 12)  # the share of draws of response 0
+        np.testing.assert_allclose(found.stderr, 0.5 if first == 0.5 else 0.0, atol=1e-15)
+        means.add(float(first))
+    assert means == {0.0, 0.5, 1.0}
+
+
 def test_zero_probability_responses_are_never_drawn():
     with np.errstate(divide="ignore"):
         level = np.log([[0.5, 0.5, 0.0]])

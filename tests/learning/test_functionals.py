@@ -178,6 +178,23 @@ def test_bad_names(name, says):
         functional_value(name, problem(1))
 
 
+def test_a_function_is_a_functional():
+    """Its own formula: the mean of ``log pi`` of the responses, which has the gradient of minus the entropy."""
+
+    def minus_entropy(given, table):
+        return (table.exp() * table).sum()
+
+    (prompt,) = random_prompts(1, 4, vocab=5, horizon=1, eos=None)
+    here = TreeProblem([prompt])
+    assert math.isclose(functional_value(minus_entropy, here), -functional_value("entropy", here))
+    np.testing.assert_allclose(
+        functional_gradient(minus_entropy, here), -functional_gradient("entropy", here), atol=1e-14
+    )
+    for wrong in (lambda given, table: 1.0, lambda given, table: table[0]):
+        with pytest.raises(TypeError, match="must return a torch scalar"):
+            functional_value(wrong, here)
+
+
 def test_parsed_names():
     term = parse_term("token_mean(reverse_kl@1(teacher, frozen, tail, top=2, of=policy))")
     assert (term.base, term.prompt, term.mean, term.of) == ("reverse_kl", 1, "token_mean", "policy")

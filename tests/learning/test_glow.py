@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from klsim import _validate
 from klsim.learning import policy_returns
 from klsim.learning.glow import glow, hyglow
 from klsim.learning.online_episodes import greedy_episodes, rmax
@@ -123,3 +124,15 @@ def test_offline_laws_policies_and_masks_are_checked():
         greedy_episodes(masked, np.ones((1, 1, 1), dtype=int), 3, 0)
     with pytest.raises(ValueError, match="legal"):
         rmax(masked, rounds=1, episodes=1, known=1)
+    with pytest.raises(ValueError, match="count = 0: must be >= 1"):
+        greedy_episodes(two_doors(), np.zeros((1, 1, 1), dtype=int), 0, 0)
+
+
+def test_the_memory_of_rmax_is_counted(monkeypatch):
+    """Two runs of three rounds, one step and one state: two pairs to count, and the policies."""
+    needed = 8 * 2 * (2 + 3)
+    monkeypatch.setattr(_validate, "LARGEST", needed)
+    assert rmax(two_doors(), rounds=3, episodes=2, known=1, runs=2).shape == (2, 3, 1, 1)
+    monkeypatch.setattr(_validate, "LARGEST", needed - 1)
+    with pytest.raises(ValueError, match="runs = 2: would need"):
+        rmax(two_doors(), rounds=3, episodes=2, known=1, runs=2)

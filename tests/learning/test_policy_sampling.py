@@ -148,6 +148,11 @@ CORE = np.zeros((1, 3, 3), dtype=int)
             ValueError,
             "petal_episodes = 0",
         ),
+        (
+            lambda: popler(problem(0), SINGLES, CORE, PETALS, **{**GOOD, "start_episodes": 10**12}),
+            ValueError,
+            "start_episodes = 1000000000000: would need",
+        ),
     ],
 )
 def test_bad_input(call, error, words):

@@ -97,6 +97,8 @@ class TestRule:
         (lambda: WORLD.train(WORLD.zeros(), [[0], [1]], steps=1), "cuts"),
         (lambda: WORLD.train(WORLD.zeros(), [[0]], steps=-1), "steps"),
         (lambda: WORLD.train(np.full((2, 2), np.inf), [[0]], steps=1), "logits"),
+        (lambda: WORLD.train(WORLD.zeros(), [[0]], steps=1, lr=-1000.5), "lr = -1000.5"),
+        (lambda: WORLD.train(WORLD.zeros(), [[0]], steps=1, lr=1000.5), "lr = 1000.5"),
     ],
 )
 def test_bad_input_is_named(call, words):

@@ -108,6 +108,7 @@ def test_success_and_weights_are_those_of_the_run():
         (lambda: train_mixtures([problem(), problem(answers=4)], [Mixture((1, 1))], uniforms(), lr=1.0), "sources[1]"),
         (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(sources=1) + 1, lr=1.0), "uniforms"),
         (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(sources=1), lr=math.inf), "lr"),
+        (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(sources=1), lr=1_000_000.5), "lr = 1000000.5"),
         (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(sources=1), lr=1.0, blocks=(1,)), "blocks"),
         (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(sources=1), lr=1.0, record=(7,)), "record"),
         (lambda: train_mixtures([problem()], [Mixture((1.0,))], uniforms(sources=1), lr=1.0, floor=0.0), "floor"),

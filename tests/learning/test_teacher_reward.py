@@ -80,6 +80,7 @@ def test_masked_success_solves_its_equation(p, beta):
     ("call", "words"),
     [
         (lambda: teacher_reward.myopic_optimum(HALF, [1.0, 0.0], 1.0), r"reward: needs 2\*\*2 entries"),
+        (lambda: teacher_reward.myopic_optimum(HALF, 1.0, 1.0), r"reward: needs 2\*\*2 entries.*got \(\)"),
         (lambda: teacher_reward.myopic_optimum(HALF, [1.0, 0.0, 0.0, 0.0], 0.0), "beta = 0.0"),
         (lambda: teacher_reward.joint_ascent(HALF[:1], HALF, [0.0] * 4, 1.0, steps=1), "logits: must be a tree"),
         (lambda: teacher_reward.joint_ascent(HALF, HALF, [0.0] * 4, 1.0, steps=-1), "steps = -1"),

@@ -35,6 +35,12 @@ def test_by_hand():
     assert np.allclose(advantages(R, G, scale=batch_std, epsilon=0.5), advantages(R, G) / (R.std() + 0.5))
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_the_deviation_of_a_batch_has_no_range(scale):
+    """Also where the squares of the rewards overflow or vanish."""
+    np.testing.assert_allclose(batch_std(scale * R, G), np.full(5, scale * R.std()), rtol=1e-14)
+
+
 def test_torch_agrees():
     found = advantages(torch.tensor(R), torch.tensor(G), scale=group_std)
     assert np.allclose(found.numpy(), advantages(R, G, scale=group_std), atol=1e-15)
@@ -81,6 +87,18 @@ def test_prompt_weights_of_mean_baselines():
     p = np.array([0.2, 0.7])
     assert np.allclose(prompt_weights(advantages, p, 4), [3 / 4 / 2] * 2)
     assert np.allclose(prompt_weights(partial(advantages, baseline=leave_one_out_mean), p, 4), [0.5, 0.5])
+
+
+def test_ten_million_counts_are_the_most():
+    """Ten counts of each of seven prompts are 10^7: the estimator is asked; eleven are more: it is not."""
+
+    def asked(rewards, group):
+        raise ValueError("asked")
+
+    with pytest.raises(ValueError, match="asked"):
+        prompt_weights(asked, np.full(7, 0.5), 9)
+    with pytest.raises(ValueError, match=r"group_size = 10: has more than 10\^7 counts"):
+        prompt_weights(asked, np.full(7, 0.5), 10)
 
 
 def test_aggregations_by_hand():

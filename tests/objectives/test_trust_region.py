@@ -152,6 +152,8 @@ def test_clip_cov():
     open_clip = (math.inf, math.inf)
     assert np.isclose(value(o.clip_cov, band=(0.0, 1.0), clip=open_clip), -(2 + 0.5 - 0) / 3)
     assert np.isclose(value(o.clip_cov, band=(0.0, 1.0), clip=open_clip, fraction=0.7), -(0.5) / 3)
+    both = o.clip_cov(batch(), band=(0.0, 1.0))[1]["clip_fraction"]  # two held, one leaves
+    assert np.isclose(both, 1.0)
     assert np.isclose(value(o.clip_cov), value(o.bnpo))  # nothing lies in the band [1, 5]
     drawn = {round(value(o.clip_cov, band=(0.0, 1.0), clip=open_clip, rng=seed), 9) for seed in range(20)}
     assert drawn == {round(-x / 3, 9) for x in (0.0, 1.5, 2.5)}

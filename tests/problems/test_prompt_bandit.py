@@ -100,6 +100,8 @@ def test_answers_are_drawn_from_the_policy_and_groups_from_answers():
     log_policy = WORLDS.log_policy()
     counts = draw_answers(log_policy, 10_000, 0)
     np.testing.assert_array_equal(counts.sum(axis=-1), 10_000)
+    off = np.log([0.5 + 2e-9, 0.5 + 2e-9, 1e-30])  # legal: its mass is 1 to the tolerance of the door
+    assert draw_answers(off, 10, 0).sum() == 10
     p = np.exp(log_policy)
     assert np.all(np.abs(counts / 10_000 - p) <= 5 * np.sqrt(p * (1 - p) / 10_000) + 1e-12)
     # a large group estimates the exact gradient; a bonus is added as it is: -log pi gives that of the entropy
