@@ -75,6 +75,17 @@ class TestOptimum:
         assert found.kl == pytest.approx(sum(w * kl(found.log_policy, p) for w, p in zip(weights, models)), rel=1e-13)
 
 
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (-3.0, 4.0), (1.5, -2.5, 2.0)])
+def test_weights_sum_to_one_up_to_rounding_of_their_size(weights):
+    """Up to the square root of epsilon times one and the sum of absolute weights."""
+    slack = 2.0**-26 * (1 + sum(map(abs, weights)))
+    models = [P1, P2, P1][: len(weights)]
+    found = disagreement(models, [weights[0] + 0.95 * slack, *weights[1:]])
+    assert found == pytest.approx(disagreement(models, weights), abs=1e-5)
+    with pytest.raises(ValueError, match="weights: must sum to 1"):
+        disagreement(models, [weights[0] + 1.05 * slack, *weights[1:]])
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -179,6 +179,11 @@ def test_distillation():
     masked = o.kdrl(on_policy, beta=0.3, keep="wrong_response")[0]
     assert np.isclose(masked, grpo_part + 0.3 * gaps[2] ** 2 / 2 / 3)
     assert np.isclose(o.kdrl(on_policy, beta=0.3, keep="wrong_group")[0], grpo_part)
+    fields = {"log_probs": PI, "teacher_log_probs": TEACHER, "mask": MASK}
+    twice = TokenBatch(
+        **{name: np.tile(x, (2, 1)) for name, x in fields.items()}, group=[0, 0, 1, 1], rewards=[1.0, 0, 0, 0]
+    )  # the second group is wrong altogether, and has no advantage
+    assert np.isclose(o.kdrl(twice, beta=0.3, keep="wrong_group")[0], (-1 + 0.3 * (gaps**2 / 2).sum()) / 6)
     # TRRD at alpha = 1/2: log ratio (log pi/old + clamp(log pi/T))/2
     ratio = np.exp(0.5 * np.log([2, 0.5, 0.5]) + 0.5 * np.clip(gaps, -1, 1))
     clipped = [min(ratio[0], 1.28), min(ratio[1], 1.28), max(ratio[2], 0.8)]
@@ -247,6 +252,13 @@ def test_recap():
         o.recap_weights([1.0, 2.0], window=1)
     with pytest.raises(ValueError, match=r"history\[0, 1\] = -1"):
         o.recap_weights([[1.0, -1.0]], window=1)
+
+
+@pytest.mark.parametrize("history", [[[1.0, 1.0], [2.0, 0.0]], [[1.0, 1.0], [0.0, 2.0]]])
+def test_recap_needs_a_floor_only_under_zeros(history):
+    with pytest.raises(ValueError, match=r"history\[1\]: a window of zeros needs a floor > 0"):
+        o.recap_weights(history, window=1, floor=0.0)
+    assert o.recap_weights([[1.0, 1.0], [1.0, 1.0]], window=1, floor=0.0).tolist() == [1, 1]
 
 
 def test_lp_reg():

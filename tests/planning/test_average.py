@@ -90,6 +90,20 @@ def test_soft_problems_need_one_closed_class():
         solve(apart, beta=1.0)
 
 
+def test_entropy_is_part_of_the_gain():
+    """The gain is the mean of ``E r + beta H(pi)`` under the policy's own chain, more than that of the best without."""
+    few = garnet(1, 6, 3, 3, 0.5).dense()
+    legal = np.arange(3) <= np.array([0, 1, 2, 2, 1, 0])[:, None]
+    problem = AverageMDP(few.transition, few.reward, few.initial, legal)
+    found = solve(problem, beta=0.7, regularizer="entropy")
+    pi = np.exp(found.log_policy)
+    entropy = -np.sum(pi * np.where(pi > 0, found.log_policy, 0.0), axis=1)
+    chain = np.einsum("sa,sat->st", pi, few.transition)
+    gain, _, _ = gain_and_bias(chain, np.sum(pi * few.reward, axis=1) + 0.7 * entropy)
+    np.testing.assert_allclose(found.gain, gain, rtol=1e-9)
+    assert found.gain[0] > solve(problem, beta=0.0).gain[0]
+
+
 def test_ten_thousand_steps():
     transition, reward = river_swim(6)
     few = sparse.csr_array(transition.reshape(12, 6))

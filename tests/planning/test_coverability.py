@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from klsim import _validate
 from klsim.planning import occupancy
 from klsim.planning.coverability import (
     class_coverability,
@@ -113,3 +114,13 @@ def test_an_illegal_action_is_refused():
     problem = random_mdp(np.random.default_rng(0), mask=np.array([[True, False], [True, True], [True, True]]))
     with pytest.raises(ValueError, match="illegal"):
         occupancies(problem, np.log(np.full((3, 3, 2), 0.5)))
+
+
+def test_what_does_not_fit_is_refused(monkeypatch):
+    """8 bytes for each of the values ``(H, S, A)`` of S targets."""
+    problem, needed = random_mdp(np.random.default_rng(0), 4, 3, 2), 8 * 4 * 3 * 2 * 3
+    monkeypatch.setattr(_validate, "LARGEST", needed)
+    reach_probabilities(problem)
+    monkeypatch.setattr(_validate, "LARGEST", needed - 1)
+    with pytest.raises(ValueError, match="problem = 3: would need"):
+        reach_probabilities(problem)

@@ -8,8 +8,10 @@ import mpmath
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.special import logsumexp
 
-from klsim.planning import backup, evaluate, occupancy, rollouts, solve
+from klsim.distributions import log_normalize
+from klsim.planning import backup, discounted, evaluate, occupancy, rollouts, solve
 from klsim.problems import DiscountedMDP
 from tests.planning.references import (
     chain,
@@ -114,6 +116,37 @@ def test_scaling_rewards_and_beta_scales_the_value(scale):
         one, two = solve(base, beta=beta), solve(scaled, beta=beta * scale)
         np.testing.assert_allclose(two.value / scale, one.value, rtol=1e-9)
         assert two.converged
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-4])
+def test_as_many_steps_as_policy_iteration_takes(beta):
+    """From the same constant, every system solved by LAPACK: a residual that grows on the way is no failed step."""
+    problem = garnet(1, 72, 3, 2, 0.9).dense()
+    reward, steps = problem.reward, 0
+
+    def backed(q):
+        return q.max(axis=1) if beta == 0 else beta * (logsumexp(q / beta, axis=1) - np.log(3))
+
+    value = np.full(72, backed(reward).min() / 0.1)
+    while True:
+        q = reward + 0.9 * problem.transition @ value
+        residual = backed(q) - value
+        if np.ptp(residual) / 2 / 0.1 <= 1e-10 * np.abs(value).max():
+            break
+        weights = np.eye(3)[q.argmax(axis=1)] if beta == 0 else np.exp(log_normalize(q / beta))
+        chain = np.einsum("sa,sat->st", weights, problem.transition)
+        value, steps = value + np.linalg.solve(np.eye(72) - 0.9 * chain, residual), steps + 1
+    found = solve(problem, beta=beta)
+    assert found.iterations == steps
+    np.testing.assert_allclose(found.value, value, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("method", "limit"), [("policy_iteration", 10_000), ("value_iteration", 1_000_000)])
+def test_how_long_each_method_may_take(method, limit, monkeypatch):
+    monkeypatch.setattr(discounted, "solve_discounted", lambda *arguments: arguments)
+    problem = garnet(0, 3, 2, 2, 0.9)
+    assert solve(problem, method=method)[-3:] == (method, 1e-10, limit)
+    assert solve(problem, method=method, max_iterations=7)[-1] == 7
 
 
 def test_values_that_overflow_are_refused():

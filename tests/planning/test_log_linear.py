@@ -41,6 +41,19 @@ def test_tabular_features_and_separable_data():
     assert np.exp(found[1, 0]) > 0.9999
 
 
+def test_newton_steps_that_overshoot_are_halved():
+    """Three states with opposite features, one with hardly any data: the first full steps lose likelihood."""
+    phi = np.array([[[-6.0, -3], [3, 5]], [[-13, 5], [12, 2]], [[9, 3], [-2, 5]]])
+    counts = np.array([[1, 1], [1, 906], [779, 1]])
+    found = clone_log_linear(phi, counts, ridge=1e-3)
+
+    def loss(w):
+        return -np.sum(counts * log_normalize(phi @ w)) + 1e-3 * w @ w / 2
+
+    best = minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12})
+    np.testing.assert_allclose(found, log_normalize(phi @ best.x), atol=1e-5)
+
+
 def test_no_data_and_the_floor():
     phi, _ = drawn()
     none = np.zeros((4, 3), dtype=int)

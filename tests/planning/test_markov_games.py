@@ -78,6 +78,14 @@ class TestMarkovGames:
             evaluate(game, (found.log_row, found.log_column)).state_value, found.value, atol=1e-8
         )
 
+    def test_lists_become_arrays_whose_rows_sum_to_one(self):
+        one = 1 + 1e-9  # rounded elsewhere
+        game = ZeroSumMarkovGame([[[[[one]], [[1]]]]], [[[[1], [2]]]], [one])
+        assert game.shape == (1, 1, 2, 1)
+        assert game.reward.dtype == np.float64
+        np.testing.assert_array_equal(game.transition, np.ones((1, 1, 2, 1, 1)))
+        np.testing.assert_array_equal(game.initial, [1.0])
+
     @pytest.mark.parametrize("player", ["row", "column"])
     def test_with_one_player_it_is_an_mdp(self, player):
         game = drawn(rows=3, columns=1) if player == "row" else drawn(rows=1, columns=3)

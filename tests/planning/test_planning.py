@@ -246,6 +246,21 @@ def test_rollouts_do_not_depend_on_threads():
     np.testing.assert_array_equal(one.states, many.states)
 
 
+@pytest.mark.parametrize(
+    "levels",
+    [
+        [np.zeros((3**t, 3)) for t in range(2)],
+        [np.zeros((2**t, 2)) for t in range(3)],
+        [np.zeros((2**t, 2)) for t in range(1)],
+        [np.zeros((5, 2**t, 2)) for t in range(2)],
+    ],
+    ids=["vocabulary", "longer", "shorter", "batch"],
+)
+def test_rollouts_of_a_tree_take_a_policy_of_that_tree(levels):
+    with pytest.raises(ValueError, match="log_policy: must be one tree of vocabulary 2, horizon 2"):
+        rollouts(TokenTree(2, 2, np.zeros(4)), [log_normalize(x) for x in levels], 3, 0)
+
+
 def test_a_cost_that_is_infinite_later_is_infinite_now():
     """Leaving the reference's support in one state of the second step, reached half of the time."""
     problem = TabularMDP(np.full((2, 2, 2), 0.5), np.eye(2), np.array([1.0, 0.0]), horizon=2)

@@ -77,6 +77,14 @@ class TestAccepted:
             np.exp(sequence_log_probs(mu)), np.exp(condition(sequence_log_probs(levels), right)), rtol=1e-13
         )
 
+    def test_a_batch_is_its_trees(self):
+        levels, reward = tree(7, batch=(4,))
+        together = accepted_policy(levels, reward > 0)
+        for i in range(4):
+            alone = accepted_policy([x[i] for x in levels], reward[i] > 0)
+            for several, one in zip(together, alone):
+                np.testing.assert_allclose(np.exp(several[i]), np.exp(one), rtol=1e-13)
+
     def test_dead_prefixes_are_uniform(self):
         levels, _ = tree(4, vocab=2, horizon=2)
         mu = accepted_policy(levels, [True, False, False, False])

@@ -74,6 +74,7 @@ def test_refuses_what_takes_too_long(monkeypatch):
         (lambda: spanning_capacity([[0, 1]]), ValueError, "policies: must have shape"),
         (lambda: spanning_capacity([[[0, 1]]], 1), ValueError, "must be <= 0"),
         (lambda: spanning_capacity([[[0, 1]]], 0), ValueError, "actions = 0: must be >= 1"),
+        (lambda: spanning_capacity([[[0]] * 3], 2**28), ValueError, "actions = 268435456: would need 6 GiB"),
         (lambda: reached_pairs([[[0, 1]]], 2, [[[0], [0]]]), ValueError, "policies"),
         (lambda: reached_pairs([[[0, 0]]], 2, [[[0], [0]]]), ValueError, "start = 2: must be <= 1"),
         (lambda: reached_pairs([[[0, 0]]], 0, [[[0], [2]]]), ValueError, "successor.*must be <= 1"),

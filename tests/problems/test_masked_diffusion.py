@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from klsim import _validate
 from klsim.distributions import log_normalize
 from klsim.problems.masked_diffusion import (
     MaskedDiffusionLM,
@@ -118,6 +119,15 @@ def test_samplers_are_unbiased():
     masks, weights = count_scheme(4, 2000, 0)
     assert np.allclose(masks.sum(axis=1) * weights, 4)
     assert np.allclose(np.bincount(masks.sum(axis=1))[1:] / 2000, 0.25, atol=0.05)
+
+
+def test_masks_that_do_not_fit_are_refused(monkeypatch):
+    """A uniform number, 8 bytes, and a bit in a byte for every position."""
+    monkeypatch.setattr(_validate, "LARGEST", 9 * 5 * 3)
+    assert time_scheme(3, 5, 0)[0].shape == (5, 3)
+    monkeypatch.setattr(_validate, "LARGEST", 9 * 5 * 3 - 1)
+    with pytest.raises(ValueError, match="size = 5: would need"):
+        time_scheme(3, 5, 0)
 
 
 def test_gradients_flow_through_torch():

@@ -1,0 +1,41 @@
+"""The linear systems of a chain: constants in single precision, long series after GMRES, when a series is too slow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from klsim.planning import chains
+from klsim.planning.chains import Chain
+
+
+@pytest.mark.parametrize("middle", [0.0, 100.0, -1e4])
+def test_what_single_precision_leaves_is_within_the_target(middle):
+    """A right-hand side around ``middle`` with a spread of 48: what is left is in [0, target]."""
+    rng = np.random.default_rng(0)
+    matrix = sparse.csr_array(rng.dirichlet(np.ones(20), 20))
+    rhs = middle + np.linspace(-24.0, 24.0, 20)
+    x = Chain(matrix, 0.5).correction(rhs, 0.1)
+    left = rhs - (x - 0.5 * (matrix @ x))
+    assert left.min() >= -1e-11
+    assert left.max() <= 0.1
+
+
+def test_visits_at_a_discount_close_to_one_where_factors_may_not_be_had(monkeypatch):
+    """From a state that is never left, beside 3000 others that lead everywhere."""
+    monkeypatch.setattr(chains, "FILL", 0.0)
+    rng, states = np.random.default_rng(0), 3001
+    columns = np.concatenate([[0], rng.integers(1, states, 2 * (states - 1))])
+    rows = np.concatenate([[0], np.repeat(np.arange(1, states), 2)])
+    matrix = sparse.csr_array((np.where(rows == 0, 1.0, 0.5), (rows, columns)), (states, states))
+    start = np.eye(1, states)[0]
+    np.testing.assert_allclose(Chain(matrix, 1 - 1e-6).visits(start), start, atol=1e-12)
+
+
+def test_a_series_is_slow_if_it_ends_after_the_limit():
+    """Halved ten times, ten more to go: 21 spreads in all."""
+    spreads = [2.0**k for k in range(20, 9, -1)]
+    assert not chains._slow(spreads, 1.0, 22)
+    assert chains._slow(spreads, 1.0, 20)
+    assert chains._slow([1.0] * 8, 0.5, 10**9)
