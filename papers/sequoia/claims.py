@@ -34,8 +34,8 @@ C1 = paper.claim("C1", r"""
 
     For layers $W_k,b_k$ and binary $a\in A$ the optimum of $\max w_L^\top h_{L-1}+b_L$ subject to $W_kh_{k-1}+b_k=h_k-q_k$,
     $0\le h_k\le M^+_k(1-z_k)$, $0\le q_k\le M^-_kz_k$, $z_k$ binary, $h_0=(a,s)$ is $\max_{a\in A}Q(s,a)$ whenever $M^\pm$ are at least the
-    largest positive and negative pre-activations that A has, and its a attains it. Interval arithmetic, layer by layer, gives such M, and the first layer's are the
-    smallest on the box.
+    largest positive and negative pre-activations that A has, and its a attains it. Interval arithmetic, layer by layer, gives such M, and each layer's are the
+    smallest on the box that the layer before has.
 
     where: Section 4.2 (embedding); the bounds are derived
     """)  # fmt: skip
@@ -99,7 +99,7 @@ def pre_activations(query, points):
     false={"ends that a negative weight does not exchange": {"signed": False}},
 )  # fmt: skip
 def interval_arithmetic(query, *, signed=True):
-    """Against all corners of the box and points inside it: valid in every layer, and attained in the first."""
+    """Against all corners of the box and points inside it: valid in every layer, and attained on the box of the layer before."""
     found = query.bounds()
     if not signed:
         low, high, found = np.concatenate([np.zeros(4), query.state]), np.concatenate([np.ones(4), query.state]), []
@@ -111,10 +111,12 @@ def interval_arithmetic(query, *, signed=True):
     seen = pre_activations(query, np.concatenate([actions, np.tile(query.state, (len(actions), 1))], axis=1))
     out = {f"layer {k + 1}": (np.concatenate([low, x.max(axis=0)]), np.concatenate([x.min(axis=0), high]))
            for k, ((low, high), x) in enumerate(zip(found, seen))}  # fmt: skip
-    out["attained"] = (
-        np.concatenate([seen[0].min(axis=0), found[0][1]]),
-        np.concatenate([found[0][0], seen[0].max(axis=0)]),
-    )
+    outputs = np.where(st.binary(len(found[0][0])), np.maximum(found[0][1], 0), np.maximum(found[0][0], 0))
+    for name, x, (low, high) in (
+        ("attained", seen[0], found[0]),
+        ("layer 2, attained on the first's box", outputs @ query.parameters[2].T + query.parameters[3], found[1]),
+    ):
+        out[name] = np.concatenate([x.min(axis=0), high]), np.concatenate([low, x.max(axis=0)])
     return out
 
 
