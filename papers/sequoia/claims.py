@@ -11,8 +11,8 @@ import numpy as np
 
 from klsim.claims import Effect, Identity, Inequality, Paper, Variant
 from klsim.planning import evaluate, solve
-from klsim.planning.network_milp import contains
-from klsim.planning.restless import additive_fit, discounted_values, incremental_search, one_hot_policy
+from klsim.planning.network_milp import contains, feasible_actions
+from klsim.planning.restless import additive_fit, choice_value, discounted_values, incremental_search, one_hot_policy
 from klsim.problems.restless_bandit import CoupledRestlessBandit, saturating_link
 from klsim.spaces import Choice, Drawn, Floats, Integers, Space
 
@@ -34,8 +34,8 @@ C1 = paper.claim("C1", r"""
 
     For layers $W_k,b_k$ and binary $a\in A$ the optimum of $\max w_L^\top h_{L-1}+b_L$ subject to $W_kh_{k-1}+b_k=h_k-q_k$,
     $0\le h_k\le M^+_k(1-z_k)$, $0\le q_k\le M^-_kz_k$, $z_k$ binary, $h_0=(a,s)$ is $\max_{a\in A}Q(s,a)$ whenever $M^\pm$ are at least the
-    largest positive and negative pre-activations. Interval arithmetic, layer by layer, gives such M, and the first layer's are the
-    smallest on the box.
+    largest positive and negative pre-activations that A has, and its a attains it. Interval arithmetic, layer by layer, gives such M, and each layer's are the
+    smallest on the box that the layer before has.
 
     where: Section 4.2 (embedding); the bounds are derived
     """)  # fmt: skip
@@ -44,33 +44,35 @@ C1 = paper.claim("C1", r"""
 # HiGHS satisfies rows to 1e-7, which weights of layers with a norm of a few multiply: 1e-5
 @C1.check(
     Identity(1e-5, scale=1), Space(four=Drawn(Four.draw)), instances=1,
-    false={"M = .8, below the activations": {"big_m": (0.8, 0.8)}},
+    false={"M = .8, below the activations (interventions and capacities)": {"big_m": (0.8, 0.8), "kinds": ("multi", "capacity")}},
 )  # fmt: skip
-def on_the_four_problems(four, *, big_m=None):
+def on_the_four_problems(four, *, big_m=None, kinds=Four._fields):
     """Networks 16-32, random or default weights; the set is enumerated by brute force, without its rows."""
-    return {kind: (query.programme(big_m), query.outputs().max()) for kind, query in zip(four._fields, four)}
+    return {kind: (getattr(four, kind).programme(big_m), getattr(four, kind).best()) for kind in kinds}
 
 
 def big_m_of(query, bounds):
     """``(M+, M-)``, by name."""
     ends = {"any state in the box": (0.0, st.STATES - 1.0), "state 0": (0.0, 0.0)}.get(bounds)
-    exact = query.bounds(ends)[:-1]
+    if "attained" in bounds:
+        exact = [(x.min(axis=0), x.max(axis=0)) for x in pre_activations(query, query.points())[:-1]]
+    else:
+        exact = query.bounds(ends)[:-1]
     plus, minus = [np.maximum(u, 0) for _, u in exact], [np.maximum(-low, 0) for low, _ in exact]
     if bounds == "exchanged":
         plus, minus = minus, plus
-    factor = {"three times": 3.0, "half": 0.5}.get(bounds, 1.0)
+    factor = {"three times": 3.0, "half": 0.5, ".95 of the attained": 0.95}.get(bounds, 1.0)
     return [factor * p for p in plus], [factor * m for m in minus]
 
 
 @C1.check(
     Identity(1e-5, scale=1), Space(query=Drawn(st.small_query)), instances=10,
     false={"M+ and M- exchanged": {"bounds": ("exchanged",)}, "half of M": {"bounds": ("half",)},
-           "M of the state 0": {"bounds": ("state 0",)}},
+           "M of the state 0": {"bounds": ("state 0",)}, ".95 of the smallest M": {"bounds": (".95 of the attained",)}},
 )  # fmt: skip
-def any_valid_bounds(query, *, bounds=("interval", "three times", "any state in the box")):
-    """Larger M change nothing; hidden layers of 6 and 5."""
-    best = query.outputs().max()
-    return {name: (query.programme(big_m_of(query, name)), best) for name in bounds}
+def any_valid_bounds(query, *, bounds=("interval", "three times", "any state in the box", "attained on A")):
+    """Larger M change nothing, down to the smallest, those attained by the actions of A; hidden layers of 6 and 5."""
+    return {name: (query.programme(big_m_of(query, name)), query.best()) for name in bounds}
 
 
 @C1.check(
@@ -79,8 +81,8 @@ def any_valid_bounds(query, *, bounds=("interval", "three times", "any state in 
 )  # fmt: skip
 def on_a_fitted_network(query, *, big_m=None):
     """Relative to Q, which is some tens here."""
-    best = query.outputs().max()
-    return query.programme(big_m), best, 1 + abs(best)
+    best = query.best()
+    return query.programme(big_m), best, 1 + np.abs(best)
 
 
 def pre_activations(query, points):
@@ -97,7 +99,7 @@ def pre_activations(query, points):
     false={"ends that a negative weight does not exchange": {"signed": False}},
 )  # fmt: skip
 def interval_arithmetic(query, *, signed=True):
-    """Against all corners of the box and points inside it: valid in every layer, and attained in the first."""
+    """Against all corners of the box and points inside it: valid in every layer, and attained on the box of the layer before."""
     found = query.bounds()
     if not signed:
         low, high, found = np.concatenate([np.zeros(4), query.state]), np.concatenate([np.ones(4), query.state]), []
@@ -109,10 +111,12 @@ def interval_arithmetic(query, *, signed=True):
     seen = pre_activations(query, np.concatenate([actions, np.tile(query.state, (len(actions), 1))], axis=1))
     out = {f"layer {k + 1}": (np.concatenate([low, x.max(axis=0)]), np.concatenate([x.min(axis=0), high]))
            for k, ((low, high), x) in enumerate(zip(found, seen))}  # fmt: skip
-    out["attained"] = (
-        np.concatenate([seen[0].min(axis=0), found[0][1]]),
-        np.concatenate([found[0][0], seen[0].max(axis=0)]),
-    )
+    outputs = np.where(st.binary(len(found[0][0])), np.maximum(found[0][1], 0), np.maximum(found[0][0], 0))
+    for name, x, (low, high) in (
+        ("attained", seen[0], found[0]),
+        ("layer 2, attained on the first's box", outputs @ query.parameters[2].T + query.parameters[3], found[1]),
+    ):
+        out[name] = np.concatenate([x.min(axis=0), high]), np.concatenate([low, x.max(axis=0)])
     return out
 
 
@@ -165,7 +169,7 @@ def waiting(*, waiting=True):
 
 
 @C2.check(
-    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=4, examples=[{"calendars": ONE_WORKER}],
+    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=8, examples=[{"calendars": ONE_WORKER}],
     false={"a row more: the units of an arm from different workers": {"rows": {"distinct": True}},
            "one unit an arm": {"rows": {"units": 1}}},
 )  # fmt: skip
@@ -178,7 +182,7 @@ POOLED = Packing(np.array([5, 5, 2, 6]), np.array([4, 6]))
 
 
 @C2.check(
-    Identity(), Space(packing=Drawn(Packing.draw)), instances=3, examples=[{"packing": POOLED}],
+    Identity(), Space(packing=Drawn(Packing.draw)), instances=8, examples=[{"packing": POOLED}],
     false={"capacities pooled": {"pooled": True}},
 )  # fmt: skip
 def packings(packing, *, pooled=False):
@@ -202,11 +206,26 @@ def released_rows_leave_the_budget(walks, *, rows=None):
     return admitted(walks, **(rows or {"loose_loops": True})), meant(only)
 
 
+def nodes_of(vectors):
+    """``{1, 4}`` as 14, for 0/1 vectors."""
+    return [int("".join(map(str, np.flatnonzero(v)))) for v in vectors]
+
+
+@C2.check(Identity(), examples=[{}], false={"walks of three moves": {"length": 3}})
+def sets_in_numbers(*, length=4):
+    """On the tree 13 of 32 vectors, under the released rows {1,4}, {2,3}, {2,4} more; one worker for four arms: 5 vectors, or 1."""
+    inner, outer = (feasible_actions(TREE._replace(length=length).model(loose_loops=loose)) for loose in (False, True))
+    more = sorted(nodes_of([v for v in outer if v.tolist() not in inner.tolist()]))[:3]
+    served = [len(feasible_actions(ONE_WORKER.model(distinct=d))) for d in (False, True)]
+    found = [len(inner), len(outer), *more, *[0] * (3 - len(more)), *served]
+    return np.array(found, dtype=float), np.array([13.0, 16, 14, 23, 24, 5, 1])
+
+
 C2_loops = paper.claim("C2-loops", r"""
     The released path rows keep the chosen nodes on one walk from the source
 
-    "One move per time step" sums over the real edges, conservation of flow also over self-loop variables (j, j), which the graphs do not
-    contain; the rows are meant to admit the nodes of a closed walk of L moves.
+    The rows' comment says "all pulled arms are visited along path", that is on a closed walk of L moves from the source. One unit of flow a
+    step is asked of the real edges; conservation of flow and visits also sum over self-loop variables (j, j), which the graphs do not contain.
 
     where: released code, path constraint
     instead: A loop y[t,j,j] = 1 for all t at any node j satisfies conservation and counts as a visit, beside the walk: only the budget binds.
@@ -227,8 +246,8 @@ def one_walk(walks, *, loose_loops=True):
 C2_workers = paper.claim("C2-workers", r"""
     The scheduling rows give every chosen arm two different workers
 
-    The rows are $\sum_jx_{ijs}\le1$ and $2a_j\le\sum_{is}x_{ijs}$; the code's comment and its iterative baselines have two different workers
-    serve an arm.
+    The rows are $\sum_jx_{ijs}\le1$ and $2a_j\le\sum_{is}x_{ijs}$; the code's comment ("each assigned arm has two workers") and its
+    iterative baselines have two different workers serve an arm.
 
     where: released code, scheduling constraint
     instead: One worker may serve both units, in two slots. If every arm is free in slots {0,1} and the workers in {0,1,2} and {2,3,4}, five
@@ -313,10 +332,38 @@ C4 = paper.claim("C4", r"""
     sigmoid links, each reacting to its own 3 of 6 interventions (at most 3 used), this loses more than 1 % of the 20-step value on average,
     and takes an action that is worse by $Q^*$ in more than a tenth of the states. It loses nothing (to .001) if an arm's move depends on its own pull alone and
     only the set is combinatorial, nor (to .005) if the interventions come in two disjoint groups, one for the good and one for the bad arms, as
-    published: overlap is what matters, not the sigmoid.
+    published: overlap is what matters, not the sigmoid. Here and in C5 and C6 values, fits and greedy additions are exact (against the joint chain written out,
+    move by move).
 
     where: derived (an operationalisation of "cannot be decoupled")
     """)  # fmt: skip
+
+
+@C4.check(
+    Identity(1e-9, scale=1), Space(small=Drawn(st.Small.draw)), instances=4,
+    false={"a step pays for the state that it leaves": {"paid": "present"}, "a fit without a constant": {"constant": 0},
+           "additions that take any gain": {"first": True}},
+)  # fmt: skip
+def exact_parts(small, *, paid="next", constant=1, first=False):
+    """Three arms of three states; J moves up or down are enumerated, values iterated on the joint chain."""
+    bandit, (moves, reward) = small.bandit(), small.joint(paid)
+    q = discounted_values(bandit, small.discount, tolerance=1e-12)
+    value, ahead, optimum = np.zeros(len(moves)), np.zeros(len(moves)), np.zeros(len(moves))
+    for _ in range(400):
+        value = (reward + small.discount * moves @ value).max(axis=1)
+    choice, every = q.argmax(axis=1), np.arange(len(moves))
+    for _ in range(bandit.horizon):
+        ahead = reward[every, choice] + moves[every, choice] @ ahead
+        optimum = (reward + moves @ optimum).max(axis=1)
+    design = np.column_stack([np.full(len(bandit.actions), constant), bandit.actions])
+    return {
+        "Q*": (q, reward + small.discount * moves @ value),
+        "H steps": (choice_value(bandit, choice), ahead),
+        "optimum": (solve(bandit, beta=0).value[0], optimum),
+        "fit": (additive_fit(bandit.actions, q), (design @ np.linalg.lstsq(design, q.T, rcond=None)[0]).T),
+        "additions": (np.take_along_axis(q, incremental_search(bandit.actions, q)[:, None], axis=1)[:, 0],
+                      np.array([st.additions(bandit.actions, row, first) for row in q])),
+    }  # fmt: skip
 
 
 def additive_loss(rng, problem):
@@ -369,9 +416,10 @@ C5 = paper.claim("C5", r"""
     """)  # fmt: skip
 
 
-# at 5 other seeds: log ratio 1.07, shares .985 and .40, deviations .10, .017 and .05; at 4 seeds the risk is below 1e-4 (.95 for .9: .08 at 5)
+# at 5 other seeds: log ratio 1.07, shares .985 and .40, deviations .10, .017 and .05; the risk is below 1e-4 for these at
+# 4 seeds (.95 for .9: .08 at 5). Greedy additions: .9993, deviation .0065 over 16 other seeds: 8
 @C5.check(
-    Effect(seeds=4), false={"the exact next reward in place of the network": {"scored": "next reward"}},
+    Effect(seeds=8), false={"the exact next reward in place of the network": {"scored": "next reward"}},
 )  # fmt: skip
 def beats_the_baselines(rngs, *, scored="network"):
     found = st.study(rngs, scored=scored)
@@ -418,6 +466,18 @@ def greedy_additions_lose(rngs, *, exact=False):
 
 
 @C6.check(
+    Identity(1e-12), Space(height=Floats(0.2, 1.0), slope=Floats(1.0, 1.9), midpoint=Floats(1.0, 10.0), x=Floats(0.0, 10.0)), instances=200,
+    false={"a midpoint of x, not of the exponent": {"of_x": True}, "without the factor .98": {"share": 1.0}},
+)  # fmt: skip
+def the_link(height, slope, midpoint, x, *, of_x=False, share=0.98):
+    """.01 and the integral of the logistic density; 60 points."""
+    at, weights = np.polynomial.legendre.leggauss(60)
+    exponent = slope[..., None] * x[..., None] * (1 + at) / 2 - (slope * midpoint if of_x else midpoint)[..., None]
+    area = slope * x / 2 * (weights / (4 * np.cosh(exponent / 2) ** 2)).sum(axis=-1)
+    return saturating_link(x, height, slope, midpoint), 0.01 + share * height * area
+
+
+@C6.check(
     Inequality(1e-12), Space(height=Floats(0.7, 1.0), slope=Floats(1.4, 1.9), midpoint=Choice(9.0, 10.0)), instances=500,
     false={"two interventions": {"units": 6.0}, "three of half the weight": {"all_three": 4.5}},
 )  # fmt: skip
@@ -434,7 +494,9 @@ def one_does_nothing(height, slope, midpoint, *, units=3.0, all_three=9.0):
 
 
 # share of states .77, deviation .05; kept .985 and .998, deviations .017 and .003, but one of 14 other draws must have been near .6
-@C6.check(Effect(seeds=30), false={"arms that are pulled": {"problem": "bipartite"}})
+@C6.check(
+    Effect(seeds=30), false={"arms that are pulled": Variant({"problem": "bipartite"}, kind=Effect(seeds=10))},
+)  # fmt: skip
 def on_the_exact_optimum(rngs, *, problem="groups"):
     out = {"states, above .5": [], "kept, above .9": [], "kept with overlap, above .9": []}
     for r in rngs:
@@ -451,14 +513,14 @@ def on_the_exact_optimum(rngs, *, problem="groups"):
 C6_exact = paper.claim("C6-exact", r"""
     Greedy additions lose value because the exact Q* is complementary
 
-    "Single interventions look worthless, so one-at-a-time search cannot find pairs": on the exact $Q^*$ of the sigmoid problem it
-    would lose a tenth of the value as well.
+The mechanism that the sigmoid links suggest: a single intervention is worth next to nothing, so additions one at a time cannot find pairs, whatever
+    the fit; then on the exact $Q^*$ they would lose a tenth of the value as well.
 
-    where: ablation with iterative DQN
+    where: derived (a reading of iterative DQN against SEQUOIA)
     instead: The exact $Q^*$ still orders the small gains where it matters: greedy additions are worse in most states, but keep .9 of the value
     or more on average. The loss is of greedy additions together with the error of the fit.
     by: C6/on_the_exact_optimum, C6/greedy_additions_lose
-    origin: as commonly read
+    origin: derived
     """)  # fmt: skip
 
 

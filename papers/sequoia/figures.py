@@ -1,4 +1,4 @@
-"""Figures of sequoia: rewards by method, time of the programme, sigmoid links."""
+"""Figures of sequoia: rewards by method, sigmoid links."""
 
 from __future__ import annotations
 

@@ -200,6 +200,45 @@ def interventions(rng, wiring="groups"):
     return bandit_of(vectors, up, pays(rng, good))
 
 
+class Small(NamedTuple):
+    """Three arms of three states, at most 2 of 3 entries, 4 steps: small enough to write the joint chain out."""
+
+    up: np.ndarray
+    reward: np.ndarray
+    initial: np.ndarray
+    discount: float
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(rng.random((7, 3)), rng.standard_normal((3, 3)), rng.dirichlet(np.ones(3), 3), rng.uniform(0.5, 0.9))
+
+    def bandit(self):
+        return CoupledRestlessBandit(Budget(3, 2).vectors(), arm_chain(self.up, 3), self.reward, self.initial, 4)
+
+    def joint(self, paid="next"):
+        """``(S, K, S)`` and rewards ``(S, K)``: all moves of all arms, one by one."""
+        states = np.array(list(itertools.product(range(3), repeat=3)))
+        moves, reward = np.zeros((27, 7, 27)), np.zeros((27, 7))
+        for ups in itertools.product((True, False), repeat=3):
+            there = np.clip(states + np.where(ups, 1, -1), 0, 2)
+            chance = np.prod(np.where(ups, self.up, 1 - self.up), axis=1)
+            moves[np.arange(27), :, there @ (9, 3, 1)] += chance
+            seen = there if paid == "next" else states
+            reward += sum(r[x] for r, x in zip(self.reward, seen.T))[:, None] * chance
+        return moves, reward
+
+
+def additions(actions, q, first=False):
+    """What is reached from the null vector one entry at a time: the best that raises ``q``, or the first that does."""
+    value = dict(zip(map(tuple, actions.tolist()), q.tolist()))
+    here = (0,) * actions.shape[1]
+    while True:
+        larger = [v for v in value if sum(v) == sum(here) + 1 and all(np.array(v) >= here) and value[v] > value[here]]
+        if not larger:
+            return value[here]
+        here = larger[0] if first else max(larger, key=value.get)
+
+
 def links(rng, hard):
     """Height, slope and midpoint of every arm's link; ``hard`` ones need two interventions."""
     count = len(hard)
@@ -242,21 +281,31 @@ class Query(NamedTuple):
             chosen, tuple(np.asarray(p, dtype=float) for p in parameters), rng.integers(0, STATES, arms).astype(float)
         )
 
-    def outputs(self):
-        """Of all vectors of the set, found without the programme."""
+    def points(self):
+        """Inputs for all vectors of the set, found without the rows."""
         vectors = self.chosen.vectors()
-        rows = np.concatenate([vectors, np.tile(self.state, (len(vectors), 1))], axis=1)
+        return np.concatenate([vectors, np.tile(self.state, (len(vectors), 1))], axis=1)
+
+    def outputs(self, rows):
+        """Q, by the forward pass."""
         hidden = (len(b) for b in self.parameters[1:-2:2])
         return q_network(rows.shape[1], *hidden, precision="float64").forward(self.parameters, rows)[0][:, 0]
 
+    def best(self):
+        """The largest output over the set, twice: for the optimum, and for Q of the action."""
+        return np.full(2, self.outputs(self.points()).max())
+
     def programme(self, big_m=None):
-        """Its optimum; -inf where the bounds leave no feasible point."""
+        """Its optimum, and Q of its action (-inf if that is not in the set); -inf where the bounds leave no feasible point."""
         try:
-            return best_action(self.parameters, self.state, self.chosen.model(), big_m=big_m).value
+            found = best_action(self.parameters, self.state, self.chosen.model(), big_m=big_m)
         except ValueError as refused:
             if "leaves no feasible point" not in str(refused):
                 raise
-            return -np.inf
+            return np.full(2, -np.inf)
+        points = self.points()
+        taken = np.all(points[:, : len(found.action)] == found.action, axis=1)
+        return np.array([found.value, np.where(taken, self.outputs(points), -np.inf).max()])
 
     def bounds(self, ends=None):
         """Interval bounds for actions in [0, 1]^d and the own state, or states between two ends."""
