@@ -65,7 +65,8 @@ C1 = paper.claim("C1", r"""
     E[x|\tilde x]=\tilde x+\sigma^2\nabla\log p_\sigma(\tilde x).$$ The loss of any other g exceeds the least one by
     $E\|g-\nabla\log p_\sigma\|^2$. On a finite data set the minimiser is
     $(\sum_iw_i(\tilde x)x_i-\tilde x)/\sigma^2$, w the softmax of $-\|\tilde x-x_i\|^2/2\sigma^2$. A network trained on 2000 points with noise
-    from .25 to 1 ends, at $\sigma=.5$ and $.8$, five times nearer (root mean square) to the score of the noised data than to that of the data.
+    from .25 to 1 ends, at $\sigma=.5$ and $.8$, five times nearer (root mean square) to the score of the noised data than to that of the data, and less
+    than half as far from it as 0 is.
 
     where: score-model loss (standard result); the excess and the sizes are derived
     """)  # fmt: skip
@@ -120,8 +121,8 @@ def excess_loss(drawn, *, noise=1.0, sign=1.0):
     }
 
 
-# the distances are .3 to .4 and 3.9 at .5, .2 and 5.3 at .8, with deviations below .05
-@C1.check(Effect(seeds=5), false={"trained at the lowest level alone": {"high": 0.25}})
+# in a pilot of ten data sets the distances were .37 to .47 and 3.9 at .5, .17 to .21 and 5.3 at .8; 0 is 1.0 and .76 away
+@C1.check(Effect(seeds=12), false={"trained at the lowest level alone": {"high": 0.25}})
 def trained_network(rngs, *, high=1.0):
     mixture, x = EXAMPLE.mixture, np.linspace(-4, 5, 451)[:, None]
     points = np.stack([mixture.sample(2000, rng) for rng in rngs])
@@ -129,11 +130,14 @@ def trained_network(rngs, *, high=1.0):
     out = {}
     for sigma in (0.5, 0.8):
         law = np.exp(log_mix(x, EXAMPLE.means, EXAMPLE.weights, 0.09 + sigma**2)) * 0.02
-        near, far = (
-            np.sqrt(np.sum(law * (network.score(x, sigma) - slope(target, x))[..., 0] ** 2, axis=-1))
-            for target in (EXAMPLE._replace(sigma=sigma).log_density(), EXAMPLE.log_density(0))
+        found = network.score(x, sigma)
+        noised, clean = (
+            slope(log_p, x) for log_p in (EXAMPLE._replace(sigma=sigma).log_density(), EXAMPLE.log_density(0))
         )
-        out[f"sigma = {sigma}"] = far / 5 - near
+        near, far, zero = (
+            np.sqrt(np.sum(law * gap[..., 0] ** 2, axis=-1)) for gap in (found - noised, found - clean, noised)
+        )
+        out |= {f"clean data, {sigma}": far / 5 - near, f"0, {sigma}": zero / 2 - near}
     return out
 
 
