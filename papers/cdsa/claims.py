@@ -31,7 +31,22 @@ from klsim.learning.score_networks import (
 from klsim.optima import kl_regularized
 from klsim.spaces import Drawn, Floats, Space
 
-from .setting import EXAMPLE, SIGMA, Candidate, Cloud, Fitted, Improvement, Noised, Pair, System, World, log_mix, slope
+from .setting import (
+    EXAMPLE,
+    GOAL,
+    NARROW,
+    SIGMA,
+    Candidate,
+    Cloud,
+    Fitted,
+    Improvement,
+    Noised,
+    Pair,
+    System,
+    World,
+    log_mix,
+    slope,
+)
 
 paper = Paper(
     "cdsa",
@@ -50,7 +65,8 @@ C1 = paper.claim("C1", r"""
     E[x|\tilde x]=\tilde x+\sigma^2\nabla\log p_\sigma(\tilde x).$$ The loss of any other g exceeds the least one by
     $E\|g-\nabla\log p_\sigma\|^2$. On a finite data set the minimiser is
     $(\sum_iw_i(\tilde x)x_i-\tilde x)/\sigma^2$, w the softmax of $-\|\tilde x-x_i\|^2/2\sigma^2$. A network trained on 2000 points with noise
-    from .25 to 1 ends, at $\sigma=.5$ and $.8$, five times nearer (root mean square) to the score of the noised data than to that of the data.
+    from .25 to 1 ends, at $\sigma=.5$ and $.8$, five times nearer (root mean square) to the score of the noised data than to that of the data, and less
+    than half as far from it as 0 is.
 
     where: score-model loss (standard result); the excess and the sizes are derived
     """)  # fmt: skip
@@ -68,7 +84,7 @@ def posterior_mean(drawn, *, noise=1.0, power=2):
 
 
 @C1.check(
-    Identity(1e-9, scale=1), Space(drawn=Drawn(Cloud.draw)), instances=40,
+    Identity(1e-9, scale=1), Space(drawn=Drawn(Cloud.draw)), examples=[{"drawn": NARROW}], instances=40,
     false={"weights without the 2": {"spread": 1.0}, "divided by sigma": {"power": 1}},
 )  # fmt: skip
 def finite_data(drawn, *, spread=2.0, power=2):
@@ -105,8 +121,8 @@ def excess_loss(drawn, *, noise=1.0, sign=1.0):
     }
 
 
-# the distances are .3 to .4 and 3.9 at .5, .2 and 5.3 at .8, with deviations below .05
-@C1.check(Effect(seeds=5), false={"trained at the lowest level alone": {"high": 0.25}})
+# in a pilot of ten data sets the distances were .37 to .47 and 3.9 at .5, .17 to .21 and 5.3 at .8; 0 is 1.0 and .76 away; twelve had a risk of 6e-4
+@C1.check(Effect(seeds=20), false={"trained at the lowest level alone": {"high": 0.25}})
 def trained_network(rngs, *, high=1.0):
     mixture, x = EXAMPLE.mixture, np.linspace(-4, 5, 451)[:, None]
     points = np.stack([mixture.sample(2000, rng) for rng in rngs])
@@ -114,11 +130,14 @@ def trained_network(rngs, *, high=1.0):
     out = {}
     for sigma in (0.5, 0.8):
         law = np.exp(log_mix(x, EXAMPLE.means, EXAMPLE.weights, 0.09 + sigma**2)) * 0.02
-        near, far = (
-            np.sqrt(np.sum(law * (network.score(x, sigma) - slope(target, x))[..., 0] ** 2, axis=-1))
-            for target in (EXAMPLE._replace(sigma=sigma).log_density(), EXAMPLE.log_density(0))
+        found = network.score(x, sigma)
+        noised, clean = (
+            slope(log_p, x) for log_p in (EXAMPLE._replace(sigma=sigma).log_density(), EXAMPLE.log_density(0))
         )
-        out[f"sigma = {sigma}"] = far / 5 - near
+        near, far, zero = (
+            np.sqrt(np.sum(law * gap[..., 0] ** 2, axis=-1)) for gap in (found - noised, found - clean, noised)
+        )
+        out |= {f"clean data, {sigma}": far / 5 - near, f"0, {sigma}": zero / 2 - near}
     return out
 
 
@@ -140,7 +159,7 @@ C1_clean = paper.claim("C1-clean", r"""
     true={"of the noised data": {"noise": 1.0}, "noise of a ten-thousandth of the width": {"share": 1e-4}},
 )  # fmt: skip
 def of_the_data(drawn, *, noise=0.0, share=None):
-    """The minimiser is taken from the posterior mean (quadrature), not from a density."""
+    """The minimiser is taken from the posterior mean (quadrature), not from a density; noise too fine for that, from the library."""
     if share is not None:
         drawn = drawn._replace(sigma=share * drawn.std)
         learned = drawn.mixture.noised(drawn.sigma).score(drawn.x)
@@ -159,7 +178,7 @@ C2 = paper.claim("C2", r"""
     gradient $\Delta a=\eta J^Tg$ by $\eta\|J^Tg\|^2+O(\eta^2)$. The displacement $\eta P_Jg$ of the first does not depend on the units of
     actions; that of the second does. Neither moves if g is orthogonal to the reachable directions; $P_J=I$ if J has rank n. For dynamics
     linear in a and kernel densities there is a bound for every step length, in units of the denoising step:
-    $$\log p_\sigma(x+\eta\sigma^2P_Jg)-\log p_\sigma(x)\ge\eta(1-\eta/2)\,\sigma^2\|P_Jg\|^2.$$
+    $$\log p_\sigma(x+\eta\sigma^2P_Jg)-\log p_\sigma(x)\ge\eta(1-\eta/2)\,\sigma^2\|P_Jg\|^2,$$ with equality for a single data point.
 
     where: auxiliary-action construction; the formulae and the bound are derived
     assumes: Actions move the state by at least .1 in every direction (smallest singular values of B and of the change of units above .1).
@@ -171,7 +190,7 @@ SYSTEMS = Space(system=Drawn(System.draw, legal=lambda s: s.regular))
 @C2.check(
     Inequality(1e-12),
     SYSTEMS,
-    instances=100,
+    instances=200,
     false={"eta = 30 overshoots": {"eta": 30.0}, "against the score": {"eta": -1e-4}},
 )
 def both_rise(system, *, eta=1e-4):
@@ -278,13 +297,13 @@ def sharp_for_one_point(drawn, *, count=1, half=0.5):
 C2_any = paper.claim("C2-any", r"""
     Moving along the score leads to denser regions
 
-    "At every step the action is corrected so that the trajectory moves towards denser regions of the data", whatever the strength: the predicted
-    state is at least as dense after a step along the score.
+    "At every step the action is corrected so that the trajectory moves towards denser regions of the data". The sentence sets no limit to the
+    strength; read so, the density at the predicted state is never lower after a step along the score.
 
     where: what the correction is for
     instead: For small $\eta$; with dynamics linear in the action it holds up to twice the denoising step, $\eta\le2$ in units of $\sigma^2$
     (C2), which is sharp for a single data point. Further out it overshoots.
-    by: C2/bound_for_every_step, C2/both_rise
+    by: C2/bound_for_every_step, C2/sharp_for_one_point, C2/both_rise
     origin: as commonly read
     """)  # fmt: skip
 
@@ -303,7 +322,7 @@ def denser(drawn, *, most=np.inf):
 C3 = paper.claim("C3", r"""
     The correction is KL-regularised improvement, to first order; for the mean it is exact
 
-    If $a_0$ is the interior maximiser of $Q(s,\cdot)$, with Hessian $-H$, then $\arg\max_aQ(a)+\lambda\log p(a|s)=a_0+\lambda
+    If $a_0$ is the unique, interior maximiser of $Q(s,\cdot)$, with Hessian $-H$, H positive definite, then $\arg\max_aQ(a)+\lambda\log p(a|s)=a_0+\lambda
     H^{-1}\nabla\log p(a_0)+O(\lambda^2)$. And for quadratic Q with $H=hI$ the *mean* of the KL-regularised policy $\propto p\,e^{Q/\lambda}$ is
     $$E_{\pi^*}[a]=a_0+\sigma^2\nabla\log p_\sigma(a_0),\qquad\sigma^2=\lambda/h,$$ exactly, for every $\lambda$: the denoised action of C1 with
     $\eta=1$ is the KL-regularised improvement, and the noise level plays the KL weight.
@@ -362,7 +381,8 @@ def exact_for_the_mean(one, lam, h, *, noise=1.0, power=0.5):
 C3_scalar = paper.claim("C3-scalar", r"""
     One scalar strength is the KL weight
 
-    "A correction of strength $\eta$ along the score": $\arg\max Q+\lambda\log p=a_0+\eta\,\nabla\log p(a_0)+O(\lambda^2)$ with $\eta=2\lambda/\mathrm{tr}\,H$.
+    "A correction of strength $\eta$ along the score" is the improvement with KL weight $\lambda$, whatever Q: $\arg\max Q+\lambda\log p=a_0+\eta\,g
+    +O(\lambda^2)$, $g=\nabla\log p(a_0)$, for some number $\eta$, even one chosen anew for every instance: the nearest, $\eta=\lambda\,g^TH^{-1}g/g^Tg$.
 
     where: the scalar strength of the correction
     instead: A scalar is right for every direction of the score only if H is proportional to the identity, and for one given score if that is an eigenvector
@@ -378,9 +398,8 @@ C3_scalar = paper.claim("C3-scalar", r"""
 )  # fmt: skip
 def scalar_strength(rng, *, shape="any"):
     def step(one, lam):
-        s = one.score
-        curvature = s @ one.hessian @ s / (s @ s) if shape == "eigenvector" else np.trace(one.hessian) / 2
-        return lam * s / curvature
+        g = one.score
+        return lam * (g @ np.linalg.solve(one.hessian, g)) / (g @ g) * g
 
     return LAMBDAS, np.sqrt(np.mean(errors(rng, step, shape) ** 2, axis=0))
 
@@ -475,8 +494,9 @@ C5 = paper.claim("C5", r"""
     Strength has an interior optimum
 
     On the point mass of C4 the mean return is largest at an inner $\eta$: of 0, .03, .1, .3, 1 and 3 at 1 for "straight" and at .3 for
-    "bc", each ahead of every other one. Too much correction stalls the motion in dense regions: at $\eta=3$ the hazard is avoided (time in it
-    below .01), the return is lower all the same, and still above that without correction.
+    "bc", each ahead of every other one. Too much correction stalls the motion: at $\eta=3$ the hazard is avoided (time in it below .01), the return is
+    lower all the same, and still above that without correction. More than half of the steps turn back on the one before (the state goes to and fro about
+    a dense spot: 3 is beyond the 2 of C2), and episodes end farther than .5 from the goal; at 1 both are below.
 
     where: discussion of the hyper-parameter, re-stated on this instance
     """)  # fmt: skip
@@ -510,6 +530,20 @@ def cloned(rngs, *, best=0.3, others=(0.0, 0.03, 0.1, 1.0, 3.0)):
     return ahead(rngs, "bc", best, others)
 
 
+# twenty data sets with 5 episodes: at 3 the deviations are .1 (turned back, mean .87) and .5 (left to the goal, mean 1.3)
+@C5.check(Effect(seeds=20), false={"already at the denoising step": {"far": 1.0}})
+def stalls(rngs, *, far=3.0):
+    world, out = World.draw(rngs, episodes=5), {}
+    for base in ("straight", "bc"):
+        for name, eta, sign in (("far", far, 1), ("1", 1.0, -1)):
+            path = world.play(base, eta).path
+            moves = np.diff(path, axis=2)
+            back = np.mean(np.sum(moves[:, :, 1:] * moves[:, :, :-1], axis=-1) < 0, axis=(1, 2))
+            left = np.linalg.norm(path[:, :, -1] - GOAL, axis=-1).mean(axis=1)
+            out |= {f"turned back, {base}, {name}": sign * (back - 0.5), f"left, {base}, {name}": sign * (left - 0.5)}
+    return out
+
+
 C5_one = paper.claim("C5-one", r"""
     One strength serves every base policy
 
@@ -537,7 +571,7 @@ C6 = paper.claim("C6", r"""
     $a=\tanh(a/v)$, inside of $\pm1$, and any a between 0 and that mode is helped. Modes at $\pm d$ merge at $\sqrt{d^2-\tau^2}$.
 
     where: derived
-    assumes: Steps of length .05 along the sign of the score that stay on their side of the mode they are compared with.
+    assumes: Steps of length .05 along the sign of the score that stay on their side of the mode they are compared with, and of 0.
     """)  # fmt: skip
 
 
@@ -594,6 +628,26 @@ def smoothed_modes(v, *, at="mode"):
     return {"mode": pair_mode(float(v)), "one": 1.0, "root": np.sqrt(1 - v)}[at], seen
 
 
+#: width .2, with noise .9 and 1.5, looked at from .8: between the smoothed mode and the true one
+BETWEEN = Pair(0.2, 0.9 / np.sqrt(0.96), 1.5 / np.sqrt(0.96), 0.32)
+
+
+@C6.check(
+    Inequality(1e-12, scale=1), Space(drawn=Drawn(Pair.draw)), examples=[{"drawn": BETWEEN}], instances=60,
+    false={"below it to the true modes": {"smoothed": 0.0}, "above it to the true modes": {"middle": False}},
+)  # fmt: skip
+def direction(drawn, *, smoothed=1.0, middle=True):
+    """The pull at a has the sign of where it leads to, minus a."""
+    critical, a = merging_noise(1.0, drawn.tau), 2.5 * drawn.u
+    low, high = drawn.below * critical, drawn.above * critical
+    below, above = (drawn.mixture.noised(sigma).score([[a]])[0, 0] for sigma in (low, high))
+    target = 0.0 if middle else pair_mode(drawn.tau**2)
+    return {
+        "below": (0.0, below * (pair_mode(drawn.tau**2 + smoothed * low**2) - a)),
+        "above": (0.0, above * (target - a)),
+    }
+
+
 STEP = 0.05
 
 
@@ -604,7 +658,7 @@ def after_a_step(drawn, a, sigma):
 
 
 @C6.check(
-    Inequality(), Space(drawn=Drawn(Pair.draw)), instances=60,
+    Inequality(), Space(drawn=Drawn(Pair.draw)), examples=[{"drawn": Pair(0.2, 0.3 / np.sqrt(0.96), 1.5 / np.sqrt(0.96), 0.31)}], instances=60,
     false={"more smoothing still helps": {"stretch": 20.0}, "beyond the true mode too it lowers": {"outside": -1}},
 )  # fmt: skip
 def what_a_step_does(drawn, *, stretch=1.0, outside=1):
@@ -627,7 +681,7 @@ C6_modes = paper.claim("C6-modes", r"""
     where: what a score model is usually said to do
     instead: Only without noise. Noise below $\sigma^*$ moves the target to the smoothed mode inside of $\pm1$, so that points between the two are
     pulled inwards; above $\sigma^*$ every point is pulled to the middle. From 0 to the smoothed mode the statement is true.
-    by: C6/smoothed_modes, C6/what_a_step_does
+    by: C6/direction, C6/smoothed_modes
     origin: folklore
     """)  # fmt: skip
 

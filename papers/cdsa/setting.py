@@ -229,6 +229,10 @@ class Cloud(NamedTuple):
         return log_mix(x, self.points, np.full(len(self.points), 1 / len(self.points)), self.sigma**2)
 
 
+#: two points nearer than their distance to a third by four orders: squares of distances may not be expanded there
+NARROW = Cloud(np.array([[0.0], [1e-4], [1.0]]), 1e-4, np.array([[3e-5], [8e-5], [2e-4]]), np.eye(1), 1.0)
+
+
 class System(NamedTuple):
     """``f(a) = c + B a + .1 tanh(B a)`` at a state, an action, data, and a change of the action's units."""
 
