@@ -39,6 +39,7 @@ from .setting import (
     NearlyDeterministic,
     TwoStates,
     Zigzag,
+    behaviour,
     chance_to_beat,
     closed_form,
     deterministic,
@@ -52,6 +53,7 @@ from .setting import (
     mbrcsl,
     noisy,
     optimal_values,
+    random_problem,
     recorded,
     roll,
     safe_and_risky,
@@ -120,7 +122,7 @@ def width_of_the_backup(drawn, *, zigzag=1.0, ahead=0.0, least=2):
 
 
 @C1.check(
-    Inequality(1e-9), ZIGZAGS, instances=20,
+    Inequality(1e-9), ZIGZAGS, examples=[LARGE], instances=20,
     false={"with N - 2 kinks at the states": {"fewer": 2, "at_states": True}, "at least 1.01 b": {"factor": 1.01}},
 )  # fmt: skip
 def no_narrower_function(drawn, *, fewer=3, at_states=False, factor=1.0):
@@ -218,15 +220,15 @@ def returns_are_exact(drawn, *, steps=4000, discounted=True):
 
 @C2.check(
     Identity(1e-9), Space(gamma=Floats(0.05, 0.99)), batched=False, instances=20,
-    false={"one iteration ahead": {"ahead": 1}, "the features of C2": {"tabular": False}},
+    false={"one iteration ahead": {"ahead": 1}, "features 1 and 2 for each action": {"tabular": False}},
 )  # fmt: skip
 def complete_features_contract(gamma, *, ahead=0, tabular=True):
-    """Two states of two actions; every action leads to the second state, whose better action is worth 1 at the start."""
-    states = np.eye(2) if tabular else np.array([[1.0, 0], [2.0, 1e-3]])
-    phi = np.kron(states, np.eye(2))
-    after, start = np.stack([phi[2:]] * 4), np.array([1.0, 0.5, 1.0, 0.5])
+    """Two states of two actions, every action leads to the second state: the largest value, against that at the start."""
+    phi = np.kron(np.eye(2) if tabular else np.array([[1.0], [2.0]]), np.eye(2))
+    after, start = np.stack([phi[2:]] * 4), np.tile([1.0, 0.5], phi.shape[1] // 2)
     found = fitted_q_iterates(phi, after, np.zeros(4), np.ones(4), gamma=gamma, start=start, iterations=40)
-    return np.abs(found).max(axis=1), gamma ** (np.arange(41) + ahead)
+    values = np.abs(found @ phi.T).max(axis=1)
+    return values / values[0], gamma ** (np.arange(41) + ahead)
 
 
 C2_converges = paper.claim("C2-converges", r"""
@@ -259,7 +261,8 @@ C3 = paper.claim("C3", r"""
     RCSL attains it with probability 1; asked for $V^*(s_0)$ it is optimal. (b) There are a deterministic problem and data that cover every reachable
     (t, s, a) for which RCSL is suboptimal whatever the target: $s_0$ leads to $s_1$ (pays 0) or $s_2$ (pays .5), $s_3$ to $s_1$; $s_1$
     pays 1 or 0, $s_2$ nothing; five trajectories, in which $s_1$ pays only after $s_3$. From $s_0$ RCSL gets 0, .5, .75 for the targets 0, .5, 1
-    and .5 for others, $V^*=1$; conditioned on the whole history besides (a decision transformer) 0, .5, .5 and .5.
+    and .5 for others, $V^*=1$; conditioned on the whole history besides (a decision transformer) 0, .5, .5 and .5. Without the step in the
+    conditioning (a) fails from some $s_0$ in more than 80 % of random problems (4 states, 2 actions, $H=4$, rewards 0, .5 or 1).
 
     where: theorems on the weakness of RCSL (Markov RCSL, decision transformers), re-stated; the instance is derived
     assumes: (a) deterministic rewards and transitions; the step is part of the conditioning. (b) takes data of a mixture of trajectories, or finite data.
@@ -315,6 +318,18 @@ def values_of_the_example(*, more=(), first=5):
 def whatever_the_target(target, *, markov=False, more=()):
     table = population_table(STITCH, uniform(STITCH)) if markov else stitch_table([*FIVE, *more])
     return attained_returns(STITCH, table, target).value[0], 0.75
+
+
+# not shown from 13 exceptions among 100 problems on; with a share of .975 that has probability below 1e-5
+@C3.check(Effect(seeds=100, null=0.8), false={"the step is known": {"pooled": False}})
+def mostly_without_the_step(rngs, *, pooled=True):
+    """Whether RCSL misses the optimum from some start state of a random problem, asked for it."""
+    missed = []
+    for rng in rngs:
+        problem = random_problem(rng)
+        best, table = optimal_values(problem), population_table(problem, behaviour(rng, problem, True))
+        missed.append(np.any(attained_returns(problem, table, best, pooled=pooled).value < best - 1e-9))
+    return np.array(missed, dtype=float)
 
 
 C3_timeless = paper.claim("C3-timeless", r"""
@@ -374,7 +389,7 @@ def exact_values(*, horizon=10, idle=50, left=50):
     data, problem = recorded(horizon, idle, left), maze(horizon)
     model, clone = empirical_model(data, SHAPE), markov_clone(data, SHAPE)
     table = empirical_table(data.states, data.actions, data.rewards, SHAPE)
-    asked = [attained_returns(problem, table, float(g)).value[START] for g in (*range(11), 0.5)]
+    asked = [attained_returns(problem, table, float(g)).value[START] for g in (*range(16), 0.5)]
     cloned = evaluate(problem, clone).value
     return {
         "data": (np.unique(data.rewards.sum(axis=1)), [0, 6]),
@@ -385,6 +400,13 @@ def exact_values(*, horizon=10, idle=50, left=50):
         "share that beats the data": (chance_to_beat(data), 0.095),
         "optimum, of the model too": ([optimal_values(p)[START] for p in (problem, model)], 8.0),
     }
+
+
+@C4.check(Identity(1e-12), false={"behaviour given the state": {"history": False}})
+def whole_histories_are_repeated(rng, *, history=True):
+    """Among 4000 roll-outs of the behaviour that knows all states and actions none beats the data."""
+    total = roll(recorded(), 4000, rng, history).rewards.sum(axis=1)
+    return {"largest return": (total.max(), 6.0), "others than 0 and 6": (np.mean((total != 0) & (total != 6)), 0.0)}
 
 
 # in every run the best return is 8 (each roll-out has it with probability 1/20), and with it the value: no other outcome was seen
@@ -585,13 +607,16 @@ C6_bound = paper.claim("C6-bound", r"""
 
 @C6_bound.check(
     Inequality(1e-9), Space(drawn=Drawn(NearlyDeterministic.draw)), instances=60, examples=[luck(0.1, 0.5), luck(0.01, 0.9), luck(0.45, 1 - 1e-9)],
-    false={"as if the data always had the return": {"coverage": np.inf}, "the square of the noise": {"power": 2}},
+    false={"the root of the coverage": {"root": 0.5}, "the square of the noise": {"power": 2}},
 )  # fmt: skip
-def loss_is_bounded(drawn, *, coverage=1.0, power=1):
+def loss_is_bounded(drawn, *, root=1.0, power=1):
     problem, log_behaviour, target = drawn
     table, laws = population_table(problem, log_behaviour), returns_to_go(problem, log_behaviour)
-    alpha = min(coverage * laws.coverage(target)[0], 1.0)
-    bound = near_determinism_bound(drawn.noise**power, alpha, problem.horizon)
-    written = drawn.noise**power * (1 + 2 * alpha) / alpha * problem.horizon**2
-    loss = target - attained_returns(problem, table, target).value[0]
-    return {"loss": (loss, bound), "library, from below": (written, bound), "from above": (bound, written)}
+    bound = near_determinism_bound(drawn.noise**power, laws.coverage(target)[0] ** root, problem.horizon)
+    return target - attained_returns(problem, table, target).value[0], bound
+
+
+@C6_bound.check(Identity(1e-12), false={"a step more": {"horizon": 4}, "the noise doubled": {"noise": 2.0}})
+def bound_by_hand(*, horizon=3, noise=1.0):
+    """.01 (4 + 2) 9, .1 (2 + 2) 9, .5 (1 + 2) 9."""
+    return near_determinism_bound(noise * np.array([0.01, 0.1, 0.5]), [0.25, 0.5, 1.0], horizon), [0.54, 3.6, 13.5]

@@ -74,7 +74,7 @@ class Zigzag(NamedTuple):
         return KinkedLine(0.0, 0.0, np.array(knots), np.array(bends) / d)
 
 
-LARGE = {"drawn": Zigzag(40, np.array([0.5, 1.5]), 1.0, np.linspace(0.1, 0.9, 7))}
+LARGE = {"drawn": Zigzag(40, np.array([0.5, 1.5]), 1.0, np.linspace(0.03, 0.97, 37))}
 
 
 # C2 ------------------------------------------------------------------------------------------------
