@@ -408,11 +408,9 @@ class Cue(NamedTuple):
         shift = int(rng.integers(1, cues))
         return cls(cues, corridor, float(rng.uniform(0.5, 0.99)), rho, (np.arange(cues) + shift) % cues)
 
-    @classmethod
-    def even(cls, rng):
+    def even(self):
         """With the uniform law of states."""
-        drawn = cls.draw(rng)
-        return drawn._replace(rho=np.full(len(drawn.rho), 1 / len(drawn.rho)))
+        return self._replace(rho=np.full(len(self.rho), 1 / len(self.rho)))
 
     @property
     def states(self):
