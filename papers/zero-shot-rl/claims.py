@@ -449,7 +449,7 @@ def measure_conservative(case, *, divergence="chi2", weights="targets", paid=Fal
 
 @C5.check(
     Inequality(1e-12), Space(case=Drawn(st.Penalised.rare)), instances=25,
-    false={"MC-FB, rewards of both signs": {"mixed": True}, "an action that is not under-represented for all targets": {"common": True}},
+    false={"MC-FB, rewards of both signs": {"mixed": True}, "actions that are not under-represented": {"common": True}},
 )  # fmt: skip
 def signs(case, *, mixed=False, common=False):
     """VC-FB for rewards of both signs; MC-FB for r >= 0 (lowered) and r <= 0 (raised)."""
@@ -466,7 +466,7 @@ def signs(case, *, mixed=False, common=False):
     up, down = (case.values(mc - target, r)[~under if common else under] for r in (negative, positive))
     return {
         "VC-FB": (np.sum(shares * (q - before), axis=1), 0.0),
-        "VC-FB, beta < mu": ((q - before)[case.behaviour < shares], 0.0),
+        "VC-FB, beta < mu": ((q - before)[(case.behaviour < shares) != common], 0.0),
         "MC-FB, r >= 0": (down, 0.0),
         "MC-FB, r <= 0": (0.0, up),
     }
