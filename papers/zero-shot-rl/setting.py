@@ -341,7 +341,7 @@ class Traps(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A small problem for the linear fits: four states, two actions, five features, one task; state 3 may be without data."""
+    """A small problem for the linear fits: four states, two actions, five features, one task; every other time state 3 is without data."""
 
     transition: np.ndarray
     rho: np.ndarray
@@ -355,6 +355,7 @@ class Fit(NamedTuple):
     def draw(cls, rng):
         mask = rng.random((4, 2)) < 0.7
         mask[:3, 0] |= ~mask[:3].any(axis=1)
+        mask[3] &= rng.random() < 0.5
         rows, features = rng.dirichlet(np.ones(4), (4, 2)), rng.standard_normal((4, 2, 5))
         return cls(
             rows,
@@ -408,11 +409,9 @@ class Cue(NamedTuple):
         shift = int(rng.integers(1, cues))
         return cls(cues, corridor, float(rng.uniform(0.5, 0.99)), rho, (np.arange(cues) + shift) % cues)
 
-    @classmethod
-    def even(cls, rng):
+    def even(self):
         """With the uniform law of states."""
-        drawn = cls.draw(rng)
-        return drawn._replace(rho=np.full(len(drawn.rho), 1 / len(drawn.rho)))
+        return self._replace(rho=np.full(len(self.rho), 1 / len(self.rho)))
 
     @property
     def states(self):
