@@ -103,7 +103,7 @@ def mean_over_all_masks(drawn, *, product=False, swapped=False):
 TABLE_4 = ((0.633, 0.633), (0.633, 0.854), (0.871, 0.770))
 
 
-@C1.check(near(0.008, seeds=60), false={"the product of both densities": {"product": True}})
+@C1.check(near(0.012, seeds=60), false={"the product of both densities": {"product": True}})
 def at_the_papers_sparsities(rngs, *, product=False):
     """o_1 and o_2 of masks of exact size, n = 20000, less 1 - s_2 and 1 - s_1."""
     out, n = {}, 20000
@@ -134,8 +134,8 @@ C2 = paper.claim("C2", r"""
 
     The mean rank of updates is 99.2 to 99.8 % of the possible one at 5 to 30 % density. Independent entries of any continuous law on a mask
     have the rank of the mask's maximum matching, and a mask that is drawn entry by entry at density $p=c\log n/n$ has nearly full rank from
-    $c=1$ on: $n=128$, mean rank fractions above .99 at 5 % and 20 %, and .674, .912, .989, .999 to .05 for $c=.3,.6,1,1.5$. So full rank
-    says no more than "not in whole rows, and not of low rank before". The testbed's RL updates are within .03 of such masks of their density.
+    $c=1$ on: $n=128$, mean rank fractions above .99 at 5 % and 20 %, and .674, .912, .989, .999 to .06 for $c=.3,.6,1,1.5$. So full rank
+    says no more than "not in whole rows, and not of low rank before". The testbed's RL updates are within .06 of such masks of their density.
 
     where: Table 2 (Sec. 5); the null model is derived
     assumes: Square matrices for the thresholds; masks drawn entry by entry.
@@ -163,14 +163,14 @@ def scattered_entries(rngs, *, where="anywhere"):
 THRESHOLDS = {0.3: 0.674, 0.6: 0.912, 1.0: 0.989, 1.5: 0.999}
 
 
-@C2.check(near(0.05, seeds=20), false={
-    "half as many entries again": Variant({"more": 1.5}, kind=near(0.05))})  # fmt: skip
+@C2.check(near(0.06, seeds=20), false={
+    "half as many entries again": Variant({"more": 1.5}, kind=near(0.06))})  # fmt: skip
 def thresholds(rngs, *, more=1.0):
     density = math.log(128) / 128 * more
     return {f"c = {c}": rank_fraction(st.placed(rngs, c * density)) - rank for c, rank in THRESHOLDS.items()}
 
 
-@C2.check(near(0.03), false={"its best approximation of rank 6, not rounded": {"rank": 6}})
+@C2.check(near(0.06), false={"its best approximation of rank 6, not rounded": {"rank": 6}})
 def of_the_testbed(rngs, *, rank=None):
     """Mean over the three matrices of an RL update in bfloat16, less that of random masks of the same density."""
     fractions, rng = [], rngs[0]
@@ -511,9 +511,9 @@ C6 = paper.claim("C6", r"""
     Sparsity falls along training; transient updates; what a tolerance hides
 
     RL, Adam at 1e-6, snapshots every 25 of 300 steps: more than 95 % of the increments of sparsity are negative; it is .937, .821, .711
-    and .623 at steps 25, 100, 200 and 300 to .03, and still falls by more than .05 over the last 100 (no plateau here; the paper's PRIME settles near 80 %).
+    and .623 at steps 25, 100, 200 and 300 to .05, and still falls by more than .05 over the last 100 (no plateau here; the paper's PRIME settles near 80 %).
     More than .0002 of all weights are visible at an earlier snapshot and not at the end (the paper: 8.5 %); on a straight path to the same end there would be none.
-    Sizes alone explain the level: the mean of $\min(1,|\Delta|/ULP)$, on the grid the share of $|\Delta|>ULP/2$, to .01. The rule
+    Sizes alone explain the level: the mean of $\min(1,|\Delta|/ULP)$, on the grid the share of $|\Delta|>ULP/2$, to .02. The rule
     "$|\Delta|\le10^{-5}$ is equal" hides steps of one ULP of $\mathrm{erf}(2^{-9}/\sigma\sqrt2)$ of $N(0,\sigma^2)$ weights (7.8 % at .02);
     a relative 1e-3 hides none.
 
@@ -537,7 +537,7 @@ def sparsity_falls(rngs, *, reference="base"):
 PATH = {25: 0.937, 100: 0.821, 200: 0.711, 300: 0.623}
 
 
-@C6.check(near(0.03), false={"25 steps later": {"later": 25}})
+@C6.check(near(0.05), false={"50 steps later": {"later": 50}})
 def levels_along_training(rngs, *, later=0):
     run = trained(st.of(rngs), LONG)
     return {f"step {k}": run.sparsity(min(k + later, 300)) - level for k, level in PATH.items()}
@@ -557,7 +557,7 @@ def transient(rngs, *, straight=False):
     return np.log(np.maximum(share, 1e-9) / 0.0002)
 
 
-@C6.check(near(0.01), false={"the rule of the other base": {"other": True}, "half the change": {"factor": 0.5}})
+@C6.check(near(0.02), false={"the rule of the other base": {"other": True}, "half the change": {"factor": 0.5}})
 def sizes_explain_the_level(rngs, *, other=False, factor=1.0):
     out, at = {}, st.IS_WEIGHT
     for method, grid in itertools.product(("RL", "OOD"), (False, True)):
