@@ -22,7 +22,7 @@ from klsim.learning.return_conditioned import (
     returns_to_go,
 )
 from klsim.planning import evaluate, qvi_iterates, rollouts
-from klsim.planning.empirical_model import empirical_model, finding_probability, markov_clone
+from klsim.planning.empirical_model import empirical_model, finding_probability, history_rollouts, markov_clone
 from klsim.problems import TabularMDP
 from klsim.spaces import Drawn, Floats, Integers, Space
 
@@ -35,6 +35,7 @@ from .setting import (
     SHAPE,
     START,
     STITCH,
+    UNEVEN,
     Lucky,
     NearlyDeterministic,
     TwoStates,
@@ -57,8 +58,10 @@ from .setting import (
     recorded,
     roll,
     safe_and_risky,
+    same_states,
     stitch_table,
     stochastic,
+    uneven,
     uniform,
     value_given_history,
 )
@@ -134,6 +137,17 @@ def no_narrower_function(drawn, *, fewer=3, at_states=False, factor=1.0):
     return {"programme": (factor * drawn.b, best), "line": (best, drawn.b), "alternation": (factor * drawn.b, bound)}
 
 
+@C1.check(
+    Inequality(1e-9), Space(drawn=Drawn(uneven)), instances=20, examples=[UNEVEN], false={"one kink more, at the points": {"interpolating": True}},
+)  # fmt: skip
+def bound_by_alternation(drawn, *, interpolating=False):
+    """Residuals of uneven size: m + 3 of them alternate, and no function with m kinks comes closer than the least."""
+    y, knots = drawn
+    x = np.arange(float(len(y)))
+    best = best_fit_errors(x, y, x[None, 1:-1] if interpolating else knots[None])[0]
+    return alternation_bound(y, len(knots)), best
+
+
 @C1.check(Identity(1e-9, scale=1), false={"eight states": {"states": 8}, "a linear reward": {"b": 0.0}})
 def step_in_the_width(*, states=7, b=1.0):
     """N = 7: with m = 0 and 4 kinks, anywhere on .5, 1, …, 5.5, the best error is b (so for all m between), with 5 it is 0."""
@@ -169,7 +183,8 @@ C2 = paper.claim("C2", r"""
 
     $s_1\to s_2\to s_2$ with features 1 and 2, reward 0, data uniform over the two states: fitted Q iteration multiplies $\theta$ by $6\gamma/5$
     and diverges for $\gamma>5/6$ ($1.14^{200}=2.4\cdot10^{11}$ after 200 iterations at .95; at 5/6 it stays). For features x, y and any realizable
-    rewards the error is multiplied by $\gamma y(x+y)/(x^2+y^2)$. Least squares on observed returns is exact at once. With tabular
+    rewards the error is multiplied by $\gamma y(x+y)/(x^2+y^2)$, with a share w of the data at $s_1$ by
+    $\gamma y(wx+(1-w)y)/(wx^2+(1-w)y^2)$. Least squares on observed returns is exact at once. With tabular
     features (complete) the error is $\gamma^k$.
 
     where: motivation of the paper; a classical instance (Tsitsiklis and Van Roy)
@@ -186,11 +201,15 @@ PRINTED = [{"drawn": TwoStates(1.0, 2.0, gamma, 0.0, 1.0)} for gamma in (0.8, 5 
     false={"data that follow the chain (s2 alone)": {"w": 0.0}, "without the discount of the second pair": {"shift": 1}},
 )  # fmt: skip
 def error_is_multiplied(drawn, *, w=0.5, shift=0):
-    """All of 30 iterates against the closed form."""
+    """All of 30 iterates against the closed form, and with three quarters of the data at s1."""
     x, y, gamma, best, start = drawn
-    factor = (gamma * y * x + (1 if shift else gamma) * y**2) / (x**2 + y**2)
-    powers = factor ** np.arange(31)
-    return iterates(drawn, 30, w), best + (start - best) * powers, np.abs(best) + np.abs(start - best) * powers
+    out = {}
+    for name, at, k in (("uniform", w, 1), ("three quarters at s1", 0.75, 3)):
+        factor = (gamma * y * k * x + (1 if shift else gamma) * y**2) / (k * x**2 + y**2)
+        powers = factor ** np.arange(31)
+        size = np.abs(best) + np.abs(start - best) * powers
+        out[name] = (iterates(drawn, 30, at), best + (start - best) * powers, size)
+    return out
 
 
 @C2.check(
@@ -409,6 +428,19 @@ def whole_histories_are_repeated(rng, *, history=True):
     return {"largest return": (total.max(), 6.0), "others than 0 and 6": (np.mean((total != 0) & (total != 6)), 0.0)}
 
 
+# a share of .75 of 2000 has a deviation of .0097: the margin is nine standard errors of 20 sets
+@C4.check(Effect(seeds=20, alternative="within", null=0.0, margin=0.02), false={"every one once": {"copies": (1, 1)}})
+def histories_in_their_shares(rngs, *, copies=(3, 1)):
+    """Two trajectories with the same states: the first action decides the second, and 3 of 4 begin with action 0."""
+    data = same_states(copies)
+    made = [history_rollouts(data, empirical_model(data, (4, 2)), 2000, rng).actions for rng in rngs]
+    return {
+        "first action": np.array([np.mean(a[:, 0] == 0) - 0.75 for a in made]),
+        "second action": np.array([np.mean(a[:, 1] == 0) - 0.75 for a in made]),
+        "other pairs": np.array([np.mean(a[:, 0] != a[:, 1]) for a in made]),
+    }
+
+
 # in every run the best return is 8 (each roll-out has it with probability 1/20), and with it the value: no other outcome was seen
 @C4.check(
     Effect(seeds=20), false={"behaviour given the whole history": {"history": True}, "asked for the best return of the data": {"ask": 6.0}},
@@ -468,6 +500,14 @@ def printed_values(*, more=0, idle=0):
         "mixes": (np.round(by_mix, 3), [0.075, 0.111, 0.095, 0.062, 0.022]),
         "roll-outs": (np.ceil(1 / p), [9, 11, 15, 21]),
     }
+
+
+@C5.check(
+    Identity(1e-9), Space(p=Floats(0.01, 0.9), n=Integers(1, 40)), batched=False, instances=20, false={"one roll-out fewer": {"fewer": 1}},
+)  # fmt: skip
+def first_success(p, n, *, fewer=0):
+    """Against the chances that the k-th roll-out is the first that beats the data, added up."""
+    return finding_probability(p, n - fewer), sum(p * (1 - p) ** k for k in range(n))
 
 
 # a found share of .65 has a deviation of .48; the margin is nine standard errors of 800 runs

@@ -77,6 +77,16 @@ class Zigzag(NamedTuple):
 LARGE = {"drawn": Zigzag(40, np.array([0.5, 1.5]), 1.0, np.linspace(0.03, 0.97, 37))}
 
 
+def uneven(rng):
+    """``m + 3`` values of alternating signs, and m kinks between them."""
+    m = int(rng.integers(0, 6))
+    return (-1.0) ** np.arange(m + 3) * rng.uniform(0.1, 2, m + 3), rng.uniform(0, m + 2, m)
+
+
+#: the best line errs by 1.05, half of the largest residual
+UNEVEN = {"drawn": (np.array([0.1, -2.0, 0.1]), np.zeros(0))}
+
+
 # C2 ------------------------------------------------------------------------------------------------
 class TwoStates(NamedTuple):
     """Features x and y of s1 -> s2 -> s2; ``Q* = optimum * features`` (one action), from ``start``."""
@@ -186,6 +196,13 @@ def stitch_table(trajectories=FIVE):
     s, a, after, b = np.array(trajectories).T
     states, actions = np.stack([s, after], axis=1), np.stack([a, b], axis=1)
     return empirical_table(states, actions, STITCH.reward[np.arange(2), states, actions], (4, 2))
+
+
+def same_states(copies):
+    """Copies of (s3, 0)(s1, 0) and of (s3, 1)(s1, 1)."""
+    actions = np.repeat([[0, 0], [1, 1]], copies, axis=0)
+    states = np.tile([3, 1, 1], (len(actions), 1))
+    return Trajectories(states, actions, STITCH.reward[np.arange(2), states[:, :2], actions])
 
 
 def value_given_history(trajectories, target):
