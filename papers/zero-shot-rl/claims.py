@@ -13,9 +13,9 @@ from klsim.claims import Effect, Exists, Identity, Inequality, Optimality, Paper
 from klsim.claims.assuming import assume
 from klsim.distributions import log_normalize
 from klsim.divergences import chi2, kl
-from klsim.learning import conservative_fb as cfb
-from klsim.learning import forward_backward as fb
+from klsim.planning import conservative_fb as cfb
 from klsim.planning import evaluate, solve
+from klsim.planning import forward_backward as fb
 from klsim.planning.aggregation import aggregated_mdp, label_means
 from klsim.planning.successor_measures import (
     arrival_values,

@@ -10,10 +10,10 @@ import numpy as np
 from scipy.optimize import minimize, root
 from scipy.special import softmax
 
-from klsim.learning import conservative_fb as cfb
-from klsim.learning.forward_backward import leading_features, task_vector, zero_shot_policies
+from klsim.planning import conservative_fb as cfb
 from klsim.planning import solve
 from klsim.planning.aggregation import aggregated_mdp, label_means
+from klsim.planning.forward_backward import leading_features, task_vector, zero_shot_policies
 from klsim.planning.successor_measures import arrival_values, successor_density, successor_measure
 from klsim.problems import DiscountedMDP
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from klsim.distributions import log_normalize
-from klsim.learning import conservative_fb as cfb
+from klsim.planning import conservative_fb as cfb
 
 RNG = np.random.default_rng(0)
 RHO, R = RNG.dirichlet(np.ones(4)), RNG.standard_normal(4)

@@ -30,7 +30,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax, wrightomega
 
 from klsim import _validate
-from klsim.learning.forward_backward import density_table
+from klsim.planning.forward_backward import density_table
 from klsim.planning.successor_measures import state_law
 from klsim.problems.transition_rows import probabilities
 

@@ -13,7 +13,7 @@ Losses take a free table m ``(..., S, A, S)`` and return ``(loss, gradient)``:
 minimal at ``m = P/rho + gamma E[mbar]``. `batch_fb_loss` is its unbiased estimate from a batch whose next states are
 ``s+``.
 
-The conservative penalties, and the fits with linear F, are in `klsim.learning.conservative_fb`.
+The conservative penalties, and the fits with linear F, are in `klsim.planning.conservative_fb`.
 
 Sources: Touati & Ollivier (2021); Jeen, Bewley & Cullen (2024); ``zero-shot-rl`` C1, C2, C4.
 """

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from klsim.learning import forward_backward as fb
+from klsim.planning import forward_backward as fb
 from klsim.planning import solve
 from klsim.planning.successor_measures import successor_backup, successor_density, successor_measure
 from klsim.problems import DiscountedMDP
