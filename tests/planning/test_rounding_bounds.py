@@ -60,6 +60,8 @@ def test_of_a_residual(beta):
         mean = (np.exp(log_policy) * x).sum(axis=1).max() + 2 * top
         soft = UNIT * (2 * top + min((2 + 8) * beta + 4 * mean, (2 + 12) * 2 * np.abs(advantage).max()))
     for extended, wanted in ((False, plain + soft), (True, twice + soft)):
-        assert bellman.rounding(value, advantage, residual, log_policy, extended) == pytest.approx(wanted, rel=1e-12)
+        assert bellman.rounding(value, advantage, residual, log_policy, extended) == pytest.approx(
+            wanted, rel=1e-12, abs=0
+        )
     nothing = Value(0.0, np.zeros(3), np.zeros(3))
     assert bellman.rounding(nothing, None, residual, None, False) == 0.0
