@@ -17,7 +17,7 @@ from pathlib import Path
 
 from klsim.files import write_atomically
 
-from .sites import MODULES, ROOT, definition
+from .sites import MODULES, ROOT, definition, in_signature
 
 CACHE = ROOT / ".klsim" / "mutants"
 INTERFACE = "tests/test_api.py::test_the_public_interface_is_as_written_down"
@@ -41,9 +41,9 @@ class Reach:
         """Tests or checks of a line, cheapest first."""
         by_line = getattr(self, kind).get(path, {})
         found = by_line.get(line, frozenset())
-        if not found:  # a default runs when the module is imported: ask who runs its function
+        if not found or in_signature(path, line):  # a default runs at the import: ask who runs its function
             first, last = definition(path, line)
-            found = frozenset().union(*(names for n, names in by_line.items() if first <= n <= last))
+            found |= frozenset().union(*(names for n, names in by_line.items() if first <= n <= last))
             found |= {INTERFACE} if kind == "tests" else frozenset()
         return sorted(found, key=lambda name: (self.seconds.get(name, 60.0), name))
 

@@ -157,6 +157,12 @@ def definition(path: str, line: int) -> tuple[int, int]:
     return inner.lineno, inner.end_lineno or inner.lineno
 
 
+def in_signature(path: str, line: int) -> bool:
+    """Whether a line belongs to a function's signature, which runs when the module is imported."""
+    functions = (n for n in ast.walk(ast.parse(_read(path))) if isinstance(n, ast.FunctionDef))
+    return any(n.lineno <= line < n.body[0].lineno for n in functions)
+
+
 @cache
 def _read(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
