@@ -27,13 +27,13 @@ from scipy.optimize import brentq
 from klsim import _validate
 from klsim._shown import Shown
 
-__all__ = ["RewardLaw", "TiltedLaw", "best_of_n_reward", "kl_frontier", "quantile_rule", "tilted"]
+__all__ = ["TiltedLaw", "best_of_n_reward", "kl_frontier", "quantile_rule", "tilted"]
 
 _EDGE = 690.0  # of the rule in z: quantiles down to 1e-300
 _NODES = 20_001
 
 
-class RewardLaw(Protocol):
+class _RewardLaw(Protocol):
     """A law on the line: a frozen distribution of `scipy.stats`."""
 
     def ppf(self, q: Any) -> Any: ...
@@ -50,7 +50,7 @@ class TiltedLaw(Shown):
     kl: float
 
 
-def quantile_rule(law: RewardLaw) -> tuple[np.ndarray, np.ndarray]:
+def quantile_rule(law: _RewardLaw) -> tuple[np.ndarray, np.ndarray]:
     """``(x, log w)``: quantiles and the logs of their weights, which add up to 1.
 
     Raises:
@@ -68,7 +68,7 @@ def quantile_rule(law: RewardLaw) -> tuple[np.ndarray, np.ndarray]:
     return x, log_w - np.logaddexp.reduce(log_w)
 
 
-def tilted(law: RewardLaw, beta: float) -> TiltedLaw:
+def tilted(law: _RewardLaw, beta: float) -> TiltedLaw:
     """``max_pi E_pi[R] - beta KL(pi‖ref)`` for a reward with this law under the reference.
 
     Raises:
@@ -105,7 +105,7 @@ def _tilted(x: np.ndarray, log_w: np.ndarray, beta: float) -> TiltedLaw:
     return TiltedLaw(beta, float(beta * log_z), float(density[inside] @ x[inside]), max(kl, 0.0))
 
 
-def kl_frontier(law: RewardLaw, budget: float) -> TiltedLaw:
+def kl_frontier(law: _RewardLaw, budget: float) -> TiltedLaw:
     """The most reward within a KL of ``budget`` nats: the tilt with that KL.
 
     Raises:
@@ -149,7 +149,7 @@ def _excess_or_infinite(excess: Any, log_beta: float) -> float:
         return np.inf
 
 
-def best_of_n_reward(law: RewardLaw, n: float) -> float:
+def best_of_n_reward(law: _RewardLaw, n: float) -> float:
     """``E max(R_1, …, R_n)``, any real ``n >= 1``: the quantile at ``U^{1/n}``.
 
     Raises:

@@ -56,6 +56,7 @@ def draws(log_p: Any, n: int, *, ordered: bool = True) -> tuple[np.ndarray, np.n
     if log_p.ndim != 1:
         _validate.fail("log_p", f"must be one law (A,), got shape {log_p.shape}")
     n = _validate.integer("n", n, low=1)
+    ordered = _validate.flag("ordered", ordered)
     inside = np.flatnonzero(np.isfinite(log_p))
     size = len(inside)
     rows = size**n if ordered else comb(n + size - 1, n)

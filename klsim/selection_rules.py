@@ -35,13 +35,13 @@ from scipy.special import gammaln, roots_legendre
 from klsim import _validate
 from klsim.distributions import log_normalize
 
-__all__ = ["Noise", "majority_vote", "noisy_best_of_n", "rejection", "soft_best_of_n"]
+__all__ = ["majority_vote", "noisy_best_of_n", "rejection", "soft_best_of_n"]
 
 _STEP = 1 / 16  # of the trapezoidal rule in log s; the error falls as exp(-pi^2 / step) and is far below rounding
 _NODES = 200_000
 
 
-class Noise(Protocol):
+class _Noise(Protocol):
     """A law on the line as `scipy.stats` gives them."""
 
     def logpdf(self, x: Any) -> Any: ...
@@ -139,7 +139,7 @@ def _rivals(series: np.ndarray, c: int, rest: int, t: np.ndarray) -> np.ndarray:
     return np.asarray(product[:, rest])
 
 
-def noisy_best_of_n(log_p: Any, reward: Any, n: int, noise: Noise, *, nodes: int = 4001) -> np.ndarray:
+def noisy_best_of_n(log_p: Any, reward: Any, n: int, noise: _Noise, *, nodes: int = 4001) -> np.ndarray:
     """Log-law of the draw with the highest ``reward + noise`` of n, ``(A,)``.
 
     Args:
@@ -153,6 +153,9 @@ def noisy_best_of_n(log_p: Any, reward: Any, n: int, noise: Noise, *, nodes: int
     log_p, n = _law(log_p, n)
     reward = _rewards(reward, log_p)
     nodes = _validate.integer("nodes", nodes, low=101)
+    for name in ("logcdf", "ppf", "isf"):
+        if not callable(getattr(noise, name, None)):
+            _validate.fail("noise", f"must be a law with logcdf, ppf and isf, as scipy.stats.norm(), got {noise!r:.60}")
     inside = np.isfinite(log_p)
     p, r = log_p[inside], reward[inside]
     edge = 40.0 + 2 * np.log(n)

@@ -99,6 +99,7 @@ def test_moments_of_a_gradient():
         (lambda: majority_vote(np.full(65, -np.log(65)), 3), "at most 64 answers"),
         (lambda: noisy_best_of_n(LOG_P, REWARD, 2, stats.norm(), nodes=7), "nodes = 7: must be >= 101"),
         (lambda: rejection(LOG_P, REWARD, 2, np.nan), "threshold"),
+        (lambda: noisy_best_of_n(LOG_P, REWARD, 2, 1.0), "noise: must be a law"),
         (lambda: draws(LOG_P, 30), "rows of draws"),
         (lambda: draws(LOG_P[None], 2), "log_p: must be one law"),
         (lambda: estimator_moments(lambda y: y[:1], LOG_P, 2), "one value for each of 9 samples"),

@@ -69,12 +69,15 @@ def conservative_direction(values: Any, behaviour: Any, *, axis: int = -1) -> np
         values: finite. behaviour: probabilities that broadcast against them; all zero where there are no data.
 
     Raises:
-        ValueError: values that are not finite, a negative behaviour, shapes that do not broadcast.
+        ValueError: values that are not finite, a negative behaviour, shapes that do not broadcast, no such axis.
     """
     values, behaviour = _validate.numpy_arrays(values=values, behaviour=behaviour)
     _validate.finite("values", np, values)
     _validate.budgets("behaviour", np, _validate.finite("behaviour", np, behaviour))
-    _validate.broadcast(values=values, behaviour=behaviour)
+    shape = _validate.broadcast(values=values, behaviour=behaviour)
+    axis = _validate.integer("axis", axis, low=-len(shape), high=len(shape) - 1)
+    if values.ndim != len(shape):
+        _validate.fail("values", f"must have all axes of behaviour, got shapes {values.shape} and {behaviour.shape}")
     return np.asarray(softmax(values, axis=axis) - behaviour)
 
 
@@ -181,7 +184,7 @@ def conservative_density(target: Any, log_behaviour: Any, alpha: float, rho: Any
     Raises:
         ValueError: shapes, laws that are none, values that are not finite.
     """
-    target = density_table(target)
+    target = density_table(target, "target")
     states = target.shape[-1]
     target, behaviour, _ = _penalised(target, log_behaviour, np.full(states, 1 / states))
     law, alpha = state_law(rho, states), _validate.real("alpha", alpha, low=0.0, high=1e100)

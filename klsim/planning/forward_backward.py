@@ -33,7 +33,6 @@ __all__ = [
     "ZeroShot",
     "batch_fb_loss",
     "batch_orthonormality_loss",
-    "density_table",
     "fb_loss",
     "forward_projection",
     "leading_features",

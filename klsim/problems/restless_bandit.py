@@ -25,7 +25,7 @@ from klsim import _validate
 from klsim.problems.tabular_mdp import TabularMDP
 from klsim.problems.transition_rows import numpy_only, probabilities
 
-__all__ = ["CoupledRestlessBandit", "arm_chain", "binary_vectors", "saturating_link"]
+__all__ = ["CoupledRestlessBandit", "arm_chain", "saturating_link"]
 
 
 def binary_vectors(name: str, value: Any) -> np.ndarray:
