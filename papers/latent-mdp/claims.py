@@ -86,7 +86,7 @@ def two_steps(rng):
     return small(rng, horizon=2, concentration=1.0, rewards=rng.uniform(0, 0.5, 8))
 
 
-@C1.check(Identity(1e-12), Space(problem=Drawn(two_steps)), instances=30, examples=[{"problem": reveal()}],
+@C1.check(Identity(1e-12), Space(problem=Drawn(two_steps)), instances=15, examples=[{"problem": reveal()}],
           false={"with the best policy of state and step": {"candidate": "memoryless"},
                  "without the rewards in the history": {"candidate": "hidden"}})  # fmt: skip
 def optimum_of_all_policies(problem, *, candidate="recursion"):
@@ -100,7 +100,7 @@ def optimum_of_all_policies(problem, *, candidate="recursion"):
 
 @C1.check(Identity(1e-11, scale=1), Space(problem=LatentMDPs("M", "S", "A", "H"), phases=Normals("A", scale=3.0),
                                           soft=Choice(True, False), M=Sizes(1, 3), S=Sizes(1, 3), A=Sizes(1, 2), H=Sizes(1, 3)),
-          instances=40, false={"with the value of the history in every context": {"averaged": True}})  # fmt: skip
+          instances=25, false={"with the value of the history in every context": {"averaged": True}})  # fmt: skip
 def alpha_vectors_of_a_policy(problem, phases, soft, *, averaged=False):
     """The first level against all trajectories, context by context; and the value that planning promises."""
     policy = levels_of(problem, phases, soft)
@@ -250,7 +250,7 @@ def two_point(ratio, e=0.01, rise=1e-4, c1=2.0):
             "kept": np.array([False, True]), "z": z, "c1": c1}  # fmt: skip
 
 
-@C4.check(Inequality(1e-12, scale=1), Space(**RAISED, c1=Floats(0.5, 4.0)), instances=10_000, examples=[two_point(1.05)],
+@C4.check(Inequality(1e-12, scale=1), Space(**RAISED, c1=Floats(0.5, 4.0)), instances=3000, examples=[two_point(1.05)],
           false={"with c2 = c1²/16": {"ratio": 16.0}, "with c2 = c1²/1.05": {"ratio": 1.05}})  # fmt: skip
 def monotone(p, x, up, kept, z, c1, *, ratio=1.0):
     higher = np.where(kept, x, x + (1 - x) * up)
@@ -258,7 +258,7 @@ def monotone(p, x, up, kept, z, c1, *, ratio=1.0):
     return tuple(bernstein_backup(p, v, z, c1, c2) for v in (x, higher))
 
 
-@C4.check(Inequality(1e-12, scale=1), Space(**{**RAISED, "p": Policies("S", zero_support=True).map(np.exp)}), instances=4000,
+@C4.check(Inequality(1e-12, scale=1), Space(**{**RAISED, "p": Policies("S", zero_support=True).map(np.exp)}), instances=1500,
           false={"without the factor S in the second term": {"lower": "1"}})  # fmt: skip
 def with_the_constants_of_the_paper(p, x, up, kept, z, *, lower="S"):
     higher, support = np.where(kept, x, x + (1 - x) * up), np.sum(p > 0, axis=-1)
@@ -309,7 +309,7 @@ def ratio_of_the_worst_direction(p, p_hat, *, exchanged=False):
     return {"chi²": (reached, np.sqrt(divergence)), "largest": (reached, np.sqrt(largest))}
 
 
-@C5.check(Optimality(1e-9), Space(**TWO_LAWS, move=Normals("G"), where=apart), instances=1500,
+@C5.check(Optimality(1e-9), Space(**TWO_LAWS, move=Normals("G"), where=apart), instances=600,
           false={"with p_hat - p, not divided by p": {"divided": False}})  # fmt: skip
 def no_direction_is_worse(p, p_hat, move, *, divided=True):
     """Challengers: directions close to the candidate, and far from it."""
@@ -492,7 +492,7 @@ INSTANCES = {
     "fixed": lambda k: one_context(32, BEST),
     "certain": lambda k: certain(32),
 }
-FEW = Effect(seeds=50, null=0.35)
+FEW = Effect(seeds=32, null=0.35)
 
 
 # exponent .46, deviation .21: not shown with probability 3e-5
@@ -516,9 +516,9 @@ C7_fixed = paper.claim("C7-fixed", r"""
     """)  # fmt: skip
 
 
-# exponent .16, deviation .18
+# exponent .16, deviation .18: not told with probability 3e-5
 @C7_fixed.check(
-    FEW, true={"below it": Variant({"instance": "fixed"}, kind=Effect(seeds=50, alternative="less", null=0.35))}
+    FEW, true={"below it": Variant({"instance": "fixed"}, kind=Effect(seeds=32, alternative="less", null=0.35))}
 )
 def growth_with_a_gap(rngs, *, instance="fixed"):
     return growth_in_episodes(rngs, INSTANCES[instance])
