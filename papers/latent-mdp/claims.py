@@ -258,7 +258,7 @@ def monotone(p, x, up, kept, z, c1, *, ratio=1.0):
     return tuple(bernstein_backup(p, v, z, c1, c2) for v in (x, higher))
 
 
-@C4.check(Inequality(1e-12, scale=1), Space(**{**RAISED, "p": Policies("S", zero_support=True).map(np.exp)}), instances=1500,
+@C4.check(Inequality(1e-12, scale=1), Space(**{**RAISED, "p": Policies("S", zero_support=True).map(np.exp)}), instances=4000,
           false={"without the factor S in the second term": {"lower": "1"}})  # fmt: skip
 def with_the_constants_of_the_paper(p, x, up, kept, z, *, lower="S"):
     higher, support = np.where(kept, x, x + (1 - x) * up), np.sum(p > 0, axis=-1)
