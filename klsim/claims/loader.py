@@ -111,11 +111,9 @@ def submodule(folder: Path, name: str) -> types.ModuleType:
     path = folder / f"{name}.py"
     if not path.is_file():
         raise LoadError(f"{path}: no such file")
-    importable(Path.cwd())
-    importable(folder.resolve())
     try:
         with no_exit():
-            return importlib.import_module(f"{_package(folder.resolve())}.{name}")
+            return _imported(folder.resolve(), name)
     except SystemExit as error:
         raise LoadError(f"{path}: cannot be imported: it called sys.exit({error.code})") from None
     except DefinitionError as error:
@@ -125,6 +123,26 @@ def submodule(folder: Path, name: str) -> types.ModuleType:
         if isinstance(error, SyntaxError) and error.lineno:
             reason += f" (line {error.lineno})"
         raise LoadError(f"{path}: cannot be imported: {reason}") from error
+
+
+def _imported(folder: Path, name: str) -> types.ModuleType:
+    """Import a paper's module; where it asks for one that lies beside it or in the current folder, that is found too.
+
+    Only then: with every paper's folder on the path, any ``import setting`` would find one of them.
+    """
+    homes = [folder, Path.cwd()]
+    while True:
+        try:
+            return importlib.import_module(f"{_package(folder)}.{name}")
+        except ModuleNotFoundError as error:
+            wanted = (error.name or "").partition(".")[0]
+            home = next(
+                (h for h in homes if (h / f"{wanted}.py").is_file() or (h / wanted / "__init__.py").is_file()), None
+            )
+            if home is None:
+                raise
+            homes.remove(home)
+            importable(home)
 
 
 def load(folder: Path) -> Paper:
