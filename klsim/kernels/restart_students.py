@@ -9,17 +9,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from klsim.kernels.draws import draw
+
 __all__ = ["restart_runs"]
-
-
-@numba.njit(cache=True, inline="always")
-def _draw(edges):
-    """An outcome by inversion of cumulative probabilities."""
-    u = np.random.random() * edges[-1]
-    for i in range(edges.size - 1):
-        if u < edges[i]:
-            return i
-    return edges.size - 1
 
 
 @numba.njit(cache=True)
@@ -70,13 +62,13 @@ def _run(
     for step in range(kept.shape[0] * every):
         if over or step == phase:
             if step < phase:
-                point = _draw(law)
+                point = draw(law)
                 s, left, used[point] = points[point], cut, True
                 restarts += 1
             else:
-                s, left = _draw(start), limit
+                s, left = draw(start), limit
         a = int(np.random.random() * actions) if np.random.random() < explore else _greedy(q[s])
-        after = _draw(edges[s, a])
+        after = draw(edges[s, a])
         left -= 1
         follow = left > 0 or bootstrap
         target = _target(s, a, after, follow, moves, reward, terminal, q, discount, expected)

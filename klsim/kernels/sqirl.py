@@ -9,19 +9,11 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from klsim.kernels.draws import draw
+
 __all__ = ["gorp_runs", "sqirl_runs"]
 
 _TIE = 1e-12
-
-
-@numba.njit(cache=True, inline="always")
-def _draw(edges):
-    """An outcome by inversion of cumulative probabilities."""
-    u = np.random.random() * edges[-1]
-    for i in range(edges.size - 1):
-        if u < edges[i]:
-            return i
-    return edges.size - 1
 
 
 @numba.njit(cache=True)
@@ -45,11 +37,11 @@ def _sqirl(edges, reward, start, k, m, policy):
     taken = np.empty((m, horizon), dtype=np.int64)
     for i in range(horizon):
         for episode in range(m):
-            s = _draw(start)
+            s = draw(start)
             for t in range(horizon):
                 a = policy[t, s] if t < i else int(np.random.random() * actions)
                 seen[episode, t], taken[episode, t] = s, a
-                s = _draw(edges[t, s, a])
+                s = draw(edges[t, s, a])
             seen[episode, horizon] = s
         top = min(i + k - 1, horizon - 1)
         q = np.zeros((states, actions))
@@ -94,7 +86,7 @@ def _gorp(edges, reward, start, k, m, sequence):
         means = np.zeros(count)
         for code in range(count):
             for _ in range(m):
-                s = _draw(start)
+                s = draw(start)
                 for t in range(horizon):
                     if t < i:
                         a = sequence[t]
@@ -103,7 +95,7 @@ def _gorp(edges, reward, start, k, m, sequence):
                     else:
                         a = int(np.random.random() * actions)
                     means[code] += reward[t, s, a] / m
-                    s = _draw(edges[t, s, a])
+                    s = draw(edges[t, s, a])
         sequence[i] = _argmax(means) // actions ** (depth - 1)
 
 
