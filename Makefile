@@ -1,5 +1,5 @@
 # make reproduce   verify every claim, draw every figure, write the report
-# make test        lint, types, import layers, tests, klsim verify and the site (make test-slow: the tests that take longer)
+# make test        lint, types, import layers, tests, every claim and figure, and the site (make test-slow: the tests that take longer)
 # make bridge      language models: the three experiments of examples/bridge, short (make bridge-full: as committed)
 # make docs        the documentation site, in site/ (fails on a broken link or an undocumented public name)
 # PYTHON=python3.12 make …   selects the interpreter (3.11 or newer)
@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --dist loadfile --durations 25 -m "not slow"
-	$(BIN)/klsim verify --examples 25 --certificate $(VENV)/certificate.json
+	$(BIN)/klsim reproduce --examples 25
 	$(BIN)/python -m docs.builder
 
 # The tests that take longer: every defect of the audit, 200,000 fuzzed calls, clusters, killed runs

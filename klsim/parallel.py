@@ -24,7 +24,11 @@ __all__ = ["Died", "Task", "execute"]
 
 
 class Task(Protocol):
-    """Independent work; ``run`` must not depend on what ran before it or where."""
+    """Independent work; ``run`` must not depend on what ran before it or where.
+
+    Tasks may have a ``group``. Those of one group use the same compiled code: two workers that begin them at the same
+    time would both compile it, so that a worker takes one of another group while there is any.
+    """
 
     def run(self) -> Any: ...
 
@@ -102,7 +106,7 @@ def _until_broken(
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                index = waiting.popleft()
+                index = _next(tasks, waiting, {_group(tasks[i]) for i in running.values()} - {None})
                 running[pool.submit(_run, tasks[index])] = index
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -117,6 +121,17 @@ def _until_broken(
         suspects += [index, *running.values()]
     finally:
         pool.shutdown(wait=False, kill_workers=True)
+
+
+def _group(task: Task) -> Any:
+    return getattr(task, "group", None)
+
+
+def _next(tasks: Sequence[Task], waiting: deque[int], busy: set[Any]) -> int:
+    """Take the first task of no busy group, else the first."""
+    index = next((i for i in waiting if _group(tasks[i]) not in busy), waiting[0])
+    waiting.remove(index)
+    return index
 
 
 def _alone(task: Task) -> Any:

@@ -44,6 +44,10 @@ class Unit:
     def name(self) -> str:
         return "/".join(filter(None, (self.slug, self.claim, self.check, self.control)))
 
+    @property
+    def group(self) -> str:
+        return self.slug
+
     def run(self) -> Outcome:
         """Load the paper (once a process) and judge the check."""
         return self.run_in(load(Path(self.folder)))

@@ -19,6 +19,7 @@ __all__ = ["Bars", "Heat", "Lines", "Many"]
 
 Marks = Mapping[float, str]
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_MARKED = 60  # points of a line beyond which only some get a marker
 
 
 def _panels(table: Table, canvas: Any, column: str | None, share_y: bool = True) -> list[tuple[Any, Table, str]]:
@@ -78,7 +79,9 @@ class Lines:
         """Draw on axes of your own."""
         for number, name in enumerate([None] if self.by is None else table.distinct(self.by)):
             rows = table if self.by is None else table.rows(**{self.by: name})
-            style: dict[str, Any] = {"marker": _MARKERS[number % len(_MARKERS)]} if self.markers else {}
+            style: dict[str, Any] = {}
+            if self.markers:
+                style = {"marker": _MARKERS[number % len(_MARKERS)], "markevery": 1 + len(rows[self.x]) // _MARKED}
             style |= dict(self.styles.get(name, {}))
             words = None if name is None else self.label.format(_named(name))
             (line,) = axes.plot(rows[self.x], rows[self.y], label=words, **style)
@@ -86,7 +89,19 @@ class Lines:
                 ends = rows[f"{self.y} low"], rows[f"{self.y} high"]
                 axes.fill_between(rows[self.x], *ends, alpha=0.2, color=line.get_color(), linewidth=0)
         axes.set(xscale=self.xscale, yscale=self.yscale)
+        if self.xscale == "log":
+            _plain_ticks(axes, np.asarray(table[self.x]))
         _mark(axes, self.marks, self.levels)
+
+
+def _plain_ticks(axes: Any, x: np.ndarray) -> None:
+    """Numbers as they are where a logarithmic axis spans little more than a decade: 4, 6, 10, not 4 × 10^0."""
+    low, high = float(x.min(initial=np.inf, where=x > 0)), float(x.max(initial=-np.inf))
+    if 1e-3 <= low < high < 1e5 and high < 20 * low:
+        values = np.unique(x[x > 0])
+        kept = values[np.r_[True, np.diff(np.log(values)) > np.log(high / low) / 12]] if len(values) > 12 else values
+        axes.set_xticks(kept, [f"{v:g}" for v in kept])
+        axes.set_xticks([], minor=True)
 
 
 def _mark(axes: Any, marks: Marks, levels: Marks) -> None:
@@ -94,7 +109,9 @@ def _mark(axes: Any, marks: Marks, levels: Marks) -> None:
     words = {"color": "0.35", "fontsize": 8, "textcoords": "offset points"}
     for at, text in marks.items():
         axes.axvline(at, **style)
-        axes.annotate(text, (at, 0.02), xycoords=("data", "axes fraction"), xytext=(3, 2), **words)
+        across = axes.transAxes.inverted().transform(axes.get_xaxis_transform().transform((at, 0.0)))[0]
+        side = {"xytext": (-3, 2), "ha": "right"} if across > 0.85 else {"xytext": (3, 2)}
+        axes.annotate(text, (at, 0.02), xycoords=("data", "axes fraction"), **side, **words)
     for at, text in levels.items():
         axes.axhline(at, **style)
         axes.annotate(text, (0.99, at), xycoords=("axes fraction", "data"), xytext=(0, 3), ha="right", **words)

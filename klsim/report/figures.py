@@ -345,6 +345,10 @@ class FigureTask:
     full: bool = False
     stages: str = ""
 
+    @property
+    def group(self) -> str:
+        return self.folder
+
     def run(self, on_stage: Callable[[str], None] | None = None) -> Drawn:
         """Write ``<out>/<slug>[/full]/<name>.{csv,svg,png,json}``; an error in the figure is recorded."""
         from threadpoolctl import threadpool_limits

@@ -161,9 +161,9 @@ def product_policies(run):
 )
 def estimator_gradients(run):
     weights = np.exp(law_of(THETA))
-    functions = {f"{k.__name__} loss": lambda x, k=k: weights @ k(law_of(x) - LOG_PRIOR) for k in (k1, k2, k3)}
-    functions["grad reverse KL"] = lambda x: float(kl(law_of(x), LOG_PRIOR))
-    functions["grad forward KL"] = lambda x: float(kl(LOG_PRIOR, law_of(x)))
+    functions = {f"{k.__name__} loss": lambda x, k=k: k(law_of(x) - LOG_PRIOR) @ weights for k in (k1, k2, k3)}
+    functions["grad reverse KL"] = lambda x: kl(law_of(x), LOG_PRIOR)
+    functions["grad forward KL"] = lambda x: kl(LOG_PRIOR, law_of(x))
     for name, function in functions.items():
         # round away the finite-difference noise (1e-11), so that bytes do not depend on it
         yield {"gradient": name, "logit": np.arange(39), "value": np.round(gradient(function, THETA), 9)}

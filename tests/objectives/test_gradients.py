@@ -164,7 +164,12 @@ def test_token_mean_bias_shrinks_with_the_batch():
 
 
 @pytest.mark.parametrize(
-    "name", ["rloo + k1 in the reward", "rloo + k2 in the loss", "opd, summed", "g_opd, summed", "g_opd, discount 1"]
+    "name",
+    [
+        "rloo + k2 in the loss",
+        "g_opd, discount 1",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("rloo + k1 in the reward", "opd, summed", "g_opd, summed")),
+    ],
 )
 def test_exact_updates_end_at_the_closed_form_and_not_at_the_other_one(name):
     end = end_point(OBJECTIVES[name], steps=200)

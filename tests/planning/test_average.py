@@ -104,20 +104,21 @@ def test_entropy_is_part_of_the_gain():
     assert found.gain[0] > solve(problem, beta=0.0).gain[0]
 
 
-def test_ten_thousand_steps():
+@pytest.mark.parametrize("horizon", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_many_steps(horizon):
     transition, reward = river_swim(6)
     few = sparse.csr_array(transition.reshape(12, 6))
     gain = solve(AverageMDP(few, reward, np.eye(6)[0]), beta=0.0)
-    found = solve(TabularMDP(few, reward, np.eye(6)[0], 10_000), beta=0.0)
+    found = solve(TabularMDP(few, reward, np.eye(6)[0], horizon), beta=0.0)
     # V_H = H g + h + c, up to terms that fade geometrically
-    offset = found.value[0] - 10_000 * gain.gain - gain.bias
+    offset = found.value[0] - horizon * gain.gain - gain.bias
     np.testing.assert_allclose(offset, offset[0], atol=1e-8)
     assert found.error_bound < 1e-7
-    one, two = solve(TabularMDP(transition, reward, np.eye(6)[0], 10_000), beta=0.3), None
-    two = solve(TabularMDP(few, reward, np.eye(6)[0], 10_000), beta=0.3)
+    one, two = solve(TabularMDP(transition, reward, np.eye(6)[0], horizon), beta=0.3), None
+    two = solve(TabularMDP(few, reward, np.eye(6)[0], horizon), beta=0.3)
     assert np.abs(one.value - two.value).max() <= one.error_bound + two.error_bound
     with pytest.raises(ValueError, match="overflow"):
-        solve(TabularMDP(few, reward * 1e305, np.eye(6)[0], 10_000))
+        solve(TabularMDP(few, reward * 1e305, np.eye(6)[0], horizon))
 
 
 def test_why_the_solver_stopped_is_said():
