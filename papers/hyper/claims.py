@@ -364,20 +364,20 @@ LOOSE = {"softplus, f(0) = log 2": {"name": "softplus"}, "2 tanh": {"name": "2 t
          "without RMSNorm, ReLU": {"normalised": False}}  # fmt: skip
 
 
-@C4.check(Inequality(1e-12), Space(h=Normals("d"), size=SIZES, c=CURVATURE, d=Sizes(1, 32)), batched=False, instances=50, examples=ONE_HOT, false=LOOSE)  # fmt: skip
+@C4.check(Inequality(1e-12), Space(h=Normals("d"), size=SIZES, c=CURVATURE, d=Sizes(1, 32)), batched=False, instances=25, examples=ONE_HOT, false=LOOSE)  # fmt: skip
 def norms(h, size, c, *, name="", divided=True, normalised=True):
     """With local ascent."""
     return st.bounded_norms(size * h, float(c), name=name, divided=divided, normalised=normalised)
 
 
-@C4.check(Inequality(1e-12), Space(h=Normals(256, "d"), size=SIZES, c=CURVATURE, d=Sizes(1, 32)), batched=False, instances=16, false=LOOSE)  # fmt: skip
+@C4.check(Inequality(1e-12), Space(h=Drawn(st.gaussians), size=SIZES, c=CURVATURE), batched=False, instances=16, false=LOOSE)  # fmt: skip
 def norms_of_many(h, size, c, *, name="", divided=True, normalised=True):
-    """4096 Gaussian vectors."""
+    """4096 Gaussian vectors with 2, 8 or 32 entries."""
     return st.bounded_norms(size * h, float(c), name=name, divided=divided, normalised=normalised)
 
 
 @C4.check(Inequality(1e-12), Space(h=Normals("d"), w=Normals("d", scale=3.0), b=Floats(-20.0, 20.0), c=CURVATURE, f=Choice("tanh", "relu"), d=Sizes(1, 16)),
-          batched=False, instances=60, examples=[{"h": 50 * np.eye(4)[0], "w": 30 * np.eye(4)[0], "b": 20.0, "c": 1.0, "f": "relu"}],
+          batched=False, instances=30, examples=[{"h": 50 * np.eye(4)[0], "w": 30 * np.eye(4)[0], "b": 20.0, "c": 1.0, "f": "relu"}],
           false={"alpha = .94": {"alpha": 0.94}, "cosh(rho) for the isometric image": {"isometric": 1.0}, "c = 1 in rho": {"own": False}})  # fmt: skip
 def rescaled(h, w, b, c, f, *, alpha=0.95, isometric=2.0, own=True):
     c, root = float(c), math.sqrt(float(c))
@@ -427,8 +427,8 @@ C4_lipschitz = paper.claim("C4-lipschitz", r"""
     """)  # fmt: skip
 
 
-@C4_lipschitz.check(Inequality(1e-12), Space(h=Normals("d"), d=Sizes(1, 16)), batched=False, instances=60, examples=[{"h": np.ones(4)}],
-                    true={"f(0) = 0": {"shifted": False}, "GELU and SiLU, |f(t)| <= |t|, with slopes above 1": {"shifted": False, "steeper": True}})  # fmt: skip
+@C4_lipschitz.check(Inequality(1e-12), Space(h=Normals("d"), d=Sizes(1, 16)), batched=False, instances=40, examples=[{"h": np.ones(4)}],
+                    true={"f(0) = 0": Variant({"shifted": False}, instances=10), "GELU and SiLU, |f(t)| <= |t|, with slopes above 1": Variant({"shifted": False, "steeper": True}, instances=10)})  # fmt: skip
 def any_activation(h, *, shifted=True, steeper=False):
     family = {**st.BOUNDED, **(st.SHIFTED if shifted else {}), **(st.STEEPER if steeper else {})}
     return {name: (np.linalg.norm(heads.bounded_features(h, activation=f)), 1.0) for name, f in family.items()}
@@ -520,23 +520,22 @@ def histogram(t, m, share, *, clipped=True, normalised=True):
     return hl_gauss(t, edges, sigma), mass
 
 
-@C6.check(Inequality(), Space(t=Floats(-9.0, 9.0)), batched=False, instances=200,
+@C6.check(Inequality(), Space(t=Floats(-9.0, 9.0)), batched=False, instances=60,
           false={"up to the edges": Variant({"reach": 10 / 9}), "sigma a tenth of a bin": {"sigma": 0.1 * 20 / 51}})  # fmt: skip
 def recovered(t, *, reach=1.0, sigma=SIGMA):
     logits = np.log(np.maximum(hl_gauss(reach * float(t), EDGES, sigma), 1e-300))
     return abs(float(decode(log_normalize(logits), EDGES)) - reach * float(t)), 1e-3
 
 
-@C6.check(Inequality(1e-12), Space(logits=Normals(9, 51), size=Floats(1.0, 100.0, log=True), t=Floats(-30.0, 30.0)), batched=False, instances=60,
-          examples=[{"logits": np.eye(51)[:1], "size": 100.0, "t": 9.0}],
+@C6.check(Inequality(1e-12), Space(p=Drawn(st.Scored.draw)), instances=60, examples=[{"p": st.Scored(100 * np.eye(51)[:1], 9.0)}],
           false={"the squared error, in the decoded value": {"squared": True}, "at most 1.9": {"most": 1.9}})  # fmt: skip
-def gradient_norms(logits, size, t, *, squared=False, most=2.0):
-    """Nine rows of logits each; the gradient of the loss against central differences along its sign."""
-    v, p, h = size * logits, np.broadcast_to(hl_gauss(t, EDGES, SIGMA), logits.shape), 1e-5
-    _, slope = softmax_cross_entropy(v, p)
-    up, down = (softmax_cross_entropy(v + step * np.sign(slope), p)[0] for step in (h, -h))
+def gradient_norms(p, *, squared=False, most=2.0):
+    """Of nine rows of logits; the norm is the derivative along the gradient's sign, by central differences too."""
+    target, h = np.broadcast_to(hl_gauss(p.t, EDGES, SIGMA), p.logits.shape), 1e-5
+    _, slope = softmax_cross_entropy(p.logits, target)
+    up, down = (softmax_cross_entropy(p.logits + step * np.sign(slope), target)[0] for step in (h, -h))
     if squared:
-        return 2 * np.abs(decode(log_normalize(v), EDGES) - float(np.clip(t, -10, 10))), most
+        return 2 * np.abs(decode(log_normalize(p.logits), EDGES) - float(np.clip(p.t, -10, 10))), most
     length = np.abs(slope).sum(axis=-1)
     return {"norm": (length, most), "differences": (np.abs((up - down) / (2 * h) - length), 1e-6)}
 
@@ -565,9 +564,10 @@ C7 = paper.claim("C7", r"""
 
     One PPO iteration on a contextual bandit (256 states, 8 inputs, tanh encoder to d = 32, 6 actions; clip .2, Adam .005, 32 full-batch steps, gradient norm clipped to .5). The encoder's last
     weights start with scale s. From s = .3 to s = 3 KL(old, new) grows more than fivefold with either head (about 30 and 15 times), and by less than a factor of 2
-    either way with Hyper++, whose KL stays below .05. At s = 3 either head's is more than 20 times that of Hyper++; at s = .3 the ball's is larger too. The ball at half
-    the scale trains exactly as the hyperboloid if offsets are not learnt (a step of r counts twice there). Clamping the argument of asinh at 36.7 takes
-    more than half of the ball's first gradient at s = 3 away (in means of logs).
+    either way with Hyper++, whose KL stays below .05. At s = 3 the ball's is more than 20 times, the hyperboloid's more than 10 times that of Hyper++; at s = .3 the ball's is larger too. The ball at half
+    the scale trains exactly as the hyperboloid if offsets are not learnt (a step of r counts twice there), and with learnt ones its KL is within a factor of 2 of
+    the hyperboloid's at s = 3. Clamping the argument of asinh at 36.7 takes more than half of the ball's first gradient at s = 3 away (in means of logs), and leaves the KL of
+    Hyper++ as it is, to 2 %.
 
     where: the figures on trust-region violations, re-stated
     assumes: 16 seeds (64 for the clamp, not_shown_risk below 1e-4 each); margins on means of logs.
@@ -577,8 +577,8 @@ SIXTEEN = Effect(seeds=16)
 
 
 def few(**changes):
-    """A control on four seeds."""
-    return Variant(changes, kind=Effect(seeds=4))
+    """A control on three seeds."""
+    return Variant(changes, kind=Effect(seeds=3))
 
 
 def grown(worlds, arm, ends=(0.3, 3.0), of="kl"):
@@ -611,21 +611,24 @@ def gradient_of_the_surrogate(rng, *, closed=True, sign=1):
     return out
 
 
-# pilot of 8 seeds: growth 3.4 (deviation .9) and 2.8 (.3), Hyper++ -.1 (.15), above it at s = 3 5.2 (.5) and 3.6 (.3), at s = .3 1.6 (.3)
-@C7.check(SIXTEEN, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for the hyperboloid": few(hyperboloid="Hyper++"),
-                          "Hyper++ for the ball": few(ball="Hyper++")})  # fmt: skip
+# 16 seeds: growth 3.4 (deviation .7) and 2.6 (.6), Hyper++ -.1 (.1), above it at s = 3 5.3 (.7) and 3.6 (.6: the 20-fold would need 33), at s = .3 1.8 (.4)
+@C7.check(SIXTEEN, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for either head": few(ball="Hyper++", hyperboloid="Hyper++")})  # fmt: skip
 def kl_and_the_scale(rngs, *, ball="poincare", hyperboloid="hyperboloid", bounded="Hyper++"):
-    """Growth of either head above log 5; Hyper++ within log 2 of none, and below .05; at s = 3 both heads above it by log 20, the ball at s = .3 too."""
+    """Growth of either head above log 5; Hyper++ within log 2 of none, and below .05; at s = 3 heads above it by log 20 and log 10, the ball at s = .3 too.
+
+    And the ball at half the scale, offsets learnt, within log 2 of the hyperboloid at s = 3.
+    """
     worlds, names = st.Worlds.draw(rngs), {ball, hyperboloid, bounded}
     small, large = ({n: np.log(st.ppo(worlds, ARMS[n], s).kl) for n in names} for s in (0.3, 3.0))
-    rise = {n: large[n] - small[n] for n in names}
+    rise, apart = {n: large[n] - small[n] for n in names}, np.log(st.ppo(worlds, ARMS["poincare, half scale"], 3.0).kl) - large[hyperboloid]
     return {"the ball grows": rise[ball] - math.log(5), "the hyperboloid grows": rise[hyperboloid] - math.log(5),
             "Hyper++, up": math.log(2) - rise[bounded], "Hyper++, down": math.log(2) + rise[bounded],
             "Hyper++ below .05": math.log(0.05) - np.maximum(small[bounded], large[bounded]), "the ball above at s = .3": small[ball] - small[bounded],
-            "the ball above": large[ball] - large[bounded] - math.log(20), "the hyperboloid above": large[hyperboloid] - large[bounded] - math.log(20)}  # fmt: skip
+            "the ball above": large[ball] - large[bounded] - math.log(20), "the hyperboloid above": large[hyperboloid] - large[bounded] - math.log(10),
+            "half the scale": math.log(2) - np.abs(apart)}  # fmt: skip
 
 
-@C7.check(Effect(seeds=4, alternative="within", margin=1e-6),
+@C7.check(Effect(seeds=3, alternative="within", margin=1e-6),
           false={"the same vector": {"shrink": 1.0}, "offsets learnt": {"offsets": True}})  # fmt: skip
 def half_the_scale(rngs, *, shrink=0.5, offsets=False):
     """log KL of the ball over that of the hyperboloid after 32 steps at s = 1."""
@@ -635,7 +638,7 @@ def half_the_scale(rngs, *, shrink=0.5, offsets=False):
     return np.log(found[0] / found[1])
 
 
-@C7.check(Effect(seeds=64), false={"a clamp of 1e12": {"clamp": 1e12}})
+@C7.check(Effect(seeds=64), false={"a clamp of 1e12": Variant({"clamp": 1e12}, kind=Effect(seeds=16))})
 def clamped(rngs, *, clamp=36.7):
     """The first gradient norm against half of that without the clamp, in logs."""
     worlds = st.Worlds.draw(rngs)
@@ -643,6 +646,14 @@ def clamped(rngs, *, clamp=36.7):
         np.log(st.ppo(worlds, Arm(heads.HyperbolicHead("ball", clamp=c)), 3.0, 1).first_norm) for c in (math.inf, clamp)
     )
     return plain - lower - math.log(2)
+
+
+@C7.check(Effect(seeds=3, alternative="within", margin=0.02), false={"the ball": {"name": "poincare"}})
+def clamped_features(rngs, *, name="Hyper++"):
+    """log KL with the clamp over that without, at s = 3."""
+    worlds, arm = st.Worlds.draw(rngs), ARMS[name]
+    found = [st.ppo(worlds, a, 3.0).kl for a in (arm._replace(head=heads.HyperbolicHead(arm.head.model, clamp=36.7)), arm)]
+    return np.log(found[0] / found[1])
 
 
 C7_hyperboloid = paper.claim("C7-hyperboloid", r"""
@@ -660,7 +671,7 @@ C7_hyperboloid = paper.claim("C7-hyperboloid", r"""
 
 
 @C7_hyperboloid.check(Effect(seeds=8, alternative="less"),
-                      true={"the ball at half scale with bounded features": {"arm": Arm(st.BALL, st.FEATURES, 0.5, 0.5)}})  # fmt: skip
+                      true={"the ball at half scale with bounded features": Variant({"arm": Arm(st.BALL, st.FEATURES, 0.5, 0.5)}, kind=Effect(seeds=5, alternative="less"))})  # fmt: skip
 def does_not_grow(rngs, *, arm=ARMS["hyperboloid"]):
     """Below log 2."""
     return grown(st.Worlds.draw(rngs), arm) - math.log(2)
@@ -678,6 +689,6 @@ C7_fraction = paper.claim("C7-fraction", r"""
     """)  # fmt: skip
 
 
-@C7_fraction.check(SIXTEEN, true={"KL itself": {"of": "kl"}})
+@C7_fraction.check(Effect(seeds=8), true={"KL itself": Variant({"of": "kl"}, kind=Effect(seeds=6))})
 def rises(rngs, *, of="clipped"):
     return grown(st.Worlds.draw(rngs), ARMS["poincare"], of=of)

@@ -138,6 +138,11 @@ STEEP = {"2 tanh": lambda t: 2 * np.tanh(t)}
 STEEPER = {"gelu": lambda t: t * ndtr(t), "silu": lambda t: t / (1 + np.exp(-t))}  # slopes up to 1.13 and 1.10
 
 
+def gaussians(rng):
+    """256 vectors of 2, 8 or 32 entries."""
+    return rng.standard_normal((256, rng.choice([2, 8, 32])))
+
+
 def bounded_norms(h, c, *, name="", divided=True, normalised=True):
     """|q|, and norm and conformal factor of its point in the ball, of features q of ``h (…, d)``; and their caps."""
     root, width = np.sqrt(c), h.shape[-1]
@@ -183,6 +188,17 @@ class Classified(NamedTuple):
     def factor(self):
         """``lambda`` of the points ``exp(u)`` of the ball, exactly: its rounding error is eps times as large."""
         return 2 * np.cosh(np.sqrt(self.c) * np.linalg.norm(self.u, axis=-1, keepdims=True)) ** 2
+
+
+class Scored(NamedTuple):
+    """Logits ``(9, 51)`` of a scale from 1 to 100, and a target."""
+
+    logits: np.ndarray
+    t: float
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(100 ** rng.random() * rng.standard_normal((9, 51)), float(rng.uniform(-30, 30)))
 
 
 class Ray(NamedTuple):
