@@ -147,7 +147,9 @@ def bounded_norms(h, c, *, name="", divided=True, normalised=True):
     """|q|, and norm and conformal factor of its point in the ball, of features q of ``h (…, d)``; and their caps."""
     root, width = np.sqrt(c), h.shape[-1]
     chosen = [{**SHIFTED, **STEEP}[name]] if name else ["tanh", "relu", np.sin]
-    q = np.array([bounded_features(h, activation=f) for f in chosen] if normalised else [np.maximum(h, 0) / np.sqrt(width)])
+    q = np.array(
+        [bounded_features(h, activation=f) for f in chosen] if normalised else [np.maximum(h, 0) / np.sqrt(width)]
+    )
     q = q if divided else q * np.sqrt(width)
     x = clip_to_ball(ball_exp(q, curvature=c), curvature=c, margin=1e-12)
     found = np.array([np.linalg.norm(q, axis=-1), np.linalg.norm(x, axis=-1), conformal_factor(x, curvature=c)])
@@ -260,7 +262,10 @@ def weight_gradients(model, p, step=1e-5):
     of = lambda z, r: np.sum(upstream * head.forward(p.u, z, r)[0])  # noqa: E731
     _, in_z, in_r = head.backward(head.forward(p.u, p.z, p.r)[1], upstream)
     found = np.sum(in_z * turn), in_r[0], in_r[-1]
-    ends = [(of(p.z + h * turn, p.r), of(p.z, p.r + h * np.eye(len(p.r))[0]), of(p.z, p.r + h * np.eye(len(p.r))[-1])) for h in (step, -step)]
+    ends = [
+        (of(p.z + h * turn, p.r), of(p.z, p.r + h * np.eye(len(p.r))[0]), of(p.z, p.r + h * np.eye(len(p.r))[-1]))
+        for h in (step, -step)
+    ]
     return np.array(found), np.subtract(*ends) / (2 * step), np.abs(upstream).sum()
 
 
