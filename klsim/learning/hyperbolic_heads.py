@@ -237,9 +237,9 @@ class HyperbolicHead:
         outward = np.sum(
             push * (tape.cosh * tape.along * planes.cosh - tape.sinh * planes.sinh), axis=-1, keepdims=True
         )
-        across = tape.over_size * ((push * planes.cosh) @ planes.unit)
-        inner = np.sum(across * tape.direction, axis=-1, keepdims=True)
-        in_u = across + (k * outward - inner) * tape.direction
+        across = tape.over_size * push * planes.cosh  # per class along e, of which the radial part is left out
+        inner = np.sum(across * tape.along, axis=-1, keepdims=True)
+        in_u = across @ planes.unit + (k * outward - inner) * tape.direction
         turn = np.swapaxes(per_length * tape.sinh * planes.cosh, -1, -2) @ tape.direction
         turn = turn - np.sum(turn * planes.unit, axis=-1, keepdims=True) * planes.unit
         length = np.sum(upstream * (k / self.curvature) * np.arcsinh(argument), axis=-2)
@@ -291,6 +291,11 @@ def bounded_features(
     if active.shape != h.shape or not np.all(np.isfinite(active)):
         _validate.fail("activation", f"must keep the shape {h.shape} and give finite values")
     return np.asarray(active / math.sqrt(h.shape[-1]))
+
+
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Inner products over the last axis, kept as an axis of one."""
+    return np.asarray(np.einsum("...i,...i->...", a, b)[..., None])
 
 
 def _relu(t: np.ndarray) -> np.ndarray:
@@ -378,12 +383,12 @@ class BoundedFeatures:
             _validate.fail("upstream", f"must have shape {tape.h.shape}, got {upstream.shape}")
         slope, lift = _validate.finite("upstream", np, upstream), np.zeros_like(tape.gate)
         if self.scale is not None:
-            lift = np.sum(slope * tape.bounded, axis=-1, keepdims=True) * self.scale * tape.gate * (1 - tape.gate)
+            lift = _products(slope, tape.bounded) * self.scale * tape.gate * (1 - tape.gate)
             slope = self.scale * tape.gate * slope + lift * tape.weight[..., None, :]
         in_w, in_b = np.sum(lift * tape.bounded, axis=-2), np.sum(lift, axis=(-1, -2))
         inside = 1 - tape.active**2 if self.activation == "tanh" else (tape.active > 0).astype(slope.dtype)
         slope = slope * inside / math.sqrt(tape.h.shape[-1])
         if self.normalise:  # d(h/root): the radial part is damped, by epsilon/root^2
             unit = tape.h / tape.root
-            slope = (slope - unit * np.mean(slope * unit, axis=-1, keepdims=True)) / tape.root
+            slope = (slope - unit * (_products(slope, unit) / unit.shape[-1])) / tape.root
         return slope, in_w, in_b

@@ -48,7 +48,7 @@ POINTS = Space(p=Drawn(st.Points.draw))
 
 
 # rounding of a point of the ball moves it by eps lambda at most; 1e-14 is 45 eps
-@C1.check(Identity(1e-14, scale=1), POINTS, instances=20, false={"the same distance in both": {"times": 1}, "u/2 in the ball": {"shrink": 0.5}})  # fmt: skip
+@C1.check(Identity(1e-14, scale=1), POINTS, instances=25, false={"the same distance in both": {"times": 1}, "u/2 in the ball": {"shrink": 0.5}})  # fmt: skip
 def lengths_of_rays(p, *, times=2, shrink=1.0):
     """The length of the straight line to the point in the metric of the model, by quadrature."""
     size = np.linalg.norm(p.u, axis=1)
@@ -61,14 +61,14 @@ def lengths_of_rays(p, *, times=2, shrink=1.0):
             "direction": (np.sum(x * p.u, axis=1), radius * size), "its direction": (np.sum(y[:, 1:] * p.u, axis=1), rest * size)}  # fmt: skip
 
 
-@C1.check(Identity(1e-14), POINTS, instances=20, false={"cosh^2": {"k": 1}, "2 cosh^2 of twice the vector": {"inside": 2.0}})  # fmt: skip
+@C1.check(Identity(1e-14), POINTS, instances=25, false={"cosh^2": {"k": 1}, "2 cosh^2 of twice the vector": {"inside": 2.0}})  # fmt: skip
 def conformal_factors(p, *, k=2, inside=1.0):
     """With its rounding error, eps lambda relative to lambda."""
     wanted = k * np.cosh(inside * math.sqrt(p.c) * np.linalg.norm(p.u, axis=1)) ** 2
     return hyp.conformal_factor(hyp.ball_exp(p.u, curvature=p.c), curvature=p.c), wanted, wanted**2
 
 
-@C1.check(Identity(2e-14), POINTS, instances=20, false={"exp_H(u)": {"times": 1}})
+@C1.check(Identity(2e-14), POINTS, instances=25, false={"exp_H(u)": {"times": 1}})
 def isometry(p, *, times=2):
     """Points, distances (against the Lorentz product too), and the logarithms."""
     c, x, y = p.c, hyp.ball_exp(p.u, curvature=p.c), hyp.hyperboloid_exp(times * p.u, curvature=p.c)
@@ -84,11 +84,11 @@ def isometry(p, *, times=2):
 
 @C1.check(Inequality(), examples=[{}], false={"(.3,.41)": {"second": 0.41}})
 def worked_values(*, second=0.4):
-    """u = (.3,.4), c = 1, to six decimals."""
+    """u = (.3,.4), c = 1, to six decimals; 0 goes to the origin."""
     u = np.array([0.3, second])
     x = hyp.ball_exp(u)
-    found = np.r_[x, hyp.conformal_factor(x), hyp.hyperboloid_exp(u), hyp.to_hyperboloid(x)]
-    known = [0.277270, 0.369694, 2.543081, 1.127626, 0.312657, 0.416876, 1.543081, 0.705121, 0.940161]
+    found = np.r_[x, hyp.conformal_factor(x), hyp.hyperboloid_exp(u), hyp.to_hyperboloid(x), hyp.ball_exp(0 * u), hyp.hyperboloid_exp(0 * u)]  # fmt: skip
+    known = [0.277270, 0.369694, 2.543081, 1.127626, 0.312657, 0.416876, 1.543081, 0.705121, 0.940161, 0, 0, 1, 0, 0]
     return np.abs(found - known), 5.1e-7
 
 
@@ -111,7 +111,7 @@ CLASSIFIED = Space(p=Drawn(st.Classified.draw))
 
 
 # dv <= |z|/sqrt(c) (2 + lambda^2 cosh(2 sqrt(c) r)/sqrt(1 + a^2)) eps, up to a small factor, where the argument a = sinh(sqrt(c) v/(2|z|))
-@C2.check(Identity(4e-14), CLASSIFIED, instances=20,
+@C2.check(Identity(4e-14), CLASSIFIED, instances=25,
           false={"the same vector": {"times": 1}, "the same offset": {"offset": 1}, "the same logits": {"logits": 1},
                  "2(1 - c|x|^2) for lambda, as in public code": {"inverse": True}})  # fmt: skip
 def one_function(p, *, times=2, offset=2, logits=2, inverse=False):
@@ -121,14 +121,20 @@ def one_function(p, *, times=2, offset=2, logits=2, inverse=False):
     y = hyp.hyperboloid_exp(times * p.u, curvature=c)
     wanted = logits * heads.hyperboloid_logits(y, p.z, offset * p.r, curvature=c)
     rounding = size / root * (2 + p.factor**2 * np.cosh(2 * root * p.r) / np.cosh(root * wanted / (2 * size)))
-    on_u = [
-        heads.HyperbolicHead(m, c).forward(k * p.u, p.z, j * p.r)[0]
-        for m, k, j in (("ball", 1, 1), ("hyperboloid", times, offset))
-    ]
+    on_u = [heads.HyperbolicHead(m, c).forward(k * p.u, p.z, j * p.r)[0] for m, k, j in (("ball", 1, 1), ("hyperboloid", times, offset))]  # fmt: skip
     half = heads.ball_logits(hyp.ball_exp(p.u / 2, curvature=c), p.z, p.r, curvature=c) / 2
     other = heads.hyperboloid_logits(hyp.hyperboloid_exp(p.u, curvature=c), p.z, 2 * p.r, curvature=c)
     return {"points": (found, wanted, rounding), "ball, from u": (on_u[0], found, rounding), "hyperboloid, from u": (logits * on_u[1], wanted, rounding),
             "half scale": (half, other, rounding)}  # fmt: skip
+
+
+@C2.check(Inequality(), examples=[{}], false={"r = (.1,-.21)": {"second": -0.21}})
+def worked_logits(*, second=-0.2):
+    """u = (.3,.4), c = 1, two classes, to six decimals; and a third without a normal, whose logit is 0."""
+    u, z, r = np.array([0.3, 0.4]), np.array([[1, 2], [-0.5, 0.7], [0, 0]]), np.array([0.1, second, 0.3])
+    far, near = hyp.hyperboloid_exp(2 * u), hyp.hyperboloid_exp(u)
+    found = heads.ball_logits(hyp.ball_exp(u), z, r), 2 * heads.hyperboloid_logits(far, z, 2 * r), heads.hyperboloid_logits(near, z, r)  # fmt: skip
+    return np.abs(np.ravel(found) - [3.512740, 1.537953, 0, 3.512740, 1.537953, 0, 0.876929, 0.325668, 0]), 5.1e-7
 
 
 # Brent's method stops at 1e-9 in the minimiser: the distance is exact to rounding, except near 0, where it is 1e-9
@@ -161,11 +167,11 @@ def digits(p, *, size=17.0, model="ball"):
 # float64: tanh is correct to a unit in the last place or so, half a factor 2 in exp(-2 t): .35 of 19
 @C2.check(Inequality(), examples=[{}], false={"1 - tanh = eps": {"digits": -2}})
 def where_it_ends(*, digits=0):
-    """The last vector inside the ball, and clipping to the margin 1e-5: distance log(2/1e-5 - 1), here 12.2."""
+    """The last vector inside the ball, and clipping to the margin 1e-5 at c = 4: distance log(2/1e-5 - 1)/sqrt(c), here 6.1."""
     found = np.array([st.last_inside(kind) for kind in (np.float64, np.float32)])
     predicted = np.array([(55 + digits) * math.log(2) / 2, 9.5])
-    clipped = float(hyp.ball_distance(hyp.clip_to_ball(hyp.ball_exp([25.0, -30.0])), np.zeros(2)))
-    return np.r_[np.abs(found - predicted), abs(clipped - math.log(2e5 - 1))], np.r_[0.35, 0.75, 1e-9]
+    clipped = float(hyp.ball_distance(hyp.clip_to_ball(hyp.ball_exp([25.0, -30.0], curvature=4), curvature=4), np.zeros(2), curvature=4))  # fmt: skip
+    return np.r_[np.abs(found - predicted), abs(clipped - math.log(2e5 - 1) / 2)], np.r_[0.35, 0.75, 1e-9]
 
 
 # C3 ------------------------------------------------------------------------------------------------
@@ -174,11 +180,11 @@ C3 = paper.claim("C3", r"""
 
     c = 1, r = 0, so that $\lambda\approx e^R/2$. In coordinates $|dv/dx_H|$ grows as $e^R$ in the ball, on the hyperplane and off it; on the hyperboloid it
     is constant on the hyperplane and falls as $e^{-R}$ off it. The Jacobian of the exponential map is bounded in the ball (norm $\tanh(R/2)/(R/2)$)
-    and grows as $e^R$ to the hyperboloid. The product $|dv/dx_E|$ has the same rate in both, $e^R/R$ across the hyperplane, O(1) off it: exactly
-    $|z|\sinh(R)/R$ (hyperboloid) and four times that (ball) on it. At the same vector u the ratio is $4\cosh|u|$: the factor 2 in scale, not the model.
+    and grows as $e^R$ to the hyperboloid ($\sqrt{\cosh2R}$). The product $|dv/dx_E|$ has the same rate in both, $e^R/R$ across the hyperplane, O(1) off it: exactly
+    $|z|\sinh(R)/R$ (hyperboloid) on it; in the ball it is four times as large at the same R, everywhere, with offsets halved. At the same vector u the ratio is $4\cosh|u|$: the factor 2 in scale, not the model.
     Riemannian gradients of the logits have length $|z|$ and $2|z|$ everywhere: the growth is one of coordinates.
 
-    where: the gradient analysis of Section 3; rates derived
+    where: the gradient analysis (its equations were not read); rates derived
     assumes: directions on the hyperplane or at 45 degrees for the rates.
     origin: derived
     """)  # fmt: skip
@@ -186,9 +192,14 @@ C3 = paper.claim("C3", r"""
 
 @C3.check(Identity(1e-5), CLASSIFIED, instances=10, false={"of the argument of asinh": {"inner": True}})
 def gradients_of_heads(p, *, inner=False):
-    """Against central differences: in the coordinates of both models, through the map by the chain rule, and the head's backward pass."""
+    """Against central differences: in the coordinates of both models, through the map by the chain rule, and the head's backward pass.
+
+    With the exact norms of the maps' Jacobians, and the factor 4 at the same distance.
+    """
     c, u, out, size = p.c, 0.7 * p.u, {}, np.linalg.norm(p.z, axis=1)
-    factor = 2 * np.cosh(math.sqrt(c) * np.linalg.norm(u, axis=1, keepdims=True)) ** 2
+    s = math.sqrt(c) * np.linalg.norm(u, axis=1)
+    factor = 2 * np.cosh(s[:, None]) ** 2
+    stretch = {"ball": np.tanh(s) / s, "hyperboloid": np.sqrt(np.cosh(2 * s))}
     wide, narrow = 1e-5 / np.sqrt(factor), 1e-5 / factor
     rows = {"ball": (hyp.ball_exp, heads.ball_logits, heads.ball_logits_gradient, narrow),
             "hyperboloid": (hyp.hyperboloid_exp, heads.hyperboloid_logits, heads.hyperboloid_logits_gradient, 0 * narrow + 1e-6)}  # fmt: skip
@@ -204,6 +215,10 @@ def gradients_of_heads(p, *, inner=False):
         out[f"{model}, in coordinates"] = slope, wanted, np.linalg.norm(slope, axis=-1, keepdims=True)
         out[f"{model}, chain"] = slope @ jacobian, through, top * factor[..., None] ** 0.5
         out[f"{model}, backward"] = st.head_gradient(model, u, p.z, p.r, c), through, top
+        out[f"{model}, norm of the map"] = np.linalg.norm(jacobian, 2, axis=(1, 2)), stretch[model]
+        out[f"{model}, weights"] = st.weight_gradients(model, p._replace(u=u))
+        if model == "ball":
+            out["four times"] = 4 * st.head_gradient("hyperboloid", 2 * u, p.z, 2 * p.r, c), through, top
     return out
 
 
@@ -334,92 +349,71 @@ def bounded_gradient(*, part="encoder", on=True):
 C4 = paper.claim("C4", r"""
     Features of bounded norm
 
-    $q=f(RMSNorm(h))/\sqrt d$ with f 1-Lipschitz and f(0) = 0 has $|q|\le1$ (below 1 with RMSNorm's epsilon), so that $exp_P(q)$ has
+    $q=f(RMSNorm(h))/\sqrt d$, $RMSNorm(h)=h/\sqrt{\overline{h^2}+\epsilon}$, with f 1-Lipschitz and f(0) = 0 has $|q|\le\sqrt{\overline{h^2}/(\overline{h^2}+\epsilon)}\le1$, so that $exp_P(q)$ has
     radius at most $\tanh(\sqrt c)/\sqrt c$ (.7616 at c = 1) and $\lambda\le2\cosh^2\sqrt c$ (4.7622). Rescaled, $x=\rho\,\sigma(w\cdot q+b)q$ with
     $\rho=atanh(\alpha)/\sqrt c$ (1.8318 at $\alpha=.95$): $|x|<\rho$, radius below $\alpha/\sqrt c$, $\lambda<2/(1-\alpha^2)=20.51$ for every c; on the hyperboloid (c = 1)
-    $x_0<\cosh\rho=3.203$ for the same vector, below $\cosh2\rho=19.51$ for the isometric image. q does not change with the scale of h.
+    $x_0<\cosh\rho=3.203$ for the same vector, below $\cosh2\rho=19.51$ for the isometric image. With $\epsilon=0$ q does not change with the scale of h.
 
     where: Prop. 4.2, Cor. 4.3
     assumes: float64 attains the bounds; slack 1e-12.
     origin: derived
     """)  # fmt: skip
-FEATURES = Space(h=Normals("d"), size=Floats(1e-2, 1e4, log=True), c=CURVATURE, d=Sizes(1, 16))
+SIZES = Floats(1e-2, 1e4, log=True)
 ONE_HOT = [{"h": np.eye(d)[0], "size": 1e4, "c": c} for d in (2, 8, 32) for c in (0.5, 1.0)]
+LOOSE = {"softplus, f(0) = log 2": {"name": "softplus"}, "2 tanh": {"name": "2 tanh"}, "not divided by sqrt(d)": {"divided": False},
+         "without RMSNorm, ReLU": {"normalised": False}}  # fmt: skip
 
 
-@C4.check(Inequality(1e-12), FEATURES, batched=False, instances=60, examples=ONE_HOT,
-          false={"softplus, f(0) = log 2": {"name": "softplus"}, "2 tanh": {"name": "2 tanh"}, "not divided by sqrt(d)": {"divided": False},
-                 "without RMSNorm, ReLU": {"normalised": False}})  # fmt: skip
+@C4.check(Inequality(1e-12), Space(h=Normals("d"), size=SIZES, c=CURVATURE, d=Sizes(1, 32)), batched=False, instances=25, examples=ONE_HOT, false=LOOSE)  # fmt: skip
 def norms(h, size, c, *, name="", divided=True, normalised=True):
-    h, root = size * h, math.sqrt(float(c))
-    chosen = [{**st.SHIFTED, **st.STEEP}[name]] if name else ["tanh", "relu", np.sin]
-    q = np.array(
-        [heads.bounded_features(h, activation=f) for f in chosen]
-        if normalised
-        else [np.maximum(h, 0) / math.sqrt(len(h))]
-    )
-    q = q if divided else q * math.sqrt(len(h))
-    x = hyp.clip_to_ball(hyp.ball_exp(q, curvature=c), curvature=c, margin=1e-12)
-    found = np.array([np.linalg.norm(q, axis=-1), np.linalg.norm(x, axis=-1), hyp.conformal_factor(x, curvature=c)])
-    return found, np.array([[1.0], [math.tanh(root) / root], [2 * math.cosh(root) ** 2]])
+    """With local ascent."""
+    return st.bounded_norms(size * h, float(c), name=name, divided=divided, normalised=normalised)
+
+
+@C4.check(Inequality(1e-12), Space(h=Drawn(st.gaussians), size=SIZES, c=CURVATURE), batched=False, instances=16, false=LOOSE)  # fmt: skip
+def norms_of_many(h, size, c, *, name="", divided=True, normalised=True):
+    """4096 Gaussian vectors with 2, 8 or 32 entries."""
+    return st.bounded_norms(size * h, float(c), name=name, divided=divided, normalised=normalised)
 
 
 @C4.check(Inequality(1e-12), Space(h=Normals("d"), w=Normals("d", scale=3.0), b=Floats(-20.0, 20.0), c=CURVATURE, f=Choice("tanh", "relu"), d=Sizes(1, 16)),
-          batched=False, instances=60, examples=[{"h": 50 * np.eye(4)[0], "w": 30 * np.eye(4)[0], "b": 20.0, "c": 1.0, "f": "relu"}],
+          batched=False, instances=30, examples=[{"h": 50 * np.eye(4)[0], "w": 30 * np.eye(4)[0], "b": 20.0, "c": 1.0, "f": "relu"}],
           false={"alpha = .94": {"alpha": 0.94}, "cosh(rho) for the isometric image": {"isometric": 1.0}, "c = 1 in rho": {"own": False}})  # fmt: skip
 def rescaled(h, w, b, c, f, *, alpha=0.95, isometric=2.0, own=True):
     c, root = float(c), math.sqrt(float(c))
     features = heads.BoundedFeatures(heads.largest_scale(curvature=c) if own else heads.largest_scale(), str(f))
     u = features.forward(h[None], w, float(b))[0][0]
     x, rho = hyp.ball_exp(u, curvature=c), math.atanh(alpha) / root
-    found = [
-        np.linalg.norm(u),
-        np.linalg.norm(x),
-        hyp.conformal_factor(x, curvature=c),
-        hyp.hyperboloid_exp(u, curvature=c)[0],
-        hyp.to_hyperboloid(x, curvature=c)[0],
-    ]
-    caps = [
-        rho,
-        alpha / root,
-        2 / (1 - alpha**2),
-        math.cosh(root * rho) / root,
-        math.cosh(isometric * root * rho) / root,
-    ]
+    found = [np.linalg.norm(u), np.linalg.norm(x), hyp.conformal_factor(x, curvature=c),
+             hyp.hyperboloid_exp(u, curvature=c)[0], hyp.to_hyperboloid(x, curvature=c)[0]]  # fmt: skip
+    caps = [rho, alpha / root, 2 / (1 - alpha**2), math.cosh(root * rho) / root, math.cosh(isometric * root * rho) / root]  # fmt: skip
     return np.array(found), np.array(caps)
 
 
-@C4.check(Identity(1e-9, scale=1), Space(h=Normals("d"), size=Floats(1e-2, 1e4, log=True), d=Sizes(2, 16), where=lambda h: np.sum(h * h, axis=-1) > 0.1),
+@C4.check(Identity(1e-9, scale=1), Space(h=Normals("d"), size=SIZES, d=Sizes(2, 16), where=lambda h: np.sum(h * h, axis=-1) > 0.1),
           batched=False, instances=40, false={"epsilon = 1e-2": {"epsilon": 1e-2}, "without RMSNorm": {"normalised": False}})  # fmt: skip
 def free_of_scale(h, size, *, epsilon=0.0, normalised=True):
-    """q, the norm that RMSNorm gives, and the definition."""
+    """q, the norm that RMSNorm gives, and the definition, with epsilon too."""
     by_hand = np.tanh(h * math.sqrt(len(h)) / np.linalg.norm(h)) / math.sqrt(len(h))
     q = heads.bounded_features(size * h, epsilon=epsilon) if normalised else np.tanh(size * h) / math.sqrt(len(h))
-    return {"q": (q, by_hand), "norm": (np.linalg.norm(heads.rms_norm(size * h, epsilon=epsilon)), math.sqrt(len(h)))}
+    shorter = np.tanh(h / math.sqrt(np.mean(h * h) + 0.3)) / math.sqrt(len(h))
+    found = heads.bounded_features(h, epsilon=0.3), heads.BoundedFeatures(None, epsilon=0.3).forward(h[None], 0 * h, 0.0)[0][0]  # fmt: skip
+    return {"q": (q, by_hand), "norm": (np.linalg.norm(heads.rms_norm(size * h, epsilon=epsilon)), math.sqrt(len(h))), "with epsilon": (found, shorter)}  # fmt: skip
 
 
 @C4.check(Inequality(), examples=[{}], false={"alpha = .951": {"alpha": 0.951}})
 def caps_and_worked_values(*, alpha=0.95):
-    """Numbers of the statement; h = (1,2,-2,0), w = (.5,0,0,.1), b = .2; softplus and tanh + 1/2 at (1,..,1)."""
+    """Numbers of the statement; the radius alpha/sqrt(c) at rho for c = 4; h = (1,2,-2,0), w = (.5,0,0,.1), b = .2; softplus and tanh + 1/2 at (1,..,1)."""
     rho, h = heads.largest_scale(alpha), np.array([[1.0, 2.0, -2.0, 0.0]])
     far, q = np.eye(2)[0] * rho, heads.bounded_features(1e6 * np.eye(32)[0], activation="relu")
     found = [hyp.conformal_factor(hyp.ball_exp(q)), np.linalg.norm(hyp.ball_exp(q)), rho, hyp.conformal_factor(hyp.ball_exp(far)), hyp.hyperboloid_exp(far)[0],
              hyp.to_hyperboloid(hyp.ball_exp(far))[0]]  # fmt: skip
-    ones = [
-        np.linalg.norm(heads.bounded_features(np.ones(8), activation=st.SHIFTED[n], epsilon=0.0))
-        for n in ("softplus", "tanh + 1/2")
-    ]
+    ones = [np.linalg.norm(heads.bounded_features(np.ones(8), activation=st.SHIFTED[n], epsilon=0.0)) for n in ("softplus", "tanh + 1/2")]  # fmt: skip
+    other = np.linalg.norm(hyp.ball_exp(np.eye(2)[0] * heads.largest_scale(alpha, curvature=4), curvature=4)) - 0.475
     error = np.r_[found, ones] - [4.7622, 0.7616, 1.8318, 20.51, 3.203, 19.51, 1.313, 1.262]
     worked = heads.bounded_features(h)[0] - [0.291391, 0.435031, -0.435031, 0.0]
-    gated = heads.BoundedFeatures(rho).forward(h, np.array([0.5, 0, 0, 0.1]), np.array(0.2))[0][0] - [
-        0.312559,
-        0.466632,
-        -0.466632,
-        0.0,
-    ]
-    return np.abs(np.r_[error, worked, gated]), np.r_[
-        np.full(3, 5.1e-5), 0.0051, 5.1e-4, 0.0051, 5.1e-4, 5.1e-4, np.full(8, 5.1e-7)
-    ]
+    gated = heads.BoundedFeatures(rho).forward(h, np.array([0.5, 0, 0, 0.1]), np.array(0.2))[0][0] - [0.312559, 0.466632, -0.466632, 0.0]  # fmt: skip
+    return np.abs(np.r_[error, worked, gated, other]), np.r_[np.full(3, 5.1e-5), 0.0051, 5.1e-4, 0.0051, 5.1e-4, 5.1e-4, np.full(8, 5.1e-7), 1e-12]  # fmt: skip
 
 
 C4_lipschitz = paper.claim("C4-lipschitz", r"""
@@ -434,10 +428,10 @@ C4_lipschitz = paper.claim("C4-lipschitz", r"""
     """)  # fmt: skip
 
 
-@C4_lipschitz.check(Inequality(1e-12), Space(h=Normals("d"), d=Sizes(1, 16)), batched=False, instances=60, examples=[{"h": np.ones(4)}],
-                    true={"f(0) = 0": {"zero": True}})  # fmt: skip
-def any_activation(h, *, zero=False):
-    family = st.BOUNDED if zero else {**st.BOUNDED, **st.SHIFTED}
+@C4_lipschitz.check(Inequality(1e-12), Space(h=Normals("d"), d=Sizes(1, 16)), batched=False, instances=40, examples=[{"h": np.ones(4)}],
+                    true={"f(0) = 0": Variant({"shifted": False}, instances=10), "GELU and SiLU, |f(t)| <= |t|, with slopes above 1": Variant({"shifted": False, "steeper": True}, instances=10)})  # fmt: skip
+def any_activation(h, *, shifted=True, steeper=False):
+    family = {**st.BOUNDED, **(st.SHIFTED if shifted else {}), **(st.STEEPER if steeper else {})}
     return {name: (np.linalg.norm(heads.bounded_features(h, activation=f)), 1.0) for name, f in family.items()}
 
 
@@ -465,9 +459,8 @@ def volumes(d, radius, c, *, power=1, twice=2):
     apart = float(hyp.ball_distance(np.r_[radius / root, np.zeros(d - 1)], np.zeros(d), curvature=c))
     density = lambda s: (np.sinh(root * s) / math.sinh(root * R)) ** (d - power)  # noqa: E731
     inner = st.ray_length(np.array([R]), density, st.TOWARDS_END)[0]
-    sphere = math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2)
-    by_hand = math.log(inner) + (d - 1) * math.log(math.sinh(root * R) / root) + sphere
-    return {"volume": (float(hyp.log_volume(R, d, curvature=c)), by_hand), "R": (apart, R, math.cosh(R))}
+    by_hand = math.log(inner) + (d - 1) * math.log(math.sinh(root * R) / root) + math.log(st.sphere_area(d - 1))
+    return {"volume": (float(hyp.log_volume(R, d, curvature=c)), by_hand), "R": (apart, R, math.cosh(root * R) / root)}
 
 
 @C5.check(Inequality(), examples=[{}], false={"d = 31": {"d": 31}})
@@ -505,8 +498,8 @@ C6 = paper.claim("C6", r"""
     HL-Gauss: bounded gradients, and targets that are recovered inside
 
     51 bins on [-10, 10], $\sigma=.75\cdot20/51$, $p_i(t)=[\Phi((e_{i+1}-t)/\sigma)-\Phi((e_i-t)/\sigma)]/[\Phi((e_{51}-t)/\sigma)-\Phi((e_0-t)/\sigma)]$, t clipped
-    first: the mean of the bin centres is within .001 of t for $|t|\le9$, off by .271 at the edges. The gradient of the cross-entropy in the logits has L1 norm
-    at most 2 for every target and all logits (it is 2.00 from errors of 2 on); that of the squared error is $2|v-t|$. Targets outside are lost: t = 15 is decoded to 9.73,
+    first: the mean of the bin centres is within .001 of t for $|t|\le9$ (at most .0004 off), off by .271 at the edges. The gradient of the cross-entropy in the logits has L1 norm
+    at most 2 for every target and all logits (it is 2.00 from errors of 2 on); that of the squared error of a scalar value v, in v, is $2|v-t|$: 200 at an error of 100. Targets outside are lost: t = 15 is decoded to 9.73,
     without the clip to the last centre 9.80, and from about t = 21 to 0/0.
 
     where: the critic's loss, released code
@@ -528,40 +521,42 @@ def histogram(t, m, share, *, clipped=True, normalised=True):
     return hl_gauss(t, edges, sigma), mass
 
 
-@C6.check(Inequality(), Space(t=Floats(-9.0, 9.0)), batched=False, instances=200,
+@C6.check(Inequality(), Space(t=Floats(-9.0, 9.0)), batched=False, instances=60,
           false={"up to the edges": Variant({"reach": 10 / 9}), "sigma a tenth of a bin": {"sigma": 0.1 * 20 / 51}})  # fmt: skip
 def recovered(t, *, reach=1.0, sigma=SIGMA):
-    return abs(hl_gauss(reach * float(t), EDGES, sigma) @ bin_centres(EDGES) - reach * float(t)), 1e-3
+    logits = np.log(np.maximum(hl_gauss(reach * float(t), EDGES, sigma), 1e-300))
+    return abs(float(decode(log_normalize(logits), EDGES)) - reach * float(t)), 1e-3
 
 
-@C6.check(Inequality(1e-12), Space(logits=Normals(51), size=Floats(1.0, 100.0, log=True), t=Floats(-30.0, 30.0)), batched=False, instances=60,
-          examples=[{"logits": np.eye(51)[0], "size": 100.0, "t": 9.0}],
-          false={"the squared error of the decoded value": {"squared": True}, "at most 1": {"most": 1.0}})  # fmt: skip
-def gradient_norms(logits, size, t, *, squared=False, most=2.0):
-    _, slope = softmax_cross_entropy(size * logits, hl_gauss(t, EDGES, SIGMA))
+@C6.check(Inequality(1e-12), Space(p=Drawn(st.Scored.draw)), instances=60, examples=[{"p": st.Scored(100 * np.eye(51)[:1], 9.0)}],
+          false={"the squared error, in the decoded value": {"squared": True}, "at most 1.9": {"most": 1.9}})  # fmt: skip
+def gradient_norms(p, *, squared=False, most=2.0):
+    """Of nine rows of logits; the norm is the derivative along the gradient's sign, by central differences too."""
+    target, h = np.broadcast_to(hl_gauss(p.t, EDGES, SIGMA), p.logits.shape), 1e-5
+    _, slope = softmax_cross_entropy(p.logits, target)
+    up, down = (softmax_cross_entropy(p.logits + step * np.sign(slope), target)[0] for step in (h, -h))
     if squared:
-        return 2 * abs(float(decode(log_normalize(size * logits), EDGES)) - float(np.clip(t, -10, 10))), most
-    return np.abs(slope).sum(), most
+        return 2 * np.abs(decode(log_normalize(p.logits), EDGES) - float(np.clip(p.t, -10, 10))), most
+    length = np.abs(slope).sum(axis=-1)
+    return {"norm": (length, most), "differences": (np.abs((up - down) / (2 * h) - length), 1e-6)}
 
 
 @C6.check(Inequality(), examples=[{}], false={"50 bins": {"bins": 50}})
 def numbers(*, bins=51):
-    """Decoding beyond the range, at the edge, |p(0) - p(t)|_1 at t = .1, .5, 1, 2, worked values, and where the formula is 0/0."""
+    """Decoding 2001 targets, beyond the range and at the edge, |p(0) - p(t)|_1 at t = .1, .5, 1, 2, worked values, and where the formula is 0/0."""
     edges, sigma = np.linspace(-10, 10, bins + 1), 0.75 * 20 / bins
     centres, t = bin_centres(edges), np.array([0.1, 0.5, 1.0, 2.0])
     apart = np.abs(hl_gauss(0.0, edges, sigma) - hl_gauss(t, edges, sigma)).sum(axis=-1)
-    found = [
-        *(hl_gauss([15.0, 10.0], edges, sigma) @ centres),
-        st.unclipped_histogram(15.0, edges, sigma) @ centres,
-        *apart,
-    ]
+    inside = np.linspace(-9, 9, 2001)
+    found = [1e2 * np.max(np.abs(hl_gauss(inside, edges, sigma) @ centres - inside)), *(hl_gauss([15.0, 10.0], edges, sigma) @ centres),
+             st.unclipped_histogram(15.0, edges, sigma) @ centres, *apart]  # fmt: skip
     p = hl_gauss(1.3, edges, sigma)
     worked = np.r_[p[26:32], p @ centres] - [0.007673, 0.130832, 0.458825, 0.345530, 0.055265, 0.001777, 1.299998]
     far = np.arange(15.0, 30.0, 0.1)
     with np.errstate(invalid="ignore"):
         lost = far[np.isnan(st.unclipped_histogram(far, edges, sigma)).any(axis=-1)].min()
-    error = np.r_[np.array(found) - [9.73, 9.729, 9.80, 0.24, 1.19, 1.79, 2.00], worked, lost - 21]
-    return np.abs(error), np.r_[0.0051, 5.1e-4, np.full(5, 0.0051), np.full(7, 5.1e-7), 0.55]
+    error = np.r_[np.array(found) - [0.04, 9.73, 9.729, 9.80, 0.24, 1.19, 1.79, 2.00], worked, lost - 21]
+    return np.abs(error), np.r_[0.0051, 0.0051, 5.1e-4, np.full(5, 0.0051), np.full(7, 5.1e-7), 0.55]
 
 
 # C7 ------------------------------------------------------------------------------------------------
@@ -570,9 +565,10 @@ C7 = paper.claim("C7", r"""
 
     One PPO iteration on a contextual bandit (256 states, 8 inputs, tanh encoder to d = 32, 6 actions; clip .2, Adam .005, 32 full-batch steps, gradient norm clipped to .5). The encoder's last
     weights start with scale s. From s = .3 to s = 3 KL(old, new) grows more than fivefold with either head (about 30 and 15 times), and by less than a factor of 2
-    either way with Hyper++. At s = 3 either head's is more than 10 times that of Hyper++. The ball at half
-    the scale trains exactly as the hyperboloid if offsets are not learnt (a step of r counts twice there). Clamping the argument of asinh at 36.7 takes
-    more than half of the ball's first gradient at s = 3 away (in means of logs).
+    either way with Hyper++, whose KL stays below .05. At s = 3 the ball's is more than 20 times, the hyperboloid's more than 10 times that of Hyper++; at s = .3 the ball's is larger too. The ball at half
+    the scale trains exactly as the hyperboloid if offsets are not learnt (a step of r counts twice there), and with learnt ones its KL is within a factor of 2 of
+    the hyperboloid's at s = 3. Clamping the argument of asinh at 36.7 takes more than half of the ball's first gradient at s = 3 away (in means of logs), and leaves the KL of
+    Hyper++ as it is, to 2 %.
 
     where: the figures on trust-region violations, re-stated
     assumes: 16 seeds (64 for the clamp, not_shown_risk below 1e-4 each); margins on means of logs.
@@ -582,8 +578,8 @@ SIXTEEN = Effect(seeds=16)
 
 
 def few(**changes):
-    """A control on four seeds."""
-    return Variant(changes, kind=Effect(seeds=4))
+    """A control on three seeds."""
+    return Variant(changes, kind=Effect(seeds=3))
 
 
 def grown(worlds, arm, ends=(0.3, 3.0), of="kl"):
@@ -616,26 +612,24 @@ def gradient_of_the_surrogate(rng, *, closed=True, sign=1):
     return out
 
 
-# growth 3.4 over a pilot of 8 seeds and over 8 others, deviation .9 in the second: risk below 1e-4 from 12 seeds on
-@C7.check(Effect(seeds=16), false={"Hyper++": few(name="Hyper++")})
-def the_ball_grows(rngs, *, name="poincare"):
-    """Above log 5."""
-    return grown(st.Worlds.draw(rngs), ARMS[name]) - math.log(5)
+# 16 seeds: growth 3.4 (deviation .7) and 2.6 (.6), Hyper++ -.1 (.1), above it at s = 3 5.3 (.7) and 3.6 (.6: the 20-fold would need 33), at s = .3 1.8 (.4)
+@C7.check(SIXTEEN, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for either head": few(ball="Hyper++", hyperboloid="Hyper++")})  # fmt: skip
+def kl_and_the_scale(rngs, *, ball="poincare", hyperboloid="hyperboloid", bounded="Hyper++"):
+    """Growth of either head above log 5; Hyper++ within log 2 of none, and below .05; at s = 3 heads above it by log 20 and log 10, the ball at s = .3 too.
 
-
-# pilot of 8 seeds: growth 2.8 (deviation .3), Hyper++ -.1 (.15), above it 5.2 and 3.6 (.5 and .3)
-@C7.check(SIXTEEN, false={"the hyperboloid for Hyper++": few(bounded="hyperboloid"), "Hyper++ for the hyperboloid": few(hyperboloid="Hyper++")})  # fmt: skip
-def kl_and_the_scale(rngs, *, hyperboloid="hyperboloid", bounded="Hyper++"):
-    """The hyperboloid's growth above log 5; Hyper++ within log 2 of none; at s = 3 both heads above it by log 10."""
-    worlds, names = st.Worlds.draw(rngs), {hyperboloid, bounded}
+    And the mean of |log ratio| of the ball at half the scale, offsets learnt, to the hyperboloid below log 2 at s = 3.
+    """
+    worlds, names = st.Worlds.draw(rngs), {ball, hyperboloid, bounded}
     small, large = ({n: np.log(st.ppo(worlds, ARMS[n], s).kl) for n in names} for s in (0.3, 3.0))
-    drift, ball = large[bounded] - small[bounded], np.log(st.ppo(worlds, ARMS["poincare"], 3.0).kl)
-    return {"the hyperboloid grows": large[hyperboloid] - small[hyperboloid] - math.log(5),
-            "Hyper++, up": math.log(2) - drift, "Hyper++, down": math.log(2) + drift,
-            "the ball above": ball - large[bounded] - math.log(10), "the hyperboloid above": large[hyperboloid] - large[bounded] - math.log(10)}  # fmt: skip
+    rise, apart = {n: large[n] - small[n] for n in names}, np.log(st.ppo(worlds, ARMS["poincare, half scale"], 3.0).kl) - large[hyperboloid]  # fmt: skip
+    return {"the ball grows": rise[ball] - math.log(5), "the hyperboloid grows": rise[hyperboloid] - math.log(5),
+            "Hyper++, up": math.log(2) - rise[bounded], "Hyper++, down": math.log(2) + rise[bounded],
+            "Hyper++ below .05": math.log(0.05) - np.maximum(small[bounded], large[bounded]), "the ball above at s = .3": small[ball] - small[bounded],
+            "the ball above": large[ball] - large[bounded] - math.log(20), "the hyperboloid above": large[hyperboloid] - large[bounded] - math.log(10),
+            "half the scale": math.log(2) - np.abs(apart)}  # fmt: skip
 
 
-@C7.check(Effect(seeds=4, alternative="within", margin=1e-6),
+@C7.check(Effect(seeds=3, alternative="within", margin=1e-6),
           false={"the same vector": {"shrink": 1.0}, "offsets learnt": {"offsets": True}})  # fmt: skip
 def half_the_scale(rngs, *, shrink=0.5, offsets=False):
     """log KL of the ball over that of the hyperboloid after 32 steps at s = 1."""
@@ -645,7 +639,7 @@ def half_the_scale(rngs, *, shrink=0.5, offsets=False):
     return np.log(found[0] / found[1])
 
 
-@C7.check(Effect(seeds=64), false={"a clamp of 1e12": {"clamp": 1e12}})
+@C7.check(Effect(seeds=64), false={"a clamp of 1e12": Variant({"clamp": 1e12}, kind=Effect(seeds=16))})
 def clamped(rngs, *, clamp=36.7):
     """The first gradient norm against half of that without the clamp, in logs."""
     worlds = st.Worlds.draw(rngs)
@@ -653,6 +647,14 @@ def clamped(rngs, *, clamp=36.7):
         np.log(st.ppo(worlds, Arm(heads.HyperbolicHead("ball", clamp=c)), 3.0, 1).first_norm) for c in (math.inf, clamp)
     )
     return plain - lower - math.log(2)
+
+
+@C7.check(Effect(seeds=3, alternative="within", margin=0.02), false={"the ball": {"name": "poincare"}})
+def clamped_features(rngs, *, name="Hyper++"):
+    """log KL with the clamp over that without, at s = 3."""
+    worlds, arm = st.Worlds.draw(rngs), ARMS[name]
+    found = [st.ppo(worlds, a, 3.0).kl for a in (arm._replace(head=heads.HyperbolicHead(arm.head.model, clamp=36.7)), arm)]  # fmt: skip
+    return np.log(found[0] / found[1])
 
 
 C7_hyperboloid = paper.claim("C7-hyperboloid", r"""
@@ -670,7 +672,7 @@ C7_hyperboloid = paper.claim("C7-hyperboloid", r"""
 
 
 @C7_hyperboloid.check(Effect(seeds=8, alternative="less"),
-                      true={"the ball at half scale with bounded features": {"arm": Arm(st.BALL, st.FEATURES, 0.5, 0.5)}})  # fmt: skip
+                      true={"the ball at half scale with bounded features": Variant({"arm": Arm(st.BALL, st.FEATURES, 0.5, 0.5)}, kind=Effect(seeds=5, alternative="less"))})  # fmt: skip
 def does_not_grow(rngs, *, arm=ARMS["hyperboloid"]):
     """Below log 2."""
     return grown(st.Worlds.draw(rngs), arm) - math.log(2)
@@ -682,12 +684,12 @@ C7_fraction = paper.claim("C7-fraction", r"""
     Where KL(old, new) grows with the encoder's scale, the share of clipped ratios rises.
 
     where: the clip fraction as a measure of trust-region violations
-    instead: With the ball the share falls, from about .7 at s = .3 to .35 at s = 3, while KL grows 30-fold: fewer ratios leave the interval, and they go much further.
-    by: C7/the_ball_grows
+    instead: With the ball the share falls, from about .65 at s = .3 to .3 at s = 3, while KL grows 30-fold: fewer ratios leave the interval, and they go much further.
+    by: C7/kl_and_the_scale
     origin: folklore
     """)  # fmt: skip
 
 
-@C7_fraction.check(SIXTEEN, true={"KL itself": {"of": "kl"}})
+@C7_fraction.check(Effect(seeds=8), true={"KL itself": Variant({"of": "kl"}, kind=Effect(seeds=6))})
 def rises(rngs, *, of="clipped"):
     return grown(st.Worlds.draw(rngs), ARMS["poincare"], of=of)

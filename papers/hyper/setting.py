@@ -13,11 +13,12 @@ from klsim.distributions import log_normalize
 from klsim.divergences import kl
 from klsim.learning import Adam
 from klsim.learning.clipped_ascent import clipped_gradient
-from klsim.learning.hyperbolic import ball_exp, conformal_factor, hyperboloid_distance, hyperboloid_exp
+from klsim.learning.hyperbolic import ball_exp, clip_to_ball, conformal_factor, hyperboloid_distance, hyperboloid_exp
 from klsim.learning.hyperbolic_heads import (
     BoundedFeatures,
     HyperbolicHead,
     ball_logits_gradient,
+    bounded_features,
     hyperboloid_logits_gradient,
     largest_scale,
 )
@@ -134,6 +135,31 @@ BOUNDED = {
 }
 SHIFTED = {"softplus": lambda t: np.logaddexp(0, t), "tanh + 1/2": lambda t: np.tanh(t) + 0.5, "cos": np.cos}
 STEEP = {"2 tanh": lambda t: 2 * np.tanh(t)}
+STEEPER = {"gelu": lambda t: t * ndtr(t), "silu": lambda t: t / (1 + np.exp(-t))}  # slopes up to 1.13 and 1.10
+
+
+def gaussians(rng):
+    """256 vectors of 2, 8 or 32 entries."""
+    return rng.standard_normal((256, rng.choice([2, 8, 32])))
+
+
+def bounded_norms(h, c, *, name="", divided=True, normalised=True):
+    """|q|, and norm and conformal factor of its point in the ball, of features q of ``h (…, d)``; and their caps."""
+    root, width = np.sqrt(c), h.shape[-1]
+    chosen = [{**SHIFTED, **STEEP}[name]] if name else ["tanh", "relu", np.sin]
+    q = np.array(
+        [bounded_features(h, activation=f) for f in chosen] if normalised else [np.maximum(h, 0) / np.sqrt(width)]
+    )
+    q = q if divided else q * np.sqrt(width)
+    x = clip_to_ball(ball_exp(q, curvature=c), curvature=c, margin=1e-12)
+    found = np.array([np.linalg.norm(q, axis=-1), np.linalg.norm(x, axis=-1), conformal_factor(x, curvature=c)])
+    caps = np.array([1.0, np.tanh(root) / root, 2 * np.cosh(root) ** 2])
+    return found, caps.reshape(3, *[1] * (found.ndim - 1))
+
+
+def sphere_area(n):
+    """Of the sphere of n dimensions, ``|S^n| = 2 pi/(n - 1) |S^{n-2}|`` from ``|S^0| = 2``, ``|S^1| = 2 pi``."""
+    return [2.0, 2 * np.pi][n] if n < 2 else 2 * np.pi / (n - 1) * sphere_area(n - 2)
 
 
 class Points(NamedTuple):
@@ -164,6 +190,17 @@ class Classified(NamedTuple):
     def factor(self):
         """``lambda`` of the points ``exp(u)`` of the ball, exactly: its rounding error is eps times as large."""
         return 2 * np.cosh(np.sqrt(self.c) * np.linalg.norm(self.u, axis=-1, keepdims=True)) ** 2
+
+
+class Scored(NamedTuple):
+    """Logits ``(9, 51)`` of a scale from 1 to 100, and a target."""
+
+    logits: np.ndarray
+    t: float
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(100 ** rng.random() * rng.standard_normal((9, 51)), float(rng.uniform(-30, 30)))
 
 
 class Ray(NamedTuple):
@@ -213,6 +250,23 @@ def head_gradient(model, u, z, r, c=1.0):
     _, tape = head.forward(one_each, z, r)
     upstream = np.tile(np.eye(len(z)), (len(u), 1))
     return head.backward(tape, upstream)[0].reshape(len(u), len(z), -1)
+
+
+def weight_gradients(model, p, step=1e-5):
+    """Derivatives of a weighted sum of the logits along a direction in z and in r, by the backward pass and differences.
+
+    And what their rounding is relative to.
+    """
+    head, turn = HyperbolicHead(model, p.c), np.roll(p.z, 1, axis=1)
+    upstream = np.cos(np.arange(len(p.u) * len(p.z))).reshape(len(p.u), -1)
+    of = lambda z, r: np.sum(upstream * head.forward(p.u, z, r)[0])  # noqa: E731
+    _, in_z, in_r = head.backward(head.forward(p.u, p.z, p.r)[1], upstream)
+    found = np.sum(in_z * turn), in_r[0], in_r[-1]
+    ends = [
+        (of(p.z + h * turn, p.r), of(p.z, p.r + h * np.eye(len(p.r))[0]), of(p.z, p.r + h * np.eye(len(p.r))[-1]))
+        for h in (step, -step)
+    ]
+    return np.array(found), np.subtract(*ends) / (2 * step), np.abs(upstream).sum()
 
 
 def growth(model, distance, on):

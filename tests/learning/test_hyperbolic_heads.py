@@ -13,6 +13,7 @@ from klsim.learning import hyperbolic_heads as heads
 
 RNG = np.random.default_rng(3)
 U, Z, R = RNG.standard_normal((3, 5, 4)), RNG.standard_normal((3, 2, 4)), 0.4 * RNG.standard_normal((3, 2))
+U[1, 2] = 0.0  # the origin, where maps and heads are smooth too
 
 
 def differences(function, at, step=1e-6):
