@@ -48,7 +48,7 @@ C1 = paper.claim("C1", r"""
 
     where: derived ("only the environment is altered"; the released TD3 stores only ``terminated`` as done)
     assumes: a fixed behaviour policy (uniform here); S = 6, A = 2, $\gamma=.9$, transitions Dirichlet(1), T = 2 to 5; restarts of at least 1/12
-    everywhere; 40,000 steps, errors of at most 2 % of $\max|Q|$ (with the cut as an end 60,000 steps and 10 %); the rate between 2,000 and 256,000
+    everywhere; 40,000 steps, errors of at most 2 % of $\max|Q|$ (with the cut as an end 120,000 steps and 5 %); the rate between 2,000 and 256,000
     steps, targets with means over successors, $-(1-\gamma)\pm.02$.
     """)  # fmt: skip
 WORLDS = Space(world=Drawn(st.World.draw))
@@ -67,16 +67,17 @@ def same_target(world, *, bootstrap=True, step_size=20.0, means_size=2.0, step_p
     return {"means": (distance(means, aim), 0.02), "sampled": (distance(sampled, aim), 0.02)}
 
 
-# steps n^-.8 at n >= 3000: noise of at most .01 an entry (c(1-c) <= 1/4, values of about 3), tolerance .1
+# steps n^-.8; the noise of the cuts and successors, largest of twelve entries, 60 worlds of a pilot: at 60,000 steps .019 with a deviation of .006,
+# at most .033, and 2^-.4 of that at twice the steps: tolerance .05
 @C1.check(
     Inequality(), WORLDS, instances=5, false={"1/T everywhere": {"shares": "1/T"}, "the shares of T + 1": {"longer": 1}}
 )
 def the_other_target(world, *, shares="exact", longer=0):
-    q = world.learned(60_000, step_size=1.0, step_power=0.8, bootstrap=False)
+    q = world.learned(120_000, step_size=1.0, step_power=0.8, bootstrap=False)
     c = cut_shares(world.problem, world.uniform, world.restart, world.cut + longer)
     aim = solve(cut_problem(world.problem, np.full(6, 1 / world.cut) if shares == "1/T" else c), None, 0.0).q_value[:-1]
     own = solve(world.problem, None, 0.0).q_value
-    return {"near": (distance(q, aim), 0.1), "far from Q*": (0.5, distance(aim, own))}
+    return {"near": (distance(q, aim), 0.05), "far from Q*": (0.5, distance(aim, own))}
 
 
 @C1.check(Identity(1e-9, scale=1e-2), Space(short=Drawn(st.Short.draw)), instances=20,
@@ -187,8 +188,9 @@ def from_the_start(*, law=st.START):
     return np.abs(np.array([found.gap, found.signal, found.ratio, found.bound]) - known), half
 
 
-# a pilot of 60 teachers: signals .209 and .436 (deviations .05, .04), log ratios 1.94 and 1.37, log bounds .35 and .53 (.07 to .2)
-@C2.check(Effect(seeds=40), false={"snapshots of an untrained teacher": {"skill": 0.5}})
+# a pilot of 100 teachers: signals .217 and .438 (deviations .046, .029), log ratios 1.93 and 1.36, log bounds .38 and .53 (.06 to .19): 24 teachers have a
+# risk below 1e-5
+@C2.check(Effect(seeds=24), false={"snapshots of an untrained teacher": {"skill": 0.5}})
 def from_snapshots(rngs, *, skill=st.SKILL):
     start, out = st.from_the_corridor(st.START), {}
     for name, clusters, least in (("uniform", 1, 0.15), ("clustered", st.CLUSTERS, 0.3)):
@@ -249,7 +251,7 @@ TIES = [
 @C3.check(Identity(1e-9, scale=1), NUMBERS, instances=60, examples=TIES,
           false={"clusters of equal width": {"by": "widths"}, "clusters of equal number": {"by": "numbers"}, "one cluster more at hand": {"more": 1}})  # fmt: skip
 def best_of_all_assignments(drawn, *, by="squares", more=0):
-    """Sum of squares within clusters, against every assignment: up to seven values to three clusters, six to five."""
+    """Sum of squares within clusters, against every assignment: up to seven values to three clusters, six to four."""
     make = {"squares": value_clusters, "widths": st.equal_widths, "numbers": st.equal_numbers}[by]
     labels = make(drawn.values, drawn.clusters)
     (own,) = drawn.costs(st.as_masks(labels[None], drawn.clusters))
@@ -322,7 +324,7 @@ C4 = paper.claim("C4", r"""
 
     Corridor 0..16 (success .95, .2 in states 3-6; reward 1 at the end; $\gamma=.98$), tabular Q-learning of 24,000 steps, snapshots in the first quarter: the
     greedy return, in the mean of twelve evaluations and at the end, is more than .2 above that without snapshots, which stays below .01. With snapshots of
-    an untrained teacher the mean gains less than .05.
+    an untrained teacher the mean stays below .1.
 
     where: the learning curves
     assumes: teacher right with chance .85 (return .285; the optimum is .536), ten episodes of at most 150 steps, a snapshot every ten steps (746 steps
@@ -330,20 +332,19 @@ C4 = paper.claim("C4", r"""
     """)  # fmt: skip
 
 
-# a pilot of 200 seeds: .395 and .415 with deviations of .06 and .22: 60 seeds have a risk below 1e-5
-@C4.check(Effect(seeds=60), false={"snapshots of an untrained teacher": {"skill": 0.5}})
+# a pilot of 200 seeds: .395 and .415 with deviations of .06 and .22: 40 seeds have a risk of 1e-5
+@C4.check(Effect(seeds=40), false={"snapshots of an untrained teacher": Variant({"skill": 0.5}, kind=Effect(seeds=24))})
 def above_no_snapshots(rngs, *, skill=st.SKILL):
     taught = st.teachers(rngs, skill=skill)
     with_them, without = st.study(st.S3RL, taught, rngs[0]), st.study(st.NONE, taught, rngs[1])
     return {"mean": with_them.mean - without.mean - 0.2, "final": with_them.final - without.final - 0.2, "without": 0.01 - without.mean}  # fmt: skip
 
 
-# RISK
-@C4.check(Effect(seeds=40), false={"right with chance .85": {"skill": st.SKILL}})
+# a pilot of 200 seeds: .010 with a deviation of .062 (most are 0, a few learn: up to .49): 60 seeds have a risk below 1e-10
+@C4.check(Effect(seeds=60), false={"right with chance .85": Variant({"skill": st.SKILL}, kind=Effect(seeds=24))})
 def of_an_untrained_teacher(rngs, *, skill=0.5):
     """Snapshots and values of the uniform policy."""
-    taught = st.teachers(rngs, skill=skill)
-    return 0.05 - (st.study(st.S3RL, taught, rngs[0]).mean - st.study(st.NONE, taught, rngs[1]).mean)
+    return 0.1 - st.study(st.S3RL, st.teachers(rngs, skill=skill), rngs[0]).mean
 
 
 @C4.check(Identity(1e-11), Space(one_way=Drawn(st.OneWay.draw)), instances=30,
@@ -395,7 +396,7 @@ C5 = paper.claim("C5", r"""
 
 
 # a pilot of 200 seeds: STT +.227, half of it minus SC .081, SC on top .165, deviations of .17, .12, .18: 100 seeds have a risk of 1e-5
-@C5.check(Effect(seeds=100), false={"T = 100": Variant({"cut": 100}, kind=Effect(seeds=30)), "one cluster": Variant({"clusters": 1}, kind=Effect(seeds=30))})  # fmt: skip
+@C5.check(Effect(seeds=100), false={"T = 100": Variant({"cut": 100}, kind=Effect(seeds=24)), "one cluster": Variant({"clusters": 1}, kind=Effect(seeds=24))})  # fmt: skip
 def ablation(rngs, *, cut=st.CUT, clusters=st.CLUSTERS):
     taught = st.teachers(rngs)
     plain, sc, stt, both = (
@@ -419,8 +420,11 @@ def longer_episodes(rngs, *, cuts=(25, 50, 100)):
     return {"25 to 50": found[0] - found[1], "50 to 100": found[1] - found[2]}
 
 
-# a pilot of 200 seeds: .107 with a deviation of .094
-@C5.check(Effect(seeds=100), false={"the target goes on past the cut in both": {"bootstrap": True}})
+# a pilot of 500 seeds: .114 with a deviation of .099: 100 seeds have a risk below 1e-9
+@C5.check(
+    Effect(seeds=100),
+    false={"the target goes on past the cut in both": Variant({"bootstrap": True}, kind=Effect(seeds=24))},
+)
 def a_cut_as_an_end(rngs, *, bootstrap=False):
     taught = st.teachers(rngs)
     usual, ended = (st.study(st.S3RL._replace(bootstrap=b), taught, rng) for b, rng in zip((True, bootstrap), rngs))

@@ -342,10 +342,11 @@ class Tied(NamedTuple):
     def by_iteration(self, first=False):
         """Values of the greedy policy: 150 times the mean over the best actions (or the first of them) of what follows."""
         p, value = self.short.problem, np.zeros(3)
+        equal = self.values[:, 0] == self.values[:, 1]
+        best = (self.values[:, 1] > self.values[:, 0]).astype(int)
         for _ in range(150):
-            ahead = [[p.reward[s, a] + p.discount * p.transition[s, a] @ value for a in (0, 1)] for s in range(3)]
-            best = [[a for a in (0, 1) if self.values[s, a] >= self.values[s, 1 - a]] for s in range(3)]
-            value = np.array([np.mean([ahead[s][a] for a in (best[s][:1] if first else best[s])]) for s in range(3)])
+            ahead = p.reward + p.discount * p.transition @ value
+            value = np.where(equal & (not first), ahead.mean(axis=1), ahead[np.arange(3), best])
         return value
 
 
@@ -376,14 +377,14 @@ class Walks(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """A few numbers, in half of the draws with ties, and one to five clusters."""
+    """A few numbers, in half of the draws with ties, and one to four clusters."""
 
     values: np.ndarray
     clusters: int
 
     @classmethod
     def draw(cls, rng):
-        clusters = int(rng.integers(1, 6))
+        clusters = int(rng.integers(1, 5))
         values = rng.standard_normal(int(rng.integers(2, 8 if clusters < 4 else 7))) * rng.choice([1.0, 3.0])
         return cls(np.round(values) if rng.random() < 0.5 else values, clusters)
 
