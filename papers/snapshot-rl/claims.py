@@ -93,8 +93,10 @@ def shares_and_fixed_point(short, *, last=-1, at="before", total="visits"):
         ahead = q.max(axis=1)
         kept = (p.transition @ ahead) * (1 - c)[:, None] if at == "before" else p.transition @ ((1 - c) * ahead)
         q = p.reward + p.discount * kept
+    ended = cut_problem(p, c)
+    found = solve(ended, None, 0.0)
     out = {"share": (c, by_paths), "visits": (episode_visits(*given).sum(axis=0), visits),
-           "Q": (solve(cut_problem(p, c), None, 0.0).q_value[:-1], q)}  # fmt: skip
+           "Q": (found.q_value[:-1], q), "start": (ended.initial @ found.value, p.initial @ q.max(axis=1))}  # fmt: skip
     if not short.ends:
         out["mean"] = (visits @ c, visits.sum() / short.cut)
     return out
@@ -149,7 +151,7 @@ C2 = paper.claim("C2", r"""
 RESTARTED = Space(drawn=Drawn(st.Restarted.draw))
 
 
-@C2.check(Inequality(1e-11), RESTARTED, instances=60,
+@C2.check(Inequality(1e-11), RESTARTED, instances=60, examples=[{"drawn": st.Restarted.with_an_island()}],
           false={"without the ratio": {"ratio": False}, "without 1/(1 - gamma)": {"scaled": False}, "visits at least nu": {"floor": "nu"}})  # fmt: skip
 def covered(drawn, *, ratio=True, scaled=True, floor="discounted"):
     found = restart_bound(drawn.problem, np.log(drawn.policy), drawn.restart)

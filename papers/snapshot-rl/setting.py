@@ -219,6 +219,17 @@ class Restarted(NamedTuple):
         problem = DiscountedMDP(moves, rng.random((6, 3)), 0.9, rng.dirichlet(np.ones(6)))
         return cls(problem, rng.dirichlet(np.ones(3), 6), rng.dirichlet(np.ones(6)))
 
+    @classmethod
+    def with_an_island(cls):
+        """The last state is never met, neither from the start nor from restarts."""
+        problem, policy, restart = cls.draw(np.random.default_rng(0))
+        moves, met = problem.transition.copy(), np.arange(6) < 5
+        moves[:5, :, 5] = moves[5, :, :5] = 0.0
+        moves /= moves.sum(axis=-1, keepdims=True)
+        start = problem.initial * met / problem.initial[:5].sum()
+        problem = DiscountedMDP(moves, problem.reward, problem.discount, start)
+        return cls(problem, policy, restart * met / restart[:5].sum())
+
     def by_hand(self):
         """``(gap, ratio, signal)``: all 729 deterministic policies evaluated, visits as sums over 250 steps."""
         p, states = self.problem, np.arange(6)
