@@ -99,7 +99,7 @@ def restart_students(
     return StudentRuns(kept, restarts, distinct)
 
 
-def _explorable(problem: Any) -> DiscountedMDP:
+def _explorable(problem: DiscountedMDP) -> DiscountedMDP:
     """The problem in dense form, checked to have every action legal."""
     _validate.instance("problem", problem, DiscountedMDP)
     problem = problem.dense()
