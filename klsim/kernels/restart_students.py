@@ -15,14 +15,14 @@ __all__ = ["restart_runs"]
 
 
 @numba.njit(cache=True)
-def _greedy(values):
-    """Index of the largest value, ties at random."""
+def _greedy(q, s):
+    """Index of the largest value of a state, ties at random."""
     ties = 1
     chosen = 0
-    for a in range(1, values.size):
-        if values[a] > values[chosen]:
+    for a in range(1, q.shape[1]):
+        if q[s, a] > q[s, chosen]:
             chosen, ties = a, 1
-        elif values[a] == values[chosen]:
+        elif q[s, a] == q[s, chosen]:
             ties += 1
             if np.random.random() * ties < 1.0:
                 chosen = a
@@ -30,24 +30,21 @@ def _greedy(values):
 
 
 @numba.njit(cache=True)
-def _best(values):
-    best = values[0]
-    for a in range(1, values.size):
-        best = max(best, values[a])
+def _best(q, s):
+    best = q[s, 0]
+    for a in range(1, q.shape[1]):
+        best = max(best, q[s, a])
     return best
 
 
 @numba.njit(cache=True)
-def _target(s, a, after, follow, moves, reward, terminal, q, discount, expected):
-    """``r + discount max q(s')`` of the successor, or its mean over successors; without ``follow`` the reward alone."""
-    if not expected:
-        ahead = discount * _best(q[after]) if follow and not terminal[after] else 0.0
-        return reward[s, a, after] + ahead
+def _mean_target(s, a, follow, moves, reward, terminal, q, discount):
+    """The mean over successors of ``r + discount max q(s')``; without ``follow`` of the reward alone."""
     total = 0.0
-    for i in range(moves.shape[2]):
-        if moves[s, a, i] > 0:
-            ahead = discount * _best(q[i]) if follow and not terminal[i] else 0.0
-            total += moves[s, a, i] * (reward[s, a, i] + ahead)
+    for after in range(moves.shape[2]):
+        if moves[s, a, after] > 0:
+            ahead = discount * _best(q, after) if follow and not terminal[after] else 0.0
+            total += moves[s, a, after] * (reward[s, a, after] + ahead)
     return total
 
 
@@ -59,6 +56,7 @@ def _run(
     states, actions, _ = reward.shape
     q, count = np.zeros((states, actions)), np.zeros((states, actions))
     s, left, over, restarts = 0, 0, True, 0
+    last = every - 1  # step before a table is kept
     for step in range(kept.shape[0] * every):
         if over or step == phase:
             if step < phase:
@@ -67,18 +65,24 @@ def _run(
                 restarts += 1
             else:
                 s, left = draw(start), limit
-        a = int(np.random.random() * actions) if np.random.random() < explore else _greedy(q[s])
+        a = int(np.random.random() * actions) if np.random.random() < explore else _greedy(q, s)
         after = draw(edges[s, a])
         left -= 1
         follow = left > 0 or bootstrap
-        target = _target(s, a, after, follow, moves, reward, terminal, q, discount, expected)
+        if expected:
+            target = _mean_target(s, a, follow, moves, reward, terminal, q, discount)
+        else:  # in line: a call with as many arrays costs as much as the step
+            target = reward[s, a, after]
+            if follow and not terminal[after]:
+                target += discount * _best(q, after)
         count[s, a] += 1.0
         size = rate * count[s, a] ** -power if power > 0 else rate
         q[s, a] += min(1.0, size) * (target - q[s, a])
         over = left == 0 or terminal[after]
         s = after
-        if (step + 1) % every == 0:
+        if step == last:
             kept[step // every] = q
+            last += every
     return restarts
 
 

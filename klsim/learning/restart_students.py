@@ -76,27 +76,19 @@ def restart_students(
         TypeError: not a `DiscountedMDP`. ValueError: shapes, ranges, laws that do not sum to 1, illegal actions,
             terminal states that are left or rewarded, rewards with other means.
     """
-    _validate.instance("problem", problem, DiscountedMDP)
-    problem = problem.dense()
-    states, actions = problem.shape
-    assert problem.actions is not None
-    if not problem.actions.all():
-        _validate.fail("problem", "random exploration needs every action to be legal everywhere")
-    places = _validate.integers("points", points, low=0, high=states - 1)
-    weights = probabilities("law", law)
-    if places.ndim != 2 or 0 in places.shape or weights.shape != places.shape:
-        _validate.fail("law", f"must be (runs, N) like points: points {places.shape}, law {weights.shape}")
+    problem = _explorable(problem)
+    places, edges = _restarts(problem, points, law)
     end, paid = _ends(problem, terminal), _rewards(problem, rewards)
     every = _validate.integer("every", every, low=1)
     steps = _validate.integer("steps", steps, low=1)
     if steps % every:
         _validate.fail("steps", f"must be a multiple of every = {every}", steps)
-    _validate.fits("steps", steps, float(len(places)) * (steps // every) * states * actions)
+    _validate.fits("steps", steps, float(len(places)) * (steps // every) * problem.reward.size)
     from klsim.kernels.restart_students import restart_runs
 
     kept, restarts, distinct = restart_runs(
         np.ascontiguousarray(problem.transition), np.cumsum(problem.transition, axis=-1), paid, end,
-        np.cumsum(problem.initial), places, np.cumsum(weights, axis=-1), problem.discount,
+        np.cumsum(problem.initial), places, edges, problem.discount,
         _validate.integer("phase", phase, low=0), _validate.integer("cut", cut, low=1),
         _validate.integer("limit", limit, low=1), steps // every, every,
         _validate.real("step_size", step_size, low=0.0, high=1e100, open_low=True),
@@ -105,6 +97,25 @@ def restart_students(
         _validate.generator(rng).integers(0, 2**31 - 1, len(places)),
     )  # fmt: skip
     return StudentRuns(kept, restarts, distinct)
+
+
+def _explorable(problem: DiscountedMDP) -> DiscountedMDP:
+    """The problem in dense form, checked to have every action legal."""
+    _validate.instance("problem", problem, DiscountedMDP)
+    problem = problem.dense()
+    assert problem.actions is not None
+    if not problem.actions.all():
+        _validate.fail("problem", "random exploration needs every action to be legal everywhere")
+    return problem
+
+
+def _restarts(problem: DiscountedMDP, points: Any, law: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Restart states ``(runs, N)`` and the cumulative probabilities of each row."""
+    places = _validate.integers("points", points, low=0, high=problem.shape[0] - 1)
+    weights = probabilities("law", law)
+    if places.ndim != 2 or 0 in places.shape or weights.shape != places.shape:
+        _validate.fail("law", f"must be (runs, N) like points: points {places.shape}, law {weights.shape}")
+    return places, np.cumsum(weights, axis=-1)
 
 
 def _ends(problem: DiscountedMDP, terminal: Any) -> np.ndarray:

@@ -12,19 +12,19 @@ from fractions import Fraction
 
 import numpy as np
 
-from klsim.claims import Effect, Identity, Inequality, Paper, Variant
-from klsim.planning import Trajectories, solve
+from klsim.claims import Effect, Identity, Inequality, Limit, Paper, Variant
+from klsim.learning.restart_students import greedy_values
+from klsim.planning import occupancy, solve
 from klsim.planning.restarts import (
     cluster_law,
     cut_problem,
     cut_shares,
     episode_visits,
     restart_bound,
-    snapshot_states,
     state_law,
     value_clusters,
 )
-from klsim.spaces import Drawn, Integers, Seeds, Space
+from klsim.spaces import Drawn, Space
 
 from . import setting as st
 
@@ -43,11 +43,13 @@ C1 = paper.claim("C1", r"""
     Q-learning in the snapshot environment (any restart law that leaves every pair visited, episodes cut after T steps, targets
     $r+\gamma\max Q(s',\cdot)$ at the cut as well) converges to the $Q^*$ of the original problem. With the cut treated as an end it converges to
     the solution of $$Q=R+\gamma(1-c)P\max Q,\qquad c(s)=m_{T-1}(s)/\textstyle\sum_{t<T}m_t(s),\quad m_t=\nu P_\pi^t,$$ c being the share of visits
-    that are the last of an episode (1/T in the mean over visits), more than half of $\max|Q^*|$ away.
+    that are the last of an episode (1/T in the mean over visits), more than half of $\max|Q^*|$ away. Steps 1/n lead to $Q^*$ as well, but the error falls
+    as $n^{-(1-\gamma)}$ only.
 
     where: derived ("only the environment is altered"; the released TD3 stores only ``terminated`` as done)
     assumes: a fixed behaviour policy (uniform here); S = 6, A = 2, $\gamma=.9$, transitions Dirichlet(1), T = 2 to 5; restarts of at least 1/12
-    everywhere; 40,000 steps (60,000 for the cut as an end); errors relative to $\max|Q|$.
+    everywhere; 40,000 steps, errors of at most 2 % of $\max|Q|$ (with the cut as an end 120,000 steps and 5 %); the rate between 8,000 and 1,024,000
+    steps, targets with means over successors, $-(1-\gamma)\pm.02$.
     """)  # fmt: skip
 WORLDS = Space(world=Drawn(st.World.draw))
 
@@ -65,16 +67,21 @@ def same_target(world, *, bootstrap=True, step_size=20.0, means_size=2.0, step_p
     return {"means": (distance(means, aim), 0.02), "sampled": (distance(sampled, aim), 0.02)}
 
 
-# steps n^-.8 at n >= 3000: noise of at most .01 an entry (c(1-c) <= 1/4, values of about 3), tolerance .1
+# steps n^-.8; the noise of the cuts and successors, largest of twelve entries, 60 worlds of a pilot: at 60,000 steps .019 with a deviation of .006,
+# at most .033, and 2^-.4 of that at twice the steps: tolerance .05
 @C1.check(
-    Inequality(), WORLDS, instances=5, false={"1/T everywhere": {"shares": "1/T"}, "the shares of T + 1": {"longer": 1}}
+    Inequality(),
+    WORLDS,
+    instances=5,
+    examples=[{"world": st.World.draw(np.random.default_rng(4))}],
+    false={"1/T everywhere": {"shares": "1/T"}, "the shares of T + 1": {"longer": 1}},
 )
 def the_other_target(world, *, shares="exact", longer=0):
-    q = world.learned(60_000, step_size=1.0, step_power=0.8, bootstrap=False)
+    q = world.learned(120_000, step_size=1.0, step_power=0.8, bootstrap=False)
     c = cut_shares(world.problem, world.uniform, world.restart, world.cut + longer)
     aim = solve(cut_problem(world.problem, np.full(6, 1 / world.cut) if shares == "1/T" else c), None, 0.0).q_value[:-1]
     own = solve(world.problem, None, 0.0).q_value
-    return {"near": (distance(q, aim), 0.1), "far from Q*": (0.5, distance(aim, own))}
+    return {"near": (distance(q, aim), 0.05), "far from Q*": (0.5, distance(aim, own))}
 
 
 @C1.check(Identity(1e-9, scale=1e-2), Space(short=Drawn(st.Short.draw)), instances=20,
@@ -90,22 +97,33 @@ def shares_and_fixed_point(short, *, last=-1, at="before", total="visits"):
         ahead = q.max(axis=1)
         kept = (p.transition @ ahead) * (1 - c)[:, None] if at == "before" else p.transition @ ((1 - c) * ahead)
         q = p.reward + p.discount * kept
+    ended = cut_problem(p, c)
+    found = solve(ended, None, 0.0)
     out = {"share": (c, by_paths), "visits": (episode_visits(*given).sum(axis=0), visits),
-           "Q": (solve(cut_problem(p, c), None, 0.0).q_value[:-1], q)}  # fmt: skip
+           "Q": (found.q_value[:-1], q), "start": (ended.initial @ found.value, p.initial @ q.max(axis=1))}  # fmt: skip
     if not short.ends:
         out["mean"] = (visits @ c, visits.sum() / short.cut)
     return out
 
 
+@C1.check(Limit(rate=-0.1, rate_tol=0.02), false={"steps 2/n": {"size": 2.0}})
+def slow_steps(rng, *, size=1.0):
+    """Constant errors are the slowest: each step of an entry takes (1 - gamma)/n of them, whatever the visits of the others."""
+    world, n = st.World.draw(rng), 2000 * 2 ** np.arange(2, 10)
+    errors = world.curve(1_024_000, 2000, step_size=size, step_power=1.0, expected=True)[n // 2000 - 1]
+    return n, np.abs(errors - solve(world.problem, None, 0.0).q_value).max(axis=(1, 2))
+
+
 C1_step = paper.claim("C1-step", r"""
     Any Robbins-Monro step will do
 
-    Steps 1/n satisfy $\sum\alpha_n=\infty$, $\sum\alpha_n^2<\infty$, so the student is as near $Q^*$ with them (within 2 % after 10,000 steps).
+    Steps are to satisfy $\sum\alpha_n=\infty$, $\sum\alpha_n^2<\infty$; which of them is a detail, and 1/n does what $\min(1,20/n)$ does: within 2 % of $Q^*$
+    after 10,000 steps.
 
     where: derived; the usual condition for Q-learning
-    instead: It converges, at the rate $n^{-(1-\gamma)}$: the error is halved when n grows a thousand-fold, $\gamma=.9$. Steps $\min(1,2/\sqrt n)$ and $\min(1,20/n)$
-    are within 2 %.
-    by: C1-step/within_two_percent, C1/same_target
+    instead: With 1/n it converges at the rate $n^{-(1-\gamma)}$: the error is halved when n grows a thousand-fold, $\gamma=.9$. Steps $\min(1,20/n)$ are within
+    2 %, as are $\min(1,2/\sqrt n)$, which do not satisfy the second condition.
+    by: C1-step/within_two_percent, C1/slow_steps, C1/same_target
     origin: folklore
     """)  # fmt: skip
 
@@ -128,7 +146,8 @@ C2 = paper.claim("C2", r"""
     $$V^*(\rho)-V^\pi(\rho)\le\max_s\frac{d^{\pi^*}_\rho(s)}{d^\pi_\nu(s)}\cdot\frac{E_{s\sim d^\pi_\nu}[\max_aA^\pi(s,a)]}{1-\gamma},\qquad d^\pi_\nu\ge(1-\gamma)\nu,$$
     the maximum over s that $\pi^*$ visits and some action improves. In the corridor of C4 (uniform policy, gap .536) the signal, the last
     factor, is .0054 from the start, ratio 953, bound 5.1. With snapshots of a teacher, in the mean over teachers: signal above .15 by uniform
-    restarts and above .3 by clustered ones, log ratio below log(953/20), log bound below log(5.1/1.5).
+    restarts and above .3 by clustered ones, log ratio below log(953/60), log bound below log(5.1/2). Only states that some action improves count for the
+    maximum: for a policy that always goes back and restarts everywhere one does, and the bound is the gap.
 
     where: derived (the classical argument for restart distributions)
     assumes: S = 6, A = 3, $\gamma=.9$, transitions Dirichlet(.3) for the inequality.
@@ -136,7 +155,7 @@ C2 = paper.claim("C2", r"""
 RESTARTED = Space(drawn=Drawn(st.Restarted.draw))
 
 
-@C2.check(Inequality(1e-11), RESTARTED, instances=60,
+@C2.check(Inequality(1e-11), RESTARTED, instances=60, examples=[{"drawn": st.Restarted.with_an_island()}],
           false={"without the ratio": {"ratio": False}, "without 1/(1 - gamma)": {"scaled": False}, "visits at least nu": {"floor": "nu"}})  # fmt: skip
 def covered(drawn, *, ratio=True, scaled=True, floor="discounted"):
     found = restart_bound(drawn.problem, np.log(drawn.policy), drawn.restart)
@@ -155,6 +174,18 @@ def by_enumeration(drawn, *, law="restart"):
     return {"gap": (found.gap, gap), "ratio": (found.ratio, ratio), "signal": (found.signal, signal), "bound": (found.bound, ratio * signal)}  # fmt: skip
 
 
+CORRIDORS = Space(drawn=Drawn(st.Backwards.draw))
+OWN = [{"drawn": st.Backwards(st.corridor())}]
+
+
+@C2.check(Identity(1e-8), CORRIDORS, instances=20, examples=OWN, false={"every state that the optimum visits": {"improvable": False}})  # fmt: skip
+def one_state_counts(drawn, *, improvable=True):
+    """Always back, restarts everywhere: the bound against the optimum, a product of waiting times."""
+    found, best = drawn.bound(everywhere=True), solve(drawn.problem, None, 0.0)
+    ratios = occupancy(drawn.problem, best.log_policy).sum(axis=1) / found.visits
+    return {"gap": (found.gap, drawn.optimum), "bound": (found.bound if improvable else ratios.max() * found.signal, drawn.optimum)}  # fmt: skip
+
+
 @C2.check(Inequality(), examples=[{}], false={"the uniform law": {"law": np.r_[np.full(16, 1 / 16), 0]}})
 def from_the_start(*, law=st.START):
     """Gap, signal, ratio and bound, to the digits of the statement."""
@@ -163,15 +194,16 @@ def from_the_start(*, law=st.START):
     return np.abs(np.array([found.gap, found.signal, found.ratio, found.bound]) - known), half
 
 
-# a pilot of 60 teachers: signals .209 and .436 (deviations .05, .04), log ratios 1.94 and 1.37, log bounds .35 and .53 (.07 to .2)
-@C2.check(Effect(seeds=40), false={"snapshots of an untrained teacher": {"skill": 0.5}})
+# a pilot of 100 teachers: signals .217 and .438 (deviations .046, .029), log ratios 1.93 and 1.36, log bounds .38 and .53 (.06 to .19): 24 teachers have a
+# risk below 1e-5
+@C2.check(Effect(seeds=24), false={"snapshots of an untrained teacher": {"skill": 0.5}})
 def from_snapshots(rngs, *, skill=st.SKILL):
     start, out = st.from_the_corridor(st.START), {}
-    for name, classified, least in (("uniform", False, 0.15), ("clustered", True, 0.3)):
-        found = [st.from_the_corridor(t.state_law(classified)) for t in st.teachers(rngs, skill=skill)]
+    for name, clusters, least in (("uniform", 1, 0.15), ("clustered", st.CLUSTERS, 0.3)):
+        found = [st.from_the_corridor(t.state_law(clusters)) for t in st.teachers(rngs, skill=skill)]
         out[f"{name}, signal"] = np.array([f.signal for f in found]) - least
-        out[f"{name}, ratio"] = np.log([start.ratio / 20 / f.ratio for f in found])
-        out[f"{name}, bound"] = np.log([start.bound / 1.5 / f.bound for f in found])
+        out[f"{name}, ratio"] = np.log([start.ratio / 60 / f.ratio for f in found])
+        out[f"{name}, bound"] = np.log([start.bound / 2 / f.bound for f in found])
     return out
 
 
@@ -181,16 +213,16 @@ C2_start = paper.claim("C2-start", r"""
     The gap is at most the advantage that is seen from the start, $V^*(\rho)-V^\pi(\rho)\le E_{s\sim d^\pi_\rho}[\max_aA^\pi(s,a)]/(1-\gamma)$.
 
     where: derived; what training from the start alone relies on
-    instead: The policy that always goes back sees no advantage at all from the start of a corridor, its gap is that of the optimum. From restarts that cover
-    the corridor it does, and the gap is at most ratio times signal.
+    instead: The policy that always goes back sees no advantage at all from the start of a corridor, its gap is all of the optimum (.536 in that of C4). From
+    restarts that cover the corridor it does, and the gap is at most ratio times signal.
     by: C2, C2-start/seen_from_the_start
     origin: folklore
     """)  # fmt: skip
 
 
-@C2_start.check(Inequality(1e-9), Space(drawn=Drawn(st.Backwards.draw)), instances=20, true={"restarts everywhere, and the ratio": {"everywhere": True}})  # fmt: skip
+@C2_start.check(Inequality(1e-9), CORRIDORS, instances=20, examples=OWN, true={"restarts everywhere, and the ratio": {"everywhere": True}})  # fmt: skip
 def seen_from_the_start(drawn, *, everywhere=False):
-    """Corridors of 3 to 19 steps; from the start the ratio is infinite and the bound says nothing. With restarts it is the gap: one state matters."""
+    """Corridors of 3 to 19 steps, that of C4 among them; from the start the ratio is infinite and the bound says nothing."""
     found = drawn.bound(everywhere)
     return found.gap, found.bound if everywhere else found.signal
 
@@ -210,17 +242,11 @@ C3 = paper.claim("C3", r"""
 NUMBERS = Space(drawn=Drawn(st.Numbers.draw))
 
 
-@C3.check(Identity(), Space(states=Integers(2, 40), every=Integers(1, 12), run=Seeds()), instances=30, batched=False,
+@C3.check(Identity(), Space(walks=Drawn(st.Walks.draw)), instances=30,
           false={"from the first cut on": {"first": 1}, "with the ends of episodes": {"ends": True}})  # fmt: skip
-def where_snapshots_are_taken(states, every, run, *, first=0, ends=False):
+def where_snapshots_are_taken(walks, *, first=0, ends=False):
     """Visits of each state among the snapshots, counted step by step; the last state is terminal."""
-    path = np.random.default_rng(run).integers(states, size=(3, 41))
-    taken = snapshot_states(Trajectories(path, path[:, 1:], path[:, 1:] * 1.0), every, np.arange(states) == states - 1)
-    counted = np.zeros(states)
-    for episode in path:
-        for step in range(first * every, 40, every):
-            counted[episode[step]] += ends or episode[step] < states - 1
-    return np.bincount(taken, minlength=states), counted
+    return np.bincount(walks.taken(), minlength=walks.states), walks.counted(first, ends)
 
 
 TIES = [
@@ -231,7 +257,7 @@ TIES = [
 @C3.check(Identity(1e-9, scale=1), NUMBERS, instances=60, examples=TIES,
           false={"clusters of equal width": {"by": "widths"}, "clusters of equal number": {"by": "numbers"}, "one cluster more at hand": {"more": 1}})  # fmt: skip
 def best_of_all_assignments(drawn, *, by="squares", more=0):
-    """Sum of squares within clusters, against every assignment of up to seven values to up to three clusters."""
+    """Sum of squares within clusters, against every assignment: up to seven values to three clusters, six to four."""
     make = {"squares": value_clusters, "widths": st.equal_widths, "numbers": st.equal_numbers}[by]
     labels = make(drawn.values, drawn.clusters)
     (own,) = drawn.costs(st.as_masks(labels[None], drawn.clusters))
@@ -268,7 +294,7 @@ def moved(rngs, slow, every):
     """``(share beyond the slow stretch, effective states)``: clustered minus uniform."""
     out = []
     for t in st.teachers(rngs, slow=slow, every=every):
-        laws = [t.state_law(classified) for classified in (True, False)]
+        laws = [t.state_law(clusters) for clusters in (st.CLUSTERS, 1)]
         out.append([laws[0][7:].sum() - laws[1][7:].sum(), st.effective_states(laws[0]) - st.effective_states(laws[1])])
     return np.transpose(out)
 
@@ -285,7 +311,7 @@ C3_even = paper.claim("C3-even", r"""
 
     Drawing clusters uniformly makes the law of restart states more even (effective number of states up), whatever the teacher.
 
-    where: the S3RL section: balanced status of the snapshots
+    where: the S3RL section and the released code: a cluster of values uniformly, then a member
     instead: Where the teacher visits states about equally (no slow stretch) clusters of unequal size make it less even; with the slow stretch of C3 more.
     by: C3/later_states, C3-even/more_states
     origin: as commonly read
@@ -303,7 +329,8 @@ C4 = paper.claim("C4", r"""
     S3RL improves sample efficiency
 
     Corridor 0..16 (success .95, .2 in states 3-6; reward 1 at the end; $\gamma=.98$), tabular Q-learning of 24,000 steps, snapshots in the first quarter: the
-    greedy return, in the mean of twelve evaluations and at the end, is more than .2 above that without snapshots (which is 0).
+    greedy return, in the mean of twelve evaluations and at the end, is more than .2 above that without snapshots, which stays below .01. With snapshots of
+    an untrained teacher the mean stays below .1.
 
     where: the learning curves
     assumes: teacher right with chance .85 (return .285; the optimum is .536), ten episodes of at most 150 steps, a snapshot every ten steps (746 steps
@@ -311,12 +338,33 @@ C4 = paper.claim("C4", r"""
     """)  # fmt: skip
 
 
-# a pilot of 200 seeds: .395 and .415 with deviations of .06 and .22: 60 seeds have a risk below 1e-5
-@C4.check(Effect(seeds=60), false={"snapshots of an untrained teacher": {"skill": 0.5}})
+# a pilot of 200 seeds: .395 and .415 with deviations of .06 and .22: 40 seeds have a risk of 1e-5
+@C4.check(Effect(seeds=40), false={"snapshots of an untrained teacher": Variant({"skill": 0.5}, kind=Effect(seeds=24))})
 def above_no_snapshots(rngs, *, skill=st.SKILL):
     taught = st.teachers(rngs, skill=skill)
     with_them, without = st.study(st.S3RL, taught, rngs[0]), st.study(st.NONE, taught, rngs[1])
-    return {"mean": with_them.mean - without.mean - 0.2, "final": with_them.final - without.final - 0.2}
+    return {"mean": with_them.mean - without.mean - 0.2, "final": with_them.final - without.final - 0.2, "without": 0.01 - without.mean}  # fmt: skip
+
+
+# a pilot of 200 seeds: .010 with a deviation of .062 (most are 0, a few learn: up to .49): 60 seeds have a risk below 1e-10
+@C4.check(Effect(seeds=60), false={"right with chance .85": Variant({"skill": st.SKILL}, kind=Effect(seeds=24))})
+def of_an_untrained_teacher(rngs, *, skill=0.5):
+    """Snapshots and values of the uniform policy."""
+    return 0.1 - st.study(st.S3RL, st.teachers(rngs, skill=skill), rngs[0]).mean
+
+
+@C4.check(Identity(1e-11), Space(one_way=Drawn(st.OneWay.draw)), instances=30,
+          false={"no new episode where the phase ends": {"switch": False}, "steps of the next visit": {"first": 2}})  # fmt: skip
+def a_student_step_by_step(one_way, *, switch=True, first=1):
+    """Without chance, followed by hand: Q on the way, and the episodes that begin at a snapshot."""
+    (q, restarts), (own, begun) = one_way.run(), one_way.by_hand(switch, first)
+    return {"Q": (q, own), "restarts": (restarts, begun)}
+
+
+@C4.check(Identity(1e-9), Space(tied=Drawn(st.Tied.draw)), instances=20, false={"the first of equal actions": {"first": True}})  # fmt: skip
+def greedy_returns(tied, *, first=False):
+    """What students are judged by, equal actions sharing; against 150 sweeps of the policy's own equation."""
+    return greedy_values(tied.short.problem, tied.values), tied.by_iteration(first)
 
 
 @C4.check(
@@ -344,7 +392,7 @@ C5 = paper.claim("C5", r"""
     Truncation carries the gain, classification adds to it
 
     Mean return of C4. Over plain SnapshotRL (uniform snapshots, cut at 150) STT alone gains more than .1; SC alone less than half of what STT does; SC
-    gains more than .05 on top of STT. The mechanism: in the phase STT restarts more than four times as often as plain SnapshotRL and uses more than
+    gains more than .05 on top of STT. The mechanism: in the phase STT restarts more than five times as often as plain SnapshotRL and uses more than
     1.5 times as many distinct snapshots, SC less than five more. T must be short against the phase: the return of S3RL falls from T = 25 to 50, and from
     50 to 100. A cut that is treated as an end, also after the phase, costs S3RL more than .03.
 
@@ -354,17 +402,17 @@ C5 = paper.claim("C5", r"""
 
 
 # a pilot of 200 seeds: STT +.227, half of it minus SC .081, SC on top .165, deviations of .17, .12, .18: 100 seeds have a risk of 1e-5
-@C5.check(Effect(seeds=100), false={"T = 100": Variant({"cut": 100}, kind=Effect(seeds=30))})
-def ablation(rngs, *, cut=st.CUT):
+@C5.check(Effect(seeds=100), false={"T = 100": Variant({"cut": 100}, kind=Effect(seeds=24)), "one cluster": Variant({"clusters": 1}, kind=Effect(seeds=24))})  # fmt: skip
+def ablation(rngs, *, cut=st.CUT, clusters=st.CLUSTERS):
     taught = st.teachers(rngs)
     plain, sc, stt, both = (
-        st.study(st.arm(name, cut), taught, rng) for name, rng in zip(("SnapshotRL", "SC", "STT", "S3RL"), rngs)
-    )
+        st.study(st.arm(name, cut, clusters), taught, rng) for name, rng in zip(("SnapshotRL", "SC", "STT", "S3RL"), rngs)
+    )  # fmt: skip
     return {
         "STT": stt.mean - plain.mean - 0.1,
         "SC, half of STT": (stt.mean - plain.mean) / 2 - (sc.mean - plain.mean),
         "SC on top": both.mean - stt.mean - 0.05,
-        "restarts": stt.restarts - 4.0 * plain.restarts,
+        "restarts": stt.restarts - 5.0 * plain.restarts,
         "distinct": stt.distinct - 1.5 * plain.distinct,
         "distinct, SC": 5.0 - (sc.distinct - plain.distinct),
     }
@@ -378,8 +426,11 @@ def longer_episodes(rngs, *, cuts=(25, 50, 100)):
     return {"25 to 50": found[0] - found[1], "50 to 100": found[1] - found[2]}
 
 
-# a pilot of 200 seeds: .107 with a deviation of .094
-@C5.check(Effect(seeds=100), false={"the target goes on past the cut in both": {"bootstrap": True}})
+# a pilot of 500 seeds: .114 with a deviation of .099: 100 seeds have a risk below 1e-9
+@C5.check(
+    Effect(seeds=100),
+    false={"the target goes on past the cut in both": Variant({"bootstrap": True}, kind=Effect(seeds=24))},
+)
 def a_cut_as_an_end(rngs, *, bootstrap=False):
     taught = st.teachers(rngs)
     usual, ended = (st.study(st.S3RL._replace(bootstrap=b), taught, rng) for b, rng in zip((True, bootstrap), rngs))
@@ -399,7 +450,7 @@ C6 = paper.claim("C6", r"""
 
 
 # a pilot of 200 seeds: .130 and .353 with deviations of .22 and .28 (24 seeds before that: .206 and .42): 120 seeds have a risk below 1e-4
-@C6.check(Effect(seeds=120), false={"no snapshots": Variant({"long": 0.0}, kind=Effect(seeds=24))})
+@C6.check(Effect(seeds=120), false={"no snapshots": Variant({"long": 0.0}, kind=Effect(seeds=24)), "snapshots in a twentieth": Variant({"long": 0.05}, kind=Effect(seeds=24))})  # fmt: skip
 def final_return(rngs, *, long=st.PHASE):
     taught = st.teachers(rngs)
     found, short = (
@@ -463,14 +514,19 @@ C7_observation = paper.claim("C7-observation", r"""
     A restart from a stored observation has the optimal value of the stored situation.
 
     where: derived; resets that set what the agent sees
-    instead: Under hidden state it does not (.8171 instead of .9604): the whole state must be restored. It does where what is hidden does not matter, as
-    with prefixes of a language model's answer, which are complete.
-    by: C7
+    instead: Under hidden state it has not (.8171 instead of .9604): the whole state must be restored. It has where what is hidden does not matter.
+    by: C7, C7-observation/same_value
     origin: folklore
     """)  # fmt: skip
 
 
-@C7_observation.check(Identity(1e-9), KEYS, instances=25, true={"the goal pays without the key": {"needed": False}})
+@C7_observation.check(
+    Identity(1e-9),
+    KEYS,
+    instances=25,
+    examples=[{"hidden": st.Hidden(10, 3, 7, 0.98)}],
+    true={"the goal pays without the key": {"needed": False}},
+)
 def same_value(hidden, *, needed=True):
     value = solve(hidden.problem(needed), None, 0.0).value
     return value[hidden.at], value[hidden.at + hidden.goal + 1]

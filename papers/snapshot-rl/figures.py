@@ -104,8 +104,8 @@ def _(table, figure):
 def restarts(run):
     for panel, slow, every in (("slow stretch", 0.08, 10), ("no slow stretch", 0.95, 1)):
         taught = st.teachers(rngs(run, "restarts", 20), slow=slow, every=every)
-        for name, classified in (("uniform", False), ("classified", True)):
-            laws = np.array([t.state_law(classified)[: st.GOAL] for t in taught])
+        for name, clusters in (("uniform", 1), ("classified", st.CLUSTERS)):
+            laws = np.array([t.state_law(clusters)[: st.GOAL] for t in taught])
             yield {"panel": panel, "law": name, "state": np.arange(st.GOAL), **over_seeds(value=laws)}
 
 

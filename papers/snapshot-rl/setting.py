@@ -10,7 +10,7 @@ import numpy as np
 
 from klsim.distributions import entropy
 from klsim.learning.restart_students import greedy_values, restart_students
-from klsim.planning import evaluate, rollouts
+from klsim.planning import Trajectories, evaluate, rollouts
 from klsim.planning.restarts import cluster_law, restart_bound, snapshot_states, state_law, value_clusters
 from klsim.problems import DiscountedMDP
 
@@ -56,13 +56,12 @@ class Teacher(NamedTuple):
         states = snapshot_states(rollouts(problem, policy, episodes, rng, LIMIT), every, TERMINAL)
         return cls(states, evaluate(problem, policy).state_value[states])
 
-    def law(self, classified):
-        """Of the snapshots: by clusters of value, or uniform."""
-        labels = value_clusters(self.values, CLUSTERS) if classified else np.arange(len(self.states))
-        return cluster_law(labels)
+    def law(self, clusters):
+        """Of the snapshots, by clusters of value; one cluster is the uniform law."""
+        return cluster_law(value_clusters(self.values, clusters))
 
-    def state_law(self, classified):
-        return state_law(self.states, self.law(classified), GOAL + 1)
+    def state_law(self, clusters):
+        return state_law(self.states, self.law(clusters), GOAL + 1)
 
 
 def teachers(rngs, **more):
@@ -76,9 +75,9 @@ def effective_states(law):
 
 
 class Arm(NamedTuple):
-    """A student: whether snapshots are classified, where its episodes are cut, how long it sees snapshots."""
+    """A student: clusters of its snapshots (1: not classified), where its episodes are cut, how long it sees snapshots."""
 
-    classified: bool = True
+    clusters: int = CLUSTERS
     cut: int = CUT
     phase: float = PHASE
     bootstrap: bool = True
@@ -87,16 +86,17 @@ class Arm(NamedTuple):
 S3RL, NONE = Arm(), Arm(phase=0.0)
 ARMS = {
     "no snapshots": NONE,
-    "SnapshotRL": Arm(False, LIMIT),
-    "SC": Arm(True, LIMIT),
-    "STT": Arm(False),
+    "SnapshotRL": Arm(1, LIMIT),
+    "SC": Arm(CLUSTERS, LIMIT),
+    "STT": Arm(1),
     "S3RL": S3RL,
 }
 
 
-def arm(name, cut):
-    """One of `ARMS`; those that truncate do it at ``cut``."""
-    return ARMS[name] if ARMS[name].cut == LIMIT else ARMS[name]._replace(cut=cut)
+def arm(name, cut, clusters):
+    """One of `ARMS`; those that truncate do it at ``cut``, those that classify have so many clusters."""
+    usual = ARMS[name]
+    return usual._replace(cut=usual.cut if usual.cut == LIMIT else cut, clusters=1 if usual.clusters == 1 else clusters)
 
 
 class Study(NamedTuple):
@@ -120,7 +120,7 @@ def study(arm, taught, rng):
     longest = max(len(t.states) for t in taught)
     points, law = np.zeros((len(taught), longest), dtype=int), np.zeros((len(taught), longest))
     for i, t in enumerate(taught):
-        points[i, : len(t.states)], law[i, : len(t.states)] = t.states, t.law(arm.classified)
+        points[i, : len(t.states)], law[i, : len(t.states)] = t.states, t.law(arm.clusters)
     runs = restart_students(
         corridor(), points, law, steps=STEPS, phase=round(arm.phase * STEPS), cut=arm.cut, limit=LIMIT, every=EVERY,
         terminal=TERMINAL, rewards=ON_ENTRY, bootstrap=arm.bootstrap, rng=rng,
@@ -157,12 +157,16 @@ class World(NamedTuple):
     def uniform(self):
         return np.full((6, 2), -np.log(2))
 
-    def learned(self, steps=40_000, **more):
-        """Q of a uniform behaviour policy in the snapshot environment, ``(S, A)``."""
+    def curve(self, steps, every, **more):
+        """Q of a uniform behaviour policy in the snapshot environment after ``every``, 2 ``every``, ... steps."""
         return restart_students(
             self.problem, np.arange(6)[None], self.restart[None], steps=steps, phase=steps, cut=self.cut, limit=1,
-            every=steps, explore=1.0, rng=self.seed, **more,
-        ).q_value[0, 0]  # fmt: skip
+            every=every, explore=1.0, rng=self.seed, **more,
+        ).q_value[0]  # fmt: skip
+
+    def learned(self, steps=40_000, **more):
+        """The last of them, ``(S, A)``."""
+        return self.curve(steps, steps, **more)[0]
 
 
 class Short(NamedTuple):
@@ -215,6 +219,17 @@ class Restarted(NamedTuple):
         problem = DiscountedMDP(moves, rng.random((6, 3)), 0.9, rng.dirichlet(np.ones(6)))
         return cls(problem, rng.dirichlet(np.ones(3), 6), rng.dirichlet(np.ones(6)))
 
+    @classmethod
+    def with_an_island(cls):
+        """The last state is never met, neither from the start nor from restarts."""
+        problem, policy, restart = cls.draw(np.random.default_rng(0))
+        moves, met = problem.transition.copy(), np.arange(6) < 5
+        moves[:5, :, 5] = moves[5, :, :5] = 0.0
+        moves /= moves.sum(axis=-1, keepdims=True)
+        start = problem.initial * met / problem.initial[:5].sum()
+        problem = DiscountedMDP(moves, problem.reward, problem.discount, start)
+        return cls(problem, policy, restart * met / restart[:5].sum())
+
     def by_hand(self):
         """``(gap, ratio, signal)``: all 729 deterministic policies evaluated, visits as sums over 250 steps."""
         p, states = self.problem, np.arange(6)
@@ -255,23 +270,134 @@ class Backwards(NamedTuple):
         reward = moves[..., goal] * (np.arange(goal + 1) < goal)[:, None]
         return cls(DiscountedMDP(moves, reward, float(rng.uniform(0.8, 0.99)), np.eye(goal + 1)[0]))
 
+    @property
+    def optimum(self):
+        """From the start: a product of waiting times, the reward on the last step."""
+        gamma, chances = self.problem.discount, np.diag(self.problem.transition[:, 0], 1)
+        return np.prod(gamma * chances / (1 - gamma * (1 - chances))) / gamma
+
     def bound(self, everywhere):
         states = self.problem.shape[0]
         law = np.full(states, 1 / states) if everywhere else self.problem.initial
         return restart_bound(self.problem, np.tile([-np.inf, 0.0], (states, 1)), law)
 
 
-# clusters -------------------------------------------------------------------------------------------
+# students by hand -----------------------------------------------------------------------------------
+class OneWay(NamedTuple):
+    """Five states, one action, no chance: everything a student does can be followed. Two students, one restart state each."""
+
+    after: np.ndarray
+    reward: np.ndarray
+    discount: float
+    ends: bool
+    points: np.ndarray
+    options: dict
+
+    @classmethod
+    def draw(cls, rng):
+        after, reward, ends = rng.integers(5, size=5), rng.random(5), bool(rng.random() < 0.5)
+        if ends:
+            after[4], reward[4] = 4, 0.0
+        options = {
+            name: int(rng.integers(low, high)) for name, low, high in (("phase", 0, 45), ("cut", 1, 9), ("limit", 1, 9))
+        }
+        options |= {"step_size": float(rng.uniform(0.2, 3.0)), "step_power": float(rng.choice([0.0, 0.5, 1.0]))}
+        options["bootstrap"] = bool(rng.random() < 0.5)
+        return cls(after, reward, float(rng.uniform(0.3, 0.95)), ends, rng.integers(5, size=2), options)
+
+    def run(self):
+        """``(Q after 10, 20, 30 and 40 steps (2, 4, 5), restarts (2,))``."""
+        problem = DiscountedMDP(np.eye(5)[self.after][:, None], self.reward[:, None], self.discount, np.eye(5)[0])
+        terminal = np.arange(5) == (4 if self.ends else -1)
+        found = restart_students(
+            problem, self.points[:, None], np.ones((2, 1)), steps=40, every=10, terminal=terminal, **self.options
+        )
+        return found.q_value[..., 0], found.restarts
+
+    def by_hand(self, switch=True, first=1):
+        """The same, step by step: whether the end of the phase begins a new episode, the first number of a visit."""
+        size, power = self.options["step_size"], self.options["step_power"]
+        curves, restarts = [], []
+        for point in self.points.tolist():
+            q, visits, ages, where, until, curve, begun = [0.0] * 5, [first - 1] * 5, 0, 0, 0, [], 0
+            for step in range(40):
+                if ages == until or (switch and step == self.options["phase"]):
+                    inside = step < self.options["phase"]
+                    where, until, ages = (point, self.options["cut"], 0) if inside else (0, self.options["limit"], 0)
+                    begun += inside
+                to, ages = int(self.after[where]), ages + 1
+                visits[where] += 1
+                ahead = q[to] if ages < until or self.options["bootstrap"] else 0.0
+                target = self.reward[where] + self.discount * ahead
+                q[where] += min(1.0, size / visits[where] ** power) * (target - q[where])
+                if self.ends and to == 4:
+                    until = ages
+                where = to
+                if step % 10 == 9:
+                    curve.append(list(q))
+            curves.append(curve)
+            restarts.append(begun)
+        return np.array(curves), np.array(restarts)
+
+
+class Tied(NamedTuple):
+    """A short problem and values of its actions, many of them equal."""
+
+    short: Short
+    values: np.ndarray
+
+    @classmethod
+    def draw(cls, rng):
+        return cls(Short.draw(rng), rng.integers(2, size=(3, 2)) * rng.choice([0.1, 1.0]))
+
+    def by_iteration(self, first=False):
+        """Values of the greedy policy: 150 times the mean over the best actions (or the first of them) of what follows."""
+        p, value = self.short.problem, np.zeros(3)
+        equal = self.values[:, 0] == self.values[:, 1]
+        best = (self.values[:, 1] > self.values[:, 0]).astype(int)
+        for _ in range(150):
+            ahead = p.reward + p.discount * p.transition @ value
+            value = np.where(equal & (not first), ahead.mean(axis=1), ahead[np.arange(3), best])
+        return value
+
+
+# snapshots and clusters -----------------------------------------------------------------------------
+class Walks(NamedTuple):
+    """Three walks of 40 steps over some states, the last of which is terminal; a snapshot every few steps."""
+
+    states: int
+    path: np.ndarray
+    every: int
+
+    @classmethod
+    def draw(cls, rng):
+        states = int(rng.integers(2, 41))
+        return cls(states, rng.integers(states, size=(3, 41)), int(rng.integers(1, 13)))
+
+    def taken(self):
+        walks = Trajectories(self.path, self.path[:, 1:], self.path[:, 1:] * 1.0)
+        return snapshot_states(walks, self.every, np.arange(self.states) == self.states - 1)
+
+    def counted(self, first=0, ends=False):
+        """Snapshots of each state, step by step: from the first cut on, or with the ends of episodes."""
+        out = np.zeros(self.states)
+        for walk in self.path:
+            for step in range(first * self.every, 40, self.every):
+                out[walk[step]] += ends or walk[step] < self.states - 1
+        return out
+
+
 class Numbers(NamedTuple):
-    """A few numbers, in half of the draws with ties, and a number of clusters."""
+    """A few numbers, in half of the draws with ties, and one to four clusters."""
 
     values: np.ndarray
     clusters: int
 
     @classmethod
     def draw(cls, rng):
-        values = rng.standard_normal(int(rng.integers(2, 8))) * rng.choice([1.0, 3.0])
-        return cls(np.round(values) if rng.random() < 0.5 else values, int(rng.integers(1, 4)))
+        clusters = int(rng.integers(1, 5))
+        values = rng.standard_normal(int(rng.integers(2, 8 if clusters < 4 else 7))) * rng.choice([1.0, 3.0])
+        return cls(np.round(values) if rng.random() < 0.5 else values, clusters)
 
     def best_cost(self, clusters):
         """The least sum of squares over all assignments into so many parts."""

@@ -81,6 +81,38 @@ def test_episodes_are_cut_where_they_should():
     assert students(stay, steps=100, phase=200, cut=30, every=100).restarts[0] == 4
 
 
+def test_the_end_of_the_phase_begins_a_new_episode():
+    """Two states that nobody leaves: 1 at the restart point, 0 at the start, each paid by its number and one."""
+    apart = DiscountedMDP(np.eye(2)[:, None], np.array([[1.0], [2.0]]), 0.5, [1.0, 0.0])
+    found = students(apart, [[1]], steps=6, phase=3, cut=100, limit=100, step_size=1.0).q_value[0, :, :, 0]
+    assert np.allclose(found, [[0, 2], [0, 3], [0, 3.5], [1, 3.5], [1.5, 3.5], [1.75, 3.5]])
+
+
+def test_a_cut_before_and_after_the_phase_has_its_own_length():
+    """Treated as an end, a cut shows in the target: every second step in the phase, every third after it."""
+    found = students(ONE, steps=12, phase=6, cut=2, limit=3, step_size=1.0, bootstrap=False).q_value[0, :, 0, 0]
+    expected, q = [], 0.0
+    for n in range(1, 13):
+        last = n % 2 == 0 if n <= 6 else (n - 6) % 3 == 0
+        q = 1.0 if last else 1.0 + 0.5 * q
+        expected.append(q)
+    assert np.allclose(found, expected)
+
+
+def test_actions_are_greedy_but_for_exploration():
+    """A bandit of two actions: without exploration the one that pays is kept; at random both are tried equally often."""
+    bandit = DiscountedMDP(np.ones((1, 2, 1)), np.array([[1.0, 0.9]]), 0.0, [1.0])
+    common = {"steps": 2000, "phase": 0, "every": 2000, "step_size": 1.0, "step_power": 1.0}
+    tables = [
+        students(bandit, np.zeros((40, 1), dtype=int), np.ones((40, 1)), explore=e, rng=1, **common).q_value[:, 0, 0]
+        for e in (0.0, 0.2)
+    ]
+    first = (tables[0] > 0).sum(axis=0)
+    assert first.sum() == 40  # whoever began with one stays
+    assert 0 < first[0] < 40  # ties at random
+    assert np.allclose(tables[1], [1.0, 0.9])
+
+
 def test_the_fixed_points_with_and_without_bootstrapping():
     problem = random_problem(0)
     states = np.arange(4)[None]

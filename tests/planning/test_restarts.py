@@ -136,6 +136,13 @@ def test_the_bound_where_nothing_is_covered_or_nothing_is_missing():
     assert (done.gap, done.ratio, done.bound) == (pytest.approx(0.0, abs=1e-12), 0.0, 0.0)
 
 
+def test_a_state_that_nobody_meets_does_not_count():
+    apart = DiscountedMDP(np.eye(2)[:, None].repeat(2, axis=1), np.array([[1.0, 0.0], [1.0, 0.0]]), 0.5, [1.0, 0.0])
+    found = restart_bound(apart, np.full((2, 2), -np.log(2)), np.array([1.0, 0.0]))
+    assert (found.ratio, found.signal) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert found.gap == pytest.approx(found.bound)
+
+
 def test_illegal_actions_are_no_improvement():
     problem = random_problem(3, legal=np.array([[True, False]] * 4))
     found = restart_bound(problem, np.tile([0.0, -np.inf], (4, 1)), np.full(4, 0.25))
