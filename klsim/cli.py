@@ -48,7 +48,10 @@ Select = Annotated[
     typer.Argument(help="Slugs (gopd), claim ids (gopd/C3), globs ('*/C1') or paths to a claims.py."),
 ]
 Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0)]
-Examples = Annotated[int, typer.Option(help="Hypothesis examples a check; bulk instances scale with it.", min=1)]
+Examples = Annotated[
+    int,
+    typer.Option(help="Hypothesis examples a check; bulk instances scale with it; 100 is the standard strength.", min=1),
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Worker processes; the result does not depend on it.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first claim not as expected.")]
@@ -123,7 +126,7 @@ def verify(
     seeds: Annotated[
         str | None, typer.Option(metavar="FIRST:END", help="Several seeds, 0:10 is 0 to 9; the worst of each claim.")
     ] = None,
-    examples: Examples = 100,
+    examples: Examples = 50,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
     certificate: Annotated[
@@ -168,7 +171,7 @@ def reproduce(
     ] = Path("figures"),
     report_folder: Annotated[Path, typer.Option("--report", help="Where the report goes.")] = Path("report"),
     seed: Seed = 0,
-    examples: Examples = 100,
+    examples: Examples = 50,
     jobs: Jobs = None,
     scheduler: Scheduler = None,
     full: Annotated[
