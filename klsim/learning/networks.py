@@ -74,7 +74,7 @@ def _rounded(x: np.ndarray, precision: str) -> np.ndarray:
         if precision == "float32":
             return single
         if x.dtype != np.float32:  # a float32 halfway between two bfloat16 that x is not: keep x's side of it
-            halfway = np.ascontiguousarray(single).view(np.uint32) & np.uint32(0xFFFF) == np.uint32(0x8000)
+            halfway = single.view(np.uint32) & np.uint32(0xFFFF) == np.uint32(0x8000)
             aside = np.nextafter(single, np.where(x > single, np.inf, -np.inf).astype(np.float32))
             single = np.where(halfway & (x != single), aside, single)
         import ml_dtypes

@@ -18,15 +18,10 @@ from scipy.special import erf, ndtr
 from klsim.claims import Effect, Identity, Inequality, Paper, Variant
 from klsim.distributions import log_normalize
 from klsim.divergences import kl
+from klsim.learning.masked_training import train_part
 from klsim.learning.networks import rounded
-from klsim.learning.update_sparsity import (
-    changed,
-    expected_sparsity,
-    overlap,
-    rank_fraction,
-    sparsity,
-    train_part,
-)
+from klsim.learning.update_sparsity import changed, expected_sparsity, sparsity
+from klsim.learning.weight_geometry import overlap, rank_fraction
 from klsim.objectives import TokenBatch, dpo, grpo, sft
 from klsim.spaces import Drawn, Floats, Space
 
@@ -81,6 +76,7 @@ def by_counting(masks, *, other=True, jaccard=False, by="density"):
         "o_2": (found.second, len(one & two) / below[1]),
         "chance": ([found.first_chance, found.second_chance], densities[::-1] if other else densities),
         "both sides": (found.first * sides[0], found.second * sides[1], 1.0),
+        "over chance": (found.over_chance, len(one & two) / n / math.prod(densities)),
     }
 
 
@@ -313,7 +309,7 @@ C3_grid = paper.claim("C3-grid", r"""
     instead: It keeps .27 (150 steps at 1e-6): a change shows only if it exceeds half a unit in the last place. Off the grid it keeps nearly
     all: a weight that crosses a rounding midpoint overshoots to a whole unit, so that rounding is right on average.
     by: C3/the_checkpoint_on_the_grid
-    origin: derived
+    origin: as commonly read
     """)  # fmt: skip
 
 

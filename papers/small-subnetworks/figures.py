@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from klsim.learning.update_sparsity import changed, overlap, rank_fraction
+from klsim.learning.update_sparsity import changed
+from klsim.learning.weight_geometry import overlap, rank_fraction
 from klsim.report.drawings import Bars, Lines
 from klsim.report.figures import Figures, over_seeds
 

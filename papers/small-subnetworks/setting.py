@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from klsim.learning import SGD, Adam
+from klsim.learning.masked_training import train_part
 from klsim.learning.networks import Linear, Network, ReLU, rounded, softmax_cross_entropy
-from klsim.learning.update_sparsity import changed, null_update, sparsity, train_part
+from klsim.learning.update_sparsity import changed, null_update, sparsity
 
 NETS, INPUTS, WIDTH, CLASSES, POINTS, GROUP, BATCH = 5, 48, 96, 12, 1024, 8, 64
 LAYERS = (Linear(INPUTS, WIDTH), ReLU(), Linear(WIDTH, WIDTH), ReLU(), Linear(WIDTH, CLASSES))
