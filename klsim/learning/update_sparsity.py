@@ -169,6 +169,6 @@ def null_update(
     rng = _validate.generator(rng)
     drawn = rng.standard_normal(update.shape) if kind == "gaussian" else rng.choice([-1.0, 1.0], update.shape)
     if kind == "signs":
-        return drawn * np.abs(update)
+        return drawn * update
     size = np.linalg.norm(update.astype(np.float64), axis=-1) / np.linalg.norm(drawn, axis=-1)
     return drawn * size[..., None]

@@ -15,6 +15,10 @@ figures = Figures()
 FAST = "SFT, ten times the rate"
 
 
+def study(run):
+    return st.Study(run.seed, 6)
+
+
 def legend_above(figure):
     """One legend for all axes, outside of them."""
     handles, words = figure.axes[0].get_legend_handles_labels()
@@ -39,9 +43,9 @@ def geometric(values):
     size=(11.0, 3.7),
 )
 def angles(run):
-    start = st.pretrained(run.seed).flat
-    rl = st.tuned(run.seed, st.Run())
-    updates = {"RL": rl, "SFT": st.tuned(run.seed, st.SFT), FAST: st.tuned(run.seed, st.FAST),
+    start = st.pretrained(study(run)).flat
+    rl = st.tuned(study(run), st.Run())
+    updates = {"RL": rl, "SFT": st.tuned(study(run), st.SFT), FAST: st.tuned(study(run), st.FAST),
                "Gaussian of RL's norm": st.null(start, rl, run.rng("angles"))}  # fmt: skip
     for name, flat in updates.items():
         pairs = list(zip(st.matrices(start), st.matrices(flat)))
@@ -93,10 +97,10 @@ def _(table, figure):
     draw=Bars("mask", "overlap", by="update", ylabel="overlap / chance", levels={1.0: "chance"}),
 )
 def overlaps(run):
-    start, rng = st.pretrained(run.seed).flat, run.rng("overlaps")
-    rl, fast = (st.tuned(run.seed, r) for r in (st.Run(), st.FAST))
-    updates = {"RL": rl, "Gaussian of RL's norm": st.null(start, rl, rng), "SFT": st.tuned(run.seed, st.SFT),
-               "SFT, other labels": st.tuned(run.seed, st.OOD), FAST: fast, "Gaussian of its norm": st.null(start, fast, rng)}  # fmt: skip
+    start, rng = st.pretrained(study(run)).flat, run.rng("overlaps")
+    rl, fast = (st.tuned(study(run), r) for r in (st.Run(), st.FAST))
+    updates = {"RL": rl, "Gaussian of RL's norm": st.null(start, rl, rng), "SFT": st.tuned(study(run), st.SFT),
+               "SFT, other labels": st.tuned(study(run), st.OOD), FAST: fast, "Gaussian of its norm": st.null(start, fast, rng)}  # fmt: skip
     for name, flat in updates.items():
         for mask, values in st.overlaps(start, flat).items():
             yield {"mask": mask, "update": name, **over_seeds(overlap=values)}
@@ -112,8 +116,8 @@ def overlaps(run):
 def agreement(run):
     rng = run.rng("agreement")
     for where, base in (("off the grid", "plain"), ("on the grid", "grid")):
-        start = st.pretrained(run.seed, base).flat
-        one, two = (st.tuned(run.seed, st.Run(base=base, stream=i)) for i in (0, 1))
+        start = st.pretrained(study(run), base).flat
+        one, two = (st.tuned(study(run), st.Run(base=base, stream=i)) for i in (0, 1))
         found = {"two RL runs": [st.masks(start, p) for p in (one, two)]}
         words = {
             "signs": "RL's sizes, random signs",
@@ -144,8 +148,8 @@ def _(table, figure):
     size=(7.0, 3.8),
 )
 def rotation(run):
-    start, turned, rng = st.pretrained(run.seed).flat, st.pretrained(run.seed, "rotation").flat, run.rng("rotation")
-    one, two, other = (st.tuned(run.seed, r) for r in (st.Run(), st.AGAIN, st.Run(base="rotation", stream=1)))
+    start, turned, rng = st.pretrained(study(run)).flat, st.pretrained(study(run), "rotation").flat, run.rng("rotation")
+    one, two, other = (st.tuned(study(run), r) for r in (st.Run(), st.AGAIN, st.Run(base="rotation", stream=1)))
     noise = [st.masks(start, st.null(start, one, rng)) for _ in range(2)]
     plain, same, new = st.masks(start, one), st.masks(start, two), st.masks(turned, other)
     cases = {"RL, same base": (plain, same), "RL, rotated base": (plain, new), "Gaussian, same base": noise,
@@ -171,8 +175,8 @@ def _(table, figure):
                styles={"closed form, off the grid": {"linestyle": "--", "color": "0.2", "marker": ""}}),
 )  # fmt: skip
 def sparsity(run):
-    start, grid = (st.pretrained(run.seed, base).flat for base in ("plain", "grid"))
-    off, on = ([st.tuned(run.seed, st.Run(lr=lr, base=base)) for lr in st.RATES] for base in ("plain", "grid"))
+    start, grid = (st.pretrained(study(run), base).flat for base in ("plain", "grid"))
+    off, on = ([st.tuned(study(run), st.Run(lr=lr, base=base)) for lr in st.RATES] for base in ("plain", "grid"))
     rows = {"bfloat16, off the grid": [st.sparsity(start, p) for p in off], "closed form, off the grid": [st.closed_form(start, p) for p in off],
             "bfloat16, on the grid": [st.sparsity(grid, p) for p in on], "float32": [st.sparsity(start, p, "float32") for p in off]}  # fmt: skip
     for name, values in rows.items():

@@ -20,14 +20,13 @@ from klsim.learning.networks import Linear, Network, ReLU, rounded, softmax_cros
 from klsim.learning.softmax_step import Adam
 
 # C7, C8: the testbed --------------------------------------------------------------------------------
-#: networks of a verification, the replicates of every effect
-NETS, CLUSTERS, POINTS, BATCH, SAMPLES = 6, 12, 1024, 64, 8
+CLUSTERS, POINTS, BATCH, SAMPLES = 12, 1024, 64, 8
 LAYERS = (Linear(48, 96), ReLU(), Linear(96, 32, bias=False), Linear(32, 96), ReLU(), Linear(96, CLUSTERS))
 NETWORK, EXACT = Network(LAYERS, "float32"), Network(LAYERS)
 #: the four weight matrices among the parameters; V and O are what a rotation turns
 MATRICES, NAMES, TURNED = (0, 2, 3, 5), ("48 to 96", "V", "O", "96 to 12"), (1, 2)
-RANK, SHARE, LR, STEPS = 8, 0.3, 1e-6, 150
-RATES, NULLS = (3e-7, 1e-6, 3e-6, 1e-5, 1e-4), ("gaussian", "constant", "signs")
+RANK, SHARE, LR, FAST_LR, STEPS = 8, 0.3, 1e-6, 1e-5, 150
+RATES, NULLS = (3e-7, LR, 3e-6, FAST_LR, 1e-4), ("gaussian", "constant", "signs")
 SIZES = [math.prod(shape) for shape in NETWORK.shapes]
 PLACES = [slice(a, b) for a, b in pairwise(np.cumsum([0, *SIZES]).tolist())]
 WEIGHTS = [PLACES[i] for i in MATRICES]
@@ -44,11 +43,11 @@ class Run(NamedTuple):
     shift: int = 0
 
 
-AGAIN, SFT, FAST = Run(stream=1), Run("sft"), Run("sft", 10 * LR)
+AGAIN, SFT, FAST = Run(stream=1), Run("sft"), Run("sft", FAST_LR)
 OTHER_LABELS, OOD = Run(shift=1), Run("sft", shift=1)
 GRID, GRID_AGAIN = Run(base="grid"), Run(base="grid", stream=1)
 #: trained side by side: the overhead of a step is that of one run
-GROUPS = ((Run(), AGAIN, SFT), (OTHER_LABELS, Run(base="rotation", stream=1), Run(base="signs", stream=1)), (GRID, GRID_AGAIN), (Run("rl", 10 * LR), FAST))  # fmt: skip
+GROUPS = ((Run(), AGAIN, SFT), (OTHER_LABELS, Run(base="rotation", stream=1), Run(base="signs", stream=1)), (GRID, GRID_AGAIN), (Run("rl", FAST_LR), FAST))  # fmt: skip
 
 
 class Base(NamedTuple):
@@ -67,13 +66,19 @@ class Base(NamedTuple):
         return np.take_along_axis(softmax(self.logits(flat)), self.y[..., None], axis=-1).mean(axis=(-2, -1))
 
 
-def generator(seed, *names):
-    return np.random.default_rng(np.random.SeedSequence([seed, 20251108, *names]))
+class Study(NamedTuple):
+    """Networks that belong to a seed, the replicates of every effect, and how many."""
 
+    seed: int
+    nets: int
 
-def of(rngs):
-    """The seed of the verification: networks and runs belong to it, not to one check."""
-    return int(np.atleast_1d(rngs[0].bit_generator.seed_seq.entropy)[0])
+    @classmethod
+    def of(cls, rngs):
+        """That of a verification: of its seed, not of one check."""
+        return cls(int(np.atleast_1d(rngs[0].bit_generator.seed_seq.entropy)[0]), len(rngs))
+
+    def rng(self, *names):
+        return np.random.default_rng(np.random.SeedSequence([self.seed, 20251108, *names]))
 
 
 def parts(flat):
@@ -115,26 +120,26 @@ def started(rng, seeds):
 
 
 @functools.lru_cache(maxsize=8)
-def pretrained(seed, base="plain"):
+def pretrained(study, base="plain"):
     """Networks after 400 steps of cross-entropy at 2e-3 in batches of 128, 35 % of the labels replaced once by uniform ones.
 
     ``grid``: rounded to bfloat16. ``rotation``, ``signs``: ``V <- QV, O <- OQ'`` with an orthogonal Q of each network, random or
     of random signs: the same function."""
     if base == "grid":
-        return pretrained(seed)._replace(flat=rounded(pretrained(seed).flat, "bfloat16"))
+        return pretrained(study)._replace(flat=rounded(pretrained(study).flat, "bfloat16"))
     if base != "plain":
-        return pretrained(seed)._replace(flat=turned(pretrained(seed).flat, generator(seed, 2), base))
-    rng, scale = generator(seed, 0), np.arange(1, 49) ** -0.5
-    means = 1.2 * scale * rng.standard_normal((NETS, CLUSTERS, 48))
-    y = rng.integers(CLUSTERS, size=(NETS, POINTS))
-    x = (rows(means, y) + scale * rng.standard_normal((NETS, POINTS, 48))).astype(np.float32)
+        return pretrained(study)._replace(flat=turned(pretrained(study).flat, study.rng(2), base))
+    rng, scale = study.rng(0), np.arange(1, 49) ** -0.5
+    means = 1.2 * scale * rng.standard_normal((study.nets, CLUSTERS, 48))
+    y = rng.integers(CLUSTERS, size=(study.nets, POINTS))
+    x = (rows(means, y) + scale * rng.standard_normal((study.nets, POINTS, 48))).astype(np.float32)
     noisy = np.where(rng.random(y.shape) < 0.35, rng.integers(CLUSTERS, size=y.shape), y)
 
     def gradient(flat, step):
-        at = rng.integers(POINTS, size=(NETS, 2 * BATCH))
+        at = rng.integers(POINTS, size=(study.nets, 2 * BATCH))
         return backward(flat, rows(x, at), lambda logits: one_hot(rows(noisy, at)))
 
-    return Base(train_part(started(rng, NETS), gradient, Adam(2e-3), 400).parameters, x, y)
+    return Base(train_part(started(rng, study.nets), gradient, Adam(2e-3), 400).parameters, x, y)
 
 
 def turned(flat, rng, kind):
@@ -170,17 +175,17 @@ def policy_weights(pi, aim, u):
 
 
 @functools.lru_cache(maxsize=16)
-def together(seed, runs):
+def together(study, runs):
     """Parameters ``(S, P)`` of every run after 150 steps of Adam: batches of 64, moments from 0, constant learning rate.
 
     Runs of one stream draw the same points and uniforms."""
-    bases = [pretrained(seed, run.base) for run in runs]
+    bases = [pretrained(study, run.base) for run in runs]
     x, y = bases[0].x, bases[0].y
-    streams = {run.stream: generator(seed, 1, run.stream) for run in runs}
+    streams = {run.stream: study.rng(1, run.stream) for run in runs}
     policy = [i for i, run in enumerate(runs) if run.kind == "rl"]
 
     def gradient(flat, step):
-        drawn = {k: (rng.integers(POINTS, size=(NETS, BATCH)), rng.random((SAMPLES, NETS, BATCH), dtype=np.float32)) for k, rng in streams.items()}  # fmt: skip
+        drawn = {k: (rng.integers(POINTS, size=(study.nets, BATCH)), rng.random((SAMPLES, study.nets, BATCH), dtype=np.float32)) for k, rng in streams.items()}  # fmt: skip
         inputs = {k: rows(x, at) for k, (at, _) in drawn.items()}
         labels = {k: rows(y, at) for k, (at, _) in drawn.items()}
 
@@ -199,10 +204,16 @@ def together(seed, runs):
     return np.split(end, len(runs))
 
 
-def tuned(seed, run):
+def tuned(study, run):
     """Parameters after a run, ``(S, P)``, kept: checks share runs."""
     group = next((g for g in GROUPS if run in g), (run,))
-    return together(seed, group)[group.index(run)]
+    return together(study, group)[group.index(run)]
+
+
+def opened(rngs, base="plain"):
+    """The study of a verification, and the parameters of its bases."""
+    study = Study.of(rngs)
+    return study, pretrained(study, base).flat
 
 
 # what is measured of an update -----------------------------------------------------------------------
