@@ -38,8 +38,8 @@ def geometric(values):
     title="Principal angles and spectra: small steps, not avoided directions",
     caption="Left: angles between the top-8 left singular subspaces of O before and after 150 steps (geometric means over six seeds). Middle:"
     " singular values of O before and after RL (first seed). Right: normalised spectral shift of each matrix. Against an iid Gaussian update of"
-    " equal norm RL turns the two leading directions less, the others as much or more, and moves the spectrum twice as much or more; SFT at"
-    " ten times the rate ten times more (C8-geometry).",
+    " equal norm RL turns the two leading directions less, the others as much or more, and moves the spectrum 1.8 times as much or more; SFT at"
+    " ten times the rate ten times more (C8, C8-geometry).",
     size=(11.0, 3.7),
 )
 def angles(run):
