@@ -71,7 +71,7 @@ def train_part(
     _validate.one_of("storage", storage, ("float32", "bfloat16"))
     parameters = np.array(rounded(_validate.finite("start", np, start), storage), order="C")
     _validate.representable("start", np, parameters)
-    steps = _validate.integer("steps", steps, low=0)
+    gradient, steps = _validate.function("gradient", gradient), _validate.integer("steps", steps, low=0)
     kept = {_validate.integer("record", k, low=1, high=steps) for k in _validate.sequence("record", record)}
     if mask is not None:
         mask = _validate.boolean_mask("mask", mask)

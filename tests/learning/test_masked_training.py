@@ -110,6 +110,8 @@ def test_bad_input_is_refused_by_name(call, words):
         call()
 
 
-def test_another_optimiser_is_a_type_error():
+def test_other_kinds_are_type_errors():
     with pytest.raises(TypeError, match="optimiser"):
         train_part([1.0], lambda p, t: p, "adam", 1)
+    with pytest.raises(TypeError, match="gradient"):
+        train_part([1.0], np.zeros(1), SGD(1.0), 1)
