@@ -129,7 +129,7 @@ def drawn_counts(p, u):
     below = np.zeros(p.shape, p.dtype)
     for draw in range(u.shape[-1]):
         below += u[..., draw, None] < thresholds
-    return np.diff(below, axis=-1, prepend=p.dtype.type(0))
+    return np.diff(below, axis=-1, prepend=p.dtype.type(0)).astype(float)
 
 
 def group_relative(p, y, u):
