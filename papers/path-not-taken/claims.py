@@ -654,7 +654,7 @@ def more_than_noise(rngs, *, than="noise"):
     )
     known = np.mean([np.linalg.norm(new - w, axis=(1, 2)) / np.linalg.norm(w, axis=(1, 2)) / math.sqrt(max(w.shape[1:]))
                      for w, new in zip(st.matrices(start), st.matrices(others[0]))], axis=0)  # fmt: skip
-    return {"rotation": np.log(sine / sine_other / 0.7), "spectrum": np.log(shift / shift_other / 1.4), "first order": 0.2 - np.abs(shift_other / known - 1)}  # fmt: skip
+    return {"spectrum": np.log(shift / shift_other / 1.4), "first order": 0.2 - np.abs(shift_other / known - 1)}  # fmt: skip
 
 
 C8_geometry = paper.claim("C8-geometry", r"""
