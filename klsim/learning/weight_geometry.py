@@ -1,52 +1,45 @@
-r"""What an update does to weight matrices: subspaces, spectra, what bfloat16 shows; and updates without structure.
+r"""What an update does to weight matrices: subspaces, spectra, rank; and masks of weights, how far they overlap.
 
 With ``W0`` and ``W+ = W0 + dW``, singular values ``s_1 >= s_2 >= ...`` and the gap ``g_k = s_k(W0) - s_{k+1}(W0)``:
 
 * the top-k singular subspaces turn by principal angles whose largest sine is at most ``x/(1 - x)``, ``x = |dW|_2/g_k``
   (Wedin's theorem with Weyl's on the gap that remains); 2x bounds it too, and no smaller multiple of x does. The worst
   rotation at a given x is ``sin(arcsin(2x)/2)`` up to x = 1/2, and a right angle beyond (`worst_rotation`);
-* singular values move by at most ``|dW|_2`` each, ``|dW|_F`` together;
-* stored in bfloat16 (8 significant bits), a change shows only where it leaves the cell of reals that round to the same
-  number (`rounding_cell`). Small weights have small cells, so that *any* update shows there first.
+* singular values move by at most ``|dW|_2`` each, ``|dW|_F`` together.
 
-The last point makes masks of visible changes alike without any structure in the update; a mask is evidence of structure
-only beside that of a `null_update` of the same norm.
+Matrices are the last two axes; leading axes are a batch. Masks are compared over the last axis, ``(..., n)`` (of a
+matrix: ``reshape(*lead, -1)``); the chance level of an overlap is the density of the *other* mask. What a stored
+precision shows of an update, and updates to compare it with: `klsim.learning.update_sparsity`.
 
-Matrices are the last two axes; leading axes are a batch. Source: ``path-not-taken`` C4-C8.
+Sources: ``path-not-taken`` C4-C8 (Zhu et al. 2025, arXiv 2511.08567), ``small-subnetworks`` C1, C2, C7 (Mukherjee et
+al. 2025, arXiv 2505.11711).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from klsim import _validate
-from klsim.learning.networks import rounded
 
 __all__ = [
+    "Overlap",
     "PrincipalAngles",
     "SpectralDrift",
     "bernoulli_jaccard",
-    "bf16_ulp",
-    "expected_visibility",
     "jaccard",
     "low_mask",
-    "null_update",
     "overlap",
     "principal_angles",
     "principal_mask",
-    "rounding_cell",
+    "rank_fraction",
     "singular_gap",
     "spectral_drift",
-    "visible",
     "wedin_bound",
     "worst_rotation",
 ]
-
-NULLS = ("gaussian", "constant", "signs")
-_SMALLEST = 2.0**-126  # of the normal numbers
 
 
 def _matrices(name: str, value: Any) -> np.ndarray:
@@ -189,76 +182,19 @@ def spectral_drift(before: Any, after: Any) -> SpectralDrift:
     return SpectralDrift(change, np.linalg.norm(change, axis=-1) / size, moved[..., 0], np.linalg.norm(moved, axis=-1))
 
 
-# what bfloat16 shows ------------------------------------------------------------------------------------
-def bf16_ulp(x: Any) -> np.ndarray:
-    """Unit in the last place of bfloat16: ``2^(floor(log2 |x|) - 7)``, ``2^-133`` below the normal numbers.
+def rank_fraction(update: Any) -> np.ndarray:
+    """Numerical rank over ``min(m, n)``: singular values above ``max(m, n) eps`` of the largest count, ``(...)``.
 
-    Raises:
-        ValueError: x that is not finite.
-    """
-    (x,) = _validate.numpy_arrays(x=x)
-    _validate.finite("x", np, x)
-    exponent = np.frexp(np.maximum(np.abs(x).astype(np.float64), _SMALLEST))[1]
-    return np.asarray(np.ldexp(1.0, exponent - 8))
-
-
-def rounding_cell(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """``(low, high)``: the reals between them are stored as the same bfloat16 number as x.
-
-    Half a unit to each side of that number; a quarter towards 0 if it is a power of two, where the spacing halves. The
-    ends themselves (ties) belong to the cell of the even number.
-
-    Raises:
-        ValueError: x that is not finite, or rounds to infinity.
-    """
-    (x,) = _validate.numpy_arrays(x=x)
-    stored = rounded(_validate.finite("x", np, x), "bfloat16").astype(np.float64)
-    _validate.representable("x", np, stored)
-    size, ulp = np.abs(stored), bf16_ulp(stored)
-    inwards = np.where((np.frexp(size)[0] == 0.5) & (size > _SMALLEST), 0.25, 0.5) * ulp
-    near, far = size - inwards, size + 0.5 * ulp
-    return np.where(stored < 0, -far, near), np.where(stored < 0, -near, far)
-
-
-def visible(before: Any, after: Any, eta: float = 1e-3) -> np.ndarray:
-    """Whether a change shows in bfloat16: ``|b - a| > eta max(|a|, |b|)`` of the rounded numbers.
-
-    For normal numbers and any ``eta < 2^-8`` that is ``a != b``: neighbours differ by ``2^-8`` of the larger at least.
+    ``eps`` is that of the array's own precision (float64 for integers).
 
     Args:
-        before, after: of one shape, any precision.
+        update: ``(..., m, n)``.
 
     Raises:
-        ValueError: different shapes, numbers that are not finite, a negative eta.
+        ValueError: fewer than two axes, an empty matrix, entries that are not finite.
     """
-    before, after = _validate.numpy_arrays(before=before, after=after)
-    if before.shape != after.shape:
-        _validate.fail("after", f"must have the shape of before {before.shape}, got {after.shape}")
-    eta = _validate.real("eta", eta, low=0.0)
-    a, b = (
-        rounded(_validate.finite(name, np, w), "bfloat16").astype(np.float64)
-        for name, w in (("before", before), ("after", after))
-    )
-    _validate.representable("before", np, a)
-    _validate.representable("after", np, b)
-    return np.asarray(np.abs(b - a) > eta * np.maximum(np.abs(a), np.abs(b)))
-
-
-def expected_visibility(weights: Any, change: Any) -> np.ndarray:
-    """``min(1, |change| / ulp(weight))``: the chance that a change shows if the weight's place in its cell is uniform.
-
-    So it is for weights that were not bfloat16 numbers before; one that is sits in the middle of its cell, and its
-    change shows beyond half a unit. Exact for steps that stay within a binade.
-
-    Args:
-        weights, change: shapes that broadcast.
-
-    Raises:
-        ValueError: numbers that are not finite, shapes that do not broadcast.
-    """
-    weights, change = _validate.numpy_arrays(weights=weights, change=change)
-    _validate.broadcast(weights=_validate.finite("weights", np, weights), change=_validate.finite("change", np, change))
-    return np.asarray(np.minimum(1.0, np.abs(change) / bf16_ulp(weights)))
+    update = _matrices("update", update)
+    return np.asarray(np.linalg.matrix_rank(update) / min(update.shape[-2:]))
 
 
 # masks ----------------------------------------------------------------------------------------------
@@ -301,40 +237,59 @@ def _largest(size: np.ndarray, share: float) -> np.ndarray:
 
 
 def _masks(**named: Any) -> list[np.ndarray]:
-    found = [_validate.boolean_mask(name, value) for name, value in named.items()]
-    for (name, _), mask in zip(named.items(), found):
-        if mask.ndim < 2 or mask.shape != found[0].shape:
-            _validate.fail(name, f"needs matrices of shape {found[0].shape} on the last two axes, got {mask.shape}")
-    return found
+    (one, first), (other, second) = named.items()
+    first = _validate.boolean_mask(one, first)
+    if not first.ndim or not first.shape[-1]:
+        _validate.fail(one, f"must have shape (..., n), n >= 1, got {first.shape}")
+    return [first, _validate.boolean_mask(other, second, first.shape)]
 
 
-def overlap(reference: Any, mask: Any) -> np.ndarray:
-    """Share of ``mask`` inside ``reference`` over the density of ``reference``: 1 is chance, ``(...)``.
+@dataclass(frozen=True)
+class Overlap:
+    """One-sided overlaps of two masks and what independent uniform masks of the same sizes would have on average.
 
-    Args:
-        reference, mask: ``(..., m, n)`` of booleans.
+    Attributes:
+        first, second: ``|I1 & I2|/|I1|`` and ``|I1 & I2|/|I2|``.
+        first_chance, second_chance: ``|I2|/n`` and ``|I1|/n``: the density of the *other* mask.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    first_chance: np.ndarray
+    second_chance: np.ndarray
+
+    @property
+    def over_chance(self) -> np.ndarray:
+        """``n |I1 & I2| / (|I1| |I2|)``, the same for both sides: 1 is chance."""
+        return np.asarray(self.first / self.first_chance)
+
+
+def overlap(first: Any, second: Any) -> Overlap:
+    """Overlap of two boolean masks ``(..., n)``, over the last axis.
 
     Raises:
-        ValueError: different shapes, an empty mask or reference.
+        ValueError: shapes that differ, a mask without a coordinate.
     """
-    reference, mask = _masks(reference=reference, mask=mask)
-    for name, value in (("reference", reference), ("mask", mask)):
-        index = _validate.first_true(np, ~value.any(axis=(-2, -1)))
+    first, second = _masks(first=first, second=second)
+    sizes = []
+    for name, mask in (("first", first), ("second", second)):
+        sizes.append(mask.sum(axis=-1))
+        index = _validate.first_true(np, np.asarray(sizes[-1] == 0))
         if index is not None:
-            _validate.fail(name, "must not be empty", index=index)
-    shared = (reference & mask).sum(axis=(-2, -1)) / mask.sum(axis=(-2, -1))
-    return np.asarray(shared / reference.mean(axis=(-2, -1)))
+            _validate.fail(name, "needs a coordinate that is True: the overlap is 0/0", index=index)
+    both, n = (first & second).sum(axis=-1), first.shape[-1]
+    return Overlap(both / sizes[0], both / sizes[1], sizes[1] / n, sizes[0] / n)
 
 
 def jaccard(a: Any, b: Any) -> np.ndarray:
-    """``|a and b| / |a or b|`` of boolean matrices, ``(...)``; 1 if both are empty.
+    """``|a & b| / |a | b|`` of two boolean masks ``(..., n)``, over the last axis; 1 if both are empty.
 
     Raises:
         ValueError: different shapes.
     """
     a, b = _masks(a=a, b=b)
-    union = (a | b).sum(axis=(-2, -1))
-    return np.asarray(np.where(union > 0, (a & b).sum(axis=(-2, -1)) / np.maximum(union, 1), 1.0))
+    union = (a | b).sum(axis=-1)
+    return np.asarray(np.where(union > 0, (a & b).sum(axis=-1) / np.maximum(union, 1), 1.0))
 
 
 def bernoulli_jaccard(p: Any, q: Any) -> np.ndarray:
@@ -347,28 +302,3 @@ def bernoulli_jaccard(p: Any, q: Any) -> np.ndarray:
     _validate.broadcast(p=_validate.unit_interval("p", np, p), q=_validate.unit_interval("q", np, q))
     union = p + q - p * q
     return np.asarray(np.where(union > 0, p * q / np.where(union > 0, union, 1.0), 1.0))
-
-
-def null_update(
-    update: Any, rng: np.random.Generator | int, kind: Literal["gaussian", "constant", "signs"] = "gaussian"
-) -> np.ndarray:
-    """An update without structure, of the same Frobenius norm matrix by matrix.
-
-    ``gaussian``: independent normal entries. ``constant``: one size with independent random signs. ``signs``: the
-    update's own sizes with independent random signs. Give a generator of its own: one that also made the weights is
-    correlated with them.
-
-    Args:
-        update: ``(..., m, n)``.
-
-    Raises:
-        ValueError: entries that are not finite, an unknown kind.
-    """
-    update, rng = _matrices("update", update), _validate.generator(rng)
-    _validate.one_of("kind", kind, NULLS)
-    if kind == "gaussian":
-        made = rng.standard_normal(update.shape)
-    else:
-        made = np.where(rng.random(update.shape) < 0.5, -1.0, 1.0) * (np.abs(update) if kind == "signs" else 1.0)
-    wanted, got = (np.linalg.norm(w.astype(np.float64), axis=(-2, -1), keepdims=True) for w in (update, made))
-    return np.asarray((made * (wanted / np.where(got > 0, got, 1.0))).astype(update.dtype))

@@ -3,8 +3,6 @@ against the learning rate, and the constant of the rotation bound. Networks: the
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
 from klsim.learning import weight_geometry as wg
@@ -14,9 +12,11 @@ from klsim.report.figures import Figures, over_seeds
 from . import setting as st
 
 figures = Figures()
-SEEDS = 6
-RATES = (3e-7, 1e-6, 3e-6, 1e-5, 1e-4)
 FAST = "SFT, ten times the rate"
+
+
+def study(run):
+    return st.Study(run.seed, 6)
 
 
 def legend_above(figure):
@@ -33,41 +33,27 @@ def geometric(values):
     return {name: np.exp(v) for name, v in over_seeds(value=np.log(values)).items()}
 
 
-@functools.lru_cache(maxsize=1)
-def study(run):
-    """Bases off and on the grid and turned, and runs by name: one study for all figures."""
-    rng = run.rng("study")
-    base = st.pretrained(rng, SEEDS)
-    grid, turned = base.on_the_grid(), base.turned(rng)
-    runs = {"RL": (base, st.Run()), "RL again": (base, st.Run()), "SFT": (base, st.Run("sft")), FAST: (base, st.Run("sft", 10 * st.LR)),
-            "other labels": (base, st.Run("ood")), "turned": (turned, st.Run()), "grid": (grid, st.Run()), "grid again": (grid, st.Run())}  # fmt: skip
-    after = dict(zip(runs, st.tuned([b for b, _ in runs.values()], [r for _, r in runs.values()], rng)))
-    return base, grid, turned, after
-
-
 @figures.figure(
     "angles",
     title="Principal angles and spectra: small steps, not avoided directions",
     caption="Left: angles between the top-8 left singular subspaces of O before and after 150 steps (geometric means over six seeds). Middle:"
     " singular values of O before and after RL (first seed). Right: normalised spectral shift of each matrix. Against an iid Gaussian update of"
-    " equal norm RL turns the two leading directions less, the others as much or more, and moves the spectrum twice as much or more; SFT at"
-    " ten times the rate ten times more (C8-geometry).",
+    " equal norm RL turns the two leading directions less, the others as much or more, and moves the spectrum 1.8 times as much or more; SFT at"
+    " ten times the rate ten times more (C8, C8-geometry).",
     size=(11.0, 3.7),
 )
 def angles(run):
-    base, _, _, after = study(run)
-    rng = run.rng("angles")
-    rl = after["RL"]
-    updates = {name: after[name] for name in ("RL", "SFT", FAST)} | {
-        "Gaussian of RL's norm": st.null(base.flat, rl, rng)
-    }
+    start = st.pretrained(study(run)).flat
+    rl = st.tuned(study(run), st.Run())
+    updates = {"RL": rl, "SFT": st.tuned(study(run), st.SFT), FAST: st.tuned(study(run), st.FAST),
+               "Gaussian of RL's norm": st.null(start, rl, run.rng("angles"))}  # fmt: skip
     for name, flat in updates.items():
-        pairs = list(zip(st.matrices(base.flat), st.matrices(flat)))
+        pairs = list(zip(st.matrices(start), st.matrices(flat)))
         theta = wg.principal_angles(*pairs[2], st.RANK).left
         drift = np.stack([wg.spectral_drift(*p).relative for p in pairs], axis=1)
         yield {"panel": "angle", "series": name, "x": np.arange(1, 9.0), **geometric(theta)}
         yield {"panel": "drift", "series": name, "x": np.arange(4.0), **geometric(drift)}
-    for name, flat in (("before", base.flat), ("after RL", rl)):
+    for name, flat in (("before", start), ("after RL", rl)):
         values = np.linalg.svd(st.matrices(flat)[2][0], compute_uv=False).astype(float)
         yield {
             "panel": "spectrum",
@@ -111,12 +97,12 @@ def _(table, figure):
     draw=Bars("mask", "overlap", by="update", ylabel="overlap / chance", levels={1.0: "chance"}),
 )
 def overlaps(run):
-    base, _, _, after = study(run)
-    rng = run.rng("overlaps")
-    updates = {"RL": after["RL"], "Gaussian of RL's norm": st.null(base.flat, after["RL"], rng), "SFT": after["SFT"],
-               "other labels": after["other labels"], FAST: after[FAST], "Gaussian of its norm": st.null(base.flat, after[FAST], rng)}  # fmt: skip
+    start, rng = st.pretrained(study(run)).flat, run.rng("overlaps")
+    rl, fast = (st.tuned(study(run), r) for r in (st.Run(), st.FAST))
+    updates = {"RL": rl, "Gaussian of RL's norm": st.null(start, rl, rng), "SFT": st.tuned(study(run), st.SFT),
+               "SFT, other labels": st.tuned(study(run), st.OOD), FAST: fast, "Gaussian of its norm": st.null(start, fast, rng)}  # fmt: skip
     for name, flat in updates.items():
-        for mask, values in st.overlaps(base, flat).items():
+        for mask, values in st.overlaps(start, flat).items():
             yield {"mask": mask, "update": name, **over_seeds(overlap=values)}
 
 
@@ -128,19 +114,19 @@ def overlaps(run):
     size=(10.5, 3.8),
 )
 def agreement(run):
-    off, on, _, after = study(run)
     rng = run.rng("agreement")
-    for where, base, names in (("off the grid", off, ("RL", "RL again")), ("on the grid", on, ("grid", "grid again"))):
-        one, two = (after[name] for name in names)
-        found = {"two RL runs": [st.masks(base.flat, p) for p in (one, two)]}
+    for where, base in (("off the grid", "plain"), ("on the grid", "grid")):
+        start = st.pretrained(study(run), base).flat
+        one, two = (st.tuned(study(run), st.Run(base=base, stream=i)) for i in (0, 1))
+        found = {"two RL runs": [st.masks(start, p) for p in (one, two)]}
         words = {
             "signs": "RL's sizes, random signs",
             "constant": "constant sizes, random signs",
             "gaussian": "Gaussian",
         }
         for kind, name in words.items():
-            found[name] = [st.masks(base.flat, st.null(base.flat, p, rng, kind)) for p in (one, two)]
-        densities = [[m.mean(axis=(-2, -1)) for m in masks] for masks in found["two RL runs"]]
+            found[name] = [st.masks(start, st.null(start, p, rng, kind)) for p in (one, two)]
+        densities = [[m.mean(axis=-1) for m in masks] for masks in found["two RL runs"]]
         for i, matrix in enumerate(st.NAMES):
             for name, (a, b) in found.items():
                 yield {"base": where, "matrix": matrix, "update": name, **over_seeds(jaccard=wg.jaccard(a[i], b[i]))}
@@ -162,13 +148,12 @@ def _(table, figure):
     size=(7.0, 3.8),
 )
 def rotation(run):
-    base, _, turned, after = study(run)
-    rng = run.rng("rotation")
-    one, two, other = (after[name] for name in ("RL", "RL again", "turned"))
-    noise = [st.masks(base.flat, st.null(base.flat, one, rng)) for _ in range(2)]
-    plain, same, new = st.masks(base.flat, one), st.masks(base.flat, two), st.masks(turned.flat, other)
+    start, turned, rng = st.pretrained(study(run)).flat, st.pretrained(study(run), "rotation").flat, run.rng("rotation")
+    one, two, other = (st.tuned(study(run), r) for r in (st.Run(), st.AGAIN, st.Run(base="rotation", stream=1)))
+    noise = [st.masks(start, st.null(start, one, rng)) for _ in range(2)]
+    plain, same, new = st.masks(start, one), st.masks(start, two), st.masks(turned, other)
     cases = {"RL, same base": (plain, same), "RL, rotated base": (plain, new), "Gaussian, same base": noise,
-             "Gaussian, rotated base": (noise[0], st.masks(turned.flat, st.null(turned.flat, other, rng)))}  # fmt: skip
+             "Gaussian, rotated base": (noise[0], st.masks(turned, st.null(turned, other, rng)))}  # fmt: skip
     for where, which in (("V and O (rotated)", st.TURNED), ("other matrices", (0, 3))):
         for case, (a, b) in cases.items():
             yield {"where": where, "case": case, **over_seeds(overlap=st.shared_masks(a, b, which))}
@@ -190,12 +175,12 @@ def _(table, figure):
                styles={"closed form, off the grid": {"linestyle": "--", "color": "0.2", "marker": ""}}),
 )  # fmt: skip
 def sparsity(run):
-    base, grid, *_ = study(run)
-    off, on = (st.tuned(b, [st.Run("rl", lr) for lr in RATES], run.rng("rates")) for b in (base, grid))
-    rows = {"bfloat16, off the grid": st.sparsity(base.flat, off), "closed form, off the grid": st.closed_form(base.flat, off),
-            "bfloat16, on the grid": st.sparsity(grid.flat, on), "float32": st.sparsity(base.flat, off, "float32")}  # fmt: skip
+    start, grid = (st.pretrained(study(run), base).flat for base in ("plain", "grid"))
+    off, on = ([st.tuned(study(run), st.Run(lr=lr, base=base)) for lr in st.RATES] for base in ("plain", "grid"))
+    rows = {"bfloat16, off the grid": [st.sparsity(start, p) for p in off], "closed form, off the grid": [st.closed_form(start, p) for p in off],
+            "bfloat16, on the grid": [st.sparsity(grid, p) for p in on], "float32": [st.sparsity(start, p, "float32") for p in off]}  # fmt: skip
     for name, values in rows.items():
-        yield {"read in": name, "rate": np.array(RATES), **over_seeds(sparsity=values.T)}
+        yield {"read in": name, "rate": np.array(st.RATES), **over_seeds(sparsity=np.transpose(values))}
 
 
 @figures.figure(

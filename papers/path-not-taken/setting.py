@@ -3,7 +3,9 @@ and then tuned by RL or supervision, batched over runs and seeds."""
 
 from __future__ import annotations
 
+import functools
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -11,120 +13,86 @@ from scipy.optimize import brentq
 
 from klsim.distributions import log_normalize, tilt
 from klsim.divergences import kl
+from klsim.learning import update_sparsity as us
 from klsim.learning import weight_geometry as wg
-from klsim.learning.networks import Linear, Network, ReLU, rounded
+from klsim.learning.masked_training import train_part
+from klsim.learning.networks import Linear, Network, ReLU, rounded, softmax_cross_entropy
+from klsim.learning.softmax_step import Adam
 
 # C7, C8: the testbed --------------------------------------------------------------------------------
 CLUSTERS, POINTS, BATCH, SAMPLES = 12, 1024, 64, 8
-NETWORK = Network(
-    (Linear(48, 96), ReLU(), Linear(96, 32, bias=False), Linear(32, 96), ReLU(), Linear(96, CLUSTERS)), "float32"
-)
+LAYERS = (Linear(48, 96), ReLU(), Linear(96, 32, bias=False), Linear(32, 96), ReLU(), Linear(96, CLUSTERS))
+NETWORK, EXACT = Network(LAYERS, "float32"), Network(LAYERS)
 #: the four weight matrices among the parameters; V and O are what a rotation turns
 MATRICES, NAMES, TURNED = (0, 2, 3, 5), ("48 to 96", "V", "O", "96 to 12"), (1, 2)
-RANK, SHARE, LR, STEPS = 8, 0.3, 1e-6, 150
+RANK, SHARE, LR, FAST_LR, STEPS = 8, 0.3, 1e-6, 1e-5, 150
+RATES, NULLS = (3e-7, LR, 3e-6, FAST_LR, 1e-4), ("gaussian", "constant", "signs")
 SIZES = [math.prod(shape) for shape in NETWORK.shapes]
-ENDS = np.cumsum([0, *SIZES])
+PLACES = [slice(a, b) for a, b in pairwise(np.cumsum([0, *SIZES]).tolist())]
+WEIGHTS = [PLACES[i] for i in MATRICES]
 
 
 class Run(NamedTuple):
-    """One tuning run: ``rl``, ``sft`` (cross-entropy on the label) or ``ood`` (on the next label), and its learning rate."""
+    """One tuning run: ``rl``, ``sft`` (cross-entropy on the label), both towards the next label with ``shift`` 1; its learning
+    rate, its base, and which stream of batches and samples it draws."""
 
     kind: str = "rl"
     lr: float = LR
+    base: str = "plain"
+    stream: int = 0
+    shift: int = 0
+
+
+AGAIN, SFT, FAST = Run(stream=1), Run("sft"), Run("sft", FAST_LR)
+OTHER_LABELS, OOD = Run(shift=1), Run("sft", shift=1)
+GRID, GRID_AGAIN = Run(base="grid"), Run(base="grid", stream=1)
+#: trained side by side: the overhead of a step is that of one run
+GROUPS = ((Run(), AGAIN, SFT), (OTHER_LABELS, Run(base="rotation", stream=1), Run(base="signs", stream=1)), (GRID, GRID_AGAIN), (Run("rl", FAST_LR), FAST))  # fmt: skip
 
 
 class Base(NamedTuple):
-    """Pretrained networks of S seeds, all parameters in one row (S, P), and their data: inputs (S, 1024, 48), labels."""
+    """Pretrained networks, all parameters in one row (S, P), and their data: inputs (S, 1024, 48), labels."""
 
     flat: np.ndarray
     x: np.ndarray
     y: np.ndarray
 
-    def on_the_grid(self):
-        """Every parameter rounded to bfloat16."""
-        return self._replace(flat=rounded(self.flat, "bfloat16"))
-
-    def turned(self, rng, turn="rotation"):
-        """``V <- QV, O <- OQ'`` with an orthogonal Q of each seed, random or of random signs: the same function."""
-        q, r = np.linalg.qr(rng.standard_normal((len(self.x), 32, 32)))
-        signs = np.sign(np.diagonal(r, axis1=-2, axis2=-1))[:, None]
-        q = q * signs if turn == "rotation" else np.eye(32) * signs
-        new = self.flat.copy()
-        v, o = (views(new)[MATRICES[i]] for i in TURNED)
-        v[:], o[:] = q @ v, o @ np.swapaxes(q, -1, -2)
-        return self._replace(flat=new)
-
     def logits(self, flat):
-        """At all points, ``(..., S, 1024, 12)``."""
-        return forward(views(flat), self.x)[-1]
+        """At all points, in float64, ``(S, 1024, 12)``."""
+        return EXACT.forward(parts(flat.astype(float)), self.x)[0]
 
     def reward(self, flat):
-        """Expected reward: the mean probability of the label, ``(..., S)``."""
-        logits = self.logits(flat)
-        chosen = np.broadcast_to(self.y[..., None], (*logits.shape[:-1], 1))
-        return np.exp(np.take_along_axis(log_normalize(logits), chosen, axis=-1)).mean(axis=(-2, -1))
+        """Expected reward: the mean probability of the label, ``(S,)``."""
+        return np.take_along_axis(softmax(self.logits(flat)), self.y[..., None], axis=-1).mean(axis=(-2, -1))
 
 
-def shared_rng(rngs):
-    """One generator made from those of all seeds; what it draws has an axis of seeds."""
-    return np.random.default_rng([int(r.integers(2**63)) for r in rngs])
+class Study(NamedTuple):
+    """Networks that belong to a seed, the replicates of every effect, and how many."""
+
+    seed: int
+    nets: int
+
+    @classmethod
+    def of(cls, rngs):
+        """That of a verification: of its seed, not of one check."""
+        return cls(int(np.atleast_1d(rngs[0].bit_generator.seed_seq.entropy)[0]), len(rngs))
+
+    def rng(self, *names):
+        return np.random.default_rng(np.random.SeedSequence([self.seed, 20251108, *names]))
 
 
-def views(flat):
-    """Parameters as the network knows them, in place."""
-    return tuple(
-        flat[..., a:b].reshape(*flat.shape[:-1], *shape) for a, b, shape in zip(ENDS, ENDS[1:], NETWORK.shapes)
-    )
+def parts(flat):
+    """Parameters as the network knows them, views."""
+    return tuple(flat[..., at].reshape(*flat.shape[:-1], *shape) for at, shape in zip(PLACES, NETWORK.shapes))
 
 
 def matrices(flat):
-    return [views(flat)[i] for i in MATRICES]
+    return [parts(flat)[i] for i in MATRICES]
 
 
-def forward(own, x):
-    """Values of all layers: the network's own layers, without its checks of every number at every step."""
-    values = [x]
-    for layer in NETWORK.layers:
-        count = len(layer.shapes)
-        values.append(layer.forward(own[:count], values[-1]))
-        own = own[count:]
-    return values
-
-
-def gradient(flat, values, slope):
-    """Gradient in all parameters, ``(..., P)``, from that in the logits (`C7/the_training_step` checks it)."""
-    out, own = np.empty_like(flat), views(flat)
-    into = views(out)
-    for layer, x, y in reversed(list(zip(NETWORK.layers, values, values[1:]))):
-        count = len(layer.shapes)
-        mine, own = own[len(own) - count :], own[: len(own) - count]
-        if not own:  # the gradient in the inputs is not needed
-            mine = (mine[0][..., :0], mine[1])
-        found, slope = layer.backward(mine, x, y, slope)
-        for place, g in zip(into[len(own) :], found):
-            place[:] = g
-    return out
-
-
-class Adam:
-    """Adam in place, float32, a learning rate a row; the default betas and epsilon 1e-8 (checked against klsim's)."""
-
-    def __init__(self, flat, lr):
-        self.first, self.second, self.taken = np.zeros_like(flat), np.zeros_like(flat), 0
-        self.lr = np.asarray(lr, np.float32)[..., None]
-
-    def step(self, flat, g, corrected=True):
-        self.taken += 1
-        a, b = (1 - 0.9**self.taken, 1 - 0.999**self.taken) if corrected else (1.0, 1.0)
-        self.first *= 0.9
-        self.first += np.float32(0.1) * g
-        self.second *= 0.999
-        self.second += np.float32(0.001) * np.square(g)
-        move = np.sqrt(self.second)  # m/a / (sqrt(v/b) + eps) = (sqrt(b)/a) m / (sqrt(v) + sqrt(b) eps)
-        move += np.float32(math.sqrt(b) * 1e-8)
-        np.divide(self.first, move, out=move)
-        move *= self.lr * np.float32(math.sqrt(b) / a)
-        flat -= move
+def pooled(flat):
+    """The entries of the four matrices, ``(..., 11,900)``."""
+    return np.concatenate([flat[..., at] for at in WEIGHTS], axis=-1)
 
 
 def softmax(z):
@@ -132,158 +100,236 @@ def softmax(z):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def batch(x, y, rng, lead, size):
-    """Inputs ``(*lead, S, size, 48)`` and labels, drawn with replacement."""
-    index = rng.integers(POINTS, size=(*lead, len(x), size))
-    seed = np.arange(len(x))[:, None]
-    return x[seed, index], y[seed, index]
+def rows(array, at):
+    """``array (S, N, ...)`` at ``at (S, B)``."""
+    return array[np.arange(len(at))[:, None], at]
 
 
-def pretrained(rng, seeds, steps=400):
-    """400 steps of cross-entropy at 2e-3 in batches of 128, 35 % of the labels replaced once by uniform ones."""
-    scale = np.arange(1, 49) ** -0.5
-    means = 1.2 * scale * rng.standard_normal((seeds, CLUSTERS, 48))
-    y = rng.integers(CLUSTERS, size=(seeds, POINTS))
-    x = means[np.arange(seeds)[:, None], y] + scale * rng.standard_normal((seeds, POINTS, 48))
-    x = x.astype(np.float32)
+def backward(flat, x, targets):
+    """Gradient of ``-sum t log pi``, the mean over the batch, with ``t = targets(logits)``: ``(S, P)``."""
+    own = parts(flat)
+    logits, tape = NETWORK.forward(own, x)
+    slope = softmax_cross_entropy(logits, targets(logits))[1] / np.float32(x.shape[-2])
+    return np.concatenate([g.reshape(len(flat), -1) for g in NETWORK.backward(own, tape, slope)[0]], axis=-1)
+
+
+def started(rng, seeds):
+    """Networks before pretraining, weights and biases uniform in +-1/sqrt(inputs), as in torch."""
+    fans = np.repeat([48, 48, 96, 32, 32, 96, 96], SIZES)
+    return (rng.uniform(-1, 1, (seeds, fans.size)) / np.sqrt(fans)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def pretrained(study, base="plain"):
+    """Networks after 400 steps of cross-entropy at 2e-3 in batches of 128, 35 % of the labels replaced once by uniform ones.
+
+    ``grid``: rounded to bfloat16. ``rotation``, ``signs``: ``V <- QV, O <- OQ'`` with an orthogonal Q of each network, random or
+    of random signs: the same function."""
+    if base == "grid":
+        return pretrained(study)._replace(flat=rounded(pretrained(study).flat, "bfloat16"))
+    if base != "plain":
+        return pretrained(study)._replace(flat=turned(pretrained(study).flat, study.rng(2), base))
+    rng, scale = study.rng(0), np.arange(1, 49) ** -0.5
+    means = 1.2 * scale * rng.standard_normal((study.nets, CLUSTERS, 48))
+    y = rng.integers(CLUSTERS, size=(study.nets, POINTS))
+    x = (rows(means, y) + scale * rng.standard_normal((study.nets, POINTS, 48))).astype(np.float32)
     noisy = np.where(rng.random(y.shape) < 0.35, rng.integers(CLUSTERS, size=y.shape), y)
-    fans = np.repeat([48, 48, 96, 32, 32, 96, 96], SIZES)  # weights and biases uniform in +-1/sqrt(inputs), as in torch
-    flat = (rng.uniform(-1, 1, (seeds, ENDS[-1])) / np.sqrt(fans)).astype(np.float32)
-    adam, one_hot = Adam(flat, np.full(seeds, 2e-3)), np.eye(CLUSTERS, dtype=np.float32)
-    for _ in range(steps):
-        inputs, label = batch(x, noisy, rng, (), 128)
-        values = forward(views(flat), inputs)
-        adam.step(flat, gradient(flat, values, (softmax(values[-1]) - one_hot[label]) / 128))
-    return Base(flat, x, y)
+
+    def gradient(flat, step):
+        at = rng.integers(POINTS, size=(study.nets, 2 * BATCH))
+        return backward(flat, rows(x, at), lambda logits: one_hot(rows(noisy, at)))
+
+    return Base(train_part(started(rng, study.nets), gradient, Adam(2e-3), 400).parameters, x, y)
 
 
-def policy_weights(pi, aim, rng):
-    """Weights t of the loss ``-sum_a t_a log pi(a)``: 8 samples, rewards 1 for the aim, advantages (r - mean)/std over 8.
+def turned(flat, rng, kind):
+    q, r = np.linalg.qr(rng.standard_normal((len(flat), 32, 32)))
+    signs = np.sign(np.diagonal(r, axis1=-2, axis2=-1))[:, None]
+    q = q * signs if kind == "rotation" else np.eye(32) * signs
+    new = flat.copy()
+    v, o = (matrices(new)[i] for i in TURNED)
+    v[:], o[:] = q @ v, o @ np.swapaxes(q, -1, -2)
+    return new
 
-    Samples by inversion: of the sorted thresholds, counts below them are cumulative counts.
-    """
+
+def one_hot(labels):
+    return np.eye(CLUSTERS, dtype=np.float32)[labels]
+
+
+def drawn_counts(pi, u):
+    """How many of the uniforms ``u (8, ...)`` fall to each action, ``(..., A)``: of thresholds, counts below them are cumulative."""
     cumulative = np.cumsum(pi, axis=-1)
     cumulative[..., -1] = 2.0
-    u = rng.random((SAMPLES, *pi.shape[:-1]), dtype=np.float32)
     below = np.zeros(pi.shape, np.float32)
     for draw in u:
         below += draw[..., None] < cumulative
-    counts = np.diff(below, axis=-1, prepend=np.float32(0))
+    return np.diff(below, axis=-1, prepend=np.float32(0))
+
+
+def policy_weights(pi, aim, u):
+    """Weights t of the loss ``-sum_a t_a log pi(a)``: 8 samples, rewards 1 for the aim, advantages (r - mean)/std over 8."""
+    counts = drawn_counts(pi, u)
     mean = (counts * aim).sum(axis=-1, keepdims=True) / SAMPLES
     spread = np.sqrt(mean * (1 - mean))
     return counts * (aim - mean) / (np.where(spread > 0, spread, 1) * SAMPLES)
 
 
-def tuned(bases, runs, rng, steps=STEPS):
-    """Parameters ``(runs, S, P)`` after 150 steps, each run from its base (or one for all) with batches and samples of its own.
+@functools.lru_cache(maxsize=16)
+def together(study, runs):
+    """Parameters ``(S, P)`` of every run after 150 steps of Adam: batches of 64, moments from 0, constant learning rate.
 
-    Bases share their data; batches of 64, moments from 0, constant learning rate.
-    """
-    bases = bases if isinstance(bases, list) else [bases] * len(runs)
+    Runs of one stream draw the same points and uniforms."""
+    bases = [pretrained(study, run.base) for run in runs]
     x, y = bases[0].x, bases[0].y
-    flat = np.stack([b.flat for b in bases])
-    seeds = len(x)
-    adam = Adam(flat, np.repeat([[r.lr] for r in runs], seeds, axis=1))
-    policy = np.array([r.kind == "rl" for r in runs])
-    shift, one_hot = np.array([r.kind == "ood" for r in runs]), np.eye(CLUSTERS, dtype=np.float32)
-    for _ in range(steps):
-        inputs, label = batch(x, y, rng, (len(runs),), BATCH)
-        values = forward(views(flat), inputs)
-        pi = softmax(values[-1])
-        target = one_hot[(label + shift[:, None, None]) % CLUSTERS]
-        if policy.any():
-            target[policy] = policy_weights(pi[policy], target[policy], rng)
-        adam.step(flat, gradient(flat, values, (target.sum(axis=-1, keepdims=True) * pi - target) / BATCH))
-    return flat
+    streams = {run.stream: study.rng(1, run.stream) for run in runs}
+    policy = [i for i, run in enumerate(runs) if run.kind == "rl"]
+
+    def gradient(flat, step):
+        drawn = {k: (rng.integers(POINTS, size=(study.nets, BATCH)), rng.random((SAMPLES, study.nets, BATCH), dtype=np.float32)) for k, rng in streams.items()}  # fmt: skip
+        inputs = {k: rows(x, at) for k, (at, _) in drawn.items()}
+        labels = {k: rows(y, at) for k, (at, _) in drawn.items()}
+
+        def targets(logits):
+            aim = one_hot(np.stack([(labels[run.stream] + run.shift) % CLUSTERS for run in runs]))
+            if policy:
+                pi = softmax(logits.reshape(aim.shape)[policy])
+                u = np.stack([drawn[runs[i].stream][1] for i in policy], axis=1)
+                aim[policy] = policy_weights(pi, aim[policy], u)
+            return aim.reshape(logits.shape)
+
+        return backward(flat, np.concatenate([inputs[run.stream] for run in runs]), targets)
+
+    start = np.concatenate([b.flat for b in bases])
+    end = train_part(start, gradient, Adam(runs[0].lr), STEPS).parameters
+    return np.split(end, len(runs))
+
+
+def tuned(study, run):
+    """Parameters after a run, ``(S, P)``, kept: checks share runs."""
+    group = next((g for g in GROUPS if run in g), (run,))
+    return together(study, group)[group.index(run)]
+
+
+def opened(rngs, base="plain"):
+    """The study of a verification, and the parameters of its bases."""
+    study = Study.of(rngs)
+    return study, pretrained(study, base).flat
 
 
 # what is measured of an update -----------------------------------------------------------------------
-def sparsity(before, after, precision="bfloat16"):
-    """Share of the entries of the four matrices that an update leaves as they are, ``(..., S)``; bfloat16 copies or float32."""
-    seen = []
-    for w, new in zip(matrices(before), matrices(after)):
-        w = np.broadcast_to(w, new.shape)
-        changed = wg.visible(w, new) if precision == "bfloat16" else w != new
-        seen.append(changed.reshape(*changed.shape[:-2], -1))
-    return 1 - np.concatenate(seen, axis=-1).mean(axis=-1)
+def sparsity(before, after, storage="bfloat16"):
+    """Share of the entries of the four matrices that an update leaves as they are, ``(S,)``."""
+    return us.sparsity(pooled(before), pooled(after), storage=storage)
 
 
 def closed_form(before, after):
     """Expected sparsity, from sizes of steps and weights alone."""
-    pairs = list(zip(matrices(before), matrices(after)))
-    hidden = [1 - wg.expected_visibility(w, new - w) for w, new in pairs]
-    return np.concatenate([h.reshape(*h.shape[:-2], -1) for h in hidden], axis=-1).mean(axis=-1)
+    return us.expected_sparsity(pooled(before), pooled(after) - pooled(before))
 
 
 def null(before, after, rng, kind="gaussian"):
     """Parameters after an update without structure, of equal norm matrix by matrix, added in float32."""
-    out = np.array(np.broadcast_to(before, after.shape))
-    for w, old, new in zip(matrices(out), matrices(before), matrices(after)):
-        w[:] = old + wg.null_update(new - old, rng, kind)
+    out = before.copy()
+    for at in WEIGHTS:
+        out[:, at] += us.null_update(after[:, at] - before[:, at], kind, rng).astype(np.float32)
     return out
 
 
-def masks(before, after):
-    """Visible entries of each matrix."""
-    return [wg.visible(w, new) for w, new in zip(matrices(before), matrices(after))]
+def masks(before, after, storage="bfloat16"):
+    """Visible entries of each matrix, flat."""
+    return [us.changed(before[:, at], after[:, at], storage=storage) for at in WEIGHTS]
 
 
-def references(base):
-    """Principal and low masks of each matrix, and the principal entries that are not low."""
+def references(flat):
+    """Principal and low masks of each matrix, flat, and the principal entries that are not low."""
     out = []
-    for w in matrices(base.flat):
-        principal, low = wg.principal_mask(w, RANK, SHARE), wg.low_mask(w, SHARE)
+    for w in matrices(flat):
+        principal, low = (m.reshape(len(w), -1) for m in (wg.principal_mask(w, RANK, SHARE), wg.low_mask(w, SHARE)))
         out.append({"principal": principal, "low": low, "principal, not low": principal & ~low})
     return out
 
 
-def overlaps(base, after):
+def overlaps(before, after, storage="bfloat16"):
     """Overlap of the update's mask with the three reference masks over chance, mean over the matrices, ``(S,)`` each."""
-    seen, known = masks(base.flat, after), references(base)
-    return {name: np.mean([wg.overlap(r[name], m) for r, m in zip(known, seen)], axis=0) for name in known[0]}
+    seen, known = masks(before, after, storage), references(before)
+    return {name: np.mean([wg.overlap(r[name], m).over_chance for r, m in zip(known, seen)], axis=0) for name in known[0]}  # fmt: skip
 
 
 def agreement(one, other):
     """Jaccard index of two updates' masks, mean over the matrices; and of independent masks as dense."""
     found = [wg.jaccard(a, b) for a, b in zip(one, other)]
-    chance = [wg.bernoulli_jaccard(a.mean(axis=(-2, -1)), b.mean(axis=(-2, -1))) for a, b in zip(one, other)]
+    chance = [wg.bernoulli_jaccard(a.mean(axis=-1), b.mean(axis=-1)) for a, b in zip(one, other)]
     return np.mean(found, axis=0), np.mean(chance, axis=0)
 
 
 def shared_masks(one, other, which):
     """Overlap over chance of two updates' masks, mean over some of the matrices."""
-    return np.mean([wg.overlap(one[i], other[i]) for i in which], axis=0)
+    return np.mean([wg.overlap(one[i], other[i]).over_chance for i in which], axis=0)
 
 
-def geometry(base, after):
+def geometry(before, after):
     """Largest sine of the top-8 principal angles, and normalised spectral shift; means over the matrices, ``(S,)``."""
-    pairs = list(zip(matrices(base.flat), matrices(after)))
+    pairs = list(zip(matrices(before), matrices(after)))
     sine = np.mean([wg.principal_angles(w, new, RANK).largest_sine for w, new in pairs], axis=0)
     return sine, np.mean([wg.spectral_drift(w, new).relative for w, new in pairs], axis=0)
 
 
-def directions(base, one, other):
+def directions(before, one, other):
     """Sign agreement and cosine of two updates of the four matrices."""
-    a, b = (np.concatenate([(new - w).reshape(len(new), -1) for w, new in zip(matrices(base.flat), matrices(p))], axis=1) for p in (one, other))  # fmt: skip
+    a, b = (pooled(p) - pooled(before) for p in (one, other))
     return (np.sign(a) == np.sign(b)).mean(axis=1), np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)  # fmt: skip
 
 
-def null_agreement(base, runs, rng, kind):
+def null_agreement(before, runs, rng, kind, storage="bfloat16"):
     """Jaccard index of null updates of two runs, each of the norms (or sizes) of its own run."""
-    return agreement(*(masks(base.flat, null(base.flat, after, rng, kind)) for after in runs))[0]
+    return agreement(*(masks(before, null(before, after, rng, kind), storage) for after in runs))[0]
 
 
-class Trained(NamedTuple):
-    """A state of the testbed, and a generator's seed for samples."""
+class Step(NamedTuple):
+    """A network, a batch of 16 points with labels, uniforms of the samples, and a direction in the parameters."""
 
     flat: np.ndarray
-    inputs: np.ndarray
-    seed: int
+    x: np.ndarray
+    y: np.ndarray
+    u: np.ndarray
+    along: np.ndarray
 
     @classmethod
     def draw(cls, rng):
-        base = pretrained(rng, 1, steps=3)
-        return cls(base.flat, batch(base.x, base.y, rng, (), 16)[0], int(rng.integers(2**31)))
+        flat = started(rng, 1)
+        return cls(flat, rng.standard_normal((1, 16, 48)).astype(np.float32), rng.integers(CLUSTERS, size=(1, 16)),
+                   rng.random((SAMPLES, 1, 16), dtype=np.float32), rng.standard_normal(flat.shape))  # fmt: skip
+
+    def differences(self, power, over, roll):
+        """Differences along the direction, in float64, of the loss of sampled actions and of the cross-entropy."""
+        pi = softmax(NETWORK.forward(parts(self.flat), self.x)[0])
+        actions = np.sum(self.u[..., None] >= np.cumsum(pi, axis=-1)[..., :-1], axis=-1)
+        right = (actions == self.y).astype(float)
+        spread = np.sqrt(np.sum((right - right.mean(axis=0)) ** 2, axis=0) / over)
+        advantage = (right - right.mean(axis=0)) / np.where(spread > 0, spread, 1.0) ** power
+
+        def losses(size):
+            log_pi = log_normalize(EXACT.forward(parts(self.flat + size * self.along), self.x)[0])
+            taken = np.take_along_axis(log_pi[None], actions[..., None], axis=-1)[..., 0]
+            label = np.take_along_axis(log_pi, np.roll(self.y, roll, axis=-1)[..., None], axis=-1)
+            return np.array([-np.mean(advantage * taken), -np.mean(label)])
+
+        return (losses(1e-6) - losses(-1e-6)) / 2e-6
+
+
+def masked(rng):
+    """A matrix of up to 6 x 6, a rank from 2 on, a share, and two flat masks with an entry each."""
+    m, n = rng.integers(3, 7, 2)
+    size = m * n
+    masks = [rng.permuted(np.arange(size) < rng.integers(1, size + 1)) for _ in range(2)]
+    return rng.standard_normal((m, n)), int(rng.integers(2, min(m, n))), rng.uniform(0.1, 0.9), *masks
+
+
+def by_sorting(w, rank, share):
+    """Principal and low entries as sets of flat indices; the low-rank part by projection on eigenvectors of W'W."""
+    leading, count = np.linalg.eigh(w.T @ w)[1][:, -rank:], max(1, round(share * w.size))
+    sizes = {"principal": np.abs(w @ leading @ leading.T), "low": -np.abs(w)}
+    return {name: {*np.argsort(size.ravel())[-count:]} for name, size in sizes.items()}
 
 
 # C1: projections, curved families -------------------------------------------------------------------------------
@@ -410,4 +456,4 @@ def stored(rng):
 def moved_pairs(rng):
     """10,000 numbers of N(0, 1), and the same moved by up to 2 ULP either way."""
     a = rounded(rng.standard_normal(10_000), "bfloat16")
-    return a, rounded(a + rng.uniform(-2, 2, 10_000) * wg.bf16_ulp(a), "bfloat16")
+    return a, rounded(a + rng.uniform(-2, 2, 10_000) * us.spacing(a), "bfloat16")

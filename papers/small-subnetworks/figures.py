@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from klsim.learning.update_sparsity import changed, overlap, rank_fraction
+from klsim.learning.update_sparsity import changed
+from klsim.learning.weight_geometry import overlap, rank_fraction
 from klsim.report.drawings import Bars, Lines
 from klsim.report.figures import Figures, over_seeds
 
@@ -17,6 +18,10 @@ SETUPS = {"Adam, 1e-6": Run(), "Adam, 1e-5": Run(rate=st.FAST), "SGD, 1e-3": st.
 BASES = {"base off the grid": False, "base on the grid": True}
 
 
+def study(run):
+    return st.Study(run.seed, 5)
+
+
 @figures.figure(
     "methods",
     title="Sparsity of the update by method, optimiser and rate",
@@ -27,7 +32,7 @@ BASES = {"base off the grid": False, "base on the grid": True}
 def methods(run):
     for name, setup in SETUPS.items():
         for method in METHODS:
-            found = trained(run.seed, setup._replace(method=method)).sparsity()
+            found = trained(study(run), setup._replace(method=method)).sparsity()
             yield {"optimiser": name, "method": [method], **over_seeds(sparsity=found[:, None])}
 
 
@@ -47,7 +52,7 @@ def _(table, figure):
     size=(9.0, 3.8),
 )  # fmt: skip
 def training(run):
-    long, at = trained(run.seed, Run(steps=300)), st.IS_WEIGHT
+    long, at = trained(study(run), Run(steps=300)), st.IS_WEIGHT
     steps = np.arange(25, 301, 25)
     shown = np.array([changed(long.base.flat[:, at], long.snapshots[k][:, at]) for k in steps])
     ever = np.maximum.accumulate(shown, axis=0)
@@ -80,14 +85,14 @@ NULLS = {"Gaussian": "gaussian", "one size, random signs": "constant", "own size
     size=(10.5, 4.2),
 )  # fmt: skip
 def overlaps(run):
-    seed, at, rng = run.seed, st.IS_WEIGHT, run.rng("nulls")
+    mine, at, rng = study(run), st.IS_WEIGHT, run.rng("nulls")
     for words, grid in BASES.items():
-        first = trained(seed, st.FIRST._replace(grid=grid))
+        first = trained(mine, st.FIRST._replace(grid=grid))
         start = first.base.flat[:, at].astype(float)
         masks = {
-            f"RL, other {n}": trained(seed, st.OTHERS[n]._replace(grid=grid)).visible[:, at] for n in ("seed", "data")
+            f"RL, other {n}": trained(mine, st.OTHERS[n]._replace(grid=grid)).visible[:, at] for n in ("seed", "data")
         }
-        masks["DPO, other data"] = trained(seed, st.OTHERS["algorithm"]._replace(grid=grid)).visible[:, at]
+        masks["DPO, other data"] = trained(mine, st.OTHERS["algorithm"]._replace(grid=grid)).visible[:, at]
         masks |= {n: changed(start, start + st.null_of(first, kind, rng)) for n, kind in NULLS.items()}
         for name, mask in masks.items():
             found = overlap(first.visible[:, at], mask)
@@ -118,7 +123,7 @@ def rank(run):
     rngs = [run.rng("rank", i) for i in range(20)]
     found = np.array([rank_fraction(st.placed(rngs, d)) for d in densities])
     yield {"series": "independent entries", "density": densities, **over_seeds(rank=found.T)}
-    update = trained(run.seed)
+    update = trained(study(run))
     for delta in st.stored_updates(update):
         values = rank_fraction(delta)
         share = np.mean(delta != 0, axis=(1, 2))
@@ -145,9 +150,9 @@ def _(table, figure):
     draw=Bars("part", "share", by="storage", panels="base", xlabel="trained part", ylabel="gain / gain of the full run"),
 )  # fmt: skip
 def gain(run):
-    seed = run.seed
+    mine = study(run)
     for words, grid in BASES.items():
         for storage in ("float32", "bfloat16"):
             for part in st.PARTS:
-                value = st.ratio(seed, Run(mask=part, grid=grid), storage)
+                value = st.ratio(mine, Run(mask=part, grid=grid), storage)
                 yield {"base": words, "storage": storage, "part": [part], **over_seeds(share=value[:, None])}

@@ -1,7 +1,7 @@
 """The testbed of small-subnetworks: a classifier on Gaussian clusters, pretrained, then fine-tuned in eight ways.
 
-All runs are on five base networks at once. The networks, the data and the runs of a verification follow from its seed alone and are
-made once for all its checks: the five networks are the independent replicates of every effect.
+All runs are on several base networks at once. The networks, the data and the runs of a verification follow from its seed alone and are
+made once for all its checks: the networks are the independent replicates of every effect.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from klsim.learning import SGD, Adam
+from klsim.learning.masked_training import train_part
 from klsim.learning.networks import Linear, Network, ReLU, rounded, softmax_cross_entropy
-from klsim.learning.update_sparsity import changed, null_update, sparsity, train_part
+from klsim.learning.update_sparsity import changed, null_update, sparsity
 
-NETS, INPUTS, WIDTH, CLASSES, POINTS, GROUP, BATCH = 5, 48, 96, 12, 1024, 8, 64
+INPUTS, WIDTH, CLASSES, POINTS, GROUP, BATCH = 48, 96, 12, 1024, 8, 64
 LAYERS = (Linear(INPUTS, WIDTH), ReLU(), Linear(WIDTH, WIDTH), ReLU(), Linear(WIDTH, CLASSES))
 NETWORK, EXACT = Network(LAYERS, "float32"), Network(LAYERS)
 SIZES = [math.prod(shape) for shape in NETWORK.shapes]
@@ -38,13 +39,19 @@ def flattened(arrays, lead):
     return np.concatenate([a.reshape(*lead, -1) for a in arrays], axis=-1)
 
 
-def generator(seed, *names):
-    return np.random.default_rng(np.random.SeedSequence([seed, 20250511, *names]))
+class Study(NamedTuple):
+    """Networks that belong to a seed, the replicates of every effect, and how many."""
 
+    seed: int
+    nets: int
 
-def of(rngs):
-    """The seed of the verification: networks and runs belong to it, not to one check."""
-    return int(np.atleast_1d(rngs[0].bit_generator.seed_seq.entropy)[0])
+    @classmethod
+    def of(cls, rngs):
+        """That of a verification: of its seed, not of one check."""
+        return cls(int(np.atleast_1d(rngs[0].bit_generator.seed_seq.entropy)[0]), len(rngs))
+
+    def rng(self, *names):
+        return np.random.default_rng(np.random.SeedSequence([self.seed, 20250511, *names]))
 
 
 # base networks --------------------------------------------------------------------------------------
@@ -58,26 +65,28 @@ class Base(NamedTuple):
 
 
 @functools.lru_cache(maxsize=6)
-def pretrained(seed, grid=False, dead=0):
-    """Five networks after 400 steps of Adam at 2e-3 on labels of which 35 % were replaced once by uniform ones.
+def pretrained(study, grid=False, dead=0):
+    """Networks after 400 steps of Adam at 2e-3 on labels of which 35 % were replaced once by uniform ones.
 
     ``grid``: rounded to bfloat16 after that. ``dead``: so many first input columns are 0 from then on."""
     if grid or dead:
-        x, y, flat, _ = pretrained(seed)
+        x, y, flat, _ = pretrained(study)
         flat, x = rounded(flat, "bfloat16") if grid else flat, np.where(np.arange(INPUTS) < dead, np.float32(0), x)
         return Base(x, y, flat, NETWORK.forward(parts(flat), x)[0])
-    rng, scale = generator(seed, 0), np.arange(1, INPUTS + 1) ** -0.5
-    means = 1.2 * scale * rng.standard_normal((NETS, CLASSES, INPUTS))
-    y = rng.integers(0, CLASSES, (NETS, POINTS))
-    x = np.take_along_axis(means, y[..., None], axis=1) + scale * rng.standard_normal((NETS, POINTS, INPUTS))
+    rng, scale = study.rng(0), np.arange(1, INPUTS + 1) ** -0.5
+    means = 1.2 * scale * rng.standard_normal((study.nets, CLASSES, INPUTS))
+    y = rng.integers(0, CLASSES, (study.nets, POINTS))
+    x = np.take_along_axis(means, y[..., None], axis=1) + scale * rng.standard_normal((study.nets, POINTS, INPUTS))
     x = x.astype(np.float32)
     noisy = np.where(rng.random(y.shape) < 0.35, rng.integers(0, CLASSES, y.shape), y)
-    start = [rng.uniform(-1, 1, (NETS, *shape)) for shape in NETWORK.shapes]  # as torch: U(±1/sqrt(inputs)), biases too
+    start = [
+        rng.uniform(-1, 1, (study.nets, *shape)) for shape in NETWORK.shapes
+    ]  # as torch: U(±1/sqrt(inputs)), biases too
     width = [shape[1] ** -0.5 for shape in NETWORK.shapes if len(shape) == 2]
-    flat = flattened([a * width[i // 2] for i, a in enumerate(start)], (NETS,)).astype(np.float32)
+    flat = flattened([a * width[i // 2] for i, a in enumerate(start)], (study.nets,)).astype(np.float32)
 
     def gradient(own, step):
-        at = rng.integers(0, POINTS, (NETS, 2 * BATCH))
+        at = rng.integers(0, POINTS, (study.nets, 2 * BATCH))
         return backward(own, rows(x, at), lambda logits: cross_entropy(rows(noisy, at)))
 
     flat = train_part(flat, gradient, Adam(2e-3), 400).parameters
@@ -115,9 +124,12 @@ def cross_entropy(labels):
 
 def drawn_counts(p, u):
     """How many of the uniforms ``u (..., G)`` fall to each action, ``(..., A)``."""
-    below = (u[..., None] < p.cumsum(axis=-1)[..., None, :]).sum(axis=-2)
-    below[..., -1] = u.shape[-1]
-    return np.diff(below, axis=-1, prepend=0)
+    thresholds = p.cumsum(axis=-1)
+    thresholds[..., -1] = 2
+    below = np.zeros(p.shape, p.dtype)
+    for draw in range(u.shape[-1]):
+        below += u[..., draw, None] < thresholds
+    return np.diff(below, axis=-1, prepend=p.dtype.type(0)).astype(float)
 
 
 def group_relative(p, y, u):
@@ -149,7 +161,7 @@ def preference(logits, base_logits, y, u, wrong="own"):
 
 # runs ---------------------------------------------------------------------------------------------
 class Run(NamedTuple):
-    """One fine-tuning of the five networks. ``stream``: batches and draws; ``half``: 0 all points, 1 or 2 a half.
+    """One fine-tuning of the networks. ``stream``: batches and draws; ``half``: 0 all points, 1 or 2 a half.
 
     ``mask``: trained part, named for the same run without a mask (`part`); ``biases``: ``as the mask``, all ``free`` or all ``frozen``."""
 
@@ -212,23 +224,23 @@ def kl_targets(logits, base_logits):
     return -p * (log_ratio - np.sum(p * log_ratio, axis=-1, keepdims=True)) / logits.shape[-2]
 
 
-def trained(seed, run=Run()):  # noqa: B008 -- a constant
+def trained(study, run=Run()):  # noqa: B008 -- a constant
     """The run's `Result`, kept: checks share runs. The plain one is the first half of the long one."""
     if run == Run():
-        long = together(seed, (run._replace(steps=2 * STEPS),))[0]
+        long = together(study, (run._replace(steps=2 * STEPS),))[0]
         return Result(long.base, long.snapshots[STEPS], long.touched, {})
     group = next((g for g in GROUPS if run in g), (run,))
-    return together(seed, group)[group.index(run)]
+    return together(study, group)[group.index(run)]
 
 
 @functools.lru_cache(maxsize=40)
-def together(seed, runs):
+def together(study, runs):
     """Runs that share optimiser, rate and steps, side by side."""
-    bases, first = [pretrained(seed, run.grid, run.dead) for run in runs], runs[0]
-    streams = {(run.stream, run.half): generator(seed, 1, run.stream) for run in runs}
+    bases, first = [pretrained(study, run.grid, run.dead) for run in runs], runs[0]
+    streams = {(run.stream, run.half): study.rng(1, run.stream) for run in runs}
 
     def gradient(flat, step):
-        drawn = {key: batch(rng, key[1]) for key, rng in streams.items()}
+        drawn = {key: batch(rng, key[1], study.nets) for key, rng in streams.items()}
         at = [drawn[run.stream, run.half] for run in runs]
         x = np.concatenate([rows(base.x, a) for base, (a, _) in zip(bases, at)])
         losses = [targets(run, base, *a) for run, base, a in zip(runs, bases, at)]
@@ -242,19 +254,19 @@ def together(seed, runs):
         return found
 
     optimiser = Adam(first.rate, epsilon=TINY) if first.optimiser == "Adam" else SGD(first.rate)
-    masks = np.concatenate([part(seed, run) for run in runs]) if any(run.mask for run in runs) else None
+    masks = np.concatenate([part(study, run) for run in runs]) if any(run.mask for run in runs) else None
     record = range(25, first.steps + 1, 25) if first.steps > STEPS else ()
     start = np.concatenate([base.flat for base in bases])
     end = train_part(start, gradient, optimiser, first.steps, mask=masks, record=record)
-    own = [slice(i * NETS, (i + 1) * NETS) for i in range(len(runs))]
+    own = [slice(i * study.nets, (i + 1) * study.nets) for i in range(len(runs))]
     return [Result(base, end.parameters[at], end.touched[at], {k: w[at] for k, w in end.snapshots.items()})
             for base, at in zip(bases, own)]  # fmt: skip
 
 
-def batch(rng, half):
+def batch(rng, half, nets):
     """Points with replacement, of all or of a half, and uniforms for the draws."""
     low, high = {0: (0, POINTS), 1: (0, POINTS // 2), 2: (POINTS // 2, POINTS)}[half]
-    return rng.integers(low, high, (NETS, BATCH)), rng.random((NETS, BATCH, GROUP), dtype=np.float32)
+    return rng.integers(low, high, (nets, BATCH)), rng.random((nets, BATCH, GROUP), dtype=np.float32)
 
 
 def rescale(run, gradient):
@@ -265,17 +277,17 @@ def rescale(run, gradient):
         gradient *= np.minimum(1, run.clip / (norm + 1e-6)).astype(np.float32)
 
 
-def part(seed, run):
+def part(study, run):
     """The mask of a run: ``visible``, the ``complement`` of that, ``random`` of its density, ``touched``;
     everything for a run without one."""
     if not run.mask:
-        return np.ones((NETS, IS_WEIGHT.size), dtype=bool)
-    full = trained(seed, run._replace(mask="", biases="as the mask"))
+        return np.ones((study.nets, IS_WEIGHT.size), dtype=bool)
+    full = trained(study, run._replace(mask="", biases="as the mask"))
     visible = full.visible
     mask = {
         "visible": lambda: visible,
         "complement": lambda: ~visible,
-        "random": lambda: generator(seed, 2).permuted(visible, axis=-1),
+        "random": lambda: study.rng(2).permuted(visible, axis=-1),
         "touched": lambda: full.touched,
     }[run.mask]()
     return mask if run.biases == "as the mask" else np.where(IS_WEIGHT, mask, run.biases == "free")
@@ -291,17 +303,12 @@ OTHERS = {
 }  # fmt: skip
 #: what a check asks for together is trained together: the overhead of a step is that of one run
 GROUPS = (
-    tuple(Run(m) for m in METHODS[1:]),
-    tuple(Run(m, grid=True) for m in METHODS),
-    tuple(PLAIN_SGD._replace(method=m) for m in METHODS),
-    tuple(PLAIN_SGD._replace(method=m, scale=0.1) for m in METHODS[:2]),
-    tuple(Run(m, scale=0.1) for m in METHODS[:2]),
-    (Run(kl=0.1), Run(kl=1.0), Run(clip=0.05)),
+    (*(Run(m) for m in METHODS[1:]), *(Run(m, grid=True) for m in METHODS)),
+    (*(PLAIN_SGD._replace(method=m) for m in METHODS), *(PLAIN_SGD._replace(method=m, scale=0.1) for m in METHODS[:2]), PLAIN_SGD._replace(clip=0.05)),
+    (*(Run(m, scale=0.1) for m in METHODS[:2]), Run(kl=0.1), Run(kl=1.0), Run(clip=0.05)),
     (Run(rate=FAST), Run("OOD", rate=FAST)),
-    (*(Run(mask=m) for m in PARTS), Run(mask="visible", biases="free"), Run(mask="visible", biases="frozen")),
-    tuple(Run(mask=m, grid=True) for m in PARTS),
-    (FIRST, *OTHERS.values()),
-    (FIRST._replace(grid=True), OTHERS["seed"]._replace(grid=True)),
+    (*(Run(mask=m, grid=g) for g in (False, True) for m in PARTS), Run(mask="visible", biases="free"), Run(mask="visible", biases="frozen")),
+    (FIRST, *OTHERS.values(), FIRST._replace(grid=True), OTHERS["seed"]._replace(grid=True)),
 )  # fmt: skip
 
 
@@ -328,21 +335,21 @@ def placed(rngs, density, where="anywhere", n=128):
 
 
 @functools.lru_cache(maxsize=200)
-def gain(seed, run, storage="bfloat16"):
+def gain(study, run, storage="bfloat16"):
     """Reward of a run's weights above that of its base, both stored in ``storage``, ``(S,)``."""
-    found = trained(seed, run)
+    found = trained(study, run)
     after, before = (reward(rounded(w, storage), found.base) for w in (found.parameters, found.base.flat))
     return after - before
 
 
-def ratio(seed, run, storage="bfloat16"):
+def ratio(study, run, storage="bfloat16"):
     """Gain of a masked run over that of the full one."""
-    return gain(seed, run, storage) / gain(seed, run._replace(mask="", biases="as the mask"), storage)
+    return gain(study, run, storage) / gain(study, run._replace(mask="", biases="as the mask"), storage)
 
 
-def kept(seed, grid):
+def kept(study, grid):
     """Gain of the bfloat16 checkpoint over that of the float32 weights."""
-    return gain(seed, Run(grid=grid)) / gain(seed, Run(grid=grid), "float32")
+    return gain(study, Run(grid=grid)) / gain(study, Run(grid=grid), "float32")
 
 
 # small problems ---------------------------------------------------------------------------------------

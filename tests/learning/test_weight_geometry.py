@@ -1,6 +1,5 @@
-"""Subspaces, spectra, bfloat16 visibility, masks and null updates."""
+"""Subspaces, spectra, rank, masks and their overlaps."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -9,7 +8,6 @@ from klsim.learning import weight_geometry as wg
 RNG = np.random.default_rng(0)
 BEFORE = RNG.standard_normal((4, 6, 5))
 AFTER = BEFORE + 0.1 * RNG.standard_normal((4, 6, 5))
-MASK = np.array([[True, False], [False, False]])
 
 
 def test_angles_by_projectors():
@@ -63,37 +61,6 @@ def test_drift_of_a_diagonal_update():
     assert drift.frobenius == pytest.approx(np.sqrt(1.25))
 
 
-def test_units_and_roundings():
-    np.testing.assert_array_equal(wg.bf16_ulp([1, 0.02, 3, -3, 0]), [2.0**-7, 2.0**-13, 2.0**-6, 2.0**-6, 2.0**-133])
-    assert wg.bf16_ulp(2.0**-130) == 2.0**-133
-
-
-@pytest.mark.parametrize("scale", [1.0, 1e-39, 1e-3, 1e30])
-def test_cells_are_where_ml_dtypes_rounds_to_the_same_number(scale):
-    x = np.append(scale * RNG.standard_normal(300), np.sign(scale) * 2.0 ** np.round(np.log2(scale)))
-    stored = x.astype(np.float32).astype(ml_dtypes.bfloat16).astype(float)
-    low, high = wg.rounding_cell(stored)
-    width = high - low
-    for inside in (low + 0.01 * width, high - 0.01 * width):
-        np.testing.assert_array_equal(inside.astype(np.float32).astype(ml_dtypes.bfloat16).astype(float), stored)
-    for outside in (low - 0.01 * width, high + 0.01 * width):
-        assert np.all(outside.astype(np.float32).astype(ml_dtypes.bfloat16).astype(float) != stored)
-
-
-def test_visible_is_relative_and_looks_at_stored_numbers():
-    before = np.array([1.0, 1.0, 0.02, -3.0])
-    after = np.array([1.0039, 1.006, 0.02001, -3.0])
-    np.testing.assert_array_equal(wg.visible(before, after), [False, True, False, False])
-    np.testing.assert_array_equal(wg.visible(before, after, eta=0.01), [False] * 4)
-
-
-def test_expected_visibility_is_the_share_of_uniform_places():
-    w = 1.25 + 2.0**-7 * RNG.uniform(-0.5, 0.5, 200_000)
-    seen = wg.visible(w, w + 0.002).mean()
-    assert seen == pytest.approx(float(wg.expected_visibility(1.25, 0.002)), abs=5 * np.sqrt(0.25 / 200_000))
-    assert wg.expected_visibility(1.0, 1.0) == 1
-
-
 def test_masks_take_the_largest_of_the_low_rank_part_and_the_smallest():
     left, right = np.array([3.0, 2.0, 1.0]), np.array([1.0, 0.1])
     weights = np.outer(left, right) + 1e-6 * RNG.standard_normal((3, 2))
@@ -103,30 +70,37 @@ def test_masks_take_the_largest_of_the_low_rank_part_and_the_smallest():
     assert np.all(wg.principal_mask(BEFORE, 2, 1.0))
 
 
-def test_overlap_and_jaccard_of_small_masks():
-    other = np.array([[True, True], [False, False]])
-    assert wg.overlap(other, MASK) == pytest.approx(2.0)
-    assert wg.overlap(MASK, other) == pytest.approx(2.0)
-    assert wg.jaccard(other, MASK) == pytest.approx(0.5)
-    assert wg.jaccard(~MASK & MASK, ~MASK & MASK) == 1
+def test_overlap_of_the_worked_masks():
+    n = np.arange(10)
+    found = wg.overlap(n < 4, (n >= 2) & (n < 5))
+    assert (found.first, found.second, found.first_chance, found.second_chance) == (0.5, pytest.approx(2 / 3), 0.3, 0.4)
+    assert found.over_chance == pytest.approx(2 / 1.2)
+    both = wg.overlap(np.stack([n < 4, n < 1]), np.stack([n < 4, n > 5]))
+    assert both.first.tolist() == [1.0, 0.0]
+    assert both.over_chance.tolist() == [2.5, 0.0]
+
+
+def test_jaccard_of_small_masks():
+    a, b, none = np.array([True, True, False, False]), np.array([True, False, False, False]), np.zeros(4, dtype=bool)
+    assert wg.jaccard(a, b) == pytest.approx(0.5)
+    assert wg.jaccard(np.stack([a, none, none]), np.stack([~a, none, b])).tolist() == [0, 1, 0]
     assert wg.bernoulli_jaccard(0.2, 0.3) == pytest.approx(0.136364, abs=1e-6)
     assert wg.bernoulli_jaccard(0, 0) == 1
 
 
-@pytest.mark.parametrize("kind", wg.NULLS)
-def test_null_updates_keep_the_norm_of_every_matrix(kind):
-    update = AFTER - BEFORE
-    made = wg.null_update(update, 1, kind)
-    np.testing.assert_allclose(np.linalg.norm(made, axis=(-2, -1)), np.linalg.norm(update, axis=(-2, -1)))
-    if kind == "signs":
-        np.testing.assert_allclose(np.abs(made), np.abs(update))
-    if kind == "constant":
-        assert np.allclose(np.abs(made), np.abs(made[:, :1, :1]))
-    assert np.abs(np.mean(np.sign(made))) < 0.4
-    np.testing.assert_array_equal(wg.null_update(np.zeros((2, 2)), 0, kind), np.zeros((2, 2)))
+def test_rank_of_diagonals_rows_and_products():
+    rng = np.random.default_rng(2)
+    row = np.zeros((5, 8))
+    row[3] = rng.standard_normal(8)
+    product = rng.standard_normal((8, 2)) @ rng.standard_normal((2, 5))
+    assert wg.rank_fraction(np.diag([1.0, -2.0, 3.0])) == 1
+    assert wg.rank_fraction(row) == 1 / 5
+    assert wg.rank_fraction(product) == pytest.approx(2 / 5)
+    assert wg.rank_fraction(product.astype(np.float32)) == pytest.approx(2 / 5)
+    assert wg.rank_fraction(np.zeros((2, 3, 3))).tolist() == [0, 0]
 
 
-NAN = np.full((2, 2), np.nan)
+NAN, TRUE = np.full((2, 2), np.nan), np.array([True, False])
 
 
 @pytest.mark.parametrize(
@@ -143,27 +117,27 @@ NAN = np.full((2, 2), np.nan)
         (lambda: wg.spectral_drift(np.eye(2), np.full((2, 2), np.inf)), "after"),
         (lambda: wg.wedin_bound(-1.0), "x"),
         (lambda: wg.worst_rotation(np.nan), "x"),
-        (lambda: wg.bf16_ulp(np.inf), "x"),
-        (lambda: wg.rounding_cell(np.nan), "x"),
-        (lambda: wg.rounding_cell(3.4e38), "x"),
-        (lambda: wg.visible(np.ones(2), np.ones(3)), "after"),
-        (lambda: wg.visible(np.ones(2), np.ones(2), -1.0), "eta"),
-        (lambda: wg.visible(np.array([np.nan]), np.ones(1)), "before"),
-        (lambda: wg.expected_visibility(1.0, np.inf), "change"),
-        (lambda: wg.expected_visibility(np.nan, 1.0), "weights"),
         (lambda: wg.principal_mask(np.eye(2), 3, 0.5), "rank"),
         (lambda: wg.principal_mask(np.eye(2), 1, 0.0), "share"),
         (lambda: wg.low_mask(NAN, 0.5), "weights"),
         (lambda: wg.low_mask(np.eye(2), 1.5), "share"),
-        (lambda: wg.overlap(MASK, MASK[:1]), "mask"),
-        (lambda: wg.overlap(MASK, np.zeros((2, 2), dtype=bool)), "mask"),
-        (lambda: wg.jaccard(MASK[0], MASK[0]), "a"),
+        (lambda: wg.overlap(TRUE, np.array([True, False, True])), "second"),
+        (lambda: wg.overlap(TRUE, ~TRUE & TRUE), "second"),
+        (lambda: wg.overlap(np.zeros((2, 3), bool), np.ones((2, 3), bool)), "first"),
+        (lambda: wg.overlap(np.array(True), np.array(True)), "first"),
+        (lambda: wg.jaccard(TRUE, TRUE[:1]), "b"),
+        (lambda: wg.jaccard(TRUE[:0], TRUE[:0]), "a"),
         (lambda: wg.bernoulli_jaccard(1.2, 0.1), "p"),
-        (lambda: wg.null_update(NAN, 0), "update"),
-        (lambda: wg.null_update(np.eye(2), 0, "noise"), "kind"),
-        (lambda: wg.null_update(np.eye(2), -1), "rng"),
+        (lambda: wg.rank_fraction([1.0]), "update"),
+        (lambda: wg.rank_fraction(np.zeros((0, 2))), "update"),
+        (lambda: wg.rank_fraction(NAN), "update"),
     ],
 )
 def test_the_door_names_the_argument(call, names):
     with pytest.raises(ValueError, match=names):
         call()
+
+
+def test_masks_are_boolean():
+    with pytest.raises(TypeError, match="first"):
+        wg.overlap([1, 0], TRUE)
