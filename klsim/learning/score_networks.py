@@ -16,7 +16,7 @@ formula; ``cdsa`` C1, C6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 _ROWS = 256  # points at a time: their distances to some hundred means stay in the cache
+_TOGETHER = 50_000  # distances of several mixtures at a time, for the same reason
+_SEEN = 1e-200  # a density (without its constant) up to which exponentials need no shift
 _WELL = 1e6  # (distance / width)^2 up to which squares of distances may be expanded: the log weights lose 1e-10
 _WIDTH = 1e-100, 1e100
 
@@ -116,11 +118,10 @@ class GaussianMixture:
         log_weights = np.broadcast_to(log_weights, lead + log_weights.shape[-1:])
         out = np.empty((*lead, x.shape[-2], values.shape[-1]))
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            for at in np.ndindex(lead):
+            for at in _blocks(lead, x.shape[-2] * means.shape[-2]):
                 for first in range(0, x.shape[-2], _ROWS):
-                    rows = slice(first, first + _ROWS)
-                    logits = _log_terms(x[at][rows], means[at], log_weights[at], self.std)
-                    out[at][rows] = _averages(logits, values[at])
+                    rows = (..., slice(first, first + _ROWS), slice(None))
+                    out[at][rows] = _averages(x[at][rows], means[at], log_weights[at], self.std, values[at])
         _validate.representable("x", np, out)
         return out
 
@@ -172,24 +173,38 @@ def _leading(name: str, one: np.ndarray, other: np.ndarray) -> tuple[int, ...]:
         raise
 
 
-def _log_terms(x: np.ndarray, means: np.ndarray, log_weights: np.ndarray, std: float) -> np.ndarray:
-    """``log w_k - |x - m_k|^2 / (2 std^2)`` up to a constant a row, ``(points, k)``."""
-    centre = means.mean(axis=0)
+def _blocks(lead: tuple[int, ...], size: int) -> Iterator[tuple[Any, ...]]:
+    """Indices of the leading axes that cover them, as many of the last axis at a time as ``_TOGETHER`` allows."""
+    if not lead:
+        yield ()
+        return
+    count = max(1, _TOGETHER // max(size, 1))
+    for at in np.ndindex(lead[:-1]):
+        for first in range(0, lead[-1], count):
+            yield (*at, slice(first, first + count))
+
+
+def _averages(x: np.ndarray, means: np.ndarray, log_weights: np.ndarray, std: float, values: np.ndarray) -> np.ndarray:
+    """``E[values_K | x]``; all with the same leading axes."""
+    centre = means.mean(axis=-2, keepdims=True)
     x, means = (x - centre) / std, (means - centre) / std
-    squares = np.sum(means * means, axis=-1)
-    if max(np.max(squares, initial=0.0), np.max(np.sum(x * x, axis=-1), initial=0.0)) <= _WELL:
-        logits: np.ndarray = x @ means.T
-        logits += log_weights - 0.5 * squares
-        return logits
-    apart = x[:, None, :] - means
-    return np.asarray(log_weights - 0.5 * np.sum(apart * apart, axis=-1))
-
-
-def _averages(logits: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Averages of the rows of ``values`` with weights ``softmax(logits)``; ``logits`` is used up."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    np.exp(logits, out=logits)
-    return np.asarray((logits @ values) / logits.sum(axis=-1, keepdims=True))
+    far, squares = (-0.5 * np.sum(a * a, axis=-1, keepdims=True) for a in (x, means))
+    terms = np.concatenate([values, np.ones_like(squares)], axis=-1)
+    expand = -2 * min(np.min(far, initial=0.0), np.min(squares, initial=0.0)) <= _WELL
+    if expand:  # log w - |x - m|^2 / (2 std^2) as one product
+        left = np.concatenate([x, np.ones_like(far), far], axis=-1)
+        right = np.concatenate([means, log_weights[..., None] + squares, np.ones_like(squares)], axis=-1)
+        weights = left @ np.swapaxes(right, -1, -2)
+        sums = np.exp(weights, out=weights) @ terms
+        if np.min(sums[..., -1], initial=1.0) > _SEEN:
+            return np.asarray(sums[..., :-1] / sums[..., -1:])
+        weights = left @ np.swapaxes(right, -1, -2)
+    else:
+        apart = x[..., :, None, :] - means[..., None, :, :]
+        weights = log_weights[..., None, :] - 0.5 * np.sum(apart * apart, axis=-1)
+    weights -= weights.max(axis=-1, keepdims=True)
+    sums = np.exp(weights, out=weights) @ terms
+    return np.asarray(sums[..., :-1] / sums[..., -1:])
 
 
 def kernel_density(points: Any, sigma: float) -> GaussianMixture:

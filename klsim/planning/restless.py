@@ -217,9 +217,9 @@ def incremental_search(actions: Any, q: Any) -> np.ndarray:
     here, every = np.full(len(rows), null), np.arange(len(rows))
     for _ in range(vectors.shape[1]):
         options = after[here]
-        gains = np.where(options >= 0, rows[every[:, None], options] - rows[every, here][:, None], -np.inf)
-        best = gains.argmax(axis=1)
-        better = gains[every, best] > 0
+        reached = np.where(options >= 0, rows[every[:, None], options], -np.inf)
+        best = reached.argmax(axis=1)
+        better = reached[every, best] > rows[every, here]
         if not better.any():
             break
         here = np.where(better, options[every, best], here)

@@ -340,24 +340,23 @@ C4 = paper.claim("C4", r"""
 
 
 @C4.check(
-    Identity(1e-9, scale=1), Space(small=Drawn(st.Small.draw)), instances=4,
+    Identity(1e-9, scale=1), Space(bandit=st.SMALL, discount=Floats(0.5, 0.9)), instances=6,
     false={"a step pays for the state that it leaves": {"paid": "present"}, "a fit without a constant": {"constant": 0},
            "additions that take any gain": {"first": True}},
 )  # fmt: skip
-def exact_parts(small, *, paid="next", constant=1, first=False):
-    """Three arms of three states; J moves up or down are enumerated, values iterated on the joint chain."""
-    bandit, (moves, reward) = small.bandit(), small.joint(paid)
-    q = discounted_values(bandit, small.discount, tolerance=1e-12)
+def exact_parts(bandit, discount, *, paid="next", constant=1, first=False):
+    """Three arms of three states, any chains, actions of three entries: joint moves are enumerated, values iterated on the joint chain."""
+    (moves, reward), q = st.joint(bandit, paid), discounted_values(bandit, float(discount), tolerance=1e-12)
     value, ahead, optimum = np.zeros(len(moves)), np.zeros(len(moves)), np.zeros(len(moves))
     for _ in range(400):
-        value = (reward + small.discount * moves @ value).max(axis=1)
+        value = (reward + discount * moves @ value).max(axis=1)
     choice, every = q.argmax(axis=1), np.arange(len(moves))
     for _ in range(bandit.horizon):
         ahead = reward[every, choice] + moves[every, choice] @ ahead
         optimum = (reward + moves @ optimum).max(axis=1)
     design = np.column_stack([np.full(len(bandit.actions), constant), bandit.actions])
     return {
-        "Q*": (q, reward + small.discount * moves @ value),
+        "Q*": (q, reward + discount * moves @ value),
         "H steps": (choice_value(bandit, choice), ahead),
         "optimum": (solve(bandit, beta=0).value[0], optimum),
         "fit": (additive_fit(bandit.actions, q), (design @ np.linalg.lstsq(design, q.T, rcond=None)[0]).T),
