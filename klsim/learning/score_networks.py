@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,21 +110,47 @@ class GaussianMixture:
         Raises:
             ValueError: shapes that do not fit, values that are not finite, points too far to tell components apart.
         """
-        x, means, log_weights = self._located(x)
+        x, _, log_weights = self._located(x)
         values = _points("values", values)
-        if values.shape[-2] != means.shape[-2]:
-            _validate.fail("values", f"needs one row a component ({means.shape[-2]}), got shape {values.shape}")
-        lead = _leading("values", values, x)
-        x, means, values = (np.broadcast_to(a, lead + a.shape[-2:]) for a in (x, means, values))
+        if values.shape[-2] != self.means.shape[-2]:
+            _validate.fail("values", f"needs one row a component ({self.means.shape[-2]}), got shape {values.shape}")
+        lead, near = _leading("values", values, x), self._near
+        terms = np.concatenate([values, np.ones_like(values[..., :1])], axis=-1)
+        arrays = (x, self._centre, self._factors, terms)
+        x, centre, factors, terms = (np.broadcast_to(a, lead + a.shape[-2:]) for a in arrays)
         log_weights = np.broadcast_to(log_weights, lead + log_weights.shape[-1:])
         out = np.empty((*lead, x.shape[-2], values.shape[-1]))
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            for at in _blocks(lead, x.shape[-2] * means.shape[-2]):
+            for at in _blocks(lead, x.shape[-2] * factors.shape[-1]):
                 for first in range(0, x.shape[-2], _ROWS):
                     rows = (..., slice(first, first + _ROWS), slice(None))
-                    out[at][rows] = _averages(x[at][rows], means[at], log_weights[at], self.std, values[at])
+                    scaled = (x[at][rows] - centre[at]) / self.std
+                    sums = _expanded_sums(scaled, factors[at], terms[at]) if near else None
+                    if sums is None:
+                        sums = _sums(scaled, factors[at], log_weights[at], terms[at])
+                    out[at][rows] = sums[..., :-1] / sums[..., -1:]
         _validate.representable("x", np, out)
         return out
+
+    @cached_property
+    def _centre(self) -> np.ndarray:
+        """``(..., 1, n)``: where scaled points have their origin."""
+        return self.means.mean(axis=-2, keepdims=True)
+
+    @cached_property
+    def _factors(self) -> np.ndarray:
+        """``(..., n + 2, k)``: the scaled means m, ``log w - |m|^2/2``, and 1."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = (self.means - self._centre) / self.std
+            offset = self.log_weights - 0.5 * np.sum(means * means, axis=-1)
+        rows = np.swapaxes(means, -1, -2), offset[..., None, :], np.ones_like(offset)[..., None, :]
+        return np.ascontiguousarray(np.concatenate(rows, axis=-2))
+
+    @cached_property
+    def _near(self) -> bool:
+        """Whether the squares of the distances between the means may be expanded."""
+        means = self._factors[..., :-2, :]
+        return bool(np.max(np.sum(means * means, axis=-2), initial=0.0) <= _WELL)
 
     def score(self, x: Any) -> np.ndarray:
         """``grad log p(x) = (sum_k P(K = k | x) m_k - x) / std^2``, ``(..., points, n)``.
@@ -184,27 +211,23 @@ def _blocks(lead: tuple[int, ...], size: int) -> Iterator[tuple[Any, ...]]:
             yield (*at, slice(first, first + count))
 
 
-def _averages(x: np.ndarray, means: np.ndarray, log_weights: np.ndarray, std: float, values: np.ndarray) -> np.ndarray:
-    """``E[values_K | x]``; all with the same leading axes."""
-    centre = means.mean(axis=-2, keepdims=True)
-    x, means = (x - centre) / std, (means - centre) / std
-    far, squares = (-0.5 * np.sum(a * a, axis=-1, keepdims=True) for a in (x, means))
-    terms = np.concatenate([values, np.ones_like(squares)], axis=-1)
-    expand = -2 * min(np.min(far, initial=0.0), np.min(squares, initial=0.0)) <= _WELL
-    if expand:  # log w - |x - m|^2 / (2 std^2) as one product
-        left = np.concatenate([x, np.ones_like(far), far], axis=-1)
-        right = np.concatenate([means, log_weights[..., None] + squares, np.ones_like(squares)], axis=-1)
-        weights = left @ np.swapaxes(right, -1, -2)
-        sums = np.exp(weights, out=weights) @ terms
-        if np.min(sums[..., -1], initial=1.0) > _SEEN:
-            return np.asarray(sums[..., :-1] / sums[..., -1:])
-        weights = left @ np.swapaxes(right, -1, -2)
-    else:
-        apart = x[..., :, None, :] - means[..., None, :, :]
-        weights = log_weights[..., None, :] - 0.5 * np.sum(apart * apart, axis=-1)
-    weights -= weights.max(axis=-1, keepdims=True)
+def _expanded_sums(x: np.ndarray, factors: np.ndarray, terms: np.ndarray) -> np.ndarray | None:
+    """``sum_k w_k exp(-|x - m_k|^2/2) terms_k`` of scaled points and means; None if squares or densities forbid it."""
+    squares = np.sum(x * x, axis=-1, keepdims=True)
+    if not np.max(squares, initial=0.0) <= _WELL:
+        return None
+    weights = np.concatenate([x, np.ones_like(squares), -0.5 * squares], axis=-1) @ factors
     sums = np.exp(weights, out=weights) @ terms
-    return np.asarray(sums[..., :-1] / sums[..., -1:])
+    return np.asarray(sums) if np.min(sums[..., -1], initial=1.0) > _SEEN else None
+
+
+def _sums(x: np.ndarray, factors: np.ndarray, log_weights: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    """The same up to a factor a point, wherever the points are."""
+    means = np.swapaxes(factors[..., :-2, :], -1, -2)
+    apart = x[..., :, None, :] - means[..., None, :, :]
+    weights = log_weights[..., None, :] - 0.5 * np.sum(apart * apart, axis=-1)
+    weights -= weights.max(axis=-1, keepdims=True)
+    return np.asarray(np.exp(weights, out=weights) @ terms)
 
 
 def kernel_density(points: Any, sigma: float) -> GaussianMixture:
