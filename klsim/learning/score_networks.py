@@ -16,6 +16,7 @@ formula; ``cdsa`` C1, C6.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from klsim import _validate
-from klsim.learning.networks import Linear, Network, Tanh, start_all, update
+from klsim.learning.networks import Linear, Network, Tanh
 from klsim.learning.softmax_step import Adam
 
 __all__ = [
@@ -370,7 +371,9 @@ def train_score_network(
     _validate.fits("width", width, 8.0 * max(points[..., 0, 0].size, 1) * width * (width + batch + n))
     network = Network((Linear(n + 1, width), Tanh(), Linear(width, width), Tanh(), Linear(width, n)))
     parameters = network.start(rng, copies=lead)
-    optimisers = start_all(Adam(lr), parameters)
+    flat = np.concatenate([p.reshape(*lead, -1) for p in parameters], axis=-1)  # one step of Adam moves them all
+    ends = np.cumsum([math.prod(shape) for shape in network.shapes])
+    optimiser = Adam(lr)
     for step in range(steps):
         chosen = np.take_along_axis(points, rng.integers(count, size=(*lead, batch, 1)), axis=-2)
         level = np.exp(rng.uniform(np.log(low), np.log(high), (*lead, batch, 1)))
@@ -379,8 +382,10 @@ def train_score_network(
         found, tape = network.forward(parameters, seen)
         _, slope = denoising_loss(found / level, noise, level[..., 0])
         gradients, _ = network.backward(parameters, tape, slope / level / batch)
-        optimisers = tuple(replace(o, lr=lr * (1 - step / steps)) for o in optimisers)
-        parameters, optimisers = update(optimisers, parameters, gradients)
+        ascent = -np.concatenate([g.reshape(*lead, -1) for g in gradients], axis=-1)
+        flat, optimiser = replace(optimiser, lr=lr * (1 - step / steps)).step(flat, ascent)
+        pieces = np.split(flat, ends[:-1], axis=-1)
+        parameters = tuple(piece.reshape(*lead, *shape) for piece, shape in zip(pieces, network.shapes))
     return ScoreNetwork(network, parameters)
 
 
