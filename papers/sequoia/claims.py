@@ -150,7 +150,7 @@ def meant(chosen, **options):
 
 
 @C2.check(
-    Identity(), Space(walks=Drawn(Walks.draw)), instances=6, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
+    Identity(), Space(walks=Drawn(Walks.draw)), instances=4, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
     false={"loops beside the walk": {"rows": {"loose_loops": True}}, "one move fewer": {"fewer": 1}},
 )  # fmt: skip
 def walks(walks, *, rows=None, fewer=0):
@@ -169,7 +169,7 @@ def waiting(*, waiting=True):
 
 
 @C2.check(
-    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=8, examples=[{"calendars": ONE_WORKER}],
+    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=5, examples=[{"calendars": ONE_WORKER}],
     false={"a row more: the units of an arm from different workers": {"rows": {"distinct": True}},
            "one unit an arm": {"rows": {"units": 1}}},
 )  # fmt: skip
@@ -182,7 +182,7 @@ POOLED = Packing(np.array([5, 5, 2, 6]), np.array([4, 6]))
 
 
 @C2.check(
-    Identity(), Space(packing=Drawn(Packing.draw)), instances=8, examples=[{"packing": POOLED}],
+    Identity(), Space(packing=Drawn(Packing.draw)), instances=5, examples=[{"packing": POOLED}],
     false={"capacities pooled": {"pooled": True}},
 )  # fmt: skip
 def packings(packing, *, pooled=False):
@@ -197,7 +197,7 @@ def budgets(budget, *, less=0):
 
 
 @C2.check(
-    Identity(), Space(walks=Drawn(Walks.draw)), instances=3, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
+    Identity(), Space(walks=Drawn(Walks.draw)), instances=2, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
     false={"loops counted as moves": {"rows": {"loose_loops": False}}},
 )  # fmt: skip
 def released_rows_leave_the_budget(walks, *, rows=None):
@@ -259,7 +259,7 @@ C2_workers = paper.claim("C2-workers", r"""
 
 
 @C2_workers.check(
-    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=4, examples=[{"calendars": ONE_WORKER}],
+    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=3, examples=[{"calendars": ONE_WORKER}],
     true={"with the row": {"distinct": True}},
 )  # fmt: skip
 def two_workers(calendars, *, distinct=False):
@@ -299,7 +299,7 @@ GAME = Space(top=Floats(4.0, 20.0), other=Floats(0.5, 2.0), horizon=Integers(2, 
 
 
 @C3.check(
-    Identity(1e-12), GAME, batched=False, instances=40, examples=[{"top": 10.0, "other": 1.0, "horizon": 20}],
+    Identity(1e-12), GAME, batched=False, instances=20, examples=[{"top": 10.0, "other": 1.0, "horizon": 20}],
     false={"two rewards ahead": {"look": 2}, "every step at the top": {"climb": 0}},
 )  # fmt: skip
 def closed_forms(top, other, horizon, *, look=1, climb=1):
@@ -318,7 +318,7 @@ def the_digits(*, horizon=20):
         [192.1, 23.2, 8.28, 195.0, 195.0])  # fmt: skip
 
 
-@C3.check(Identity(1e-12), GAME, batched=False, instances=20, false={"the stylised rewards": {"monotone": False}})
+@C3.check(Identity(1e-12), GAME, batched=False, instances=12, false={"the stylised rewards": {"monotone": False}})
 def monotone_rewards_cure_it(top, other, horizon, *, monotone=True):
     optimal, myopic = returns(stylised(top, other, int(horizon), monotone))
     return optimal, myopic
@@ -418,7 +418,7 @@ C5 = paper.claim("C5", r"""
 # at 5 other seeds: log ratio 1.07, shares .985 and .40, deviations .10, .017 and .05; the risk is below 1e-4 for these at
 # 4 seeds (.95 for .9: .08 at 5). Greedy additions: .9993, deviation .0065 over 16 other seeds: 8
 @C5.check(
-    Effect(seeds=8), false={"the exact next reward in place of the network": {"scored": "next reward"}},
+    Effect(seeds=8), false={"the exact next reward in place of the network": Variant({"scored": "next reward"}, kind=Effect(seeds=4))},
 )  # fmt: skip
 def beats_the_baselines(rngs, *, scored="network"):
     found = st.study(rngs, scored=scored)
@@ -523,7 +523,7 @@ The mechanism that the sigmoid links suggest: a single intervention is worth nex
     """)  # fmt: skip
 
 
-@C6_exact.check(Effect(seeds=60), true={"counted in states": {"count": "states"}})
+@C6_exact.check(Effect(seeds=60), true={"counted in states": Variant({"count": "states"}, kind=Effect(seeds=15))})
 def loses_a_tenth(rngs, *, count="value"):
     out = []
     for r in rngs:
