@@ -182,23 +182,25 @@ def discounted_values(
     limit = _validate.integer("max_iterations", max_iterations, low=1)
     _validate.fits("arms", len(problem.reward), 4 * len(problem.states) ** 2)
     require_finite_values(problem.step_reward, discount)
-    value = np.zeros(problem.shape[1])
+    value, chosen = np.zeros(problem.shape[1]), np.zeros(0, dtype=np.int64)
     for _ in range(limit):
         q = problem.step_reward + discount * _next(problem, value)
         backed = q.max(axis=1)
         if discount * np.abs(backed - value).max() <= tolerance * (1 - discount) * np.abs(q).max():
             return q
-        chosen = q.argmax(axis=1)
-        own = np.take_along_axis(problem.step_reward, chosen[:, None], axis=1)[:, 0]
-        moves = discount * _moves(problem, chosen)
+        chosen, before = q.argmax(axis=1), chosen
+        kept = np.array_equal(chosen, before)  # then it is worth to follow the policy for longer
+        if not kept:
+            own = np.take_along_axis(problem.step_reward, chosen[:, None], axis=1)[:, 0]
+            moves = discount * _moves(problem, chosen)
         value = backed
-        for _ in range(_OWN_BACKUPS):
+        for _ in range(_OWN_BACKUPS[kept]):
             value = own + moves @ value
     _validate.fail("max_iterations", "is too few for the tolerance", limit)
     return q
 
 
-_OWN_BACKUPS = 30
+_OWN_BACKUPS = 30, 150  # of a greedy policy that is new, and of one that was greedy before
 
 
 def _tables(actions: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
