@@ -639,7 +639,7 @@ CUES = Space(case=Drawn(st.Cue.draw))
 
 
 @C7.check(
-    Identity(1e-9, scale=1), CUES, instances=4,
+    Identity(1e-9, scale=1), CUES, instances=5,
     false={"the cue seen everywhere": {"seen": ("corridor", "junction", "arm")}, "the cue seen at the junction": {"seen": ("junction",)},
            "the cue seen at the arms": {"seen": ("arm",)}},
 )  # fmt: skip
