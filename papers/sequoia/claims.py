@@ -66,7 +66,7 @@ def big_m_of(query, bounds):
 
 
 @C1.check(
-    Identity(1e-5, scale=1), Space(query=Drawn(st.small_query)), instances=10,
+    Identity(1e-5, scale=1), Space(query=Drawn(st.small_query)), instances=6,
     false={"M+ and M- exchanged": {"bounds": ("exchanged",)}, "half of M": {"bounds": ("half",)},
            "M of the state 0": {"bounds": ("state 0",)}, ".95 of the smallest M": {"bounds": (".95 of the attained",)}},
 )  # fmt: skip
