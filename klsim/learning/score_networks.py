@@ -16,8 +16,10 @@ formula; ``cdsa`` C1, C6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from klsim import _validate
-from klsim.learning.networks import Linear, Network, Tanh, start_all, update
+from klsim.learning.networks import Linear, Network, Tanh
 from klsim.learning.softmax_step import Adam
 
 __all__ = [
@@ -40,6 +42,8 @@ __all__ = [
 ]
 
 _ROWS = 256  # points at a time: their distances to some hundred means stay in the cache
+_TOGETHER = 50_000  # distances of several mixtures at a time, for the same reason
+_SEEN = 1e-200  # a density (without its constant) up to which exponentials need no shift
 _WELL = 1e6  # (distance / width)^2 up to which squares of distances may be expanded: the log weights lose 1e-10
 _WIDTH = 1e-100, 1e100
 
@@ -107,22 +111,47 @@ class GaussianMixture:
         Raises:
             ValueError: shapes that do not fit, values that are not finite, points too far to tell components apart.
         """
-        x, means, log_weights = self._located(x)
+        x, _, log_weights = self._located(x)
         values = _points("values", values)
-        if values.shape[-2] != means.shape[-2]:
-            _validate.fail("values", f"needs one row a component ({means.shape[-2]}), got shape {values.shape}")
-        lead = _leading("values", values, x)
-        x, means, values = (np.broadcast_to(a, lead + a.shape[-2:]) for a in (x, means, values))
+        if values.shape[-2] != self.means.shape[-2]:
+            _validate.fail("values", f"needs one row a component ({self.means.shape[-2]}), got shape {values.shape}")
+        lead, near = _leading("values", values, x), self._near
+        terms = np.concatenate([values, np.ones_like(values[..., :1])], axis=-1)
+        arrays = (x, self._centre, self._factors, terms)
+        x, centre, factors, terms = (np.broadcast_to(a, lead + a.shape[-2:]) for a in arrays)
         log_weights = np.broadcast_to(log_weights, lead + log_weights.shape[-1:])
         out = np.empty((*lead, x.shape[-2], values.shape[-1]))
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            for at in np.ndindex(lead):
+            for at in _blocks(lead, x.shape[-2] * factors.shape[-1]):
                 for first in range(0, x.shape[-2], _ROWS):
-                    rows = slice(first, first + _ROWS)
-                    logits = _log_terms(x[at][rows], means[at], log_weights[at], self.std)
-                    out[at][rows] = _averages(logits, values[at])
+                    rows = (..., slice(first, first + _ROWS), slice(None))
+                    scaled = (x[at][rows] - centre[at]) / self.std
+                    sums = _expanded_sums(scaled, factors[at], terms[at]) if near else None
+                    if sums is None:
+                        sums = _sums(scaled, factors[at], log_weights[at], terms[at])
+                    out[at][rows] = sums[..., :-1] / sums[..., -1:]
         _validate.representable("x", np, out)
         return out
+
+    @cached_property
+    def _centre(self) -> np.ndarray:
+        """``(..., 1, n)``: where scaled points have their origin."""
+        return self.means.mean(axis=-2, keepdims=True)
+
+    @cached_property
+    def _factors(self) -> np.ndarray:
+        """``(..., n + 2, k)``: the scaled means m, ``log w - |m|^2/2``, and 1."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = (self.means - self._centre) / self.std
+            offset = self.log_weights - 0.5 * np.sum(means * means, axis=-1)
+        rows = np.swapaxes(means, -1, -2), offset[..., None, :], np.ones_like(offset)[..., None, :]
+        return np.ascontiguousarray(np.concatenate(rows, axis=-2))
+
+    @cached_property
+    def _near(self) -> bool:
+        """Whether the squares of the distances between the means may be expanded."""
+        means = self._factors[..., :-2, :]
+        return bool(np.max(np.sum(means * means, axis=-2), initial=0.0) <= _WELL)
 
     def score(self, x: Any) -> np.ndarray:
         """``grad log p(x) = (sum_k P(K = k | x) m_k - x) / std^2``, ``(..., points, n)``.
@@ -172,24 +201,34 @@ def _leading(name: str, one: np.ndarray, other: np.ndarray) -> tuple[int, ...]:
         raise
 
 
-def _log_terms(x: np.ndarray, means: np.ndarray, log_weights: np.ndarray, std: float) -> np.ndarray:
-    """``log w_k - |x - m_k|^2 / (2 std^2)`` up to a constant a row, ``(points, k)``."""
-    centre = means.mean(axis=0)
-    x, means = (x - centre) / std, (means - centre) / std
-    squares = np.sum(means * means, axis=-1)
-    if max(np.max(squares, initial=0.0), np.max(np.sum(x * x, axis=-1), initial=0.0)) <= _WELL:
-        logits: np.ndarray = x @ means.T
-        logits += log_weights - 0.5 * squares
-        return logits
-    apart = x[:, None, :] - means
-    return np.asarray(log_weights - 0.5 * np.sum(apart * apart, axis=-1))
+def _blocks(lead: tuple[int, ...], size: int) -> Iterator[tuple[Any, ...]]:
+    """Indices of the leading axes that cover them, as many of the last axis at a time as ``_TOGETHER`` allows."""
+    if not lead:
+        yield ()
+        return
+    count = max(1, _TOGETHER // max(size, 1))
+    for at in np.ndindex(lead[:-1]):
+        for first in range(0, lead[-1], count):
+            yield (*at, slice(first, first + count))
 
 
-def _averages(logits: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Averages of the rows of ``values`` with weights ``softmax(logits)``; ``logits`` is used up."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    np.exp(logits, out=logits)
-    return np.asarray((logits @ values) / logits.sum(axis=-1, keepdims=True))
+def _expanded_sums(x: np.ndarray, factors: np.ndarray, terms: np.ndarray) -> np.ndarray | None:
+    """``sum_k w_k exp(-|x - m_k|^2/2) terms_k`` of scaled points and means; None if squares or densities forbid it."""
+    squares = np.sum(x * x, axis=-1, keepdims=True)
+    if not np.max(squares, initial=0.0) <= _WELL:
+        return None
+    weights = np.concatenate([x, np.ones_like(squares), -0.5 * squares], axis=-1) @ factors
+    sums = np.exp(weights, out=weights) @ terms
+    return np.asarray(sums) if np.min(sums[..., -1], initial=1.0) > _SEEN else None
+
+
+def _sums(x: np.ndarray, factors: np.ndarray, log_weights: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    """The same up to a factor a point, wherever the points are."""
+    means = np.swapaxes(factors[..., :-2, :], -1, -2)
+    apart = x[..., :, None, :] - means[..., None, :, :]
+    weights = log_weights[..., None, :] - 0.5 * np.sum(apart * apart, axis=-1)
+    weights -= weights.max(axis=-1, keepdims=True)
+    return np.asarray(np.exp(weights, out=weights) @ terms)
 
 
 def kernel_density(points: Any, sigma: float) -> GaussianMixture:
@@ -332,7 +371,9 @@ def train_score_network(
     _validate.fits("width", width, 8.0 * max(points[..., 0, 0].size, 1) * width * (width + batch + n))
     network = Network((Linear(n + 1, width), Tanh(), Linear(width, width), Tanh(), Linear(width, n)))
     parameters = network.start(rng, copies=lead)
-    optimisers = start_all(Adam(lr), parameters)
+    flat = np.concatenate([p.reshape(*lead, -1) for p in parameters], axis=-1)  # one step of Adam moves them all
+    ends = np.cumsum([math.prod(shape) for shape in network.shapes])
+    optimiser = Adam(lr)
     for step in range(steps):
         chosen = np.take_along_axis(points, rng.integers(count, size=(*lead, batch, 1)), axis=-2)
         level = np.exp(rng.uniform(np.log(low), np.log(high), (*lead, batch, 1)))
@@ -341,8 +382,10 @@ def train_score_network(
         found, tape = network.forward(parameters, seen)
         _, slope = denoising_loss(found / level, noise, level[..., 0])
         gradients, _ = network.backward(parameters, tape, slope / level / batch)
-        optimisers = tuple(replace(o, lr=lr * (1 - step / steps)) for o in optimisers)
-        parameters, optimisers = update(optimisers, parameters, gradients)
+        ascent = -np.concatenate([g.reshape(*lead, -1) for g in gradients], axis=-1)
+        flat, optimiser = replace(optimiser, lr=lr * (1 - step / steps)).step(flat, ascent)
+        pieces = np.split(flat, ends[:-1], axis=-1)
+        parameters = tuple(piece.reshape(*lead, *shape) for piece, shape in zip(pieces, network.shapes))
     return ScoreNetwork(network, parameters)
 
 

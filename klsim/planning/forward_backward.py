@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from klsim import _validate
-from klsim.planning.successor_measures import state_law, successor_measure
+from klsim.planning.successor_measures import state_law
 from klsim.problems.transition_rows import probabilities
 
 __all__ = [
@@ -186,24 +186,27 @@ def zero_shot_policies(
         _validate.fail("transition", f"must be (S, A, S), got shape {rows.shape}")
     states, actions = rows.shape[:2]
     features, rounds = _features(features, states), _validate.integer("rounds", rounds, low=1)
+    discount = _validate.real("discount", discount, low=0.0, high=1.0, open_high=True)
     rewards = projected_reward(tasks, features, rho)
     if rewards.ndim != 2:
         _validate.fail("tasks", f"must be (n, {features.shape[-1]}), got shape {rewards.shape[:-1]}")
     count = len(rewards)
-    policy = np.full((count, states, actions), -np.log(actions))
+    policy = np.full((count, states, actions), 1 / actions)
     action, values = np.full((count, states), -1), np.zeros((count, states, actions))
     converged, taken = np.zeros(count, dtype=bool), np.full(count, rounds)
     for step in range(rounds):
         left = np.flatnonzero(~converged)
         if left.size == 0:
             break
-        own = np.einsum("nsat,nt->nsa", successor_measure(rows, policy[left], discount), rewards[left])
+        chain = np.einsum("nsa,sat->nst", policy[left], rows)
+        paid = np.linalg.solve(np.eye(states) - discount * chain, rewards[left][..., None])[..., 0]
+        own = np.einsum("sat,nt->nsa", rows, paid)  # M r = P (I - gamma P_pi)^{-1} r
         best, before = own.max(axis=-1), action[left]
         kept = np.take_along_axis(own, np.maximum(before, 0)[..., None], axis=-1)[..., 0]
         stays = (before >= 0) & (kept >= best - 1e-12 * np.abs(own).max(axis=(-2, -1))[:, None])
         values[left], action[left] = own, np.where(stays, before, own.argmax(axis=-1))
         converged[left], taken[left] = stays.all(axis=-1), step + 1
-        policy[left] = _deterministic(action[left], actions)
+        policy[left] = np.eye(actions)[action[left]]
     return ZeroShot(action, values, converged, taken)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from klsim import _validate
 from klsim.divergences import kl
@@ -134,6 +135,20 @@ def policy_transition(problem: CoupledRestlessBandit, choice: Any) -> np.ndarray
     return joint
 
 
+def _moves(problem: CoupledRestlessBandit, chosen: np.ndarray) -> sparse.csr_array:
+    """As `policy_transition`, from the possible moves of the arms alone: ``m^J`` entries a row if an arm has m."""
+    states, n = problem.states, problem.reward.shape[1]
+    entries = (problem.transition > 0).sum(axis=-1).max(axis=(0, 2))  # of a row, by arm
+    chances, there = np.ones((len(states), 1)), np.zeros((len(states), 1), dtype=np.int64)
+    for j, count in enumerate(entries):
+        rows = problem.transition[chosen, j, states[:, j]]  # (S, n)
+        kept = np.argsort(rows <= 0, axis=1, kind="stable")[:, :count]
+        chances = (chances[:, :, None] * np.take_along_axis(rows, kept, axis=1)[:, None, :]).reshape(len(states), -1)
+        there = (there[:, :, None] * n + kept[:, None, :]).reshape(len(states), -1)
+    starts = np.arange(len(states) + 1) * chances.shape[1]
+    return sparse.csr_array((chances.ravel(), there.ravel(), starts), shape=(len(states), len(states)))
+
+
 def one_hot_policy(problem: CoupledRestlessBandit, choice: Any) -> np.ndarray:
     """Log-probabilities ``(S, K)`` of the policy that takes action ``choice[s]``; the same at every step.
 
@@ -165,24 +180,27 @@ def discounted_values(
     discount = _validate.real("discount", discount, low=0.0, high=1.0, open_high=True)
     tolerance = _validate.real("tolerance", tolerance, low=1e-13, high=1.0)
     limit = _validate.integer("max_iterations", max_iterations, low=1)
+    _validate.fits("arms", len(problem.reward), 4 * len(problem.states) ** 2)
     require_finite_values(problem.step_reward, discount)
-    value = np.zeros(problem.shape[1])
+    value, chosen = np.zeros(problem.shape[1]), np.zeros(0, dtype=np.int64)
     for _ in range(limit):
         q = problem.step_reward + discount * _next(problem, value)
         backed = q.max(axis=1)
         if discount * np.abs(backed - value).max() <= tolerance * (1 - discount) * np.abs(q).max():
             return q
-        chosen = q.argmax(axis=1)
-        own = np.take_along_axis(problem.step_reward, chosen[:, None], axis=1)[:, 0]
-        moves = discount * policy_transition(problem, chosen)
+        chosen, before = q.argmax(axis=1), chosen
+        kept = np.array_equal(chosen, before)  # then it is worth to follow the policy for longer
+        if not kept:
+            own = np.take_along_axis(problem.step_reward, chosen[:, None], axis=1)[:, 0]
+            moves = discount * _moves(problem, chosen)
         value = backed
-        for _ in range(_OWN_BACKUPS):
+        for _ in range(_OWN_BACKUPS[kept]):
             value = own + moves @ value
     _validate.fail("max_iterations", "is too few for the tolerance", limit)
     return q
 
 
-_OWN_BACKUPS = 30
+_OWN_BACKUPS = 30, 150  # of a greedy policy that is new, and of one that was greedy before
 
 
 def _tables(actions: Any, q: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -217,9 +235,9 @@ def incremental_search(actions: Any, q: Any) -> np.ndarray:
     here, every = np.full(len(rows), null), np.arange(len(rows))
     for _ in range(vectors.shape[1]):
         options = after[here]
-        gains = np.where(options >= 0, rows[every[:, None], options] - rows[every, here][:, None], -np.inf)
-        best = gains.argmax(axis=1)
-        better = gains[every, best] > 0
+        reached = np.where(options >= 0, rows[every[:, None], options], -np.inf)
+        best = reached.argmax(axis=1)
+        better = reached[every, best] > rows[every, here]
         if not better.any():
             break
         here = np.where(better, options[every, best], here)
@@ -243,15 +261,16 @@ def additive_fit(actions: Any, q: Any) -> np.ndarray:
 def choice_value(problem: CoupledRestlessBandit, choice: Any) -> np.ndarray:
     """Undiscounted reward of the ``H`` steps of the policy that takes ``choice[s]``, from every joint state, ``(S,)``.
 
-    As `klsim.planning.evaluate` of `one_hot_policy`, through one ``(S, S)`` matrix instead of all actions.
+    As `klsim.planning.evaluate` of `one_hot_policy`, through one (sparse) matrix ``(S, S)`` instead of all actions.
 
     Raises:
         TypeError: not a `CoupledRestlessBandit`. ValueError: not an action for every state; values that overflow.
     """
-    moves = policy_transition(problem, choice)
+    _validate.instance("problem", problem, CoupledRestlessBandit)
+    chosen, states = _choice(choice, problem), len(problem.states)
+    _validate.fits("arms", len(problem.reward), 4 * states**2)
     _check_sums(problem, 0.0)
-    reward = problem.step_reward[np.arange(len(moves)), _choice(choice, problem)]
-    value = np.zeros(len(moves))
+    moves, reward, value = _moves(problem, chosen), problem.step_reward[np.arange(states), chosen], np.zeros(states)
     for _ in range(problem.horizon):
         value = reward + moves @ value
     return value

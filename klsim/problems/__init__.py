@@ -8,6 +8,7 @@ from klsim.problems.markov_games import ZeroSumMarkovGame
 from klsim.problems.masked_diffusion import MaskedDiffusionLM
 from klsim.problems.pomdp import POMDP
 from klsim.problems.prompt_bandit import PromptBandit
+from klsim.problems.restless_bandit import CoupledRestlessBandit
 from klsim.problems.tabular_mdp import AverageMDP, DiscountedMDP, TabularMDP, sticky_actions
 from klsim.problems.token_tree import TokenTree
 from klsim.problems.transitions import Transitions, sample_transitions
@@ -16,6 +17,7 @@ __all__ = [
     "POMDP",
     "AverageMDP",
     "Bandit",
+    "CoupledRestlessBandit",
     "DiscountedMDP",
     "Histories",
     "LatentMDP",

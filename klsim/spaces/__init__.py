@@ -24,6 +24,7 @@ from klsim.spaces.space import Space
 
 _PROBLEMS = (
     "Bandits",
+    "CoupledRestlessBandits",
     "DiscountedMDPs",
     "LinearMDPs",
     "MaskedDiffusionLMs",
@@ -38,6 +39,7 @@ __all__ = [
     "Bandits",
     "Betas",
     "Choice",
+    "CoupledRestlessBandits",
     "DiscountedMDPs",
     "Drawn",
     "Field",

@@ -17,6 +17,7 @@ import numpy as np
 from klsim.problems import (
     POMDP,
     Bandit,
+    CoupledRestlessBandit,
     DiscountedMDP,
     LinearMDP,
     MaskedDiffusionLM,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bandits",
+    "CoupledRestlessBandits",
     "DiscountedMDPs",
     "LinearMDPs",
     "MaskedDiffusionLMs",
@@ -263,6 +265,64 @@ class POMDPs(_Problems):
         else:
             return value
         return POMDP(p, e, r, i, h)
+
+
+@dataclass(frozen=True)
+class CoupledRestlessBandits(_Problems):
+    """`CoupledRestlessBandit`: ``arms`` of ``states`` each, joint actions of ``entries`` 0/1 entries, ``horizon``.
+
+    Feasible are the null vector and others with at most ``most`` ones (None: any number): all of them, or, in half of
+    the draws, about half. ``zeros`` allows impossible moves of an arm. Problems also lose joint actions.
+    """
+
+    arms: str | int = "J"
+    states: str | int = "S"
+    entries: str | int = "D"
+    horizon: str | int = "H"
+    most: int | None = None
+    scale: float = 1.0
+    zeros: bool = True
+
+    def axes(self) -> tuple[str, ...]:
+        return named(self.arms, self.states, self.entries, self.horizon)
+
+    def draw(self, rng: np.random.Generator, dims: Dims) -> CoupledRestlessBandit:
+        j, s, d, h = (extent(x, dims) for x in (self.arms, self.states, self.entries, self.horizon))
+        every = (np.arange(2**d)[:, None] >> np.arange(d)[::-1]) & 1
+        kept = (rng.random(len(every)) < rng.choice([0.5, 1.0])) & (
+            every.sum(axis=1) <= (d if self.most is None else self.most)
+        )
+        kept[0] = True
+        vectors = every[kept]
+        rows = _rows((len(vectors), j, s, s), self.zeros, rng)
+        return CoupledRestlessBandit(
+            vectors, rows, _rewards((j, s), self.scale, rng), _rows((j, s), self.zeros, rng), h
+        )
+
+    def simpler(self, value: Any) -> Iterator[Any]:
+        for k in reversed(np.flatnonzero(value.actions.any(axis=1))):
+            yield _with_actions(value, np.arange(len(value.actions)) != k)
+        yield from super().simpler(value)
+
+    def without(self, value: Any, axis: str, index: int, dims: Dims) -> Any:
+        p, r, i, h = value.transition, value.reward, value.initial, value.horizon
+        if axis == self.arms:
+            p, r, i = np.delete(p, index, axis=1), np.delete(r, index, axis=0), np.delete(i, index, axis=0)
+        elif axis == self.states:
+            p, r, i = _kept_rows(np.delete(p, index, axis=2), index), np.delete(r, index, axis=1), _kept_rows(i, index)
+        elif axis == self.entries:  # of the actions, those that do not use it
+            left = _with_actions(value, value.actions[:, index] == 0)
+            return dataclasses.replace(left, actions=np.delete(left.actions, index, axis=1))
+        elif axis == self.horizon:
+            h -= 1
+        else:
+            return value
+        return dataclasses.replace(value, transition=p, reward=r, initial=i, horizon=h)
+
+
+def _with_actions(value: CoupledRestlessBandit, kept: np.ndarray) -> CoupledRestlessBandit:
+    """With a part of its joint actions (a mask)."""
+    return dataclasses.replace(value, actions=value.actions[kept], transition=value.transition[kept])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import brentq, least_squares
 
-from klsim.claims import Effect, Identity, Inequality, Limit, Paper
+from klsim.claims import Effect, Identity, Inequality, Limit, Paper, Variant
 from klsim.distributions import log_normalize
 from klsim.learning.action_correction import (
     corrected_action,
@@ -73,7 +73,7 @@ C1 = paper.claim("C1", r"""
 
 
 @C1.check(
-    Identity(1e-10, scale=1), Space(drawn=Drawn(Noised.draw)), examples=[{"drawn": EXAMPLE}], instances=40,
+    Identity(1e-10, scale=1), Space(drawn=Drawn(Noised.draw)), examples=[{"drawn": EXAMPLE}], instances=25,
     false={"with the score of the data": {"noise": 0.0}, "sigma instead of its square": {"power": 1}},
 )  # fmt: skip
 def posterior_mean(drawn, *, noise=1.0, power=2):
@@ -84,7 +84,7 @@ def posterior_mean(drawn, *, noise=1.0, power=2):
 
 
 @C1.check(
-    Identity(1e-9, scale=1), Space(drawn=Drawn(Cloud.draw)), examples=[{"drawn": NARROW}], instances=40,
+    Identity(1e-9, scale=1), Space(drawn=Drawn(Cloud.draw)), examples=[{"drawn": NARROW}], instances=25,
     false={"weights without the 2": {"spread": 1.0}, "divided by sigma": {"power": 1}},
 )  # fmt: skip
 def finite_data(drawn, *, spread=2.0, power=2):
@@ -122,7 +122,7 @@ def excess_loss(drawn, *, noise=1.0, sign=1.0):
 
 
 # in a pilot of ten data sets the distances were .37 to .47 and 3.9 at .5, .17 to .21 and 5.3 at .8; 0 is 1.0 and .76 away; twelve had a risk of 6e-4
-@C1.check(Effect(seeds=20), false={"trained at the lowest level alone": {"high": 0.25}})
+@C1.check(Effect(seeds=20), false={"trained at the lowest level alone": Variant({"high": 0.25}, kind=Effect(seeds=10))})
 def trained_network(rngs, *, high=1.0):
     mixture, x = EXAMPLE.mixture, np.linspace(-4, 5, 451)[:, None]
     points = np.stack([mixture.sample(2000, rng) for rng in rngs])
@@ -131,12 +131,9 @@ def trained_network(rngs, *, high=1.0):
     for sigma in (0.5, 0.8):
         law = np.exp(log_mix(x, EXAMPLE.means, EXAMPLE.weights, 0.09 + sigma**2)) * 0.02
         found = network.score(x, sigma)
-        noised, clean = (
-            slope(log_p, x) for log_p in (EXAMPLE._replace(sigma=sigma).log_density(), EXAMPLE.log_density(0))
-        )
-        near, far, zero = (
-            np.sqrt(np.sum(law * gap[..., 0] ** 2, axis=-1)) for gap in (found - noised, found - clean, noised)
-        )
+        noised, clean = slope(EXAMPLE._replace(sigma=sigma).log_density(), x), slope(EXAMPLE.log_density(0), x)
+        gaps = (found - noised, found - clean, noised)
+        near, far, zero = (np.sqrt(np.sum(law * gap[..., 0] ** 2, axis=-1)) for gap in gaps)
         out |= {f"clean data, {sigma}": far / 5 - near, f"0, {sigma}": zero / 2 - near}
     return out
 
@@ -155,7 +152,7 @@ C1_clean = paper.claim("C1-clean", r"""
 
 
 @C1_clean.check(
-    Identity(1e-5, scale=1), Space(drawn=Drawn(Noised.draw)), examples=[{"drawn": EXAMPLE}], instances=40,
+    Identity(1e-5, scale=1), Space(drawn=Drawn(Noised.draw)), examples=[{"drawn": EXAMPLE}], instances=25,
     true={"of the noised data": {"noise": 1.0}, "noise of a ten-thousandth of the width": {"share": 1e-4}},
 )  # fmt: skip
 def of_the_data(drawn, *, noise=0.0, share=None):
@@ -188,17 +185,12 @@ SYSTEMS = Space(system=Drawn(System.draw, legal=lambda s: s.regular))
 
 
 @C2.check(
-    Inequality(1e-12),
-    SYSTEMS,
-    instances=200,
-    false={"eta = 30 overshoots": {"eta": 30.0}, "against the score": {"eta": -1e-4}},
-)
+    Inequality(1e-12), SYSTEMS, instances=200, false={"eta = 30 overshoots": {"eta": 30.0}, "against the score": {"eta": -1e-4}},
+)  # fmt: skip
 def both_rise(system, *, eta=1e-4):
     here = system.log_density(system.f(system.a))
     steps = {rule: guided_step(system.jacobian, system.score, eta, rule=rule) for rule in RULES}
-    return {
-        rule: (0.0, (system.log_density(system.f(system.a + step)) - here) / abs(eta)) for rule, step in steps.items()
-    }
+    return {r: (0.0, (system.log_density(system.f(system.a + d)) - here) / abs(eta)) for r, d in steps.items()}
 
 
 @C2.check(
@@ -270,7 +262,7 @@ def what_actions_reach(system, *, left=0.0, short=False):
 
 
 @C2.check(
-    Inequality(1e-10), Space(drawn=Drawn(Cloud.draw)), instances=100,
+    Inequality(1e-10), Space(drawn=Drawn(Cloud.draw)), instances=60,
     false={"a third instead of a half": {"half": 1 / 3}, "all of |g|^2": {"reached": False}},
 )  # fmt: skip
 def bound_for_every_step(drawn, *, half=0.5, reached=True):
@@ -309,7 +301,7 @@ C2_any = paper.claim("C2-any", r"""
 
 
 @C2_any.check(
-    Inequality(1e-10, scale=1), Space(drawn=Drawn(lambda rng: Cloud.draw(rng, most=8.0))), instances=100,
+    Inequality(1e-10, scale=1), Space(drawn=Drawn(lambda rng: Cloud.draw(rng, most=8.0))), instances=60,
     true={"at most twice the denoising step": {"most": 2.0}},
 )  # fmt: skip
 def denser(drawn, *, most=np.inf):
@@ -437,7 +429,9 @@ def action_for_the_denoised_state(drawn, *, wide=1.0, power=2, start="state"):
 
 
 # ten data sets with 200 episodes each; gains have deviations of about .7 (return) and 1.5 (CVaR10)
-@C4.check(Effect(seeds=10), false={"pushed away from the data ('straight')": {"eta": -1.0, "bases": ("straight",)}})
+@C4.check(
+    Effect(seeds=10), false={"pushed away from the data ('straight')": Variant({"eta": -1.0, "bases": ("straight",)}, kind=Effect(seeds=5))},
+)  # fmt: skip
 def both_bases(rngs, *, eta=1.0, bases=("straight", "bc")):
     world, out = World.draw(rngs), {}
     for base in bases:
@@ -454,7 +448,10 @@ def both_bases(rngs, *, eta=1.0, bases=("straight", "bc")):
 
 
 # forty data sets with 50 episodes: the gain has a deviation of about .9
-@C4.check(Effect(seeds=40, alternative="less"), false={"with the score of the data": {"points": "data"}})
+@C4.check(
+    Effect(seeds=40, alternative="less"),
+    false={"with the score of the data": Variant({"points": "data"}, kind=Effect(seeds=12, alternative="less"))},
+)  # fmt: skip
 def uniform_points(rngs, *, points="uniform"):
     world = World.draw(rngs, points=points, episodes=50)
     before, after = world.play("straight", 0.0), world.play("straight", 1.0)
@@ -462,7 +459,9 @@ def uniform_points(rngs, *, points="uniform"):
 
 
 # the returns of recipes have deviations of .3 to .4 and differ by .6
-@C4.check(Effect(seeds=30), false={"pushed away from the data": {"eta": -1.0, "recipes": ("linger",)}})
+@C4.check(
+    Effect(seeds=30), false={"pushed away from the data": Variant({"eta": -1.0, "recipes": ("linger",)}, kind=Effect(seeds=6))},
+)  # fmt: skip
 def other_recipes(rngs, *, eta=1.0, recipes=("linger", "curved")):
     usual, out = World.draw(rngs, episodes=50).play("straight", eta).mean, {}
     for recipe in recipes:
@@ -500,7 +499,8 @@ C5 = paper.claim("C5", r"""
 
     where: discussion of the hyper-parameter, re-stated on this instance
     """)  # fmt: skip
-STRENGTHS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
+#: of controls whose difference is far on the other side, -2.1 with deviations up to 1.1 in the nearest
+FEWER = Effect(seeds=20)
 
 
 def ahead(rngs, base, best, others):
@@ -516,7 +516,8 @@ def ahead(rngs, base, best, others):
 # forty data sets with 25 episodes: the closest pairs differ by 1.5 ("straight") and .36 ("bc"), with deviations of about 1 and .35
 @C5.check(
     Effect(seeds=40),
-    false={"more is better": {"best": 3.0, "others": (1.0,)}, "less is better": {"best": 0.3, "others": (1.0,)}},
+    false={"more is better": Variant({"best": 3.0, "others": (1.0,)}, kind=FEWER),
+           "less is better": Variant({"best": 0.3, "others": (1.0,)}, kind=FEWER)},
 )  # fmt: skip
 def straight(rngs, *, best=1.0, others=(0.0, 0.03, 0.1, 0.3, 3.0)):
     return ahead(rngs, "straight", best, others)
@@ -524,14 +525,15 @@ def straight(rngs, *, best=1.0, others=(0.0, 0.03, 0.1, 0.3, 3.0)):
 
 @C5.check(
     Effect(seeds=40),
-    false={"more is better": {"best": 3.0, "others": (0.3,)}, "less is better": {"best": 0.1, "others": (0.3,)}},
+    false={"more is better": Variant({"best": 3.0, "others": (0.3,)}, kind=FEWER),
+           "less is better": Variant({"best": 0.1, "others": (0.3,)}, kind=FEWER)},
 )  # fmt: skip
 def cloned(rngs, *, best=0.3, others=(0.0, 0.03, 0.1, 1.0, 3.0)):
     return ahead(rngs, "bc", best, others)
 
 
 # twenty data sets with 5 episodes: at 3 the deviations are .1 (turned back, mean .87) and .5 (left to the goal, mean 1.3)
-@C5.check(Effect(seeds=20), false={"already at the denoising step": {"far": 1.0}})
+@C5.check(Effect(seeds=20), false={"already at the denoising step": Variant({"far": 1.0}, kind=Effect(seeds=5))})
 def stalls(rngs, *, far=3.0):
     world, out = World.draw(rngs, episodes=5), {}
     for base in ("straight", "bc"):
@@ -576,7 +578,7 @@ C6 = paper.claim("C6", r"""
 
 
 @C6.check(
-    Identity(1e-11, scale=1), Space(tau=Floats(0.05, 0.95), sigma=Floats(0.0, 2.0), a=Floats(-2.5, 2.5)), batched=False, instances=60,
+    Identity(1e-11, scale=1), Space(tau=Floats(0.05, 0.95), sigma=Floats(0.0, 2.0), a=Floats(-2.5, 2.5)), batched=False, instances=40,
     false={"the variance of the noise alone": {"own": 0.0}, "tanh a": {"scale": 0}},
 )  # fmt: skip
 def formula(tau, sigma, a, *, own=1.0, scale=1):
@@ -633,7 +635,7 @@ BETWEEN = Pair(0.2, 0.9 / np.sqrt(0.96), 1.5 / np.sqrt(0.96), 0.32)
 
 
 @C6.check(
-    Inequality(1e-12, scale=1), Space(drawn=Drawn(Pair.draw)), examples=[{"drawn": BETWEEN}], instances=60,
+    Inequality(1e-12, scale=1), Space(drawn=Drawn(Pair.draw)), examples=[{"drawn": BETWEEN}], instances=40,
     false={"below it to the true modes": {"smoothed": 0.0}, "above it to the true modes": {"middle": False}},
 )  # fmt: skip
 def direction(drawn, *, smoothed=1.0, middle=True):
@@ -658,7 +660,7 @@ def after_a_step(drawn, a, sigma):
 
 
 @C6.check(
-    Inequality(), Space(drawn=Drawn(Pair.draw)), examples=[{"drawn": Pair(0.2, 0.3 / np.sqrt(0.96), 1.5 / np.sqrt(0.96), 0.31)}], instances=60,
+    Inequality(), Space(drawn=Drawn(Pair.draw)), examples=[{"drawn": Pair(0.2, 0.3 / np.sqrt(0.96), 1.5 / np.sqrt(0.96), 0.31)}], instances=40,
     false={"more smoothing still helps": {"stretch": 20.0}, "beyond the true mode too it lowers": {"outside": -1}},
 )  # fmt: skip
 def what_a_step_does(drawn, *, stretch=1.0, outside=1):
@@ -687,7 +689,7 @@ C6_modes = paper.claim("C6-modes", r"""
 
 
 @C6_modes.check(
-    Inequality(1e-12, scale=1), Space(drawn=Drawn(Pair.draw)), instances=60,
+    Inequality(1e-12, scale=1), Space(drawn=Drawn(Pair.draw)), instances=40,
     true={"without noise": {"noise": 0.0}, "below the threshold, from 0 to the smoothed mode": {"inside": True}},
 )  # fmt: skip
 def to_the_mode(drawn, *, noise=1.0, inside=False):

@@ -66,7 +66,7 @@ def big_m_of(query, bounds):
 
 
 @C1.check(
-    Identity(1e-5, scale=1), Space(query=Drawn(st.small_query)), instances=10,
+    Identity(1e-5, scale=1), Space(query=Drawn(st.small_query)), instances=6,
     false={"M+ and M- exchanged": {"bounds": ("exchanged",)}, "half of M": {"bounds": ("half",)},
            "M of the state 0": {"bounds": ("state 0",)}, ".95 of the smallest M": {"bounds": (".95 of the attained",)}},
 )  # fmt: skip
@@ -150,7 +150,7 @@ def meant(chosen, **options):
 
 
 @C2.check(
-    Identity(), Space(walks=Drawn(Walks.draw)), instances=6, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
+    Identity(), Space(walks=Drawn(Walks.draw)), instances=4, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
     false={"loops beside the walk": {"rows": {"loose_loops": True}}, "one move fewer": {"fewer": 1}},
 )  # fmt: skip
 def walks(walks, *, rows=None, fewer=0):
@@ -169,7 +169,7 @@ def waiting(*, waiting=True):
 
 
 @C2.check(
-    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=8, examples=[{"calendars": ONE_WORKER}],
+    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=5, examples=[{"calendars": ONE_WORKER}],
     false={"a row more: the units of an arm from different workers": {"rows": {"distinct": True}},
            "one unit an arm": {"rows": {"units": 1}}},
 )  # fmt: skip
@@ -182,7 +182,7 @@ POOLED = Packing(np.array([5, 5, 2, 6]), np.array([4, 6]))
 
 
 @C2.check(
-    Identity(), Space(packing=Drawn(Packing.draw)), instances=8, examples=[{"packing": POOLED}],
+    Identity(), Space(packing=Drawn(Packing.draw)), instances=5, examples=[{"packing": POOLED}],
     false={"capacities pooled": {"pooled": True}},
 )  # fmt: skip
 def packings(packing, *, pooled=False):
@@ -197,7 +197,7 @@ def budgets(budget, *, less=0):
 
 
 @C2.check(
-    Identity(), Space(walks=Drawn(Walks.draw)), instances=3, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
+    Identity(), Space(walks=Drawn(Walks.draw)), instances=2, examples=[{"walks": TREE}, {"walks": TREE._replace(length=2, budget=1)}],
     false={"loops counted as moves": {"rows": {"loose_loops": False}}},
 )  # fmt: skip
 def released_rows_leave_the_budget(walks, *, rows=None):
@@ -259,7 +259,7 @@ C2_workers = paper.claim("C2-workers", r"""
 
 
 @C2_workers.check(
-    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=4, examples=[{"calendars": ONE_WORKER}],
+    Identity(), Space(calendars=Drawn(Calendars.draw)), instances=3, examples=[{"calendars": ONE_WORKER}],
     true={"with the row": {"distinct": True}},
 )  # fmt: skip
 def two_workers(calendars, *, distinct=False):
@@ -299,7 +299,7 @@ GAME = Space(top=Floats(4.0, 20.0), other=Floats(0.5, 2.0), horizon=Integers(2, 
 
 
 @C3.check(
-    Identity(1e-12), GAME, batched=False, instances=40, examples=[{"top": 10.0, "other": 1.0, "horizon": 20}],
+    Identity(1e-12), GAME, batched=False, instances=20, examples=[{"top": 10.0, "other": 1.0, "horizon": 20}],
     false={"two rewards ahead": {"look": 2}, "every step at the top": {"climb": 0}},
 )  # fmt: skip
 def closed_forms(top, other, horizon, *, look=1, climb=1):
@@ -318,7 +318,7 @@ def the_digits(*, horizon=20):
         [192.1, 23.2, 8.28, 195.0, 195.0])  # fmt: skip
 
 
-@C3.check(Identity(1e-12), GAME, batched=False, instances=20, false={"the stylised rewards": {"monotone": False}})
+@C3.check(Identity(1e-12), GAME, batched=False, instances=12, false={"the stylised rewards": {"monotone": False}})
 def monotone_rewards_cure_it(top, other, horizon, *, monotone=True):
     optimal, myopic = returns(stylised(top, other, int(horizon), monotone))
     return optimal, myopic
@@ -340,24 +340,23 @@ C4 = paper.claim("C4", r"""
 
 
 @C4.check(
-    Identity(1e-9, scale=1), Space(small=Drawn(st.Small.draw)), instances=4,
+    Identity(1e-9, scale=1), Space(bandit=st.SMALL, discount=Floats(0.5, 0.9)), instances=6,
     false={"a step pays for the state that it leaves": {"paid": "present"}, "a fit without a constant": {"constant": 0},
            "additions that take any gain": {"first": True}},
 )  # fmt: skip
-def exact_parts(small, *, paid="next", constant=1, first=False):
-    """Three arms of three states; J moves up or down are enumerated, values iterated on the joint chain."""
-    bandit, (moves, reward) = small.bandit(), small.joint(paid)
-    q = discounted_values(bandit, small.discount, tolerance=1e-12)
+def exact_parts(bandit, discount, *, paid="next", constant=1, first=False):
+    """Three arms of three states, any chains, actions of three entries: joint moves are enumerated, values iterated on the joint chain."""
+    (moves, reward), q = st.joint(bandit, paid), discounted_values(bandit, float(discount), tolerance=1e-12)
     value, ahead, optimum = np.zeros(len(moves)), np.zeros(len(moves)), np.zeros(len(moves))
     for _ in range(400):
-        value = (reward + small.discount * moves @ value).max(axis=1)
+        value = (reward + discount * moves @ value).max(axis=1)
     choice, every = q.argmax(axis=1), np.arange(len(moves))
     for _ in range(bandit.horizon):
         ahead = reward[every, choice] + moves[every, choice] @ ahead
         optimum = (reward + moves @ optimum).max(axis=1)
     design = np.column_stack([np.full(len(bandit.actions), constant), bandit.actions])
     return {
-        "Q*": (q, reward + small.discount * moves @ value),
+        "Q*": (q, reward + discount * moves @ value),
         "H steps": (choice_value(bandit, choice), ahead),
         "optimum": (solve(bandit, beta=0).value[0], optimum),
         "fit": (additive_fit(bandit.actions, q), (design @ np.linalg.lstsq(design, q.T, rcond=None)[0]).T),
@@ -419,7 +418,7 @@ C5 = paper.claim("C5", r"""
 # at 5 other seeds: log ratio 1.07, shares .985 and .40, deviations .10, .017 and .05; the risk is below 1e-4 for these at
 # 4 seeds (.95 for .9: .08 at 5). Greedy additions: .9993, deviation .0065 over 16 other seeds: 8
 @C5.check(
-    Effect(seeds=8), false={"the exact next reward in place of the network": {"scored": "next reward"}},
+    Effect(seeds=8), false={"the exact next reward in place of the network": Variant({"scored": "next reward"}, kind=Effect(seeds=4))},
 )  # fmt: skip
 def beats_the_baselines(rngs, *, scored="network"):
     found = st.study(rngs, scored=scored)
@@ -524,7 +523,7 @@ The mechanism that the sigmoid links suggest: a single intervention is worth nex
     """)  # fmt: skip
 
 
-@C6_exact.check(Effect(seeds=60), true={"counted in states": {"count": "states"}})
+@C6_exact.check(Effect(seeds=60), true={"counted in states": Variant({"count": "states"}, kind=Effect(seeds=15))})
 def loses_a_tenth(rngs, *, count="value"):
     out = []
     for r in rngs:

@@ -15,6 +15,7 @@ from klsim.planning.network_milp import best_action, interval_bounds
 from klsim.planning.restless import choice_value, expected_next_value, incremental_search
 from klsim.problems.action_models import budget_model, packing_model, schedule_model, walk_model
 from klsim.problems.restless_bandit import CoupledRestlessBandit, arm_chain, saturating_link
+from klsim.spaces import CoupledRestlessBandits
 
 STATES, HORIZON, DISCOUNT = 4, 20, 0.9
 START = (0.8, 0.2, 0.0, 0.0)  # Bernoulli(.2)
@@ -200,42 +201,33 @@ def interventions(rng, wiring="groups"):
     return bandit_of(vectors, up, pays(rng, good))
 
 
-class Small(NamedTuple):
-    """Three arms of three states, at most 2 of 3 entries, 4 steps: small enough to write the joint chain out."""
+#: small enough to write the joint chain out
+SMALL = CoupledRestlessBandits(arms=3, states=3, entries=3, horizon=4)
 
-    up: np.ndarray
-    reward: np.ndarray
-    initial: np.ndarray
-    discount: float
 
-    @classmethod
-    def draw(cls, rng):
-        return cls(rng.random((7, 3)), rng.standard_normal((3, 3)), rng.dirichlet(np.ones(3), 3), rng.uniform(0.5, 0.9))
-
-    def bandit(self):
-        return CoupledRestlessBandit(Budget(3, 2).vectors(), arm_chain(self.up, 3), self.reward, self.initial, 4)
-
-    def joint(self, paid="next"):
-        """``(S, K, S)`` and rewards ``(S, K)``: all moves of all arms, one by one."""
-        states = np.array(list(itertools.product(range(3), repeat=3)))
-        moves, reward = np.zeros((27, 7, 27)), np.zeros((27, 7))
-        for ups in itertools.product((True, False), repeat=3):
-            there = np.clip(states + np.where(ups, 1, -1), 0, 2)
-            chance = np.prod(np.where(ups, self.up, 1 - self.up), axis=1)
-            moves[np.arange(27), :, there @ (9, 3, 1)] += chance
-            seen = there if paid == "next" else states
-            reward += sum(r[x] for r, x in zip(self.reward, seen.T))[:, None] * chance
-        return moves, reward
+def joint(bandit, paid="next"):
+    """``(S, K, S)`` and rewards ``(S, K)``: all joint moves of the arms, from all joint states at a time."""
+    arms, states = bandit.reward.shape
+    every = np.array(list(itertools.product(range(states), repeat=arms)))
+    moves = np.zeros((len(every), len(bandit.actions), len(every)))
+    reward = np.zeros(moves.shape[:2])
+    for new, there in enumerate(every):
+        chance = np.prod([bandit.transition[:, j, x, there[j]] for j, x in enumerate(every.T)], axis=0).T
+        moves[:, :, new] = chance
+        seen = every if paid == "present" else there[None]
+        reward += chance * sum(r[x] for r, x in zip(bandit.reward, seen.T))[:, None]
+    return moves, reward
 
 
 def additions(actions, q, first=False):
-    """What is reached from the null vector one entry at a time: the best that raises ``q``, or the first that does."""
+    """What is reached from the null vector one entry at a time: the best that raises ``q`` (of equal ones the first), or any that does."""
     value = dict(zip(map(tuple, actions.tolist()), q.tolist()))
     here = (0,) * actions.shape[1]
     while True:
         larger = [v for v in value if sum(v) == sum(here) + 1 and all(np.array(v) >= here) and value[v] > value[here]]
         if not larger:
             return value[here]
+        larger.sort(reverse=True)  # the first entry first
         here = larger[0] if first else max(larger, key=value.get)
 
 

@@ -186,14 +186,13 @@ def scores(moves, goals, action):
     reward = np.eye(moves.shape[0])[goals]
 
     def values(policy):
-        return np.einsum(
-            "...nsa,...nsat,nt->...ns", policy, successor_measure(moves, np.log(policy), GAMMA), reward, optimize=True
-        )
+        chain = np.einsum("...nsa,sat->...nst", policy, moves)
+        paid = chain @ reward[..., None]
+        return np.linalg.solve(np.eye(len(moves)) - GAMMA * chain, paid)[..., 0]
 
     base = values(np.full((len(goals), *moves.shape[:2]), 0.25))
     best = np.array([best_values(moves, r) for r in reward])
-    with np.errstate(divide="ignore"):
-        return ((values(np.eye(4)[action]) - base) / (best - base)).mean(axis=-1)
+    return ((values(np.eye(4)[action]) - base) / (best - base)).mean(axis=-1)
 
 
 def ranked(moves, goals, rank):

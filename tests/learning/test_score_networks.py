@@ -63,6 +63,15 @@ def test_narrow_components_far_from_the_origin():
     np.testing.assert_allclose(found[:, 0], [expected, 1 - expected], rtol=1e-5)
 
 
+def test_components_of_different_weights_far_out():
+    """Means of 1e5 widths, and points whose densities underflow: odds are w_2/w_1 exp of half the difference of squares."""
+    log_weights = np.log([0.2, 0.8])
+    for means, x in (([[0.0], [1e5]], 5e4 + 1e-5), ([[0.0], [1.0]], 60.0)):
+        found = GaussianMixture(means, log_weights, 1.0).average([[0.0], [1.0]], [[x]])[0, 0]
+        log_odds = math.log(4) + means[1][0] * (x - means[1][0] / 2)
+        assert found == pytest.approx(1 / (1 + math.exp(-log_odds)), rel=1e-5)
+
+
 def test_samples_have_the_moments_of_the_mixture_and_skip_empty_components():
     with np.errstate(divide="ignore"):
         mixture = GaussianMixture([[5.0], [-1.0], [2.0], [9.0]], np.log([0.0, 0.25, 0.75, 0.0]), 0.5)

@@ -78,6 +78,12 @@ def test_greedy_additions_stop_where_no_single_entry_helps():
     assert VECTORS[found].tolist() == [[0, 0, 0], [1, 0, 1]]  # ties go to the first entry
 
 
+def test_greedy_additions_compare_values_not_rounded_gains():
+    """From -1e17 both gains round to 1e17; the larger value is taken all the same."""
+    actions = np.array([[0, 0], [0, 1], [1, 0]])
+    assert actions[incremental_search(actions, np.array([-1e17, 1.5, 1.0]))].tolist() == [0, 1]
+
+
 def test_greedy_additions_reach_the_best_of_an_additive_score():
     weights = np.array([2.0, -1.0, 1.0])
     assert VECTORS[incremental_search(VECTORS, VECTORS @ weights)].tolist() == [1, 0, 1]
