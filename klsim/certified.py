@@ -109,7 +109,8 @@ def certified_root(
         _validate.fail("guess", f"must be a vector (d,) of at most {2 * _OUTCOMES} numbers, got shape {start.shape}")
     _validate.finite("guess", np, start)
     with flint.ctx.workdps(digits):
-        balls, apart = _krawczyk(flint, function, [flint.arb(float(x)) for x in start.reshape(-1)], digits)
+        balls, *around = _krawczyk(flint, function, [flint.arb(float(x)) for x in start.reshape(-1)], digits)
+        apart = _widened(flint, function, *around)
         value, radius = _as_floats(flint, balls)
         isolation = np.array([_below(flint, r) for r in apart])
     return CertifiedRoot(value, radius, isolation)
@@ -175,7 +176,10 @@ def _contracts(flint: Any, function: Any, inverse: Any, middle: list[Any], radiu
     size = len(middle)
     box = [m + flint.arb(0, r) for m, r in zip(middle, radius)]
     identity = flint.arb_mat(size, size, [int(i == j) for i in range(size) for j in range(size)])
-    shrinks = identity - inverse * _jacobian(flint, function, box)
+    try:
+        shrinks = identity - inverse * _jacobian(flint, function, box)
+    except (ValueError, ZeroDivisionError):  # a division by a ball around 0: the box is too wide
+        return None
     moved = inverse * _column(flint, _values(function, middle))
     spread = shrinks * _column(flint, [b - m for b, m in zip(box, middle)])
     found = [m - moved[i, 0] + spread[i, 0] for i, m in enumerate(middle)]
@@ -183,8 +187,8 @@ def _contracts(flint: Any, function: Any, inverse: Any, middle: list[Any], radiu
     return found if inside else None
 
 
-def _krawczyk(flint: Any, function: Any, x: list[Any], digits: int) -> tuple[list[Any], list[Any]]:
-    """``(enclosure of the root, radii within which it is alone)``."""
+def _krawczyk(flint: Any, function: Any, x: list[Any], digits: int) -> tuple[list[Any], Any, list[Any], list[Any]]:
+    """``(enclosure of the root, Y, midpoint, radii)``: of the box in which it is alone."""
     middle = _newton(flint, function, x)
     inverse = _inverse(flint, _jacobian(flint, function, middle))
     unit = [abs(m) + flint.arb(10) ** -digits for m in middle]
@@ -192,7 +196,7 @@ def _krawczyk(flint: Any, function: Any, x: list[Any], digits: int) -> tuple[lis
         radius = [(u * flint.arb(10) ** -share).mid() for u in unit]
         found = None if inverse is None else _contracts(flint, function, inverse, middle, radius)
         if found is not None:
-            return found, _widened(flint, function, inverse, middle, radius)
+            return found, inverse, middle, radius
     raise ValueError("guess: no root can be certified near it (none, a multiple one, or too few digits)")
 
 
@@ -285,7 +289,7 @@ def certified_kl_constrained(log_ref: Any, reward: Any, budget: float, *, digits
             return [x[0] * mean - total.log() - aim]
 
         try:
-            (strength,), _ = _krawczyk(flint, excess, [flint.arb(1)], digits)
+            (strength,), *_ = _krawczyk(flint, excess, [flint.arb(1)], digits)
         except ValueError:
             _validate.fail("budget", "is too near an end of its range: no multiplier can be certified", budget)
         _, total, mean = law(strength)
@@ -365,7 +369,7 @@ def certified_f_regularized(
         best = max(range(len(chosen)), key=lambda k: float(log_ratio[chosen[k]]))
         guess.append(scaled[chosen[best]] - _slope(flint, generator, guess[best]))
         try:
-            (*u, level), _ = _krawczyk(flint, conditions, guess, digits)
+            (*u, level), *_ = _krawczyk(flint, conditions, guess, digits)
         except ValueError:
             _validate.fail("beta", "leads to an optimum that these digits cannot certify", beta)
         for i in (i for i, yes in enumerate(kept) if not yes):

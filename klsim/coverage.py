@@ -194,10 +194,10 @@ def draws_needed(log_target: Any, log_ref: Any, regret: float) -> float:
     reference misses more than ``regret`` of the target.
 
     Raises:
-        ValueError: as `best_of_n_regret`; a regret outside [0, 1].
+        ValueError: as `best_of_n_regret`; a regret outside (0, 1].
     """
     log_p, log_q = _pair(log_target, log_ref)
-    regret = _validate.probability("regret", regret)
+    regret = _validate.real("regret", regret, low=0.0, high=1.0, open_low=True)
 
     def enough(n: float) -> bool:
         return best_of_n_regret(log_p, log_q, n).regret <= regret

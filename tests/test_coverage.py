@@ -78,7 +78,7 @@ def test_the_least_level_by_a_linear_programme(excess):
     )  # fmt: skip
     assert math.isclose(level_covering(p, q, excess), found.fun, rel_tol=1e-6, abs_tol=1e-9)
     if 0 < excess < 1:
-        assert math.isclose(hockey_stick(p, q, level_covering(p, q, excess)), excess, rel_tol=1e-9)
+        assert math.isclose(hockey_stick(p, q, level_covering(p, q, excess)), excess, abs_tol=1e-15)
 
 
 def test_without_excess_the_level_is_the_largest_ratio():
@@ -136,9 +136,8 @@ def test_draws_needed_are_the_least():
 def test_many_draws_and_none_that_suffice():
     rare = np.log([1 - 1e-12, 1e-12])
     assert math.isclose(draws_needed([-np.inf, 0.0], rare, 0.5), math.log(2) * 1e12, rel_tol=1e-6)
-    assert draws_needed([-np.inf, 0.0], rare, 0.0) == math.inf
-    assert draws_needed(rare, rare, 0.0) == 1 or best_of_n_regret(rare, rare, 1).regret > 0
-    assert draws_needed([0.0], [0.0], 0.0) == 1
+    assert draws_needed([-np.inf, 0.0], [0.0, -800.0], 0.5) == math.inf  # more than 1e300
+    assert draws_needed([0.0], [0.0], 1e-300) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +150,7 @@ def test_many_draws_and_none_that_suffice():
         (lambda: level_covering([0.0], [0.0], 1.5), "excess"),
         (lambda: best_of_n_regret([0.0], [0.0], 0.5), r"n = 0.5: must lie in \[1"),
         (lambda: best_of_n_regret(np.zeros((2, 1)), np.zeros((2, 1)), 2), "log_target: must be one law"),
-        (lambda: draws_needed([0.0], [0.0], -0.1), "regret"),
+        (lambda: draws_needed([0.0], [0.0], 0.0), "regret"),
     ],
 )
 def test_bad_input(call, message):
