@@ -172,7 +172,8 @@ def best_of_n_regret_bound(log_target: Any, log_ref: Any, n: float) -> float:
 
     def sides(log_m: float) -> tuple[float, float]:
         lost = float(hockey_stick(log_p, log_q, math.exp(log_m)))
-        return lost, math.exp(n * math.log1p(-(1 - lost) * math.exp(-log_m))) if lost < 1 or log_m > 0 else 1.0
+        accepted = (1.0 - lost) * math.exp(-log_m)
+        return lost, math.exp(n * math.log1p(-accepted)) if accepted < 1 else 0.0
 
     low, high = 0.0, float(min(np.max(_log_ratio(log_p, log_q)), 700.0))
     if sides(low)[0] <= sides(low)[1]:  # n = 1

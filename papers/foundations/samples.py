@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from klsim.best_of_n import expected_reward, log_policy
-from klsim.claims import Identity, Inequality, Limit, assume
+from klsim.claims import Identity, Inequality, Limit, Variant, assume
 from klsim.coverage import (
     best_of_n_regret,
     best_of_n_regret_bound,
@@ -18,7 +18,7 @@ from klsim.coverage import (
     level_covering,
 )
 from klsim.distributions import expectation, log_normalize, log_partition, tilt
-from klsim.divergences import kl, renyi
+from klsim.divergences import chi2, renyi
 from klsim.finite_samples import (
     bradley_terry_estimates,
     bradley_terry_information,
@@ -221,7 +221,7 @@ V9 = paper.claim("V9", r"""
     $\epsilon^2=E_{ref}[(\hat r-r)^2]$, $C_2=E_{\pi^*}[\pi^*/\pi_{ref}]$, rewards in [0, 1], the best $\beta$ for the problem.
 
     where: as commonly read ("the KL keeps the policy where the reward model is right")
-    instead: That is what a $\chi^2$ penalty does (V9-chi2). A KL penalty that is weak enough to find a gain of $1/\log(1/\epsilon)$ is too weak to
+    instead: That, and half of it, is what a $\chi^2$ penalty does (V9-chi2). A KL penalty that is weak enough to find a gain of $1/\log(1/\epsilon)$ is too weak to
     keep the policy away from a response of probability $\epsilon^2$ whose reward is overestimated: it loses about $1/\log(1/\epsilon)$ (V9-log).
     by: V9-chi2, V9-log
     origin: as commonly read
@@ -236,15 +236,14 @@ def trap(log_rare):
 
 
 def least_regret(log_ref, reward, estimate, generator):
-    """Over all beta, against the best response."""
-
-    def lost(log_beta):
-        law = f_regularized(log_ref, estimate, np.exp(log_beta), generator).log_policy
-        return reward.max() - float(np.exp(law) @ reward)
-
-    grid = np.linspace(-12.0, 3.0, 61)
-    at = grid[int(np.argmin([lost(x) for x in grid]))]
-    return min(minimize_scalar(lost, bounds=(at - 0.25, at + 0.25), method="bounded").fun, lost(at))
+    """Over all beta, against the best response: a grid of log(1/beta), and twice a finer one around its best."""
+    low, high = -3.0, 12.0
+    for _ in range(3):
+        grid = np.linspace(low, high, 61)
+        laws = f_regularized(log_ref, estimate, np.exp(-grid), generator).log_policy
+        lost = reward.max() - np.exp(laws) @ reward
+        low, high = grid[[max(np.argmin(lost) - 1, 0), min(np.argmin(lost) + 1, 60)]]
+    return lost.min()
 
 
 @V9.check(Inequality(1e-9), Space(log_rare=Floats(-40.0, -6.0)), instances=12, batched=False,
@@ -256,42 +255,51 @@ def best_penalty(log_rare, *, generator="kl"):
 
 
 V9_chi2 = paper.claim("V9-chi2", r"""
-    A $\chi^2$ penalty loses $2\epsilon\sqrt{C_2}$ to any policy
+    A $\chi^2$ penalty loses at most $\epsilon\sqrt{\chi^2(\pi^*\Vert\pi_{ref})}$ to any policy, and no constant below 1 will do
 
-    The optimum of $E[\hat r]-\beta\chi^2(\pi\Vert\pi_{ref})$ loses at most $\beta C_2+\epsilon\sqrt{C_2}+\frac{\epsilon^2}{4\beta}$ of $E_{\pi^*}[r]$:
-    $2\epsilon\sqrt{C_2}$ at $\beta=\epsilon/2\sqrt{C_2}$, with $\epsilon^2=E_{ref}[(\hat r-r)^2]$, $C_2=E_{\pi^*}[\pi^*/\pi_{ref}]$.
+    The optimum of $E[\hat r]-\beta\chi^2(\pi\Vert\pi_{ref})$ loses at most $\beta\chi^2(\pi^*\Vert\pi_{ref})+\frac{\epsilon^2}{4\beta}$ of $E_{\pi^*}[r]$,
+    $\epsilon^2=E_{ref}[(\hat r-r)^2]$: by optimality $\langle\pi^*-\hat\pi,\hat r\rangle\le\beta(C_2^*-\hat C_2-\Vert w^*-\hat w\Vert^2)$ with ratios w, and the error
+    costs at most $\epsilon\Vert w^*-\hat w\Vert$.
 
-    where: Huang et al. (arXiv 2407.13399, 2503.21878), constants derived
+    where: up to constants Huang et al. (arXiv 2407.13399, 2503.21878); this constant derived
     """)  # fmt: skip
+# nothing to choose by the estimate, while the target is 1 better, on a hundredth of the reference
+MISSED = {"log_ref": np.log([0.99, 0.01]), "move": np.array([0.0, 60.0]), "reward": np.array([0.0, 1.0]),
+          "error": np.array([0.0, -1.0]), "size": 1.0, "share": 1.0}  # fmt: skip
+TRAPPED = dict(zip(("log_ref", "reward", "estimate"), trap(-20.0)))
+TRAPPED = {"log_ref": TRAPPED["log_ref"], "move": np.array([0.0, 60.0, 0.0]), "reward": TRAPPED["reward"],
+           "error": TRAPPED["estimate"] - TRAPPED["reward"], "size": 1.0, "share": 1.0}  # fmt: skip
 
 
 @V9_chi2.check(Inequality(1e-9, scale=1e-6), Space(**PAIR, reward=Normals("A"), error=Normals("A"), size=Floats(0.01, 3.0, log=True), share=Floats(0.2, 5.0, log=True)), instances=100, batched=False,
-               false={"a KL penalty": {"generator": "kl"}})  # fmt: skip
-def loses_at_most(log_ref, move, reward, error, size, share, *, generator="chi2"):
+               false={"nine tenths of it": Variant({"part": 0.9}, examples=[MISSED]),
+                      "a KL penalty": Variant({"generator": "kl"}, examples=[TRAPPED])})  # fmt: skip
+def loses_at_most(log_ref, move, reward, error, size, share, *, generator="chi2", part=1.0):
     """At ``share`` times the best coefficient."""
     law, wrong = moved(log_ref, move), size * error
-    epsilon, coverage = np.sqrt(expectation(log_ref, wrong**2)), np.exp(renyi(law, log_ref, 2.0))
-    assume(epsilon > 1e-6)
-    beta = share * epsilon / (2 * np.sqrt(coverage))
+    epsilon, square = np.sqrt(expectation(log_ref, wrong**2)), float(chi2(law, log_ref))
+    assume(min(epsilon, square) > 1e-6)
+    beta = share * epsilon / (2 * np.sqrt(square))
     found = f_regularized(log_ref, reward + wrong, beta, generator).log_policy
-    bound = beta * coverage + epsilon * np.sqrt(coverage) + epsilon**2 / (4 * beta)
-    return expectation(law, reward) - expectation(found, reward), bound
+    return expectation(law, reward) - expectation(found, reward), part * (beta * square + epsilon**2 / (4 * beta))
 
 
 V9_log = paper.claim("V9-log", r"""
     What the best KL penalty loses to a rare overestimated response
 
-    Reference $(\frac{1-\delta}2,\frac{1-\delta}2,\delta)$, rewards $(\frac12,\frac12+g,0)$, estimates $(\frac12,\frac12+g,1)$, $g=1/\log(1/\delta)$: the least
-    regret over all $\beta$ falls like $1/\log(1/\delta)$, while $\epsilon=\sqrt\delta$ and $C_2<2.1$.
+    Reference $(\frac{1-\delta}2,\frac{1-\delta}2,\delta)$, rewards $(\frac12,\frac12+g,0)$, estimates $(\frac12,\frac12+g,1)$, $g=1/\log(1/\delta)\le.1$: the
+    least regret over all $\beta$ lies between $g/(1+e^2)$ and $g/3$, while $\epsilon=\sqrt\delta$ and $C_2<2.1$.
 
     where: derived; a lower bound of this kind: Huang et al. (arXiv 2407.13399)
     """)  # fmt: skip
 
 
-@V9_log.check(Limit(rate=-1.0, rate_tol=0.1), false={"with a chi² penalty": {"generator": "chi2"}})
-def slow(*, generator="kl"):
-    depth = np.array([10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0])
-    return depth, [least_regret(*trap(-d), generator) for d in depth]
+# strength 1/beta up to 2 log(1/delta) leaves e^2 between the two, a larger one gives the trap a fifth of the mass
+@V9_log.check(Inequality(1e-9), Space(log_rare=Floats(-600.0, -10.0)), instances=20, batched=False,
+              false={"with a chi² penalty": {"generator": "chi2"}, "g/(1+e) below": {"power": 1.0}})  # fmt: skip
+def logarithmic(log_rare, *, generator="kl", power=2.0):
+    gain, lost = -1 / log_rare, least_regret(*trap(log_rare), generator)
+    return {"below": (gain / (1 + np.exp(power)), lost), "above": (lost, gain / 3)}
 
 
 # V10 -----------------------------------------------------------------------------------------------
@@ -306,11 +314,10 @@ V10 = paper.claim("V10", r"""
 ARMS = (np.log([0.5, 0.3, 0.2]), np.array([0.3, 0.5, 0.7]))
 
 
-@V10.check(Limit(rate=-1.0, rate_tol=0.15), false={"weights of the reference": {"optimum": False}, "without (1 - pi)": {"own": 0.0}})
-def constant_of_the_fast_rate(*, optimum=True, own=1.0):
+@V10.check(Limit(rate=-1.0, rate_tol=0.15), false={"without (1 - pi)": {"own": 0.0}})
+def constant_of_the_fast_rate(*, own=1.0):
     (log_ref, success), beta, n = ARMS, 0.4, 2 ** np.arange(2, 7)
-    law = tilt(log_ref, success, beta) if optimum else log_ref
-    p = np.exp(law)
+    p = np.exp(tilt(log_ref, success, beta))
     expected = np.sum(p * (1 - own * p) * success * (1 - success)) / (2 * beta)
     return n, [m * tilt_regret(log_ref, success, int(m), beta) / expected - 1 for m in n]
 
@@ -404,7 +411,7 @@ def constant_of_two(*, size=1.0):
 
 @V11_rate.check(Limit(rate=-1.0, rate_tol=0.15), false={"P(1-P) = 1/4": {"size": 0.0}})
 def constant_of_three(*, size=1.0):
-    log_ref, reward, beta, n = np.log([0.5, 0.3, 0.2]), np.array([0.0, 0.5, 1.0]), 1.0, 2 ** np.arange(1, 6)
+    log_ref, reward, beta, n = np.log([0.5, 0.3, 0.2]), np.array([0.0, 1.0, 2.0]), 1.0, 2 ** np.arange(1, 6)
     sigma = np.linalg.pinv(bradley_terry_information(size * reward, 1))
     expected = fast_rate(tilt(log_ref, reward, beta), sigma, beta)
     return n, [m * dpo_regret(log_ref, reward, int(m), beta, prior=0.5) / expected - 1 for m in n]
@@ -448,11 +455,11 @@ V13 = paper.claim("V13", r"""
 
     where: folklore
     instead: The penalty is against the reference, not against the error of the fit: one comparison makes it certain. DPO loses to the reference
-    until n is about $4/g^2$, g the gap of the rewards.
+    until n is about $4/g^2$, g the gap of the rewards (small: up to .6 here).
     by: V11-rate, V13-from
     origin: folklore
     """)  # fmt: skip
-COMPARED = {"base": Floats(0.1, 0.9), "gap": Floats(0.3, 1.5), "beta": Floats(0.3, 3.0)}
+COMPARED = {"base": Floats(0.1, 0.9), "gap": Floats(0.1, 0.6), "beta": Floats(0.3, 3.0)}
 
 
 def against_the_reference(base, gap, beta, n, prior=0.0):
@@ -476,8 +483,8 @@ V13_from = paper.claim("V13-from", r"""
     """)  # fmt: skip
 
 
-@V13_from.check(Limit(rate=2.0, rate_tol=0.2), false={"at 8/g²": {"even": 8.0}})
+@V13_from.check(Limit(rate=1.0, rate_tol=0.2), false={"at 8/g²": {"even": 8.0}})
 def breaks_even(*, even=4.0):
-    gaps = 2.0 ** -np.arange(0, 6)
+    gaps = 2.0 ** -np.arange(1, 9)
     ratios = [np.divide(*against_the_reference(0.4, g, 0.7, round(4 / g**2))) for g in gaps]
     return gaps, [ratio * 4 / even - 1 for ratio in ratios]
