@@ -191,7 +191,7 @@ def _krawczyk(flint: Any, function: Any, x: list[Any], digits: int) -> tuple[lis
     """``(enclosure of the root, Y, midpoint, radii)``: of the box in which it is alone."""
     middle = _newton(flint, function, x)
     inverse = _inverse(flint, _jacobian(flint, function, middle))
-    unit = [abs(m) + flint.arb(10) ** -digits for m in middle]
+    unit = [abs(m) + flint.arb(10) ** -(digits // 2) for m in middle]  # the rounding of a root at 0 is not relative
     for share in range(digits - 5, 1, -5):  # boxes of relative size 10^-share
         radius = [(u * flint.arb(10) ** -share).mid() for u in unit]
         found = None if inverse is None else _contracts(flint, function, inverse, middle, radius)

@@ -94,19 +94,19 @@ def weight_of_a_success(k, away, *, at_k=False):
 
 # B5 ------------------------------------------------------------------------------------------------
 B5 = paper.claim("B5", r"""
-    Pinsker, Bretagnolle-Huber and $\mathrm{KL}\le\log(1+\chi^2)$ for two outcomes, proven up to .02 of the edges and .03 of equality
+    Pinsker, Bretagnolle-Huber and $\mathrm{KL}\le\log(1+\chi^2)$ for two outcomes, proven up to .02 from the edges and .08 from equality
 
-    $2d^2\le\mathrm{KL}(p\Vert q)\le\log(1+\chi^2)$ and $d^2\le1-e^{-\mathrm{KL}}$, $d=|p-q|$, for $q\in[.02,.9]$ and $p\in[q+.03,.98]$; by symmetry also
+    $2d^2\le\mathrm{KL}(p\Vert q)\le\log(1+\chi^2)$ and $d^2\le1-e^{-\mathrm{KL}}$, $d=|p-q|$, for $q\in[.02,.85]$ and $p\in[q+.08,.98]$; by symmetry also
     below q.
 
     where: Pinsker; Bretagnolle and Huber (1979); Gibbs and Su (2002)
     """, requires=FLINT)  # fmt: skip
 
 
-@B5.check(Proven({"q": (0.02, 0.9), "share": (0.0, 1.0)}),
-          false={"2.3 instead of 2": {"two": 2.3}, "exp(-KL/2)": {"rate": 0.5}, "log(1 + .9 chi²)": {"chi": 0.9}})  # fmt: skip
+@B5.check(Proven({"q": (0.02, 0.85), "share": (0.0, 1.0)}),
+          false={"2.3 instead of 2": {"two": 2.3}, "exp(-KL/2)": {"rate": 0.5}, "log(1 + .8 chi²)": {"chi": 0.8}})  # fmt: skip
 def between_distances(q, share, *, two=2.0, rate=1.0, chi=1.0):
-    d = 0.03 + share * (0.95 - q)
+    d = 0.08 + share * (0.9 - q)
     divergence = binary_kl(q + d, q)
     return {
         "Pinsker": (two * d**2, divergence),
@@ -197,7 +197,7 @@ B10 = paper.claim("B10", r"""
     $\mathrm{KL}(p\Vert q)\le\frac12\chi^2(p\Vert q)$: to second order they are equal.
 
     where: folklore of trust regions, from the expansion near equality
-    instead: Only where p lies on the side of q towards 1/2: proven for $q\in[.02,.4]$, $p\in[q+.03,.6]$. Everywhere $\mathrm{KL}\le\log(1+\chi^2)$ (B5).
+    instead: Only where p lies on the side of q towards 1/2: proven for $q\in[.02,.4]$, $p\in[q+.05,.6]$. Everywhere $\mathrm{KL}\le\log(1+\chi^2)$ (B5).
     by: B5
     origin: folklore
     """, requires=FLINT)  # fmt: skip
@@ -205,5 +205,5 @@ B10 = paper.claim("B10", r"""
 
 @B10.check(Proven({"q": (0.02, 0.4), "share": (0.0, 1.0)}), true={"towards 1/2": {"away": False}})
 def half(q, share, *, away=True):
-    p = q * (0.1 + 0.8 * share) if away else q + 0.03 + share * (0.57 - q)
+    p = q * (0.1 + 0.8 * share) if away else q + 0.05 + share * (0.55 - q)
     return binary_kl(p, q), (p - q) ** 2 / (2 * q * (1 - q))
