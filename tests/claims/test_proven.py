@@ -48,14 +48,14 @@ def test_slopes_close_boxes_that_balls_leave_open():
     """Balls forget that both sides move together: they need boxes as small as the margin, slopes their square root."""
 
     def near(x, *, size=lambda b: b):
-        return size(x.exp() * (1 - x) + x), size(x + x.exp() * (1 - x) + 1e-4)
+        return size(x.exp() * (1 - x) + x), size(x + x.exp() * (1 - x) + 1e-2)
 
     def slopeless(x):
         return near(x, size=lambda b: b + abs(x) * 0)  # a power series has no absolute value
 
-    quick, slow = verdict({"x": (0.0, 2.0)}, near), verdict({"x": (0.0, 2.0)}, slopeless, boxes=200_000)
+    quick, slow = verdict({"x": (0.0, 2.0)}, near), verdict({"x": (0.0, 2.0)}, slopeless)
     assert quick["verdict"] == slow["verdict"] == "holds"
-    assert quick["measured"]["boxes"] * 100 < slow["measured"]["boxes"]
+    assert quick["measured"]["boxes"] * 10 < slow["measured"]["boxes"]
 
 
 def test_slopes_prove_nothing_that_is_false():
@@ -74,7 +74,11 @@ def test_it_is_called_proven_where_results_are_shown(tmp_path):
     proof.check(Proven({"x": (0.25, 4.0)}), uncontrolled="a test of the page")(lambda x: (x.log(), x))
     mixed = paper.claim("C2", "a bound and an instance")
     mixed.check(Proven({"x": (0.25, 4.0)}), uncontrolled="a test of the page")(lambda x: (x.log(), x))
-    mixed.check(Inequality(), Space(x=Floats(0.25, 4.0)), uncontrolled="a test")(lambda x: (np.log(x), x))
+
+    @mixed.check(Inequality(), Space(x=Floats(0.25, 4.0)), uncontrolled="a test of the page")
+    def of_floats(x):
+        return np.log(x), x
+
     certificate = verify(paper, examples=20)
     first, second = certificate["papers"][0]["claims"]
     assert (first["verdict"], word_of(first), word_of(first["checks"][0])) == ("holds", "proven", "proven")
