@@ -87,9 +87,7 @@ def _flint() -> Any:
     return flint
 
 
-def certified_root(
-    function: Callable[[list[Any]], Sequence[Any]], guess: Any, *, digits: int = 50
-) -> CertifiedRoot:
+def certified_root(function: Callable[[list[Any]], Sequence[Any]], guess: Any, *, digits: int = 50) -> CertifiedRoot:
     """The root of a system near ``guess``, with a proof that it exists and is alone.
 
     Args:

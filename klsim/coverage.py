@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 
 from klsim import _validate
 from klsim._shown import Shown
@@ -71,6 +72,13 @@ def _log_levels(level: Any) -> np.ndarray:
         return np.log(levels.astype(np.float64))[..., None]
 
 
+def _covered(ratio: np.ndarray, log_m: Any) -> np.ndarray:
+    """``min(M q / p, 1)``; 0 where q is 0."""
+    with np.errstate(invalid="ignore"):
+        covered = np.where(ratio > log_m, np.exp(np.minimum(log_m - ratio, 0.0)), 1.0)
+    return np.where(np.isposinf(ratio), 0.0, covered)
+
+
 def hockey_stick(log_target: Any, log_ref: Any, level: Any) -> np.ndarray:
     """``E_M = sum_y (p - M q)^+`` at every level M, of the shape of ``level``: in [0, 1], falling and convex in M.
 
@@ -81,11 +89,7 @@ def hockey_stick(log_target: Any, log_ref: Any, level: Any) -> np.ndarray:
         ValueError: no log-probabilities ``(A,)`` of one size, a level that is negative or NaN.
     """
     log_p, log_q = _pair(log_target, log_ref)
-    ratio, log_m = _log_ratio(log_p, log_q), _log_levels(level)
-    with np.errstate(invalid="ignore"):
-        covered = np.where(ratio > log_m, np.exp(np.minimum(log_m - ratio, 0.0)), 1.0)  # M q / p, at most 1
-    covered = np.where(np.isposinf(ratio), 0.0, covered)
-    return np.asarray(np.sum(np.exp(log_p) * (1.0 - covered), axis=-1))
+    return np.asarray(np.sum(np.exp(log_p) * (1.0 - _covered(_log_ratio(log_p, log_q), _log_levels(level))), axis=-1))
 
 
 def coverage_profile(log_target: Any, log_ref: Any, level: Any) -> np.ndarray:
@@ -162,7 +166,7 @@ def best_of_n_regret(log_target: Any, log_ref: Any, n: float) -> WorstReward:
 def best_of_n_regret_bound(log_target: Any, log_ref: Any, n: float) -> float:
     """``min_M max(E_M, (1 - (1 - E_M)/M)^n)``: at least `best_of_n_regret`, by rejection sampling.
 
-    The first falls and the second rises in M: they are equal at the minimum, which is found by bisection in ``log M``.
+    The first falls and the second rises in M: they are equal at the minimum, which is found by Brent's method in ``log M``.
 
     Raises:
         ValueError: as `best_of_n_regret`.
@@ -170,21 +174,20 @@ def best_of_n_regret_bound(log_target: Any, log_ref: Any, n: float) -> float:
     log_p, log_q = _pair(log_target, log_ref)
     n = _validate.real("n", n, low=1.0, open_high=True)
 
+    ratio, p = _log_ratio(log_p, log_q), np.exp(log_p)
+
     def sides(log_m: float) -> tuple[float, float]:
-        lost = float(hockey_stick(log_p, log_q, math.exp(log_m)))
+        lost = float(np.sum(p * (1.0 - _covered(ratio, log_m))))
         accepted = (1.0 - lost) * math.exp(-log_m)
         return lost, math.exp(n * math.log1p(-accepted)) if accepted < 1 else 0.0
 
-    low, high = 0.0, float(min(np.max(_log_ratio(log_p, log_q)), 700.0))
-    if sides(low)[0] <= sides(low)[1]:  # n = 1
+    low, high = 0.0, float(min(np.max(ratio), 700.0))
+    ends = [lost - missed for lost, missed in map(sides, (low, high))]
+    if ends[0] <= 0:  # one draw, or nothing to cover
         return min(max(sides(low)), 1.0)
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        if middle in (low, high):
-            break
-        lost, missed = sides(middle)
-        low, high = (middle, high) if lost > missed else (low, middle)
-    return min(max(sides(high)), max(sides(low)))
+    if ends[1] >= 0:  # what the reference misses
+        return min(max(sides(high)), 1.0)
+    return max(sides(float(brentq(lambda x: float(np.subtract(*sides(x))), low, high, xtol=1e-14, rtol=1e-14))))
 
 
 def draws_needed(log_target: Any, log_ref: Any, regret: float) -> float:

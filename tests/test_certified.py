@@ -102,10 +102,15 @@ SUM = GENERATORS["chi2"] + 0.1 * GENERATORS["kl"]
 )  # fmt: skip
 def test_regularised_optima(generator, beta):
     log_ref, reward = problem(2)
-    found, float_ = certified_f_regularized(log_ref, reward, beta, generator), f_regularized(log_ref, reward, beta, generator)
+    found, float_ = (
+        certified_f_regularized(log_ref, reward, beta, generator),
+        f_regularized(log_ref, reward, beta, generator),
+    )
     np.testing.assert_array_equal(np.isneginf(found.log_policy), np.isneginf(float_.log_policy))
     kept = np.isfinite(found.log_policy)
-    assert np.all(np.abs(found.log_policy[kept] - float_.log_policy[kept]) < 1e-9 * (1 + np.abs(found.log_policy[kept])))
+    assert np.all(
+        np.abs(found.log_policy[kept] - float_.log_policy[kept]) < 1e-9 * (1 + np.abs(found.log_policy[kept]))
+    )
     assert np.all(found.log_policy_radius[kept] <= 1e-45 + np.spacing(np.abs(found.log_policy[kept])))
     assert math.isclose(found.reward, float_.reward, abs_tol=1e-10)
     law = np.exp(found.log_policy)

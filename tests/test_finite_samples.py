@@ -157,7 +157,9 @@ def test_dpo_from_comparisons_of_two_responses():
     optimum, chance = tilt(log_ref, reward, beta), expit(1.0)
     total = 0.0
     for k in range(n + 1):  # the second won k
-        odds = np.log([0.7, 0.3]) + np.array([0.0, np.inf if k == n else -np.inf if k == 0 else math.log(k / (n - k)) / beta])
+        odds = np.log([0.7, 0.3]) + np.array(
+            [0.0, np.inf if k == n else -np.inf if k == 0 else math.log(k / (n - k)) / beta]
+        )
         policy = [0.0, -np.inf] if k == 0 else [-np.inf, 0.0] if k == n else log_normalize(odds)
         total += stats.binom.pmf(k, n, chance) * beta * kl(np.array(policy), optimum)
     assert math.isclose(dpo_regret(log_ref, reward, n, beta), total, rel_tol=1e-12)
@@ -182,12 +184,19 @@ def test_information_is_the_curvature_of_the_likelihood():
     preference = bradley_terry(reward)
 
     def likelihood(r):
-        return np.sum(np.triu(table, 1) * (preference * np.log(bradley_terry(r)) + preference.T * np.log(bradley_terry(-r))))
+        return np.sum(
+            np.triu(table, 1) * (preference * np.log(bradley_terry(r)) + preference.T * np.log(bradley_terry(-r)))
+        )
 
     unit = np.eye(3) * h
     curvature = [
         [
-            (likelihood(reward + a + b) - likelihood(reward + a - b) - likelihood(reward - a + b) + likelihood(reward - a - b))
+            (
+                likelihood(reward + a + b)
+                - likelihood(reward + a - b)
+                - likelihood(reward - a + b)
+                + likelihood(reward - a - b)
+            )
             / (4 * h * h)
             for b in unit
         ]

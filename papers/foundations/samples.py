@@ -61,17 +61,18 @@ V3 = paper.claim("V3", r"""
     """)  # fmt: skip
 
 
-@V3.check(Identity(1e-11, scale=1), Space(**PAIR, n=Integers(1, 30)), instances=60, batched=False,
+@V3.check(Identity(1e-11, scale=1), Space(**PAIR, n=Integers(1, 30)), instances=25, batched=False,
           false={"rewards 1 on one response only": {"single": True}, "one draw more": {"more": 1}})  # fmt: skip
 def worst_of_all_events(log_ref, move, n, *, single=False, more=0):
     """By best-of-n itself on every event."""
     law = moved(log_ref, move)
-    events = [np.array(e, dtype=float) for e in itertools.product((0, 1), repeat=len(law)) if not single or sum(e) == 1]
-    lost = [np.exp(law) @ e - expected_reward(log_ref, e, n) for e in events]
-    return best_of_n_regret(law, log_ref, n + more).regret, max(lost)
+    events = np.array([e for e in itertools.product((0.0, 1.0), repeat=len(law)) if not single or sum(e) == 1])
+    return best_of_n_regret(law, log_ref, n + more).regret, (
+        events @ np.exp(law) - expected_reward(log_ref, events, n)
+    ).max()
 
 
-@V3.check(Inequality(1e-11, scale=1), Space(**PAIR, reward=Normals("A", scale=4.0), n=Integers(1, 30)), instances=200, batched=False,
+@V3.check(Inequality(1e-11, scale=1), Space(**PAIR, reward=Normals("A", scale=4.0), n=Integers(1, 30)), instances=40, batched=False,
           false={"of twice as many draws": {"times": 2}})  # fmt: skip
 def no_reward_is_worse(log_ref, move, reward, n, *, times=1):
     law, r = moved(log_ref, move), expit(reward)
@@ -89,7 +90,7 @@ V4 = paper.claim("V4", r"""
     """)  # fmt: skip
 
 
-@V4.check(Inequality(1e-11, scale=1), Space(**PAIR, n=Integers(1, 60), level=Floats(1.0, 100.0, log=True)), instances=200, batched=False,
+@V4.check(Inequality(1e-11, scale=1), Space(**PAIR, n=Integers(1, 60), level=Floats(1.0, 100.0, log=True)), instances=40, batched=False,
           false={"E at n/2 below": {"below": 0.5}, "with one draw more above": {"more": 1}})  # fmt: skip
 def between(log_ref, move, n, level, *, below=1.0, more=0):
     law = moved(log_ref, move)
@@ -116,7 +117,7 @@ V5 = paper.claim("V5", r"""
     """)  # fmt: skip
 
 
-@V5.check(Inequality(1e-9), Space(share=Floats(0.01, 0.6), rare=Floats(1e-8, 1e-2, log=True)), instances=60, batched=False,
+@V5.check(Inequality(1e-9), Space(share=Floats(0.01, 0.6), rare=Floats(1e-8, 1e-2, log=True)), instances=20, batched=False,
           true={"the level that covers all but .1": {"excess": 0.1}})  # fmt: skip
 def as_many_as_the_largest_ratio(share, rare, *, excess=0.0):
     law, log_ref = two_responses(share, rare)
@@ -133,7 +134,7 @@ V5_level = paper.claim("V5-level", r"""
     """)  # fmt: skip
 
 
-@V5_level.check(Inequality(1e-9), Space(**PAIR, regret=Floats(0.01, 0.5)), instances=100, batched=False,
+@V5_level.check(Inequality(1e-9), Space(**PAIR, regret=Floats(0.01, 0.5)), instances=30, batched=False,
                 false={"twice the level below": {"below": 2.0}, "without the logarithm above": {"log": 0.0}})  # fmt: skip
 def draws(log_ref, move, regret, *, below=1.0, log=1.0):
     law = moved(log_ref, move)
@@ -153,14 +154,14 @@ V6 = paper.claim("V6", r"""
     """)  # fmt: skip
 
 
-@V6.check(Inequality(1e-12), Space(**TWO, level=Floats(1.0, 1e6, log=True)), instances=200, batched=False,
+@V6.check(Inequality(1e-12), Space(**TWO, level=Floats(1.0, 1e6, log=True)), instances=40, batched=False,
           false={"C_2/5M": {"four": 5.0}})  # fmt: skip
 def hockey_stick_below_the_second_moment(share, rare, level, *, four=4.0):
     law, log_ref = two_responses(share, rare)
     return hockey_stick(law, log_ref, level), np.exp(renyi(law, log_ref, 2.0)) / (four * level)
 
 
-@V6.check(Inequality(1e-11, scale=1), Space(**TWO, n=Integers(2, 10**6, log=True)), instances=200, batched=False,
+@V6.check(Inequality(1e-11, scale=1), Space(**TWO, n=Integers(2, 10**6, log=True)), instances=40, batched=False,
           false={"with exp(KL) for C_2": {"order": 1.0}})  # fmt: skip
 def enough(share, rare, n, *, order=2.0):
     law, log_ref = two_responses(share, rare)
@@ -180,7 +181,7 @@ V7 = paper.claim("V7", r"""
     """)  # fmt: skip
 
 
-@V7.check(Identity(1e-9, scale=1), Space(log_ref=LAW, reward=Normals("A"), beta=Floats(0.05, 10.0, log=True), A=Sizes(2, 8)), instances=100, batched=False,
+@V7.check(Identity(1e-9, scale=1), Space(log_ref=LAW, reward=Normals("A"), beta=Floats(0.05, 10.0, log=True), A=Sizes(2, 8)), instances=25, batched=False,
           false={"Z at beta/3": {"two": 3.0}})  # fmt: skip
 def coverage_of_the_tilt(log_ref, reward, beta, *, two=2.0):
     law = kl_regularized(log_ref, reward, beta).log_policy
@@ -203,7 +204,7 @@ V8 = paper.claim("V8", r"""
     """)  # fmt: skip
 
 
-@V8.check(Inequality(1e-10), Space(log_ref=LAW, reward=Normals("A"), error=Normals("A"), n=Floats(1.0, 40.0), A=Sizes(2, 24)), instances=200, batched=False,
+@V8.check(Inequality(1e-10), Space(log_ref=LAW, reward=Normals("A"), error=Normals("A"), n=Floats(1.0, 40.0), A=Sizes(2, 24)), instances=40, batched=False,
           false={"n/2": {"less": 0.0}})  # fmt: skip
 def amplification(log_ref, reward, error, n, *, less=1.0):
     law, most = log_policy(log_ref, reward, n), n**2 / (2 * n - less)
@@ -239,14 +240,14 @@ def least_regret(log_ref, reward, estimate, generator):
     """Over all beta, against the best response: a grid of log(1/beta), and twice a finer one around its best."""
     low, high = -3.0, 12.0
     for _ in range(3):
-        grid = np.linspace(low, high, 61)
+        grid = np.linspace(low, high, 31)
         laws = f_regularized(log_ref, estimate, np.exp(-grid), generator).log_policy
         lost = reward.max() - np.exp(laws) @ reward
-        low, high = grid[[max(np.argmin(lost) - 1, 0), min(np.argmin(lost) + 1, 60)]]
+        low, high = grid[[max(np.argmin(lost) - 1, 0), min(np.argmin(lost) + 1, 30)]]
     return lost.min()
 
 
-@V9.check(Inequality(1e-9), Space(log_rare=Floats(-40.0, -6.0)), instances=12, batched=False,
+@V9.check(Inequality(1e-9), Space(log_rare=Floats(-40.0, -6.0)), instances=5, batched=False,
           true={"a chi² penalty": {"generator": "chi2"}})  # fmt: skip
 def best_penalty(log_rare, *, generator="kl"):
     log_ref, reward, estimate = trap(log_rare)
@@ -271,7 +272,7 @@ TRAPPED = {"log_ref": TRAPPED["log_ref"], "move": np.array([0.0, 60.0, 0.0]), "r
            "error": TRAPPED["estimate"] - TRAPPED["reward"], "size": 1.0, "share": 1.0}  # fmt: skip
 
 
-@V9_chi2.check(Inequality(1e-9, scale=1e-6), Space(**PAIR, reward=Normals("A"), error=Normals("A"), size=Floats(0.01, 3.0, log=True), share=Floats(0.2, 5.0, log=True)), instances=100, batched=False,
+@V9_chi2.check(Inequality(1e-9, scale=1e-6), Space(**PAIR, reward=Normals("A"), error=Normals("A"), size=Floats(0.01, 3.0, log=True), share=Floats(0.2, 5.0, log=True)), instances=25, batched=False,
                false={"nine tenths of it": Variant({"part": 0.9}, examples=[MISSED]),
                       "a KL penalty": Variant({"generator": "kl"}, examples=[TRAPPED])})  # fmt: skip
 def loses_at_most(log_ref, move, reward, error, size, share, *, generator="chi2", part=1.0):
@@ -295,8 +296,8 @@ V9_log = paper.claim("V9-log", r"""
 
 
 # strength 1/beta up to 2 log(1/delta) leaves e^2 between the two, a larger one gives the trap a fifth of the mass
-@V9_log.check(Inequality(1e-9), Space(log_rare=Floats(-600.0, -10.0)), instances=20, batched=False,
-              false={"with a chi² penalty": {"generator": "chi2"}, "g/(1+e) below": {"power": 1.0}})  # fmt: skip
+@V9_log.check(Inequality(1e-9), Space(log_rare=Floats(-600.0, -10.0)), instances=6, batched=False,
+              false={"with a chi² penalty": Variant({"generator": "chi2"}, examples=[{"log_rare": -30.0}]), "g/(1+e) below": {"power": 1.0}})  # fmt: skip
 def logarithmic(log_rare, *, generator="kl", power=2.0):
     gain, lost = -1 / log_rare, least_regret(*trap(log_rare), generator)
     return {"below": (gain / (1 + np.exp(power)), lost), "above": (lost, gain / 3)}
@@ -332,28 +333,34 @@ V10_worst = paper.claim("V10-worst", r"""
     """)  # fmt: skip
 
 
-def worst_gap(regret):
-    """The largest regret over gaps; it has one maximum."""
-    return -minimize_scalar(lambda g: -regret(np.array([0.5 + g / 2, 0.5 - g / 2]), g), bounds=(1e-4, 1.0), method="bounded", options={"xatol": 1e-7}).fun
+def worst_gap(n, regret):
+    """The largest regret over gaps; it has one maximum, at a gap of order 1/sqrt(n)."""
+
+    def minus(gap):
+        return -regret(np.array([0.5 + gap / 2, 0.5 - gap / 2]), gap)
+
+    return -minimize_scalar(
+        minus, bounds=(0.0, min(3 / np.sqrt(n), 1.0)), method="bounded", options={"xatol": 1e-4 / np.sqrt(n)}
+    ).fun
 
 
 def without_penalty(n):
-    return worst_gap(lambda success, gap: gap * empirical_best_arm(success, n)[1])
+    return worst_gap(n, lambda success, gap: gap * empirical_best_arm(success, n)[1])
 
 
 def with_penalty(n):
-    return worst_gap(lambda success, gap: tilt_regret(np.log([0.5, 0.5]), success, n, 1.0))
+    return worst_gap(1, lambda success, gap: tilt_regret(np.log([0.5, 0.5]), success, n, 1.0))
 
 
 @V10_worst.check(Limit(rate=-0.5, rate_tol=0.05), false={"with a penalty": {"penalty": True}})
 def worst_without(*, penalty=False):
-    n = 2 ** np.arange(1, 8)
+    n = 2 ** np.arange(1, 6 if penalty else 8)
     return n, [with_penalty(int(m)) if penalty else without_penalty(int(m)) for m in n]
 
 
 @V10_worst.check(Limit(rate=-1.0, rate_tol=0.1), false={"without a penalty": {"penalty": False}})
 def worst_with(*, penalty=True):
-    n = 2 ** np.arange(1, 8)
+    n = 2 ** np.arange(1, 6)
     return n, [with_penalty(int(m)) if penalty else without_penalty(int(m)) for m in n]
 
 
@@ -362,7 +369,9 @@ def constant_of_the_slow_rate(*, labels=2.0):
     """``max_z z P(N > z) / sqrt(labels n)`` for a difference of means with variance ``1/2n``."""
     from scipy.stats import norm
 
-    most = -minimize_scalar(lambda z: -z * norm.sf(z), bounds=(0.1, 3.0), method="bounded", options={"xatol": 1e-10}).fun
+    most = -minimize_scalar(
+        lambda z: -z * norm.sf(z), bounds=(0.1, 3.0), method="bounded", options={"xatol": 1e-10}
+    ).fun
     n = 2 ** np.arange(3, 10)
     return n, [without_penalty(int(m)) / (most / np.sqrt(labels * m)) - 1 for m in n]
 
@@ -428,7 +437,7 @@ V12 = paper.claim("V12", r"""
     """)  # fmt: skip
 
 
-@V12.check(Identity(1e-9, scale=1), Space(reward=Normals("A"), tau=Floats(0.1, 3.0), n=Integers(1, 3), A=Sizes(2, 3)), instances=20, batched=False,
+@V12.check(Identity(1e-9, scale=1), Space(reward=Normals("A"), tau=Floats(0.1, 3.0), n=Integers(1, 2), A=Sizes(2, 3)), instances=8, batched=False,
            false={"DPO's, with half a win added": {"method": "dpo"}})  # fmt: skip
 def mean_of_the_fit(reward, tau, n, *, method="ipo"):
     preference = bradley_terry(reward)
@@ -439,7 +448,7 @@ def mean_of_the_fit(reward, tau, n, *, method="ipo"):
     return data.expect(np.array(fits)), ipo_fit(preference, tau)
 
 
-@V12.check(Identity(1e-12, scale=1), Space(gap=Floats(0.0, 4.0), n=Integers(1, 60)), instances=60, batched=False,
+@V12.check(Identity(1e-12, scale=1), Space(gap=Floats(0.0, 4.0), n=Integers(1, 60)), instances=20, batched=False,
            false={"with half a win added": {"prior": 0.5}})  # fmt: skip
 def infinite(gap, n, *, prior=0.0):
     data = comparison_datasets(bradley_terry([0.0, gap]), int(n))
@@ -465,10 +474,12 @@ COMPARED = {"base": Floats(0.1, 0.9), "gap": Floats(0.1, 0.6), "beta": Floats(0.
 def against_the_reference(base, gap, beta, n, prior=0.0):
     """``(regret of DPO, regret of the reference)``."""
     log_ref, reward = np.log([1 - base, base]), np.array([0.0, gap])
-    return dpo_regret(log_ref, reward, int(n), beta, prior=prior), float(regularized_regret(log_ref, log_ref, reward, beta))
+    return dpo_regret(log_ref, reward, int(n), beta, prior=prior), float(
+        regularized_regret(log_ref, log_ref, reward, beta)
+    )
 
 
-@V13.check(Inequality(1e-9), Space(**COMPARED, n=Integers(1, 30)), instances=60, batched=False,
+@V13.check(Inequality(1e-9), Space(**COMPARED, n=Integers(1, 30)), instances=15, batched=False,
            true={"from 16/g² on": {"enough": True}})  # fmt: skip
 def no_worse(base, gap, beta, n, *, enough=False):
     return against_the_reference(base, gap, beta, n + (np.ceil(16 / gap**2) if enough else 0))
