@@ -14,12 +14,13 @@ set of highest ratios:
 
 .. math:: \sup_{r \in [0,1]^A} E_p[r] - E_{bon_n}[r] = \max_c\; (1 - q(A_c))^n - p(A_c^c), \qquad A_c = \{p/q \ge c\}.
 
-With Bernoulli's inequality it is at least ``E_n``. Rejection sampling of ``min(p, M q)`` accepts a draw with probability
+With Bernoulli's inequality it is at least ``E_n``. Rejection sampling of ``min(p, M q)`` accepts a draw with chance
 ``a_M = (1 - E_M)/M`` and best-of-n has no less reward than what it takes, so it is at most
-``min_M max(E_M, (1 - a_M)^n)``: n draws reach what ``n q`` covers, and about ``M log(1/E_M)`` draws what ``M q`` does.
+``min_M max(E_M, (1 - a_M)^n)``: n draws reach no more than ``n q`` covers, and about ``M log(1/E_M)`` draws reach what
+``M q`` covers.
 
-Sources: Block and Polyanskiy (2023), arXiv:2302.12152 (hockey stick and approximate rejection); the exact worst case and
-the maximum in the upper bound are derived here (`foundations` V3, V4).
+Sources: Block and Polyanskiy (2023), arXiv:2302.12152 (hockey stick and approximate rejection); the exact worst case
+and the maximum in the upper bound are derived here (`foundations` V3, V4).
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def best_of_n_regret(log_target: Any, log_ref: Any, n: float) -> WorstReward:
 def best_of_n_regret_bound(log_target: Any, log_ref: Any, n: float) -> float:
     """``min_M max(E_M, (1 - (1 - E_M)/M)^n)``: at least `best_of_n_regret`, by rejection sampling.
 
-    The first falls and the second rises in M: they are equal at the minimum, which is found by Brent's method in ``log M``.
+    The first falls and the second rises in M: they are equal at the minimum, found by Brent's method in ``log M``.
 
     Raises:
         ValueError: as `best_of_n_regret`.

@@ -160,7 +160,7 @@ def comparison_datasets(preference: Any, comparisons: Any) -> Datasets:
     """The wins of i over j, ``(m, A, A)``, with every pair compared so often: a binomial for each pair.
 
     Args:
-        preference: ``P_ij = P(i is preferred to j)``, ``(A, A)``. comparisons: >= 0, one number or symmetric ``(A, A)``.
+        preference: ``P_ij = P(i is preferred to j)``, ``(A, A)``. comparisons: >= 0, a number or symmetric ``(A, A)``.
 
     Raises:
         ValueError: no matrix with ``P_ij + P_ji = 1``, comparisons that are not symmetric, more than two million data
@@ -335,17 +335,31 @@ def _newton(won: np.ndarray) -> np.ndarray:
     return np.asarray(r - r.mean(axis=1, keepdims=True))
 
 
-def bradley_terry_information(reward: Any, comparisons: Any) -> np.ndarray:
+def bradley_terry_information(reward: Any, weights: Any = 1.0) -> np.ndarray:
     """The Fisher information of comparisons about rewards, ``(A, A)``: a Laplacian, with null vector 1.
 
     ``w_ij sigma(r_i - r_j) sigma(r_j - r_i)`` is the weight of a pair. The pseudo-inverse is the covariance of the
-    maximum-likelihood rewards (mean 0) for many comparisons, where they connect all responses.
+    maximum-likelihood rewards (mean 0) for many comparisons, where they connect all responses. Comparisons of two draws
+    from a law mu have ``w_ij = 2 mu_i mu_j`` each; then it is ``Cov_mu / 2`` for equal rewards.
+
+    Args:
+        reward: ``(A,)``. weights: how often (or with which frequency) each pair is compared: >= 0, one number or
+            symmetric ``(A, A)``; the diagonal is not used.
 
     Raises:
-        ValueError: rewards that are no finite vector, comparisons that are negative or not symmetric.
+        ValueError: rewards that are no finite vector, weights that are negative or not symmetric.
     """
     chance = bradley_terry(reward)
-    weight = _comparisons(comparisons, len(chance)) * chance * (1 - chance)
+    (given,) = _validate.numpy_arrays(weights=weights)
+    index = _validate.first_true(np, ~((given >= 0) & (given <= 1e100)))
+    if index is not None:
+        _validate.fail("weights", "must lie in [0, 1e100]", float(given[index]), index)
+    if given.shape not in ((), chance.shape):
+        _validate.fail("weights", f"must be one number or a matrix {chance.shape}, got shape {given.shape}")
+    table = np.broadcast_to(given, chance.shape) * (1.0 - np.eye(len(chance)))
+    if not np.allclose(table, table.T, rtol=1e-12, atol=0):
+        _validate.fail("weights", "must be symmetric")
+    weight = table * chance * chance.T  # not 1 - chance: where the gap is wide, one of them is small
     return np.asarray(np.diag(weight.sum(axis=1)) - weight)
 
 

@@ -102,7 +102,9 @@ def test_one_draw_is_total_variation_and_many_lose_nothing():
     assert math.isclose(best_of_n_regret_bound(p, q, 1), tv(p, q), abs_tol=1e-15)
     assert best_of_n_regret(p, q, 1e6).regret < 1e-12
     same = best_of_n_regret(p, p, 1)
-    assert same.regret < 1e-15 and best_of_n_regret(p, p, 2).regret == 0.0 and not best_of_n_regret(p, p, 2).event.any()
+    assert same.regret < 1e-15
+    assert best_of_n_regret(p, p, 2).regret == 0.0
+    assert not best_of_n_regret(p, p, 2).event.any()
 
 
 def test_a_small_regret_keeps_its_accuracy():

@@ -205,6 +205,14 @@ def test_information_is_the_curvature_of_the_likelihood():
     np.testing.assert_allclose(bradley_terry_information(reward, table), -np.array(curvature), atol=1e-6)
 
 
+def test_comparisons_of_draws_inform_by_the_covariance_of_their_law():
+    mu = np.exp(LAW)
+    found = bradley_terry_information(np.zeros(3), 2 * np.outer(mu, mu))
+    np.testing.assert_allclose(found, (np.diag(mu) - np.outer(mu, mu)) / 2, atol=1e-16)
+    wide = bradley_terry_information([0.0, 50.0])
+    np.testing.assert_allclose(wide, math.exp(-50.0) * np.array([[1, -1], [-1, 1]]), rtol=1e-12)
+
+
 @pytest.mark.parametrize("beta", [1e-12, 1e12])
 def test_extreme_penalties(beta):
     assert 0 <= tilt_regret(LAW, [0.3, 0.5, 0.7], 4, beta) < 1.0
@@ -228,6 +236,8 @@ def test_extreme_penalties(beta):
         (lambda: tilt_regret(LAW, [0.5, 0.5], 2, 1.0), "log_ref: must have the shape of success"),
         (lambda: tilt_regret(LAW, [0.5, 0.5, 0.5], 2, 0.0), "beta"),
         (lambda: dpo_regret(LAW, [0.0, 1.0], 2, 1.0), "log_ref: must have the shape of reward"),
+        (lambda: bradley_terry_information([0.0, 1.0], [[0, 1], [2, 0]]), "weights: must be symmetric"),
+        (lambda: bradley_terry_information([0.0, 1.0], -1.0), "weights = -1.0"),
         (lambda: fast_rate(LAW, np.ones(2), 1.0), "covariance: must have shape"),
         (lambda: Datasets(np.ones((2, 1)), np.full(2, 0.5)).expect([1.0]), "values: needs one for each of 2"),
         (lambda: Datasets(np.ones((2, 1)), np.full(2, 0.5)).expect([1.0, np.nan]), r"values\[1\]"),

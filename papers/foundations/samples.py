@@ -496,6 +496,44 @@ V13_from = paper.claim("V13-from", r"""
 
 @V13_from.check(Limit(rate=1.0, rate_tol=0.2), false={"at 8/g²": {"even": 8.0}})
 def breaks_even(*, even=4.0):
-    gaps = 2.0 ** -np.arange(1, 9)
+    gaps = 2.0 ** -np.arange(1, 7)
     ratios = [np.divide(*against_the_reference(0.4, g, 0.7, round(4 / g**2))) for g in gaps]
     return gaps, [ratio * 4 / even - 1 for ratio in ratios]
+
+
+# V14 -----------------------------------------------------------------------------------------------
+V14 = paper.claim("V14", r"""
+    What DPO needs of the law that its pairs are drawn from: $\sum_y\pi^*_y(1-\pi^*_y)/\mu_y$, and on-policy A - 1
+
+    Pairs of two draws from $\mu$: n times the regret tends to at least $\frac1\beta\sum_y\frac{\pi^*_y(1-\pi^*_y)}{\mu_y}$ and at most
+    $\frac{1}{4\sigma'(\Delta)}$ of that, $\Delta$ the range of the rewards; equality for small rewards. With pairs from the optimum itself the sum is A - 1,
+    whatever the reference.
+
+    where: derived: $F\preceq\frac12\mathrm{Cov}_\mu$, of which $\mathrm{diag}(2/\mu)$ is a generalised inverse
+    """)  # fmt: skip
+DESIGN = {"log_ref": LAW, "reward": Normals("A"), "mu": LAW, "beta": Floats(0.1, 3.0, log=True), "A": Sizes(2, 6)}
+
+
+def by_pairs(law, reward, mu, beta):
+    """The limit of n times the regret, by the information of a pair of draws."""
+    pairs = 2 * np.exp(mu[:, None] + mu)
+    return fast_rate(law, np.linalg.pinv(bradley_terry_information(reward, pairs), rcond=1e-13, hermitian=True), beta)
+
+
+@V14.check(Inequality(1e-8), Space(**DESIGN), instances=40, batched=False,
+           false={"the second moment of the ratio": {"power": 2.0}, "nine tenths of the upper bound": {"four": 4 / 0.9}})  # fmt: skip
+def between_coefficients(log_ref, reward, mu, beta, *, power=1.0, four=4.0):
+    law = tilt(log_ref, reward, beta)
+    coefficient = (
+        np.sum(np.exp(law - mu) * (1 - np.exp(law))) / beta if power == 1 else np.exp(renyi(law, mu, 2.0)) / beta
+    )
+    wide, found = np.ptp(reward), by_pairs(law, reward, mu, beta)
+    return {"below": (coefficient, found), "above": (found, coefficient / (four * expit(wide) * expit(-wide)))}
+
+
+@V14.check(Identity(1e-8), Space(log_ref=LAW, reward=Normals("A"), beta=Floats(0.1, 3.0, log=True), A=Sizes(2, 6)), instances=25, batched=False,
+           false={"pairs from the reference": {"on_policy": False}})  # fmt: skip
+def on_policy(log_ref, reward, beta, *, on_policy=True):
+    """With rewards that are small against 1 (not against beta), to first order: the information at equal rewards."""
+    law = tilt(log_ref, reward, beta)
+    return by_pairs(law, 0 * reward, law if on_policy else log_ref, beta), (len(law) - 1) / beta

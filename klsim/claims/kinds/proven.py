@@ -22,8 +22,9 @@ class Proven(Kind):
     by arithmetic on balls; a ball encloses the true value for all points of its box, so what holds for balls is proven.
     What a box does not decide its centred form may: with the slopes over the box, from power series of balls
     (``flint.arb_series``, where the check's arithmetic takes them), ``g(m) + sum_i g_i(X) (X_i - m_i)`` encloses
-    ``g = lhs - rhs`` with an error quadratic in the box. Boxes that stay open are halved across their widest side. ``refuted`` is proven too: at the centre of some box
-    ``lhs`` is certainly larger. Where ``boxes`` are used up (an equality inside the box, say) it is ``not_shown``.
+    ``g = lhs - rhs`` with an error quadratic in the box. Boxes that stay open are halved across their widest side.
+    ``refuted`` is proven too: at the centre of some box ``lhs`` is certainly larger. Where ``boxes`` are used up (an
+    equality inside the box, say) it is ``not_shown``.
 
     Attributes:
         box: ``{name: (low, high)}``; boxes: at most so many; digits: of the arithmetic, decimal.
