@@ -68,7 +68,7 @@ class CertifiedOptimum(Shown):
     Attributes:
         log_policy: ``(A,)``; ``-inf`` for what is dropped, which is proven too. log_policy_radius: of it, ``(A,)``.
         reward: ``E_pi[r]``. reward_radius: of it.
-        multiplier: of the constraint: of the budget (reward units a nat), or of normalisation. multiplier_radius: of it.
+        multiplier: of the budget (reward units a nat), or of normalisation. multiplier_radius: of it.
     """
 
     log_policy: np.ndarray
