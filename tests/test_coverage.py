@@ -66,6 +66,13 @@ def test_the_profile_lies_between_hockey_sticks():
         assert profile <= 2 * hockey_stick(p, q, level / 2) + 1e-15
 
 
+def test_the_profile_jumps_at_every_ratio():
+    p, q = pair()
+    for y, ratio in enumerate(np.exp(p - q)):
+        below, above = coverage_profile(p, q, ratio * np.array([1 - 1e-9, 1 + 1e-9]))
+        assert math.isclose(below - above, np.exp(p[y]), rel_tol=1e-9)
+
+
 @pytest.mark.parametrize("excess", [0.0, 1e-9, 0.05, 0.3, 0.9, 1.0])
 def test_the_least_level_by_a_linear_programme(excess):
     """min M over M and s >= p - M q, s >= 0, sum s <= excess."""
