@@ -104,7 +104,8 @@ def draw_datasets(log_p: Any, n: int) -> Datasets:
     inside = np.flatnonzero(np.isfinite(log_p))
     size = len(inside)
     _few("n", n, comb(n + size - 1, size - 1))
-    columns, left = [], np.array([n])
+    columns: list[np.ndarray] = []
+    left = np.array([n])
     for _ in range(size - 1):  # how many of the next outcome: 0 … what is left
         row = np.repeat(np.arange(len(left)), left + 1)
         start = np.cumsum(left + 1) - (left + 1)
@@ -321,13 +322,14 @@ def bradley_terry_estimates(wins: Any, prior: float = 0.5) -> np.ndarray:
 def _newton(won: np.ndarray) -> np.ndarray:
     """The fit of ``won (m, A, A)``, all pairs of which are positive on both sides."""
     total = won + won.transpose(0, 2, 1)
-    r = np.zeros(won.shape[:2])
+    r: np.ndarray = np.zeros(won.shape[:2])
+    responses = won.shape[1]
     for _ in range(500):
         chance = expit(r[:, :, None] - r[:, None])
         curvature = total * chance * (1 - chance)
-        hessian = np.eye(r.shape[1]) * curvature.sum(axis=2)[:, None] - curvature
+        hessian = np.eye(responses) * curvature.sum(axis=2)[:, None] - curvature
         scale = curvature.max(axis=(1, 2), keepdims=True, initial=1e-300)
-        step = np.linalg.solve(hessian + scale / r.shape[1], np.sum(won - total * chance, axis=2)[..., None])[..., 0]
+        step = np.linalg.solve(hessian + scale / responses, np.sum(won - total * chance, axis=2)[..., None])[..., 0]
         size = np.abs(step).max(axis=1, keepdims=True, initial=0.0)
         r = r + step / np.maximum(size, 1.0)
         if np.all(size <= 1e-12 * (1 + np.abs(r).max(axis=1, keepdims=True, initial=0.0))):
