@@ -117,7 +117,7 @@ V5 = paper.claim("V5", r"""
     """)  # fmt: skip
 
 
-@V5.check(Inequality(1e-9), Space(share=Floats(0.01, 0.6), rare=Floats(1e-8, 1e-2, log=True)), instances=20, batched=False,
+@V5.check(Inequality(1e-9), Space(share=Floats(0.01, 0.6, log=True), rare=Floats(1e-8, 1e-2, log=True)), instances=20, batched=False,
           true={"the level that covers all but .1": {"excess": 0.1}})  # fmt: skip
 def as_many_as_the_largest_ratio(share, rare, *, excess=0.0):
     law, log_ref = two_responses(share, rare)
