@@ -14,11 +14,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "Distributions and optima": (
         "distributions", "divergences", "generators", "optima", "forward_kl", "several_references", "modes",
         "best_of_n", "selection_rules", "attempts", "power", "preferences", "continuous", "noisy_selection",
-        "set_functions",
+        "set_functions", "coverage", "certified",
     ),
     "Sources and estimators": (
         "memoryless", "mass_balance", "estimators", "estimator_moments", "multiple_importance", "hinge", "uniformity",
-        "density_ratios",
+        "density_ratios", "finite_samples",
     ),
     "Objectives": ("objectives",),
     "Problems": ("problems",),

@@ -116,7 +116,7 @@ def parse_term(name: str) -> Term:
         raise TypeError(f"name: must be the name of a functional, got {type(name).__name__}")
     outer = re.fullmatch(r"(token_mean|sequence_mean)\((.*)\)", name.strip())
     mean, inner = (outer[1], outer[2]) if outer else ("", name.strip())
-    match = re.fullmatch(r"(alpha\([\d.]+\)|[a-z_0-9]+)(?:@(\d+))?\s*(?:\(([^()]*)\))?", inner)
+    match = re.fullmatch(r"(alpha\(-?[\d.]+\)|[a-z_0-9]+)(?:@(\d+))?\s*(?:\(([^()]*)\))?", inner)
     if not match or match[1] not in BASES:
         raise ValueError(f"name: functional {name!r}: unknown; try {', '.join(BASES)}")
     flags, numbers, of = _options(name, match[3] or "")

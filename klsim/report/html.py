@@ -20,11 +20,13 @@ from klsim.claims.counterexample import script
 from klsim.claims.statement import ORIGINS
 from klsim.files import write_atomically
 from klsim.report.prose import to_html
+from klsim.report.verdicts import box, word_of
 
 __all__ = ["write_audits", "write_frontier", "write_report"]
 
 _BADGES = {
     "holds": ("✓", "holds"),
+    "proven": ("✓", "proven"),
     "refuted": ("✗", "refuted"),
     "not_shown": ("–", "not shown"),
     "error": ("!", "error"),
@@ -106,7 +108,7 @@ def _environment() -> Any:
     environment.filters |= {"prose": to_html, "number": _number, "seconds": lambda s: f"{float(s):.1f} s"}
     environment.globals |= {
         "badge": _BADGES, "details": _details, "python": _python, "told_apart": _told_apart, "source": _source,
-        "origins": ORIGINS, "policy": _policy(), "script_text": _script_text,
+        "origins": ORIGINS, "policy": _policy(), "script_text": _script_text, "word_of": word_of,
     }  # fmt: skip
     return environment
 
@@ -189,6 +191,8 @@ def _details(check: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(measured.get("ratios"), Mapping):
         spread = ", ".join(f"{name}: {_number(value)}" for name, value in measured["ratios"].items())
         rows.append(("ratios of the sides", spread))
+    if sides := box(measured):
+        rows.append(("proven on" if check["verdict"] == "holds" else "on the box", sides))
     rows += [(f"instances ({kind})", f"{count:,}") for kind, count in check["instances"].items()]
     return rows
 

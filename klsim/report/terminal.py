@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from klsim.report.markup import escape
+from klsim.report.verdicts import word_of
 
 if TYPE_CHECKING:
     from klsim.report.compare import Difference
@@ -33,6 +34,7 @@ __all__ = [
 # Symbol, word and colour: never colour alone.
 _BADGES = {
     "holds": "[green]✓ holds[/]",
+    "proven": "[green]✓ proven[/]",
     "refuted": "[red]✗ refuted[/]",
     "not_shown": "[yellow]– not shown[/]",
     "error": "[red]! error[/]",
@@ -160,7 +162,7 @@ def _paper_table(paper: dict[str, Any]) -> Table:
     for claim in paper["claims"]:
         controls = [k for check in claim["checks"] for k in check["controls"]]
         told = f"{sum(k['passed'] for k in controls)}/{len(controls)}"
-        badge = _BADGES["vacuous" if claim["vacuous"] else claim["verdict"]]
+        badge = _BADGES[word_of(claim)]
         badge += "" if claim["as_expected"] else " [red](unexpected)[/]"
         if claim["unexpected_at"] and claim["of_seeds"] > 1:
             badge += f" at {len(claim['unexpected_at'])} of {claim['of_seeds']} seeds"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import brentq
 from scipy.special import betaln
 
 from klsim.attempts import regularized_max_at_k
 from klsim.continuous import best_of_n_reward, kl_frontier
+from klsim.coverage import best_of_n_regret, best_of_n_regret_bound, hockey_stick
 from klsim.distributions import entropy, log_normalize, tilt
 from klsim.divergences import GENERATORS, kl, tv
+from klsim.finite_samples import best_of_n_by_labels, regularized_regret
 from klsim.optima import f_regularized
 from klsim.power import power_levels, temper_levels
 from klsim.preferences import bradley_terry, bradley_terry_fit, ipo_fit, regularized_nash
@@ -20,6 +23,7 @@ from klsim.selection_rules import majority_vote, noisy_best_of_n, soft_best_of_n
 
 from .attempts import hard
 from .power import wide_future
+from .samples import by_comparisons, without_penalty
 
 figures = Figures()
 
@@ -269,3 +273,66 @@ def continuous_frontiers(run):
         }
         yield {"law": [name] * 40, "policy": ["best of n"] * 40, "kl": np.log(n) - (n - 1) / n,
                "reward": [(best_of_n_reward(law, m) - mean) / unit for m in n]}  # fmt: skip
+
+
+@figures.figure(
+    "best-of-n-in-the-worst-case",
+    title="What best-of-n loses in the worst case lies between two hockey sticks",
+    caption="Policies with the same KL, 1.5 nats, to a uniform reference of 4096 responses: spread over a few responses, or a share of the mass on one."
+    " Largest loss of best-of-n over rewards in [0, 1], exact, with its bounds: what n times the reference does not cover, and rejection sampling (V3, V4).",
+    draw=Lines("n", "loss", by="quantity", panels="policy", xlabel="draws n", ylabel="reward lost to the policy, of 1", xscale="log", markers=False,
+               styles={"worst reward": {"linewidth": 2.2}, "lower bound: hockey stick at n": {"linestyle": "--"},
+                       "upper bound: rejection sampling": {"linestyle": ":"}}),
+    size=(9.0, 3.6),
+)  # fmt: skip
+def worst_case(run):
+    size, n = 4096, np.unique(np.geomspace(1, 4e3, 50).round())
+    log_ref = np.full(size, -np.log(size))
+    spread = np.full(size, -np.inf)
+    spread[: round(size * np.exp(-1.5))] = 0.0
+    share = brentq(lambda s: s * np.log(s * size) + (1 - s) * np.log((1 - s) * size / (size - 1)) - 1.5, 0.01, 0.99)
+    peaked = np.log(np.append(np.full(size - 1, (1 - share) / (size - 1)), share))
+    for name, law in (("evenly over a part", log_normalize(spread)), (f"{share:.2f} on one response", peaked)):
+        for quantity, value in (
+            ("worst reward", lambda m, law=law: best_of_n_regret(law, log_ref, m).regret),
+            ("lower bound: hockey stick at n", lambda m, law=law: float(hockey_stick(law, log_ref, m))),
+            ("upper bound: rejection sampling", lambda m, law=law: best_of_n_regret_bound(law, log_ref, m)),
+        ):
+            yield {"policy": [name] * len(n), "quantity": [quantity] * len(n), "n": n, "loss": [value(m) for m in n]}
+
+
+@figures.figure(
+    "learning-curves",
+    title="Under a KL penalty regret falls like 1/n, without one like 1/√n",
+    caption="Expected regret over all data sets of n comparisons (DPO, rewards 0 and .8, beta = .5, in its own objective) or n labels a response (empirical"
+    " best of two, the gap that is worst for that n). Dotted: the limits of V11-rate and V10-worst. From few comparisons DPO is worse than the reference (V13).",
+    draw=Lines("n", "regret", by="estimator", xlabel="comparisons, or labels a response", ylabel="expected regret, reward units", xscale="log", yscale="log",
+               styles={"limit 1/n": {"linestyle": ":", "color": "black"}, "limit 1/√n": {"linestyle": ":", "color": "gray"},
+                       "the reference": {"linestyle": "--", "color": "gray"}}),
+)  # fmt: skip
+def learning_curves(run):
+    n = np.unique(np.geomspace(1, 1024, 25).round())
+    law, chance = np.exp(tilt(np.log([0.6, 0.4]), np.array([0.0, 0.8]), 0.5)), 1 / (1 + np.exp(-0.8))
+    reference = float(regularized_regret(np.log([0.6, 0.4]), np.log([0.6, 0.4]), [0.0, 0.8], 0.5))
+    curves = {
+        "DPO": lambda m: by_comparisons(m),
+        "empirical best, worst gap": lambda m: without_penalty(int(m)),
+        "the reference": lambda m: reference,
+        "limit 1/n": lambda m: law[0] * law[1] / (chance * (1 - chance)) / m,
+        "limit 1/√n": lambda m: 0.16997 / np.sqrt(2 * m),
+    }
+    for name, curve in curves.items():
+        yield {"estimator": [name] * len(n), "n": n, "regret": [curve(m) for m in n]}
+
+
+@figures.figure(
+    "best-of-n-by-labels",
+    title="Best-of-n by the mean of m labels: more draws find what was lucky",
+    caption="Responses with success .6, .8, .4, .4 and probabilities .55, .35, .05, .05; each labelled m times. True success of the best of n by mean label,"
+    " exact over labels and draws: with few labels the rare poor ones are taken for the best (compare S6).",
+    draw=Lines("n", "success", by="labels", label="m = {}", xlabel="draws n", ylabel="true success of the chosen response", xscale="log"),
+)  # fmt: skip
+def by_labels(run):
+    log_ref, success, n = np.log([0.55, 0.35, 0.05, 0.05]), [0.6, 0.8, 0.4, 0.4], np.geomspace(1, 1000, 25)
+    for m in (2, 4, 8, 16):
+        yield {"labels": [m] * len(n), "n": n, "success": [best_of_n_by_labels(log_ref, success, m, x) for x in n]}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 flint = pytest.importorskip("flint")
 
-from klsim.claims import DefinitionError, Paper, Proven, verify  # noqa: E402
+from klsim.claims import DefinitionError, Inequality, Paper, Proven, verify  # noqa: E402
+from klsim.spaces import Floats, Space  # noqa: E402
 
 
 def verdict(box, check, **options):
@@ -40,6 +42,52 @@ def test_every_part_is_proven():
     found = verdict({"x": (1.0, 2.0)}, lambda x: {"fine": (x, 3), "not": (x, 1.5)})
     assert found["verdict"] == "refuted"
     assert found["part"] == "not"
+
+
+def test_slopes_close_boxes_that_balls_leave_open():
+    """Balls forget that both sides move together: they need boxes as small as the margin, slopes their square root."""
+
+    def near(x, *, size=lambda b: b):
+        return size(x.exp() * (1 - x) + x), size(x + x.exp() * (1 - x) + 1e-2)
+
+    def slopeless(x):
+        return near(x, size=lambda b: b + abs(x) * 0)  # a power series has no absolute value
+
+    quick, slow = verdict({"x": (0.0, 2.0)}, near), verdict({"x": (0.0, 2.0)}, slopeless)
+    assert quick["verdict"] == slow["verdict"] == "holds"
+    assert quick["measured"]["boxes"] * 10 < slow["measured"]["boxes"]
+
+
+def test_slopes_prove_nothing_that_is_false():
+    """A maximum in the middle of the box, just above the bound."""
+    found = verdict({"x": (0.0, 1.0)}, lambda x: (x * (1 - x), 0.25 - 1e-9))
+    assert found["verdict"] == "refuted"
+    assert verdict({"x": (0.0, 1.0)}, lambda x: (x * (1 - x), 0.25 + 1e-9))["verdict"] == "holds"
+
+
+def test_it_is_called_proven_where_results_are_shown(tmp_path):
+    from klsim.report.html import write_report
+    from klsim.report.verdicts import word_of
+
+    paper = Paper("p", title="P")
+    proof = paper.claim("C1", "a bound")
+    proof.check(Proven({"x": (0.25, 4.0)}), uncontrolled="a test of the page")(lambda x: (x.log(), x))
+    mixed = paper.claim("C2", "a bound and an instance")
+    mixed.check(Proven({"x": (0.25, 4.0)}), uncontrolled="a test of the page")(lambda x: (x.log(), x))
+
+    @mixed.check(Inequality(), Space(x=Floats(0.25, 4.0)), uncontrolled="a test of the page")
+    def of_floats(x):
+        return np.log(x), x
+
+    certificate = verify(paper, examples=20)
+    first, second = certificate["papers"][0]["claims"]
+    assert (first["verdict"], word_of(first), word_of(first["checks"][0])) == ("holds", "proven", "proven")
+    assert (word_of(second), [word_of(c) for c in second["checks"]]) == ("holds", ["proven", "holds"])
+    assert first["checks"][0]["summary"].startswith("proven on the box")
+    write_report(certificate, figures=tmp_path, out=tmp_path / "out")
+    page = (tmp_path / "out" / "p.html").read_text(encoding="utf-8")
+    assert "✓ proven" in page
+    assert "0.25 &lt;= x &lt;= 4" in page
 
 
 @pytest.mark.parametrize("box", [{}, {"x": (1.0, 1.0)}, {"x": (2.0, 1.0)}, {"x": (0.0, float("nan"))}])

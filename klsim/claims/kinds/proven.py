@@ -20,8 +20,11 @@ class Proven(Kind):
 
     The check takes one ball (``flint.arb``) for each side of the box and returns ``lhs, rhs`` (or a dict of them) made
     by arithmetic on balls; a ball encloses the true value for all points of its box, so what holds for balls is proven.
-    Boxes that do not decide are halved across their widest side. ``refuted`` is proven too: at the centre of some box
-    ``lhs`` is certainly larger. Where ``boxes`` are used up (an equality inside the box, say) it is ``not_shown``.
+    What a box does not decide its centred form may: with the slopes over the box, from power series of balls
+    (``flint.arb_series``, where the check's arithmetic takes them), ``g(m) + sum_i g_i(X) (X_i - m_i)`` encloses
+    ``g = lhs - rhs`` with an error quadratic in the box. Boxes that stay open are halved across their widest side.
+    ``refuted`` is proven too: at the centre of some box ``lhs`` is certainly larger. Where ``boxes`` are used up (an
+    equality inside the box, say) it is ``not_shown``.
 
     Attributes:
         box: ``{name: (low, high)}``; boxes: at most so many; digits: of the arithmetic, decimal.
@@ -62,15 +65,20 @@ class Proven(Kind):
         while waiting and tried < self.boxes:
             _, _, low, high = heapq.heappop(waiting)  # the widest first
             tried += 1
-            open_parts = self._open(trial, [a.union(b) for a, b in zip(low, high)])
+            box = [a.union(b) for a, b in zip(low, high)]
+            open_parts = self._open(trial, box)
             if not open_parts:
                 proven += 1
                 continue
             middle = [(a + b) / 2 for a, b in zip(low, high)]
-            for part, value in self._sides(trial, [m.mid() for m in middle]).items():
+            values = self._sides(trial, [m.mid() for m in middle])
+            for part, value in values.items():
                 if value[0] > value[1]:
                     trial.tried["boxes"] = tried
                     return self._broken(part, middle, value)
+            if self._closed_by_slopes(trial, box, [m.mid() for m in middle], {p: values[p] for p in open_parts}):
+                proven += 1
+                continue
             widths = [float((b - a).mid()) / (h - g) for (a, b), (g, h) in zip(zip(low, high), self.box.values())]
             side = widths.index(max(widths))
             for half in ((low[side], middle[side]), (middle[side], high[side])):
@@ -89,6 +97,26 @@ class Proven(Kind):
             if not isinstance(value, tuple) or len(value) != 2:
                 raise MalformedCheck(f"{label_of(part)}a proof returns (lhs, rhs), got {type(value).__name__}")
         return returned
+
+    def _closed_by_slopes(
+        self, trial: Trial, box: list[Any], middle: list[Any], values: dict[str, tuple[Any, Any]]
+    ) -> bool:
+        """Whether the centred form decides all these parts, whose sides at the middle are known."""
+        from flint import arb_series, ctx
+
+        most = {part: lhs - rhs for part, (lhs, rhs) in values.items()}
+        cap, ctx.cap = ctx.cap, 2
+        try:
+            for j, (ball, m) in enumerate(zip(box, middle)):
+                moved = [arb_series([b, int(i == j)], prec=2) for i, b in enumerate(box)]
+                for part, (lhs, rhs) in self._sides(trial, moved).items():
+                    if part in most:
+                        most[part] += (arb_series(lhs)[1] - arb_series(rhs)[1]) * (ball - m)
+        except (TypeError, ValueError, AttributeError, ZeroDivisionError):  # not for power series, or not on this box
+            return False
+        finally:
+            ctx.cap = cap
+        return all(gap <= 0 for gap in most.values())
 
     def _open(self, trial: Trial, balls: list[Any]) -> list[str]:
         return [part for part, (lhs, rhs) in self._sides(trial, balls).items() if not lhs <= rhs]
