@@ -53,9 +53,9 @@ __all__ = [
     "tilt_form",
 ]
 
-_EDGE, _STEP = 21.0, 1 / 64  # of the rule in normal scores; scipy's quantiles of Student's t fail beyond 1e-120
+_EDGE, _STEP = 21.0, 1 / 32  # of the rule in normal scores; scipy's quantiles of Student's t fail beyond 1e-120
 _SCORES = np.arange(-_EDGE, _EDGE + _STEP / 2, _STEP)
-_ERRORS = _SCORES[::4]  # nodes of gold under an additive error
+_ERRORS = _SCORES[::2]  # nodes of gold under an additive error
 _ROWS = 512  # of conditional means at once
 
 
@@ -110,7 +110,7 @@ class GoldPoint(Shown):
 class Stopping(Shown):
     """Where the gold reward is largest: ``at`` (beta of the tilt; n of best-of-n), and the point there.
 
-    ``interior``: false if gold still rises at the end of what was searched.
+    ``interior``: false if gold still rises at the end of what was searched, or falls from the start.
     """
 
     at: float
@@ -193,8 +193,9 @@ def additive_error(gold: Any, error: Any) -> ProxyGold:
             kernel = np.exp(exponent - top)
             log_f[rows] = np.log(kernel.sum(axis=1)) + top[:, 0]
             mean[rows] = (kernel @ nodes) / kernel.sum(axis=1)
-            below, above = error.cdf(away) @ np.exp(log_v), error.sf(away) @ np.exp(log_v)
-            log_cdf[rows] = np.where(below < 0.5, np.log(below), np.log1p(-above))
+            upper = _SCORES[rows] > 0
+            log_cdf[rows][~upper] = np.log(error.cdf(away[~upper]) @ np.exp(log_v))
+            log_cdf[rows][upper] = np.log1p(-(error.sf(away[upper]) @ np.exp(log_v)))
         use = np.isfinite(log_f + stretch + mean) & np.isfinite(log_cdf)
         mass = np.exp(np.logaddexp.reduce((log_f + stretch)[use], initial=-np.inf)) * _STEP
     if not abs(mass - 1) < 1e-8:
@@ -262,7 +263,7 @@ def stop_tilt(pair: ProxyGold, largest: float = 20.0) -> Stopping:
     """The tilt of the proxy with the largest gold reward, among those of a KL up to ``largest`` nats.
 
     Raises:
-        ValueError: no `ProxyGold`; a ``largest`` outside (0, 90]; no tilt has a KL of ``largest / 1000``.
+        ValueError: no `ProxyGold`; a ``largest`` outside (0, 90]; no tilt is an optimum.
     """
     pair = _pair_given(pair)
     largest = _validate.real("largest", largest, low=0.0, high=90.0, open_low=True)
@@ -271,7 +272,7 @@ def stop_tilt(pair: ProxyGold, largest: float = 20.0) -> Stopping:
     if not 0 < unit < np.inf:
         _validate.fail("pair", "needs a proxy of finite variance")
     slopes, points = [], []
-    for slope in np.geomspace(np.sqrt(2e-3 * largest), np.sqrt(2e3 * largest), 400) / unit:
+    for slope in np.geomspace(np.sqrt(2e-9 * largest), np.sqrt(2e3 * largest), 200) / unit:
         try:
             point = _point(pair, _tilt_ratio(pair, slope))
         except ValueError:  # no optimum from here on
@@ -281,7 +282,7 @@ def stop_tilt(pair: ProxyGold, largest: float = 20.0) -> Stopping:
         slopes.append(slope)
         points.append(point)
     if not points:
-        _validate.fail("pair", f"has no tilt with a KL of {largest / 1000:g} nats")
+        _validate.fail("pair", "has no tilt: E exp(proxy/beta) is infinite for every beta")
 
     def covariance(slope: float) -> float:
         law = np.exp(_tilt_ratio(pair, slope) + pair.log_weight)

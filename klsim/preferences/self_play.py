@@ -14,7 +14,7 @@ With ``P pi`` the chances to win against the policy, eta the rate, tau the regul
 policy q of the game wins exactly half against everything (full support), ``KL(q‖pi_t)`` never falls.
 
 *The last policy* converges with `proximal_play`, to a Nash policy of the game itself:
-``KL(q‖pi') <= KL(q‖pi) - KL(pi'‖pi)`` for every Nash policy q; with `magnetic_descent`, to the regularised Nash policy q,
+``KL(q‖pi') <= KL(q‖pi) - KL(pi'‖pi)`` for every Nash policy q (equal where q has full support); with `magnetic_descent`, to the regularised Nash policy q,
 ``KL(q‖pi') <= KL(q‖pi)/(1 + eta tau)`` for ``eta <= tau/L^2``, ``L = max |P - 1/2|``; with `nash_md` to within order eta
 of it, its opponent being the mixture.
 
@@ -37,7 +37,6 @@ from scipy.special import lambertw
 
 from klsim import _validate
 from klsim._shown import Shown
-from klsim.distributions import log_normalize
 from klsim.preferences.matrices import checked_preference
 from klsim.preferences.nash import regularized_nash
 
@@ -68,6 +67,11 @@ def _rate(rate: Any) -> float:
     return _validate.real("rate", rate, low=0.0, high=1e6, open_low=True)
 
 
+def _normal(x: np.ndarray) -> np.ndarray:
+    """`klsim.distributions.log_normalize` of one law, without its door."""
+    return np.asarray(x - np.logaddexp.reduce(x))
+
+
 def _run(step: Callable[[np.ndarray], np.ndarray], log_start: np.ndarray, steps: Any) -> SelfPlay:
     steps = _validate.integer("steps", steps, low=1)
     _validate.fits("steps", steps, steps * log_start.size)
@@ -86,7 +90,7 @@ def sppo(preference: Any, log_policy: Any, rate: float, steps: int) -> SelfPlay:
     """
     p, start = _start(preference, log_policy=log_policy)
     rate = _rate(rate)
-    return _run(lambda x: np.asarray(log_normalize(x + rate * (p @ np.exp(x)))), start, steps)
+    return _run(lambda x: _normal(x + rate * (p @ np.exp(x))), start, steps)
 
 
 def sppo_step(preference: Any, log_policy: Any, rate: float) -> np.ndarray:
@@ -110,7 +114,7 @@ def sppo_step(preference: Any, log_policy: Any, rate: float) -> np.ndarray:
         high *= 2
     nu = brentq(lambda nu: float(law @ np.exp(moved(nu)) - 1), low, high, xtol=1e-16, rtol=1e-14)
     out = np.full(len(p), -np.inf)
-    out[inside] = log_normalize(log_policy[inside] + moved(nu))
+    out[inside] = _normal(log_policy[inside] + moved(nu))
     return out
 
 
@@ -143,8 +147,8 @@ def nash_md(
         _validate.fail("rate", f"must be at most 1/tau = {1 / tau:g}", rate)
 
     def step(x: np.ndarray) -> np.ndarray:
-        mixture = log_normalize(_mixed(x, ref, rate * tau))
-        return np.asarray(log_normalize(mixture + rate * (p @ np.exp(mixture))))
+        mixture = _normal(_mixed(x, ref, rate * tau))
+        return _normal(mixture + rate * (p @ np.exp(mixture)))
 
     return _run(step, start, steps)
 
@@ -163,7 +167,7 @@ def magnetic_descent(
     share = rate * tau / (1 + rate * tau)
 
     def step(x: np.ndarray) -> np.ndarray:
-        return np.asarray(log_normalize(_mixed(x, ref, share) + rate / (1 + rate * tau) * (p @ np.exp(x))))
+        return _normal(_mixed(x, ref, share) + rate / (1 + rate * tau) * (p @ np.exp(x)))
 
     return _run(step, start, steps)
 

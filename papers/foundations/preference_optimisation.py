@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 from scipy.stats import binom
 
-from klsim.claims import Identity, Inequality, Limit, Optimality
+from klsim.claims import Identity, Inequality, Limit, Optimality, Variant
 from klsim.distributions import log_normalize, tilt
 from klsim.divergences import GENERATORS, chi2, kl
 from klsim.optima import f_regularized
@@ -91,7 +91,7 @@ P8 = paper.claim("P8", r"""
 
 
 # gradients end near 1e-9, curvatures are at least 1e-3 here
-@P8.check(Identity(1e-4, scale=1), Space(problem=PROBLEM, log_ref=LAW, beta=Floats(0.3, 3.0), A=Sizes(2, 4)), instances=25, batched=False,
+@P8.check(Identity(1e-4, scale=1), Space(problem=PROBLEM, log_ref=LAW, beta=Floats(0.3, 3.0), A=Sizes(2, 4)), instances=6, batched=False,
           false={"the link 2 t + log t": {"linear": 2.0}, "DPO's link": {"linear": 0.0}})  # fmt: skip
 def chi2_po_by_a_generic_optimiser(problem, log_ref, beta, *, linear=1.0):
     def link(log_p):
@@ -112,19 +112,27 @@ P9 = paper.claim("P9", r"""
 
     where: form: Huang et al. (arXiv 2407.13399), Theorem 3.1; constants and this proof derived: Cauchy-Schwarz, and
     $\sqrt{xV}\le\frac\beta2x+\frac V{2\beta}$, $\mathrm{KL}\le\chi^2$
-    assumes: errors as a sample leaves them, of size $1/\sqrt{\pi_{ref}}$.
+    assumes: errors of a shrunken fit, and noise of size $\pi_{ref}^{-a}$, as a sample leaves it with $a=\frac12$.
     """)  # fmt: skip
+
+
+#: the reward of a response of probability 1e-8 is overestimated
+RARE = {
+    "log_ref": np.log([0.9 - 1e-8, 0.1, 1e-8]), "log_best": np.log([0.01, 0.99 - 1e-9, 1e-9]), "reward": np.array([0.0, 1.0, -1.0]),
+    "noise": np.array([0.0, 0.0, 1.0]), "size": 0.1, "a": 0.5, "shrunk": 0.0,
+}  # fmt: skip
 
 
 @P9.check(
     Inequality(1e-9, scale=1e-9),
-    Space(log_ref=Policies(spread=20.0), log_best=LAW, reward=Rewards(), noise=Normals("A"), size=Floats(1e-3, 0.3, log=True), A=Sizes(2, 6)),
-    instances=150,
+    Space(log_ref=Policies(spread=20.0), log_best=LAW, reward=Rewards(), noise=Normals("A"), size=Floats(1e-3, 0.3, log=True), a=Floats(0.0, 0.5),
+          shrunk=Floats(0.0, 1.0), A=Sizes(2, 5)),
+    instances=10,
     batched=False,
-    false={"the tilt": {"penalty": GENERATORS["kl"]}},
+    false={"the tilt": Variant({"penalty": GENERATORS["kl"]}, examples=[RARE])},
 )  # fmt: skip
-def one_policy_concentrability(log_ref, log_best, reward, noise, size, *, penalty=PENALTY):
-    error = size * noise * np.exp(-0.5 * log_ref)
+def one_policy_concentrability(log_ref, log_best, reward, noise, size, a, shrunk, *, penalty=PENALTY):
+    error = size * noise * np.exp(-a * log_ref) - shrunk * reward
     ref, coverage = np.exp(log_ref), chi2(log_best, log_ref) + 1e-6
     variance = ref @ (error - ref @ error) ** 2 + 1e-12
     found = f_regularized(log_ref, reward + error, np.sqrt(variance / (3 * coverage)), penalty).log_policy
@@ -145,7 +153,7 @@ P10 = paper.claim("P10", r"""
     """)  # fmt: skip
 
 
-@P10.check(Inequality(1e-9), Space(p=Floats(0.51, 0.95), log_ref=LAW, beta=Floats(0.2, 1.0), A=Sizes(2, 2)), instances=60, batched=False,
+@P10.check(Inequality(1e-9), Space(p=Floats(0.51, 0.95), log_ref=LAW, beta=Floats(0.2, 1.0), A=Sizes(2, 2)), instances=12, batched=False,
            true={"IPO's": {"method": "ipo"}})  # fmt: skip
 def keeps_the_loser(p, log_ref, beta, *, method="kto"):
     found = kto_fixed_point(log_ref, of_two(p), beta).log_policy if method == "kto" else ipo_policy(log_ref, of_two(p), beta)
@@ -173,7 +181,7 @@ def kto_or_skip(problem, beta, good):
         return None
 
 
-@P10_fixed.check(Optimality(1e-11, scale=1), Space(**KTO, move=Normals("A"), size=Floats(1e-3, 3.0, log=True), A=Sizes(2, 6)), instances=150, batched=False,
+@P10_fixed.check(Optimality(1e-11, scale=1), Space(**KTO, move=Normals("A"), size=Floats(1e-3, 3.0, log=True), A=Sizes(2, 6)), instances=25, batched=False,
                  false={"with twice the weight of the desirable": {"times": 2.0}})  # fmt: skip
 def least_kto_loss_at_its_own_kl(problem, beta, good, move, size, *, times=1.0):
     found = kto_or_skip(problem, beta, times * good)
@@ -192,13 +200,13 @@ def least_kto_loss_at_its_own_kl(problem, beta, good, move, size, *, times=1.0):
 P10_small = paper.claim("P10-small", r"""
     For small β KTO is likelihood training on the winners' surplus, and forgets the reference
 
-    $\pi_i\to(D_i-U_i)_+/Z$ as $\beta\to0$, whatever the reference.
+    $\pi_i\to(D_i-U_i)_+/Z$ as $\beta\to0$, whatever the reference; the distance falls like $\beta^2$.
 
     where: derived
     """)  # fmt: skip
 
 
-@P10_small.check(Limit(rate=1.0, rate_tol=0.1), false={"times the reference": {"power": 1.0}})
+@P10_small.check(Limit(rate=2.0, rate_tol=0.1), false={"times the reference": {"power": 1.0}})
 def surplus_of_wins(*, power=0.0):
     preference, log_ref = from_log_odds(np.array([[0, 0.5, 2.0, 1.0], [0, 0, 1.2, -0.4], [0, 0, 0, 0.3], [0, 0, 0, 0]])), np.log([0.1, 0.2, 0.4, 0.3])
     surplus = np.maximum(winner_shares(preference) - loser_shares(preference), 0) * np.exp(power * log_ref)
@@ -219,7 +227,7 @@ P11 = paper.claim("P11", r"""
 SIMPO = {"problem": PreferenceBandits(scale=0.7, spread=3.0), "lengths": LENGTHS, "beta": Floats(1.0, 4.0), "gamma": Floats(0.0, 2.0)}
 
 
-@P11.check(Identity(1e-4, scale=1), Space(**SIMPO, A=Sizes(2, 4)), instances=25, batched=False,
+@P11.check(Identity(1e-4, scale=1), Space(**SIMPO, A=Sizes(2, 4)), instances=6, batched=False,
            false={"without the margin": {"margin": 0.0}, "lengths of half": {"share": 0.5}})  # fmt: skip
 def simpo_by_a_generic_optimiser(problem, lengths, beta, gamma, *, margin=1.0, share=1.0):
     loss = pair_loss(pair_shares(problem), lambda log_p: (beta * log_p / lengths, beta / lengths), margin=gamma + 0.5)
@@ -249,7 +257,7 @@ def rewards_apart(p, gamma, beta, first, second):
     return beta * (log_p[0] / first - log_p[1] / second)
 
 
-@P12.check(Inequality(1e-9), Space(p=Floats(0.55, 0.95), **PAIR), instances=60, batched=False,
+@P12.check(Inequality(1e-9), Space(p=Floats(0.55, 0.95), **PAIR), instances=12, batched=False,
            true={"of preferences above two thirds": {"least": 2 / 3}})  # fmt: skip
 def margin_is_reached(p, gamma, beta, first, second, *, least=0.0):
     return gamma, rewards_apart(max(p, least), gamma, beta, first, second)
@@ -265,7 +273,7 @@ P12_when = paper.claim("P12-when", r"""
     """)  # fmt: skip
 
 
-@P12_when.check(Identity(1e-9, scale=1), Space(p=Floats(0.5, 0.99), **PAIR), instances=60, batched=False,
+@P12_when.check(Identity(1e-9, scale=1), Space(p=Floats(0.5, 0.99), **PAIR), instances=12, batched=False,
                 false={"without the square of the margin": {"square": 1.0}, "reached at two thirds": {"e": 0.0}})  # fmt: skip
 def difference_of_rewards(p, gamma, beta, first, second, *, square=2.0, e=1.0):
     g, q = np.exp(-gamma), 2 * p - 1
@@ -290,7 +298,7 @@ P13 = paper.claim("P13", r"""
     """)  # fmt: skip
 
 
-@P13.check(Inequality(1e-9), Space(first=Integers(1, 20), more=Integers(1, 20), beta=Floats(0.5, 4.0), gamma=Floats(0.0, 2.0)), instances=60, batched=False,
+@P13.check(Inequality(1e-9), Space(first=Integers(1, 20), more=Integers(1, 20), beta=Floats(0.5, 4.0), gamma=Floats(0.0, 2.0)), instances=12, batched=False,
            true={"per token": {"per_token": True}})  # fmt: skip
 def longer_is_as_likely(first, more, beta, gamma, *, per_token=False):
     lengths = np.array([first, first + more]) * 1.0
@@ -311,7 +319,7 @@ P14 = paper.claim("P14", r"""
 LAMBDA = {"lam": Floats(0.01, 10.0, log=True)}
 
 
-@P14.check(Identity(1e-7, scale=1), Space(p=Floats(0.02, 0.98), **LAMBDA), instances=60, batched=False,
+@P14.check(Identity(1e-7, scale=1), Space(p=Floats(0.02, 0.98), **LAMBDA), instances=12, batched=False,
            false={"with lambda for 2 lambda": {"two": 1.0}})  # fmt: skip
 def two_responses(p, lam, *, two=2.0):
     log_p = orpo_policy([1.0, 1.0], of_two(p), lam)
@@ -319,7 +327,7 @@ def two_responses(p, lam, *, two=2.0):
     return expit(odds) + two * lam * expit(2 * odds), (1 + two * lam) * p
 
 
-@P14.check(Identity(1e-7, scale=1), Space(problem=PROBLEM, lengths=LENGTHS, A=Sizes(2, 6)), instances=40, batched=False,
+@P14.check(Identity(1e-7, scale=1), Space(problem=PROBLEM, lengths=LENGTHS, A=Sizes(2, 6)), instances=12, batched=False,
            false={"D alone": {"power": 0.0}})  # fmt: skip
 def likelihood_of_winners(problem, lengths, *, power=1.0):
     shares = winner_shares(problem.preference, problem.weights) / lengths**power
@@ -327,7 +335,7 @@ def likelihood_of_winners(problem, lengths, *, power=1.0):
 
 
 @P14.check(Optimality(1e-11, scale=1), Space(problem=PreferenceBandits(spread=3.0), lengths=LENGTHS, **LAMBDA, move=Normals("A"), size=Floats(1e-3, 2.0, log=True), A=Sizes(2, 5)),
-           instances=60, batched=False, false={"that of half of lambda": {"share": 0.5}})  # fmt: skip
+           instances=10, batched=False, false={"that of half of lambda": {"share": 0.5}})  # fmt: skip
 def no_policy_has_less_orpo_loss(problem, lengths, lam, move, size, *, share=1.0):
     pairs = pair_shares(problem)
 
@@ -354,7 +362,7 @@ P15 = paper.claim("P15", r"""
     """)  # fmt: skip
 
 
-@P15.check(Inequality(1e-7), Space(reward=Normals("A"), often=Normals("A"), lam=Floats(0.05, 1.0), A=Sizes(3, 5)), instances=60, batched=False,
+@P15.check(Inequality(1e-7), Space(reward=Normals("A"), often=Normals("A"), lam=Floats(0.05, 1.0), A=Sizes(3, 5)), instances=10, batched=False,
            true={"all pairs as often": {"spread": 0.0}})  # fmt: skip
 def ranks_by_preference(reward, often, lam, *, spread=1.0):
     """Of all pairs, minus the product of the differences, where it has the wrong sign."""
@@ -390,7 +398,7 @@ def descended(log_ref, preference, weights, beta):
     return log_normalize(logits)
 
 
-@P16.check(Identity(1e-5, scale=1), Space(preference=preferences(scale=0.7), log_ref=LAW, beta=Floats(0.3, 3.0), A=Sizes(4, 6)), instances=25, batched=False,
+@P16.check(Identity(1e-5, scale=1), Space(preference=preferences(scale=0.7), log_ref=LAW, beta=Floats(0.3, 3.0), A=Sizes(4, 6)), instances=6, batched=False,
            false={"fits that are 0 at each group's first": {"centre": "first"}})  # fmt: skip
 def end_of_the_flow(preference, log_ref, beta, *, centre="mean"):
     weights = np.zeros_like(preference)
@@ -414,7 +422,7 @@ P17 = paper.claim("P17", r"""
     """)  # fmt: skip
 
 
-@P17.check(Identity(1e-9, scale=1), Space(preference=preferences(3), m=Integers(1, 3), n=Integers(0, 3)), instances=12, batched=False,
+@P17.check(Identity(1e-9, scale=1), Space(preference=preferences(3), m=Integers(1, 2), n=Integers(0, 2)), instances=6, batched=False,
            false={"one comparison more of the first pair": {"more": 1}})  # fmt: skip
 def by_counting_samples(preference, m, n, *, more=0):
     """Over all counts of wins of three responses; one of the pairs is compared n times, the others m times."""
@@ -446,7 +454,7 @@ P18 = paper.claim("P18", r"""
     """)  # fmt: skip
 
 
-@P18.check(Identity(1e-9, scale=1), Space(preference=preferences(3), m=Integers(1, 3), n=Integers(1, 4), tau=Floats(0.1, 3.0)), instances=12, batched=False,
+@P18.check(Identity(1e-9, scale=1), Space(preference=preferences(3), m=Integers(1, 2), n=Integers(1, 2), tau=Floats(0.1, 3.0)), instances=6, batched=False,
            false={"with one win more for each (Laplace)": {"added": 1.0}})  # fmt: skip
 def unbiased(preference, m, n, tau, *, added=0.0):
     pairs, times, mean = ((0, 1), (0, 2), (1, 2)), (m, m, n), np.zeros(3)
@@ -466,7 +474,7 @@ def unbiased(preference, m, n, tau, *, added=0.0):
 P19 = paper.claim("P19", r"""
     SPPO's policy converges to the Nash policy
 
-    After fifty rounds $\mathrm{KL}(\pi_{Nash}\Vert\pi_t)$ is at most half of what it was.
+    After ten rounds $\mathrm{KL}(\pi_{Nash}\Vert\pi_t)$ is at most half of what it was.
 
     where: as commonly read: the theorem is about the average of the policies
     instead: Where the Nash policy has full support it never falls: the policy spirals outwards. The average converges. The last policy does
@@ -483,14 +491,14 @@ def cyclic(log_q, strength):
     return 0.5 + strength * turn / np.abs(turn).max()
 
 
-CYCLIC = {"log_q": Normals(3).map(log_normalize), "log_start": Normals(3).map(log_normalize), "strength": Floats(0.2, 0.5)}
+CYCLIC = {"log_q": Policies(3, spread=1.5), "log_start": Policies(3, spread=3.0), "strength": Floats(0.3, 0.5)}
 
 
-@P19.check(Inequality(1e-9), Space(**CYCLIC, rate=Floats(0.1, 2.0)), instances=25, batched=False,
+@P19.check(Inequality(1e-9), Space(**CYCLIC, rate=Floats(0.1, 2.0)), instances=5, batched=False,
            true={"proximal rounds": {"proximal": True}})  # fmt: skip
-def closer_after_fifty_rounds(log_q, log_start, strength, rate, *, proximal=False):
+def closer_after_ten_rounds(log_q, log_start, strength, rate, *, proximal=False):
     game = cyclic(log_q, strength)
-    run = proximal_play(game, log_start, 0.05, 50) if proximal else sppo(game, log_start, rate, 50)
+    run = proximal_play(game, log_start, 0.005, 10) if proximal else sppo(game, log_start, rate, 10)
     return kl(log_q, run.log_policies[-1]), 0.5 * kl(log_q, log_start)
 
 
@@ -503,7 +511,7 @@ P19_away = paper.claim("P19-away", r"""
     """)  # fmt: skip
 
 
-@P19_away.check(Inequality(1e-10, scale=1), Space(**CYCLIC, rate=Floats(0.01, 5.0, log=True)), instances=40, batched=False,
+@P19_away.check(Inequality(1e-10, scale=1), Space(**CYCLIC, rate=Floats(0.01, 5.0, log=True)), instances=12, batched=False,
                 false={"proximal rounds": {"proximal": True}})  # fmt: skip
 def never_nearer(log_q, log_start, strength, rate, *, proximal=False):
     game = cyclic(log_q, strength)
@@ -522,28 +530,29 @@ P19_average = paper.claim("P19-average", r"""
 
 
 @P19_average.check(Inequality(1e-10, scale=1), Space(preference=preferences(scale=3.0), log_start=LAW, rate=Floats(0.02, 1.0, log=True), T=Integers(50, 400), A=Sizes(2, 6)),
-                   instances=30, batched=False, false={"without the term of the start": {"start": 0.0}})  # fmt: skip
+                   instances=12, batched=False, false={"without the term of the start": {"start": 0.0}})  # fmt: skip
 def average_loses_little(preference, log_start, rate, T, *, start=1.0):
     run = sppo(preference, log_start, rate, T)
     return exploitability(run.log_average, preference, log_start, 0.0), start * np.max(-log_start) / (rate * T) + rate / 8
 
 
 P19_proximal = paper.claim("P19-proximal", r"""
-    With a reference that moves along, the last policy comes nearer to every Nash policy
+    With a reference that moves along, the last policy comes nearer to a Nash policy, by what it moves
 
-    $\mathrm{KL}(q\Vert\pi_{t+1})\le\mathrm{KL}(q\Vert\pi_t)-\mathrm{KL}(\pi_{t+1}\Vert\pi_t)$ where every round is the regularised Nash policy with reference $\pi_t$.
+    $\mathrm{KL}(q\Vert\pi_{t+1})+\mathrm{KL}(\pi_{t+1}\Vert\pi_t)=\mathrm{KL}(q\Vert\pi_t)$ where q has full support and every round is the regularised Nash
+    policy with reference $\pi_t$; at most that for every Nash policy.
 
-    where: proximal point method; moving magnet of Perolat et al. (arXiv 2002.08456)
+    where: proximal point method; moving reference of Perolat et al. (arXiv 2002.08456); equality derived
     """)  # fmt: skip
 
 
-@P19_proximal.check(Inequality(1e-8, scale=1), Space(**CYCLIC, tau=Floats(0.02, 5.0, log=True)), instances=30, batched=False,
+@P19_proximal.check(Identity(1e-8, scale=1), Space(**CYCLIC, tau=Floats(0.02, 5.0, log=True)), instances=8, batched=False,
                     false={"one step of multiplicative weights": {"exact": False}})  # fmt: skip
 def nearer_by_the_step(log_q, log_start, strength, tau, *, exact=True):
     game = cyclic(log_q, strength)
-    run = (proximal_play(game, log_start, tau, 5) if exact else sppo(game, log_start, 1 / tau, 5)).log_policies
+    run = (proximal_play(game, log_start, tau, 4) if exact else sppo(game, log_start, 1 / tau, 4)).log_policies
     away = kl(log_q[None], run)
-    return away[1:], away[:-1] - kl(run[1:], run[:-1]), 1 + away[:-1]
+    return away[1:] + kl(run[1:], run[:-1]), away[:-1], 1 + away[:-1]
 
 
 # P20 -----------------------------------------------------------------------------------------------
@@ -557,7 +566,7 @@ P20 = paper.claim("P20", r"""
 GAME = {"preference": preferences(scale=3.0), "log_ref": LAW}
 
 
-@P20.check(Inequality(1e-10, scale=1), Space(**GAME, tau=Floats(0.03, 1.0, log=True), A=Sizes(2, 6)), instances=40, batched=False,
+@P20.check(Inequality(1e-10, scale=1), Space(**GAME, tau=Floats(0.03, 1.0, log=True), A=Sizes(2, 6)), instances=10, batched=False,
            false={"at the rate of Nash-MD's opponent": {"method": nash_md}})  # fmt: skip
 def linear_rate(preference, log_ref, tau, *, method=magnetic_descent):
     rate = min(tau / np.abs(preference - 0.5).max() ** 2, 0.99 / tau)
@@ -579,10 +588,10 @@ P21 = paper.claim("P21", r"""
     """)  # fmt: skip
 
 
-@P21.check(Identity(1e-6, scale=1), Space(**GAME, tau=Floats(0.3, 1.0), A=Sizes(3, 5)), instances=15, batched=False,
+@P21.check(Identity(1e-6, scale=1), Space(**GAME, tau=Floats(0.3, 1.0), A=Sizes(3, 5)), instances=10, batched=False,
            true={"the magnetic step": {"method": magnetic_descent}})  # fmt: skip
 def ends_at_the_solution(preference, log_ref, tau, *, method=nash_md):
-    run = method(preference, log_ref, tau, 0.5, 200)
+    run = method(preference, log_ref, tau, 0.5, 120)
     return np.exp(run.log_policies[-1]), np.exp(regularized_nash(preference, log_ref, tau).log_policy)
 
 
@@ -599,10 +608,10 @@ ROUND = from_log_odds(np.array([[0, 2.0, -1.5], [0, 0, 1.0], [0, 0, 0]])), np.lo
 @P21_order.check(Limit(rate=1.0, rate_tol=0.1), false={"the average of two rates, extrapolated": {"extrapolated": True}})
 def first_order(*, extrapolated=False):
     preference, log_ref = ROUND
-    nash, rates = np.exp(regularized_nash(preference, log_ref, 0.5).log_policy), 0.8 * 2.0 ** -np.arange(0, 6)
+    nash, rates = np.exp(regularized_nash(preference, log_ref, 0.5).log_policy), 0.8 * 2.0 ** -np.arange(0, 5)
 
     def end(rate):
-        return np.exp(nash_md(preference, log_ref, 0.5, rate, int(60 / rate)).log_policies[-1])
+        return np.exp(nash_md(preference, log_ref, 0.5, rate, int(40 / rate)).log_policies[-1])
 
     ends = [2 * end(r / 2) - end(r) if extrapolated else end(r) for r in rates]
     return rates, [np.abs(e - nash).max() for e in ends]
@@ -627,7 +636,7 @@ def third_order(*, times=1.0):
     return rates, [np.abs(np.exp(sppo_step(preference, log_policy, r)) - e).max() for r, e in zip(rates, exact)]
 
 
-@P22.check(Optimality(1e-12, scale=1), Space(**GAME, rate=Floats(0.1, 5.0), move=Normals("A"), size=Floats(1e-3, 2.0, log=True), A=Sizes(2, 5)), instances=60, batched=False,
+@P22.check(Optimality(1e-12, scale=1), Space(**GAME, rate=Floats(0.1, 5.0), move=Normals("A"), size=Floats(1e-3, 2.0, log=True), A=Sizes(2, 5)), instances=12, batched=False,
            false={"the step of multiplicative weights": {"exact": False}})  # fmt: skip
 def no_policy_has_less_sppo_loss(preference, log_ref, rate, move, size, *, exact=True):
     aim = rate * (preference @ np.exp(log_ref) - 0.5)

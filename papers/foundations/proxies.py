@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -36,23 +37,21 @@ NORMAL = stats.norm()
 RHO = Floats(-0.95, 0.95)
 
 
-def bent(slope, bend):
-    """A standard normal proxy with ``E[gold|x] = slope x - bend x^2``."""
-    pair = gaussian_copula(NORMAL, NORMAL, 0.5)
+@cache
+def normal_proxy(law="normal"):
+    return gaussian_copula(LAWS[law], NORMAL, 0.5)
+
+
+@cache
+def independent_error(df):
+    """Normal gold and Student's t as error."""
+    return additive_error(NORMAL, stats.t(df))
+
+
+def bent(slope, bend, law="normal"):
+    """A proxy with this law and ``E[gold|x] = slope x - bend x^2``."""
+    pair = normal_proxy(law)
     return replace(pair, gold=slope * pair.proxy - bend * pair.proxy**2)
-
-
-def at_kl(pair, budget):
-    """The tilt with this KL, by bisection in the logarithm of the temperature."""
-    low, high = -8.0, 12.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        try:
-            far = along_tilt(pair, float(np.exp(middle))).kl > budget
-        except ValueError:  # no optimum
-            far = True
-        low, high = (middle, high) if far else (low, middle)
-    return along_tilt(pair, float(np.exp(high)))
 
 
 # G3 ------------------------------------------------------------------------------------------------
@@ -65,7 +64,7 @@ G3 = paper.claim("G3", r"""
     """)  # fmt: skip
 
 
-@G3.check(Identity(1e-7, scale=1), Space(law=Choice("normal", "logistic", "gumbel", "exponential"), rho=RHO, budget=Floats(0.05, 8.0)), instances=12, batched=False,
+@G3.check(Identity(1e-7, scale=1), Space(law=Choice("normal", "logistic", "gumbel", "exponential"), rho=RHO, budget=Floats(0.05, 8.0)), instances=3, batched=False,
           false={"rho instead of its square": {"power": 0.5}})  # fmt: skip
 def clock(law, rho, budget, *, power=1.0):
     gold, shift = LAWS[law], np.sign(rho) * np.abs(rho) ** power * np.sqrt(2 * budget)
@@ -123,7 +122,7 @@ G5 = paper.claim("G5", r"""
     """)  # fmt: skip
 
 
-@G5.check(Identity(1e-6, scale=0.01), Space(slope=Floats(0.2, 1.0), bend=Floats(0.2, 1.0), d=Floats(0.05, 2.0)), instances=15, batched=False,
+@G5.check(Identity(1e-6, scale=0.01), Space(slope=Floats(0.2, 1.0), bend=Floats(0.2, 1.0), d=Floats(0.05, 2.0)), instances=8, batched=False,
           true={"differences that halve": {"halves": 2.0}})  # fmt: skip
 def differences_of_slopes(slope, bend, d, *, halves=1.0):
     pair = bent(slope, bend)
@@ -142,9 +141,9 @@ G5_large = paper.claim("G5-large", r"""
 
 @G5_large.check(Limit(rate=-1.0, rate_tol=0.1), false={"with d for sqrt(2) d": {"two": 1.0}})
 def logarithm_at_large_d(*, two=2.0):
-    pair, a, b = gaussian_copula(NORMAL, NORMAL, 0.5), 2.0, 0.5
+    pair, a, b = normal_proxy(), 2.0, 0.5
     pair = replace(pair, gold=pair.proxy * (a - b * np.log(np.maximum(pair.proxy, 1.0))))
-    d = np.array([4.0, 5.0, 6.5, 8.0, 10.0, 13.0, 16.0])
+    d = np.array([3.0, 3.6, 4.3, 5.2, 6.2, 7.5, 9.0])
     x = np.sqrt(two) * d
     return d, [along_tilt(pair, 1 / (np.sqrt(2) * e)).gold - y * (a - b * np.log(y)) for e, y in zip(d, x)]
 
@@ -163,10 +162,10 @@ G6 = paper.claim("G6", r"""
     """)  # fmt: skip
 
 
-@G6.check(Inequality(1e-9, scale=1), Space(law=Choice("Student t, 2.5", "Pareto, 2.5"), rho=Floats(0.2, 0.95)), instances=12, batched=False,
+@G6.check(Inequality(1e-9, scale=1), Space(law=Choice("Student t, 2.5", "Pareto, 2.5"), rho=Floats(0.2, 0.95), df=Choice(1.5, 2.0, 2.5)), instances=4, batched=False,
           true={"an independent error of that tail": {"independent": True}})  # fmt: skip
-def falls_from_ten_to_a_million(law, rho, *, independent=False):
-    pair = additive_error(NORMAL, stats.t(1 + 1.5 * rho)) if independent else gaussian_copula(LAWS[law], NORMAL, rho)
+def falls_from_ten_to_a_million(law, rho, df, *, independent=False):
+    pair = independent_error(df) if independent else gaussian_copula(LAWS[law], NORMAL, rho)
     return along_best_of_n(pair, 1e6).gold, along_best_of_n(pair, 10.0).gold
 
 
@@ -179,7 +178,7 @@ G6_ranks = paper.claim("G6-ranks", r"""
     """)  # fmt: skip
 
 
-@G6_ranks.check(Identity(1e-8, scale=1), Space(law=Choice(*LAWS), rho=RHO, n=Floats(1.0, 1e6, log=True)), instances=12, batched=False,
+@G6_ranks.check(Identity(1e-8, scale=1), Space(law=Choice(*LAWS), rho=RHO, n=Floats(1.0, 1e6, log=True)), instances=4, batched=False,
                 false={"rho squared": {"power": 2.0}})  # fmt: skip
 def share_of_the_maximum(law, rho, n, *, power=1.0):
     found = along_best_of_n(gaussian_copula(LAWS[law], NORMAL, rho), n).gold
@@ -202,7 +201,7 @@ G7 = paper.claim("G7", r"""
 @G7.check(Limit(rate=-1.0, rate_tol=0.05), false={"exponential gold": {"gold": stats.expon()}})
 def gold_returns(*, gold=NORMAL):
     pair, budget = gaussian_copula(LAWS["Pareto, 2.5"], gold, 0.9), 0.5
-    weight, scores = np.exp(pair.log_weight), np.array([4.0, 6.0, 9.0, 13.0, 18.0, 24.0, 30.0])
+    weight, scores = np.exp(pair.log_weight), np.array([6.0, 7.5, 9.0, 11.0, 13.0, 15.5, 18.0])
     gains = []
     for u in scores:
         log_tail = stats.norm.logsf(u)
@@ -221,18 +220,17 @@ G8 = paper.claim("G8", r"""
     """)  # fmt: skip
 
 
-@G8.check(Identity(1e-9), Space(slope=Floats(0.2, 1.0), bend=Floats(0.15, 0.6)), instances=6, batched=False,
+@G8.check(Identity(1e-9), Space(slope=Floats(0.2, 1.0), bend=Floats(0.15, 0.6)), instances=4, batched=False,
           false={"at half of the bend": {"share": 0.5}})  # fmt: skip
 def stopped_in_closed_form(slope, bend, *, share=1.0):
     found = stop_tilt(bent(slope, share * bend))
     return found.kl, slope**2 / (8 * bend**2)
 
 
-@G8.check(Inequality(1e-10, scale=1), Space(law=Choice("normal", "logistic", "gumbel"), slope=Floats(0.2, 1.0), bend=Floats(0.1, 0.6), beta=Floats(0.3, 20.0, log=True)), instances=20,
+@G8.check(Inequality(1e-10, scale=1), Space(law=Choice("normal", "logistic", "gumbel"), slope=Floats(0.2, 1.0), bend=Floats(0.1, 0.6), beta=Floats(0.3, 20.0, log=True)), instances=6,
           batched=False, false={"at a quarter of its temperature": {"times": 0.25}})  # fmt: skip
 def no_tilt_has_more_gold(law, slope, bend, beta, *, times=1.0):
-    pair = gaussian_copula(LAWS[law], NORMAL, 0.5)
-    pair = replace(pair, gold=slope * pair.proxy - bend * pair.proxy**2)
+    pair = bent(slope, bend, law)
     found = stop_tilt(pair)
     try:
         other, at = along_tilt(pair, beta).gold, along_tilt(pair, times * found.at).gold
@@ -241,10 +239,10 @@ def no_tilt_has_more_gold(law, slope, bend, beta, *, times=1.0):
     return other, at
 
 
-@G8.check(Inequality(1e-10, scale=1), Space(df=Floats(2.2, 5.0), sigma=Floats(0.5, 3.0), n=Floats(1.0, 1e6, log=True)), instances=8, batched=False,
+@G8.check(Inequality(1e-10, scale=1), Space(df=Choice(1.5, 2.0, 2.5, 4.0), n=Floats(1.0, 1e6, log=True)), instances=6, batched=False,
           false={"at four times that n": {"times": 4.0}})  # fmt: skip
-def no_n_has_more_gold(df, sigma, n, *, times=1.0):
-    pair = additive_error(stats.norm(scale=sigma), stats.t(df))
+def no_n_has_more_gold(df, n, *, times=1.0):
+    pair = independent_error(df)
     found = stop_best_of_n(pair)
     return along_best_of_n(pair, float(np.round(n))).gold, along_best_of_n(pair, times * found.at).gold
 
@@ -262,9 +260,9 @@ G9 = paper.claim("G9", r"""
     """)  # fmt: skip
 
 
-@G9.check(Inequality(1e-9, scale=1), Space(slope=Floats(0.2, 1.0), bend=Floats(0.2, 1.0), n=Floats(2.0, 1e4, log=True)), instances=12, batched=False,
+@G9.check(Inequality(1e-9, scale=1), Space(slope=Floats(0.2, 1.0), bend=Floats(0.2, 1.0), n=Floats(2.0, 1e4, log=True)), instances=8, batched=False,
           true={"linear conditional gold": {"bent_by": 0.0}})  # fmt: skip
 def gold_of_best_of_n(slope, bend, n, *, bent_by=1.0):
     pair = bent(slope, bent_by * bend)
     best = along_best_of_n(pair, n)
-    return best.gold, at_kl(pair, best.kl).gold
+    return best.gold, along_tilt(pair, 1 / np.sqrt(2 * best.kl)).gold  # beta: see C1
