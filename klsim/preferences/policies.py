@@ -35,13 +35,12 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq, minimize, root
-from scipy.special import expit, log_expit
+from scipy.special import expit, log_expit, wrightomega
 
 from klsim import _validate
 from klsim._shown import Shown
 from klsim.distributions import log_normalize, tilt
-from klsim.divergences import GENERATORS, kl
-from klsim.optima import f_regularized
+from klsim.divergences import kl
 from klsim.preferences.fits import bradley_terry_fit, ipo_fit
 from klsim.preferences.matrices import checked_preference, checked_weights, loser_shares, winner_shares
 
@@ -115,7 +114,17 @@ def chi2_po_policy(log_ref: Any, preference: Any, beta: float, weights: Any = No
     """
     fit = bradley_terry_fit(preference, weights)
     log_ref, scaled = _reference(log_ref, len(fit)), _fit_over_beta(fit, beta)
-    return np.asarray(f_regularized(log_ref, scaled, 1.0, GENERATORS["kl"] + 0.5 * GENERATORS["chi2"]).log_policy)
+    ref, below = np.exp(log_ref), scaled - scaled.max()
+
+    def excess(top: float) -> float:  # of the sum of probabilities over 1; top: phi of the largest ratio
+        return float(ref @ wrightomega(top + below) - 1)
+
+    # the largest ratio is at least 1, the smallest at most 1
+    top = brentq(excess, 0.999, 1.001 - below.min(), xtol=1e-14, rtol=1e-14, maxiter=1000)
+    phi = top + below
+    ratio = wrightomega(phi)  # t + log t = phi
+    log_ratio = np.where(phi > 1, np.log(np.maximum(ratio, 1.0)), phi - ratio)
+    return np.asarray(log_normalize(log_ref + log_ratio))
 
 
 def simpo_policy(

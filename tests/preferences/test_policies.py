@@ -7,7 +7,8 @@ import pytest
 from scipy.special import expit
 
 from klsim.distributions import log_normalize
-from klsim.divergences import kl
+from klsim.divergences import GENERATORS, kl
+from klsim.optima import f_regularized
 from klsim.preferences import (
     bradley_terry,
     chi2_po_policy,
@@ -52,6 +53,8 @@ def test_chi2_po_solves_its_link(beta):
     level = ratio + (found - LOG_REF) - reward / beta
     np.testing.assert_allclose(level, level[0], rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(np.exp(found).sum(), 1.0, atol=1e-12)
+    other = f_regularized(LOG_REF, reward, beta, GENERATORS["kl"] + 0.5 * GENERATORS["chi2"]).log_policy
+    np.testing.assert_allclose(found, other, rtol=1e-9, atol=1e-9)
 
 
 def test_dpo_is_the_tilt_by_the_rewards():
