@@ -1,13 +1,13 @@
 r"""A proxy that is optimised and the gold reward that is meant: what policies of the proxy bring in gold.
 
-Under the reference (proxy, gold) has a joint law with densities. A policy that depends on the proxy alone has the gold
-reward ``E_pi[m]``, with ``m(x) = E[gold | proxy = x]``: nothing else of the joint law matters. Pairs:
+Under the reference (proxy, gold) has a joint law with densities. A policy that depends on the proxy alone has the
+gold reward ``E_pi[m]``, with ``m(x) = E[gold | proxy = x]``: nothing else of the joint law matters. Pairs:
 
-* *Gaussian copula* of correlation rho, any marginals: with normal scores ``proxy = x(Phi(u))``,
+* *Gaussian copula* of correlation rho, any marginals: in normal scores ``proxy = x(Phi(u))``,
   ``gold = g(rho u + sqrt(1 - rho^2) v)``, so ``m(u) = int g(s) N(s; rho u, 1 - rho^2) ds``;
 * *additive error*: ``proxy = gold + error``, independent.
 
-Along the tilt ``e^{x/beta}/Z`` the gold reward has the slope ``Cov_beta(x, m)`` in ``1/beta``: the best place to stop is
+Along the tilt ``e^{x/beta}/Z`` the gold reward has the slope ``Cov_beta(x, m)`` in ``1/beta``: the place to stop is
 where proxy and conditional gold are uncorrelated. With ``d = sqrt(KL)`` both curves begin as a parabola,
 ``E[m] + d (alpha - beta d) + O(d^3)``:
 

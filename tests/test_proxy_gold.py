@@ -38,6 +38,7 @@ def test_normal_marginals_have_the_linear_conditional_mean(rho):
 def test_conditional_means_by_adaptive_quadrature(law):
     pair, rest = gaussian_copula(stats.logistic(), law, 0.6), 0.8
     for u in (-3.0, 0.0, 2.0):
+
         def integrand(v, u=u):
             s = 0.6 * u + rest * v
             return float(law.ppf(stats.norm.cdf(s)) if s < 0 else law.isf(stats.norm.sf(s))) * stats.norm.pdf(v)
@@ -75,20 +76,25 @@ def test_additive_normal_error_is_a_gaussian_copula():
 def test_a_heavy_error_brings_gold_back():
     pair = additive_error(NORMAL, stats.t(2.2))
     stop = stop_best_of_n(pair)
-    assert stop.interior and 2 < stop.at < 1e5
+    assert stop.interior
+    assert 2 < stop.at < 1e5
     golds = [along_best_of_n(pair, n).gold for n in (1, 10, 1e6, 1e12)]
-    assert abs(golds[0]) < 1e-9 and golds[1] > golds[2] > golds[3] > 0
+    assert abs(golds[0]) < 1e-9
+    assert golds[1] > golds[2] > golds[3] > 0
     with pytest.raises(ValueError, match="infinite"):
         along_tilt(pair, 1.0)
 
 
 def test_where_to_stop():
     stop = stop_tilt(BENT)
-    assert stop.interior and stop.kl == pytest.approx(0.8**2 / (8 * 0.04), rel=1e-9)
+    assert stop.interior
+    assert stop.kl == pytest.approx(0.8**2 / (8 * 0.04), rel=1e-9)
     assert stop.at == pytest.approx(1 / np.sqrt(2 * stop.kl), rel=1e-9)
     rising = stop_tilt(PAIR, largest=3.0)
-    assert not rising.interior and 2.9 < rising.kl <= 3.0
-    assert not stop_best_of_n(PAIR, 100).interior and stop_best_of_n(PAIR, 100).at == 100
+    assert not rising.interior
+    assert 2.9 < rising.kl <= 3.0
+    assert not stop_best_of_n(PAIR, 100).interior
+    assert stop_best_of_n(PAIR, 100).at == 100
     best = stop_best_of_n(BENT)
     golds = [along_best_of_n(BENT, n).gold for n in range(1, 200)]
     assert best.at == 1 + int(np.argmax(golds))

@@ -2,8 +2,8 @@ r"""Nash policies of preference games, regularised towards a reference.
 
 *Regularised Nash* (NLHF): ``max_pi min_mu P(pi > mu) - tau KL(pi‖ref) + tau KL(mu‖ref)``. The game is symmetric with
 value 1/2; its only solution satisfies ``pi = ref exp(P pi / tau)/Z``. A policy can be exploited by
-``tau log sum ref exp(P pi/tau) + tau KL(pi‖ref) - 1/2``; without regularisation (``tau = 0``) by ``max_i (P pi)_i - 1/2``
-over the responses that the reference has.
+``tau log sum ref exp(P pi/tau) + tau KL(pi‖ref) - 1/2``; without regularisation (``tau = 0``) by
+``max_i (P pi)_i - 1/2`` over the responses that the reference has.
 
 Source: Munos et al. (2023), arXiv:2312.00886 (NLHF).
 """

@@ -6,7 +6,7 @@ responses among those preferred and among the others, ``r`` the Bradley-Terry fi
 ==========  ==========================================================================================================
 DPO         ``ref e^{r/beta}/Z``
 IPO         ``ref e^h/Z``, h the least-squares fit of ``(P_ij - P_ji)/2 tau``
-χ²-PO       ``phi(pi/ref) = r/beta + c``, ``phi(t) = t + log t``: the optimum of ``E[r] - beta E_ref[(t-1)^2/2 + t log t]``
+χ²-PO       ``phi(pi/ref) = r/beta + c``, ``phi(t) = t + log t``: at most ``E[r] - beta E_ref[(t-1)^2/2 + t log t]``
 SimPO       ``log pi_i = L_i (s_i/beta + c)``, s the Bradley-Terry fit with margin gamma, ``L_i`` tokens; no reference
 ORPO        a stationary point of ``-sum_i D_i m_i - lam sum_ij W_ij log sigma(o_i - o_j)``, ``m_i = log pi_i / L_i``,
             ``o = log(e^m/(1 - e^m))``; no reference
@@ -127,9 +127,7 @@ def chi2_po_policy(log_ref: Any, preference: Any, beta: float, weights: Any = No
     return np.asarray(log_normalize(log_ref + log_ratio))
 
 
-def simpo_policy(
-    lengths: Any, preference: Any, beta: float, *, gamma: float = 0.0, weights: Any = None
-) -> np.ndarray:
+def simpo_policy(lengths: Any, preference: Any, beta: float, *, gamma: float = 0.0, weights: Any = None) -> np.ndarray:
     """The optimum of SimPO with population labels, ``log pi_i = L_i (s_i/beta + c)``, ``(A,)``.
 
     Args:
@@ -153,9 +151,7 @@ def simpo_policy(
     return np.asarray(log_normalize(tokens * (below + x)))
 
 
-def orpo_policy(
-    lengths: Any, preference: Any, lam: float, *, weights: Any = None, start: Any = None
-) -> np.ndarray:
+def orpo_policy(lengths: Any, preference: Any, lam: float, *, weights: Any = None, start: Any = None) -> np.ndarray:
     """A stationary point of ORPO's population loss, ``(A,)``; 0 where a response is never preferred.
 
     Descent from ``D/L`` (the optimum at ``lam = 0``), or from ``start``, and Newton's method from there. The loss is

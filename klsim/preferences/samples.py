@@ -1,8 +1,9 @@
 r"""Finite data: counts of comparisons, what they estimate, and whether the Bradley-Terry fit of them is finite.
 
-``wins[i, j]`` is how often i was preferred to j. The fits of the data are those of the shares ``wins/(wins + wins^T)`` with
-frequencies ``wins + wins^T``. The Bradley-Terry fit (DPO, χ²-PO, SimPO) is finite exactly where the wins connect all
-responses both ways; where every pair is compared ``m_ij`` times,
+``wins[i, j]`` is how often i was preferred to j. The fits of the data are those of the shares
+``wins/(wins + wins^T)`` with frequencies ``wins + wins^T``.
+The Bradley-Terry fit (DPO, χ²-PO, SimPO) is finite exactly where the wins connect all responses both ways; where
+every pair is compared ``m_ij`` times,
 
 .. math:: P(\text{finite}) = \sum_G \prod_{ij} P(G_{ij}) \; 1[G \text{ strongly connected}], \qquad
           P(i \text{ only}) = P_{ij}^{m_{ij}}, \quad P(j \text{ only}) = P_{ji}^{m_{ij}},

@@ -2,24 +2,25 @@ r"""Self-play on preferences: four dynamics whose every step is exact, on a fini
 
 With ``P pi`` the chances to win against the policy, eta the rate, tau the regularisation:
 
-================  =====================================================================================================
-`sppo`            ``pi' = pi e^{eta P pi}/Z``: multiplicative weights, the step that SPPO regresses to
-`nash_md`         ``pi' = m e^{eta P m}/Z``, the mixture ``m = pi^{1-eta tau} ref^{eta tau}/Z`` as start and opponent
+==================  =================================================================================================
+`sppo`              ``pi' = pi e^{eta P pi}/Z``: multiplicative weights, the step that SPPO regresses to
+`nash_md`           ``pi' = m e^{eta P m}/Z``, the mixture ``m = pi^{1-eta tau} ref^{eta tau}/Z`` as start and opponent
 `magnetic_descent`  ``pi' = (pi ref^{eta tau} e^{eta P pi})^{1/(1+eta tau)}/Z``: mirror descent with a magnet
-`proximal_play`   ``pi'``: the regularised Nash policy at tau with ``ref = pi``: the reference moves along
-================  =====================================================================================================
+`proximal_play`     ``pi'``: the regularised Nash policy at tau with ``ref = pi``: the reference moves along
+==================  =================================================================================================
 
 *Without regularisation* the average of the first T policies of `sppo` loses by at most
 ``max_i log(1/pi_0(i))/(eta T) + eta/8`` to any response (a regret of Hedge); the last policy turns away: where a Nash
 policy q of the game wins exactly half against everything (full support), ``KL(q‖pi_t)`` never falls.
 
 *The last policy* converges with `proximal_play`, to a Nash policy of the game itself:
-``KL(q‖pi') <= KL(q‖pi) - KL(pi'‖pi)`` for every Nash policy q (equal where q has full support); with `magnetic_descent`, to the regularised Nash policy q,
-``KL(q‖pi') <= KL(q‖pi)/(1 + eta tau)`` for ``eta <= tau/L^2``, ``L = max |P - 1/2|``; with `nash_md` to within order eta
-of it, its opponent being the mixture.
+``KL(q‖pi') <= KL(q‖pi) - KL(pi'‖pi)`` for every Nash policy q (equal where q has full support); with
+`magnetic_descent`, to the regularised Nash policy q, ``KL(q‖pi') <= KL(q‖pi)/(1 + eta tau)`` for
+``eta <= tau/L^2``, ``L = max |P - 1/2|``; with `nash_md` to within order eta of it, its opponent being the mixture.
 
-`sppo_step` is the minimum of SPPO's square loss itself, ``E_pi (log pi'/pi - eta (P pi - 1/2))^2`` over policies, which puts
-``eta/2`` for ``log Z``: ``h = a - W(nu e^a)``, ``a = eta (P pi - 1/2)``, W Lambert's; third order in eta away from the step.
+`sppo_step` is the minimum of SPPO's square loss itself, ``E_pi (log pi'/pi - eta (P pi - 1/2))^2`` over policies,
+which puts ``eta/2`` for ``log Z``: ``h = a - W(nu e^a)``, ``a = eta (P pi - 1/2)``, W Lambert's; third order in eta
+away from the step.
 
 Sources: Wu et al. (2024), arXiv:2405.00675 (SPPO); Munos et al. (2023), arXiv:2312.00886 (Nash-MD); Sokota et al.
 (2022), arXiv:2206.05825 (magnetic mirror descent, rate); Freund and Schapire (1999) (regret). The rest is derived here.
@@ -45,7 +46,7 @@ __all__ = ["SelfPlay", "magnetic_descent", "nash_md", "proximal_play", "sppo", "
 
 @dataclass(frozen=True, repr=False)
 class SelfPlay(Shown):
-    """Policies of a run: ``log_policies (T + 1, A)``, the first one included; ``log_average`` of the first T, ``(A,)``."""
+    """Policies of a run: ``log_policies (T + 1, A)`` from the first on; ``log_average`` of the first T, ``(A,)``."""
 
     log_policies: np.ndarray
     log_average: np.ndarray
@@ -108,7 +109,7 @@ def sppo_step(preference: Any, log_policy: Any, rate: float) -> np.ndarray:
     def moved(nu: float) -> np.ndarray:
         return aim - lambertw(nu * np.exp(aim)).real
 
-    # the aims have mean 0: at nu = 0 and below probabilities add up to 1 or more (Jensen); W(x) is real from -1/e on
+    # the aims have mean 0: at nu <= 0 probabilities add up to 1 or more (Jensen); W(x) is real from -1/e on
     low, high = -0.5 * np.exp(-1 - aim.max()), 1.0
     while law @ np.exp(moved(high)) > 1:
         high *= 2
@@ -118,7 +119,9 @@ def sppo_step(preference: Any, log_policy: Any, rate: float) -> np.ndarray:
     return out
 
 
-def _magnet(preference: Any, log_ref: Any, tau: Any, log_policy: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _magnet(
+    preference: Any, log_ref: Any, tau: Any, log_policy: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     p, ref = _start(preference, log_ref=log_ref)
     start = ref if log_policy is None else _start(p, log_policy=log_policy)[1]
     if np.any(np.isfinite(ref) != np.isfinite(start)):
@@ -132,10 +135,8 @@ def _mixed(x: np.ndarray, ref: np.ndarray, share: float) -> np.ndarray:
         return np.where(np.isneginf(x), -np.inf, (1 - share) * x + share * ref)
 
 
-def nash_md(
-    preference: Any, log_ref: Any, tau: float, rate: float, steps: int, *, log_policy: Any = None
-) -> SelfPlay:
-    """``pi' = m exp(rate P m)/Z``, ``m = pi^{1 - rate tau} ref^{rate tau}/Z``, from ``log_policy`` (None: the reference).
+def nash_md(preference: Any, log_ref: Any, tau: float, rate: float, steps: int, *, log_policy: Any = None) -> SelfPlay:
+    """``pi' = m exp(rate P m)/Z``, ``m = pi^{1 - rate tau} ref^{rate tau}/Z``, from ``log_policy`` (None: ref).
 
     Raises:
         ValueError: no preference matrix, no log-probabilities of its size and of one support; ``tau <= 0``, a rate that

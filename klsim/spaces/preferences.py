@@ -32,7 +32,7 @@ def preferences(axis: str | int = "A", *, scale: float = 1.5) -> Field:
 
 @dataclass(frozen=True)
 class PreferenceBandits(Field):
-    """`PreferenceBandit`: ``actions`` responses, log-odds of scale ``scale``, a reference as `Policies` with ``spread``.
+    """`PreferenceBandit`: ``actions`` responses, log-odds of scale ``scale``, a reference that spans ``spread`` nats.
 
     A third of the draws is Bradley-Terry, the others follow no model; in a third some pairs tie. Pairs are compared
     equally often, as independent draws of the reference, or with random frequencies. ``certain`` makes some chances 0

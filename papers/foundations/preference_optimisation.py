@@ -161,7 +161,11 @@ P10 = paper.claim("P10", r"""
 @P10.check(Inequality(1e-9), Space(p=Floats(0.51, 0.95), log_ref=LAW, beta=Floats(0.2, 1.0), A=Sizes(2, 2)), instances=12, batched=False,
            true={"IPO's": {"method": "ipo"}})  # fmt: skip
 def keeps_the_loser(p, log_ref, beta, *, method="kto"):
-    found = kto_fixed_point(log_ref, of_two(p), beta).log_policy if method == "kto" else ipo_policy(log_ref, of_two(p), beta)
+    found = (
+        kto_fixed_point(log_ref, of_two(p), beta).log_policy
+        if method == "kto"
+        else ipo_policy(log_ref, of_two(p), beta)
+    )
     return np.exp(log_ref[1] - 1 / beta), np.exp(found[1])
 
 
@@ -175,7 +179,11 @@ P10_fixed = paper.claim("P10-fixed", r"""
     where: loss: Ethayarajh et al. (arXiv 2402.01306); fixed point derived
     assumes: $\beta\le1$; some $c_i>0$.
     """)  # fmt: skip
-KTO = {"problem": PreferenceBandits(spread=6.0, certain=True, uncovered=True), "beta": Floats(0.02, 1.0, log=True), "good": Floats(0.7, 1.5)}
+KTO = {
+    "problem": PreferenceBandits(spread=6.0, certain=True, uncovered=True),
+    "beta": Floats(0.02, 1.0, log=True),
+    "good": Floats(0.7, 1.5),
+}
 
 
 def kto_or_skip(problem, beta, good):
@@ -213,10 +221,16 @@ P10_small = paper.claim("P10-small", r"""
 
 @P10_small.check(Limit(rate=2.0, rate_tol=0.1), false={"times the reference": {"power": 1.0}})
 def surplus_of_wins(*, power=0.0):
-    preference, log_ref = from_log_odds(np.array([[0, 0.5, 2.0, 1.0], [0, 0, 1.2, -0.4], [0, 0, 0, 0.3], [0, 0, 0, 0]])), np.log([0.1, 0.2, 0.4, 0.3])
+    preference, log_ref = (
+        from_log_odds(np.array([[0, 0.5, 2.0, 1.0], [0, 0, 1.2, -0.4], [0, 0, 0, 0.3], [0, 0, 0, 0]])),
+        np.log([0.1, 0.2, 0.4, 0.3]),
+    )
     surplus = np.maximum(winner_shares(preference) - loser_shares(preference), 0) * np.exp(power * log_ref)
     betas = 0.4 * 2.0 ** -np.arange(2, 10)
-    away = [np.abs(np.exp(kto_fixed_point(log_ref, preference, b).log_policy) - surplus / surplus.sum()).max() for b in betas]
+    away = [
+        np.abs(np.exp(kto_fixed_point(log_ref, preference, b).log_policy) - surplus / surplus.sum()).max()
+        for b in betas
+    ]
     return betas, away
 
 
@@ -229,7 +243,12 @@ P11 = paper.claim("P11", r"""
     where: loss: Meng et al. (arXiv 2405.14734); optimum derived
     assumes: all pairs compared, no preference of 0 or 1.
     """)  # fmt: skip
-SIMPO = {"problem": PreferenceBandits(scale=0.7, spread=3.0), "lengths": LENGTHS, "beta": Floats(1.0, 4.0), "gamma": Floats(0.0, 2.0)}
+SIMPO = {
+    "problem": PreferenceBandits(scale=0.7, spread=3.0),
+    "lengths": LENGTHS,
+    "beta": Floats(1.0, 4.0),
+    "gamma": Floats(0.0, 2.0),
+}
 
 
 @P11.check(Identity(1e-4, scale=1), Space(**SIMPO, A=Sizes(2, 4)), instances=6, batched=False,
@@ -437,7 +456,9 @@ def by_counting_samples(preference, m, n, *, more=0):
         table = np.zeros((3, 3))
         for (i, j), won in zip(((0, 1), (0, 2), (1, 2)), wins):
             table[i, j], table[j, i] = won, times[i, j] - won
-        chance = np.prod([binomial(won, int(times[ij]), preference[ij]) for ij, won in zip(((0, 1), (0, 2), (1, 2)), wins)])
+        chance = np.prod(
+            [binomial(won, int(times[ij]), preference[ij]) for ij, won in zip(((0, 1), (0, 2), (1, 2)), wins)]
+        )
         data = Comparisons(table)
         try:
             bradley_terry_fit(data.preference, data.weights)
@@ -538,7 +559,9 @@ P19_average = paper.claim("P19-average", r"""
                    instances=12, batched=False, false={"without the term of the start": {"start": 0.0}})  # fmt: skip
 def average_loses_little(preference, log_start, rate, T, *, start=1.0):
     run = sppo(preference, log_start, rate, T)
-    return exploitability(run.log_average, preference, log_start, 0.0), start * np.max(-log_start) / (rate * T) + rate / 8
+    return exploitability(run.log_average, preference, log_start, 0.0), start * np.max(-log_start) / (
+        rate * T
+    ) + rate / 8
 
 
 P19_proximal = paper.claim("P19-proximal", r"""
@@ -610,7 +633,9 @@ P21_order = paper.claim("P21-order", r"""
 ROUND = from_log_odds(np.array([[0, 2.0, -1.5], [0, 0, 1.0], [0, 0, 0]])), np.log([0.5, 0.3, 0.2])
 
 
-@P21_order.check(Limit(rate=1.0, rate_tol=0.1), false={"the average of two rates, extrapolated": {"extrapolated": True}})
+@P21_order.check(
+    Limit(rate=1.0, rate_tol=0.1), false={"the average of two rates, extrapolated": {"extrapolated": True}}
+)
 def first_order(*, extrapolated=False):
     preference, log_ref = ROUND
     nash, rates = np.exp(regularized_nash(preference, log_ref, 0.5).log_policy), 0.8 * 2.0 ** -np.arange(0, 5)

@@ -75,7 +75,8 @@ def test_no_support_stays_no_support():
         magnetic_descent(CYCLE, ref, 0.5, 0.5, 3),
         proximal_play(CYCLE, ref, 0.5, 3),
     ):
-        assert np.all(run.log_policies[:, 1] == -np.inf) and run.log_average[1] == -np.inf
+        assert np.all(run.log_policies[:, 1] == -np.inf)
+        assert run.log_average[1] == -np.inf
         assert not np.isnan(run.log_policies).any()
     assert sppo_step(CYCLE, ref, 0.5)[1] == -np.inf
     assert sppo(np.array([[0.5]]), np.zeros(1), 1e6, 2).log_policies.tolist() == [[0.0]] * 3
