@@ -32,6 +32,14 @@ class Nash(Shown):
     gap: float
 
 
+def _law(name: str, given: Any, size: int) -> np.ndarray:
+    (law,) = _validate.numpy_arrays(**{name: given})
+    _validate.log_probs(name, np, law)
+    if law.shape != (size,):
+        _validate.fail(name, f"must have shape ({size},), got {law.shape}")
+    return np.asarray(law, dtype=np.float64)
+
+
 def exploitability(log_policy: Any, preference: Any, log_ref: Any, tau: float) -> float:
     """``max_mu P(mu > pi) - tau KL(mu‖ref) + tau KL(pi‖ref) - 1/2``: what a best response gains, 0 at the solution.
 
@@ -42,11 +50,7 @@ def exploitability(log_policy: Any, preference: Any, log_ref: Any, tau: float) -
     """
     p = checked_preference(preference)
     tau = _validate.real("tau", tau, low=0.0, open_high=True)
-    log_policy, log_ref = _validate.numpy_arrays(log_policy=log_policy, log_ref=log_ref)
-    for name, law in (("log_policy", log_policy), ("log_ref", log_ref)):
-        _validate.log_probs(name, np, law)
-        if law.shape != (len(p),):
-            _validate.fail(name, f"must have shape ({len(p)},), got {law.shape}")
+    log_policy, log_ref = _law("log_policy", log_policy, len(p)), _law("log_ref", log_ref, len(p))
     against = p @ np.exp(log_policy)
     if tau == 0:
         return max(float(against[np.isfinite(log_ref)].max() - 0.5), 0.0)
@@ -67,8 +71,7 @@ def regularized_nash(preference: Any, log_ref: Any, tau: float, *, iterations: i
     p = checked_preference(preference)
     iterations = _validate.integer("iterations", iterations, low=1)
     tau = _validate.real("tau", tau, low=0.0, open_low=True, open_high=True)
-    exploitability(log_ref, p, log_ref, tau)  # the doors
-    log_ref = np.asarray(log_ref, dtype=np.float64)
+    log_ref = _law("log_ref", log_ref, len(p))
     inside = np.isfinite(log_ref)
     q, ref = p[np.ix_(inside, inside)], log_ref[inside]
     x, path, tried = ref.copy(), max(1.0, tau), 0  # tried: steps at this tau

@@ -57,14 +57,14 @@ __all__ = [
 _FURTHEST = 1e12  # of log-ratios: beyond it a float64 does not hold the normaliser
 
 
-def _reference(log_ref: Any, size: int, *, everywhere: bool = True) -> np.ndarray:
-    (log_ref,) = _validate.numpy_arrays(log_ref=log_ref)
-    _validate.log_probs("log_ref", np, log_ref)
-    if log_ref.shape != (size,):
-        _validate.fail("log_ref", f"must have shape ({size},), got {log_ref.shape}")
-    if everywhere and not np.all(np.isfinite(log_ref)):
-        _validate.fail("log_ref", "must give every response that is compared a probability")
-    return np.asarray(log_ref, dtype=np.float64)
+def _reference(log_ref: Any, size: int, *, everywhere: bool = True, name: str = "log_ref") -> np.ndarray:
+    (law,) = _validate.numpy_arrays(**{name: log_ref})
+    _validate.log_probs(name, np, law)
+    if law.shape != (size,):
+        _validate.fail(name, f"must have shape ({size},), got {law.shape}")
+    if everywhere and not np.all(np.isfinite(law)):
+        _validate.fail(name, "must give every response that is compared a probability")
+    return np.asarray(law, dtype=np.float64)
 
 
 def _lengths(lengths: Any, size: int) -> np.ndarray:
@@ -175,7 +175,7 @@ def orpo_policy(lengths: Any, preference: Any, lam: float, *, weights: Any = Non
         return out
     share, length = shares[kept], tokens[kept]
     pairs = (won / won.sum())[np.ix_(kept, kept)]  # against what gets 0 the odds ratio costs nothing
-    begin = np.log(share / length) if start is None else _reference(start, len(p))[kept]
+    begin = np.log(share / length) if start is None else _reference(start, len(p), name="start")[kept]
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         log_p = log_normalize(x)

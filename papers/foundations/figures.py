@@ -290,16 +290,16 @@ def continuous_frontiers(run):
 @figures.figure(
     "preference-losses",
     title="What preference losses converge to",
-    caption="Two responses of one token, reference 1/2 each, beta = tau = 1 (SimPO: beta = 2, gamma = 1; ORPO: lambda = .1): probability of the first by the chance"
+    caption="Two responses of one token, reference 1/2 each, beta = tau = 1 (SimPO: gamma = 1; ORPO: lambda = .1): probability of the first by the chance"
     " P that it is preferred. KTO goes to 0 or 1 at any P but a half (P10), SimPO's margin sharpens (P12), ORPO stays near the winners' share P (P14).",
     draw=Lines("preference", "probability", by="loss", xlabel="chance P that the first is preferred", ylabel="probability of the first at the optimum"),
 )  # fmt: skip
 def preference_losses(run):
-    chance, log_ref, one = np.linspace(0.02, 0.98, 97), np.log([0.5, 0.5]), np.ones(2)
+    chance, log_ref, one = np.linspace(0.02, 0.98, 49), np.log([0.5, 0.5]), np.ones(2)
     losses = {
         "DPO": lambda p: dpo_policy(log_ref, p, 1.0),
         "IPO": lambda p: ipo_policy(log_ref, p, 1.0),
-        "SimPO": lambda p: simpo_policy(one, p, 2.0, gamma=1.0),
+        "SimPO": lambda p: simpo_policy(one, p, 1.0, gamma=1.0),
         "ORPO": lambda p: orpo_policy(one, p, 0.1),
         "KTO": lambda p: kto_fixed_point(log_ref, p, 1.0).log_policy if abs(p[0, 1] - 0.5) > 1e-9 else log_ref,
     }
@@ -320,7 +320,7 @@ def preference_losses(run):
     draw=Lines("round", "distance", by="dynamics", xlabel="round", ylabel="KL from the Nash policy, nats", yscale="log"),
 )  # fmt: skip
 def self_play(run):
-    log_q, start, rounds = np.full(3, -np.log(3)), np.log([0.6, 0.3, 0.1]), 60
+    log_q, start, rounds = np.full(3, -np.log(3)), np.log([0.6, 0.3, 0.1]), 200
     game = cyclic(log_q, 0.5)
     runs = {
         "multiplicative weights, rate 0.5": sppo(game, start, 0.5, rounds),
@@ -346,11 +346,11 @@ def self_play(run):
 def proxy_and_gold(run):
     n = np.geomspace(1, 1e6, 60)
     pairs = {
-        "copula, proxy Student t 2": gaussian_copula(stats.t(2), stats.norm(), 0.6),
         "error: normal": additive_error(stats.norm(), stats.norm(scale=4 / 3)),
         "error: Student t 4": additive_error(stats.norm(), stats.t(4)),
         "error: Student t 2": additive_error(stats.norm(), stats.t(2)),
         "error: Cauchy": additive_error(stats.norm(), stats.t(1)),
+        "copula, proxy Student t 2": gaussian_copula(stats.t(2), stats.norm(), 0.6),
     }
     for name, pair in pairs.items():
         gold = np.array([along_best_of_n(pair, float(m)).gold for m in n])
