@@ -272,7 +272,7 @@ def stop_tilt(pair: ProxyGold, largest: float = 20.0) -> Stopping:
     if not 0 < unit < np.inf:
         _validate.fail("pair", "needs a proxy of finite variance")
     slopes, points = [], []
-    for slope in np.geomspace(np.sqrt(2e-9 * largest), np.sqrt(2e3 * largest), 200) / unit:
+    for slope in np.geomspace(np.sqrt(2e-9 * largest), np.sqrt(2e3 * largest), 120) / unit:
         try:
             point = _point(pair, _tilt_ratio(pair, slope))
         except ValueError:  # no optimum from here on
