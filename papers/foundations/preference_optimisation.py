@@ -520,7 +520,10 @@ def cyclic(log_q, strength):
 CYCLIC = {"log_q": Policies(3, spread=1.5), "log_start": Policies(3, spread=3.0), "strength": Floats(0.3, 0.5)}
 
 
-@P19.check(Inequality(1e-9), Space(**CYCLIC, rate=Floats(0.1, 2.0)), instances=4, batched=False,
+AWAY = {"log_q": np.log(np.full(3, 1 / 3)), "log_start": np.log([0.5, 0.3, 0.2]), "strength": 0.5, "rate": 0.5}
+
+
+@P19.check(Inequality(1e-9), Space(**CYCLIC, rate=Floats(0.1, 2.0)), instances=4, batched=False, examples=[AWAY],
            true={"proximal rounds": {"proximal": True}})  # fmt: skip
 def closer_after_ten_rounds(log_q, log_start, strength, rate, *, proximal=False):
     game = cyclic(log_q, strength)
