@@ -277,7 +277,11 @@ def stop_tilt(pair: ProxyGold, largest: float = 20.0) -> Stopping:
             point = _point(pair, _tilt_ratio(pair, slope))
         except ValueError:  # no optimum from here on
             break
-        if point.kl > largest:
+        if point.kl > largest:  # end at this KL
+            near = slopes[-1] if slopes else 0.1 * slope
+            slope = brentq(lambda s: _point(pair, _tilt_ratio(pair, s)).kl - largest, near, slope, xtol=1e-14 * slope)
+            slopes.append(slope)
+            points.append(_point(pair, _tilt_ratio(pair, slope)))
             break
         slopes.append(slope)
         points.append(point)

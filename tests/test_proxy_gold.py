@@ -92,7 +92,7 @@ def test_where_to_stop():
     assert stop.at == pytest.approx(1 / np.sqrt(2 * stop.kl), rel=1e-9)
     rising = stop_tilt(PAIR, largest=3.0)
     assert not rising.interior
-    assert 2.9 < rising.kl <= 3.0
+    assert rising.kl == pytest.approx(3.0, rel=1e-9)
     assert not stop_best_of_n(PAIR, 100).interior
     assert stop_best_of_n(PAIR, 100).at == 100
     best = stop_best_of_n(BENT)
@@ -122,7 +122,7 @@ def test_forms():
         (lambda: gaussian_copula(NORMAL, 1.0, 0.5), "gold"),
         (lambda: gaussian_copula(NORMAL, NORMAL, 1.5), "rho"),
         (lambda: gaussian_copula(NORMAL, NORMAL, 0.9999), "rho"),
-        (lambda: gaussian_copula(stats.t(0.4), NORMAL, 0.5), "proxy"),
+        (lambda: gaussian_copula(stats.pareto(0.2), NORMAL, 0.5), "proxy"),
         (lambda: additive_error(NORMAL, stats.randint(0, 5)), "error"),
         (lambda: along_tilt(NORMAL, 1.0), "pair"),
         (lambda: along_tilt(PAIR, 0.0), "beta"),
