@@ -125,7 +125,8 @@ def _quantiles(name: str, law: Any, scores: np.ndarray) -> np.ndarray:
         if not callable(getattr(law, method, None)):
             _validate.fail(name, f"must be a law with ppf and isf, as scipy.stats.norm(), got {type(law).__name__}")
     tail = ndtr(-np.abs(scores))
-    x = np.asarray(np.where(scores < 0, law.ppf(tail), law.isf(tail)))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        x = np.asarray(np.where(scores < 0, law.ppf(tail), law.isf(tail)))
     if not np.all(np.isfinite(x)):
         _validate.fail(name, "must have finite quantiles, to tails of 1e-97")
     return x
@@ -271,7 +272,8 @@ def stop_tilt(pair: ProxyGold, largest: float = 20.0) -> Stopping:
     unit = np.sqrt(w @ (pair.proxy - w @ pair.proxy) ** 2)
     if not 0 < unit < np.inf:
         _validate.fail("pair", "needs a proxy of finite variance")
-    slopes, points = [], []
+    slopes: list[float] = []
+    points: list[GoldPoint] = []
     for slope in np.geomspace(np.sqrt(2e-9 * largest), np.sqrt(2e3 * largest), 120) / unit:
         try:
             point = _point(pair, _tilt_ratio(pair, slope))

@@ -6,7 +6,7 @@ responses among those preferred and among the others, ``r`` the Bradley-Terry fi
 ==========  ==========================================================================================================
 DPO         ``ref e^{r/beta}/Z``
 IPO         ``ref e^h/Z``, h the least-squares fit of ``(P_ij - P_ji)/2 tau``
-χ²-PO       ``phi(pi/ref) = r/beta + c``, ``phi(t) = t + log t``: at most ``E[r] - beta E_ref[(t-1)^2/2 + t log t]``
+χ²-PO       ``phi(pi/ref) = r/beta + c``, ``phi(t) = t + log t``: best of ``E[r] - beta E_ref[(t-1)^2/2 + t log t]``
 SimPO       ``log pi_i = L_i (s_i/beta + c)``, s the Bradley-Terry fit with margin gamma, ``L_i`` tokens; no reference
 ORPO        a stationary point of ``-sum_i D_i m_i - lam sum_ij W_ij log sigma(o_i - o_j)``, ``m_i = log pi_i / L_i``,
             ``o = log(e^m/(1 - e^m))``; no reference
