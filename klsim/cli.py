@@ -50,7 +50,7 @@ Select = Annotated[
 Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0)]
 Examples = Annotated[
     int,
-    typer.Option(help="Hypothesis examples a check; bulk instances scale with it; 100 is the standard strength.", min=1),
+    typer.Option(help="Hypothesis examples a check; bulk instances scale with it (100: standard strength).", min=1),
 ]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", help="Worker processes; the result does not depend on it.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, tcp://host:port.")]

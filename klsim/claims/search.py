@@ -98,9 +98,19 @@ def run(test: Any, name: str, seed: int, strength: Strength, *, is_control: bool
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # also SystemExit: it must not end the run
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         outcome = _failed(trial, error)
     library = tuple(name for name in trial.library if name)
     return replace(outcome, seconds=time.perf_counter() - start, library=library)
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it: compiled code and libraries turn what a signal raised in them into other errors."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _failed(trial: Trial, error: BaseException) -> Outcome:

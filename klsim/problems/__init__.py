@@ -7,6 +7,7 @@ from klsim.problems.low_rank_mdp import LowRankMDP, block_mdp
 from klsim.problems.markov_games import ZeroSumMarkovGame
 from klsim.problems.masked_diffusion import MaskedDiffusionLM
 from klsim.problems.pomdp import POMDP
+from klsim.problems.preference_bandit import PreferenceBandit
 from klsim.problems.prompt_bandit import PromptBandit
 from klsim.problems.restless_bandit import CoupledRestlessBandit
 from klsim.problems.tabular_mdp import AverageMDP, DiscountedMDP, TabularMDP, sticky_actions
@@ -24,6 +25,7 @@ __all__ = [
     "LinearMDP",
     "LowRankMDP",
     "MaskedDiffusionLM",
+    "PreferenceBandit",
     "PromptBandit",
     "TabularMDP",
     "TokenTree",

@@ -53,6 +53,7 @@ __all__ = [
     "OfflineData",
     "POMDPs",
     "Policies",
+    "PreferenceBandits",
     "PromptBandits",
     "Rewards",
     "Seeds",
@@ -72,6 +73,10 @@ def __getattr__(name: str) -> Any:
         from klsim.spaces.latent_mdp import LatentMDPs
 
         return LatentMDPs
+    if name == "PreferenceBandits":
+        from klsim.spaces.preferences import PreferenceBandits
+
+        return PreferenceBandits
     if name in _PROBLEMS:
         from klsim.spaces import problems
 

@@ -1,6 +1,29 @@
 """Statements that many papers use, from the literature or folklore, theme by theme."""
 
-from . import attempts, continuous, power, preferences, proofs, regularisers, samples, selection
+from . import (
+    attempts,
+    continuous,
+    power,
+    preference_optimisation,
+    preferences,
+    proofs,
+    proxies,
+    regularisers,
+    samples,
+    selection,
+)
 from .collection import paper
 
-__all__ = ["attempts", "continuous", "paper", "power", "preferences", "proofs", "regularisers", "samples", "selection"]
+__all__ = [
+    "attempts",
+    "continuous",
+    "paper",
+    "power",
+    "preference_optimisation",
+    "preferences",
+    "proofs",
+    "proxies",
+    "regularisers",
+    "samples",
+    "selection",
+]

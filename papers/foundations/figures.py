@@ -15,14 +15,30 @@ from klsim.divergences import GENERATORS, kl, tv
 from klsim.finite_samples import best_of_n_by_labels, regularized_regret
 from klsim.optima import f_regularized
 from klsim.power import power_levels, temper_levels
-from klsim.preferences import bradley_terry, bradley_terry_fit, ipo_fit, regularized_nash
+from klsim.preferences import (
+    bradley_terry,
+    bradley_terry_fit,
+    dpo_policy,
+    ipo_fit,
+    ipo_policy,
+    kto_fixed_point,
+    magnetic_descent,
+    nash_md,
+    orpo_policy,
+    proximal_play,
+    regularized_nash,
+    simpo_policy,
+    sppo,
+)
 from klsim.problems.token_tree import sequence_log_probs
+from klsim.proxy_gold import additive_error, along_best_of_n, gaussian_copula
 from klsim.report.drawings import Lines
 from klsim.report.figures import Figures
 from klsim.selection_rules import majority_vote, noisy_best_of_n, soft_best_of_n
 
 from .attempts import hard
 from .power import wide_future
+from .preference_optimisation import cyclic, of_two
 from .samples import by_comparisons, without_penalty
 
 figures = Figures()
@@ -336,3 +352,87 @@ def by_labels(run):
     log_ref, success, n = np.log([0.55, 0.35, 0.05, 0.05]), [0.6, 0.8, 0.4, 0.4], np.geomspace(1, 1000, 25)
     for m in (2, 4, 8, 16):
         yield {"labels": [m] * len(n), "n": n, "success": [best_of_n_by_labels(log_ref, success, m, x) for x in n]}
+
+
+@figures.figure(
+    "preference-losses",
+    title="What preference losses converge to",
+    caption="Two responses of one token, reference 1/2 each, beta = tau = 1 (SimPO: gamma = 1; ORPO: lambda = .1): probability of the first by the chance"
+    " P that it is preferred. KTO goes to 0 or 1 at any P but a half (P10), SimPO's margin sharpens (P12), ORPO stays near the winners' share P (P14).",
+    draw=Lines("preference", "probability", by="loss", xlabel="chance P that the first is preferred", ylabel="probability of the first at the optimum"),
+)  # fmt: skip
+def preference_losses(run):
+    chance, log_ref, one = np.linspace(0.02, 0.98, 49), np.log([0.5, 0.5]), np.ones(2)
+    losses = {
+        "DPO": lambda p: dpo_policy(log_ref, p, 1.0),
+        "IPO": lambda p: ipo_policy(log_ref, p, 1.0),
+        "SimPO": lambda p: simpo_policy(one, p, 1.0, gamma=1.0),
+        "ORPO": lambda p: orpo_policy(one, p, 0.1),
+        "KTO": lambda p: kto_fixed_point(log_ref, p, 1.0).log_policy if abs(p[0, 1] - 0.5) > 1e-9 else log_ref,
+    }
+    for name, policy in losses.items():
+        yield {
+            "loss": [name] * len(chance),
+            "preference": chance,
+            "probability": [float(np.exp(policy(of_two(p))[0])) for p in chance],
+        }
+
+
+@figures.figure(
+    "self-play",
+    title="Self-play on cyclic preferences",
+    caption="KL from the Nash policy (uniform, three responses, win chances 0, 1/2, 1 around the cycle) to the policy after each round. Multiplicative weights"
+    " (SPPO) turn away; proximal rounds arrive; magnetic descent and Nash-MD go to the policy regularised with tau = .1 towards the start, the latter"
+    " beside it (P19-P21).",
+    draw=Lines("round", "distance", by="dynamics", xlabel="round", ylabel="KL from the Nash policy, nats", yscale="log", markers=False),
+)  # fmt: skip
+def self_play(run):
+    log_q, start, rounds = np.full(3, -np.log(3)), np.log([0.6, 0.3, 0.1]), 200
+    game = cyclic(log_q, 0.5)
+    runs = {
+        "multiplicative weights, rate 0.5": sppo(game, start, 0.5, rounds),
+        "Nash-MD, tau = 0.1, rate 0.5": nash_md(game, start, 0.1, 0.5, rounds),
+        "magnetic, tau = 0.1, rate 0.4": magnetic_descent(game, start, 0.1, 0.4, rounds),
+        "proximal, tau = 0.5": proximal_play(game, start, 0.5, rounds),
+    }
+    for name, found in runs.items():
+        shown = 81 if name.startswith("proximal") else rounds + 1  # then it is rounding
+        yield {
+            "dynamics": [name] * shown,
+            "round": np.arange(shown),
+            "distance": kl(log_q[None], found.log_policies[:shown]),
+        }
+
+
+@figures.figure(
+    "proxy-and-gold",
+    title="Best-of-n by a proxy: dependence decides, not the tail of the proxy",
+    caption="Normal gold of unit variance. Gaussian copula with correlation .6: the same curve for every law of the proxy (G6-ranks). Independent error:"
+    " the tail of the error decides (G6, G8; dots: the best n up to a million).",
+    draw=None,
+)
+def proxy_and_gold(run):
+    n = np.geomspace(1, 1e6, 60)
+    pairs = {
+        "error: normal": additive_error(stats.norm(), stats.norm(scale=4 / 3)),
+        "error: Student t 4": additive_error(stats.norm(), stats.t(4)),
+        "error: Student t 2": additive_error(stats.norm(), stats.t(2)),
+        "error: Cauchy": additive_error(stats.norm(), stats.t(1)),
+        "copula, proxy Student t 2": gaussian_copula(stats.t(2), stats.norm(), 0.6),
+    }
+    for name, pair in pairs.items():
+        gold = np.array([along_best_of_n(pair, float(m)).gold for m in n])
+        yield {"pair": [name] * 60, "n": n, "gold": gold, "best": [float(n[np.argmax(gold)])] * 60}
+
+
+@proxy_and_gold.draw
+def _(table, canvas):
+    axes = canvas.subplots()
+    for name in table.distinct("pair"):
+        rows = table.rows(pair=name)
+        style = {"linestyle": "--", "color": "black"} if name.startswith("copula") else {}
+        (line,) = axes.plot(rows["n"], rows["gold"], label=name, **style)
+        if rows["best"][0] < 9e5:
+            axes.plot(rows["best"][:1], [np.max(rows["gold"])], "o", color=line.get_color(), markersize=6)
+    axes.set(xlabel="samples n", ylabel="gold reward, standard deviations", xscale="log")
+    axes.legend()

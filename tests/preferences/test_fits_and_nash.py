@@ -7,7 +7,14 @@ import pytest
 from scipy.optimize import linprog
 
 from klsim.distributions import log_normalize
-from klsim.preferences import bradley_terry, bradley_terry_fit, exploitability, ipo_fit, regularized_nash
+from klsim.preferences import (
+    bradley_terry,
+    bradley_terry_fit,
+    bradley_terry_groups,
+    exploitability,
+    ipo_fit,
+    regularized_nash,
+)
 
 RNG = np.random.default_rng(0)
 CYCLE = np.array([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]])
@@ -26,6 +33,31 @@ def test_the_fit_solves_its_equations_with_any_weights():
     weights = np.array([[0, 3.0, 0], [3, 0, 1], [0, 1, 0]])
     fit = bradley_terry_fit(CYCLE, weights)
     np.testing.assert_allclose((weights * bradley_terry(fit)).sum(axis=1), (weights * CYCLE).sum(axis=1), atol=1e-13)
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e-3, 2.0, 30.0, 100.0])
+@pytest.mark.parametrize("p", [0.5, 0.6, 0.99])
+def test_a_margin_in_closed_form(margin, p):
+    g, q = np.exp(-margin), 2 * p - 1
+    difference = np.log((q + np.sqrt(q**2 + 4 * p * (1 - p) * g**2)) / (2 * (1 - p))) + margin
+    fit = bradley_terry_fit([[0.5, p], [1 - p, 0.5]], margin=margin)
+    np.testing.assert_allclose(fit[0] - fit[1], difference, rtol=1e-9, atol=1e-9)
+
+
+def test_groups_have_mean_zero_and_their_own_fits():
+    weights = np.zeros((4, 4))
+    weights[:2, :2], weights[2:, 2:] = 1.0, 3.0
+    preference = bradley_terry([0.0, 2.0, 5.0, 4.0])
+    np.testing.assert_allclose(bradley_terry_groups(preference, weights), [-1.0, 1.0, 0.5, -0.5], atol=1e-12)
+    weights[2:, 2:] = 0.0
+    np.testing.assert_allclose(bradley_terry_groups(preference, weights), [-1.0, 1.0, 0.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose(bradley_terry_groups(CYCLE), bradley_terry_fit(CYCLE), atol=1e-13)
+
+
+def test_without_regularisation_the_best_response_exploits():
+    assert exploitability(np.log([0.5, 0.25, 0.25]), CYCLE, UNIFORM, 0.0) == pytest.approx(
+        (CYCLE @ [0.5, 0.25, 0.25]).max() - 0.5
+    )
 
 
 def test_ipo_is_a_least_squares_fit():
@@ -73,6 +105,9 @@ def test_without_support_and_far_away():
         (lambda: bradley_terry_fit(np.array([[0.5, 1.0], [0.0, 0.5]])), "every time"),
         (lambda: bradley_terry_fit(CYCLE, np.diag([1.0, 1, 1])), "do not connect"),
         (lambda: bradley_terry_fit(CYCLE, -np.ones((3, 3))), "weights"),
+        (lambda: bradley_terry_fit(CYCLE, margin=-1.0), "margin"),
+        (lambda: bradley_terry_groups(np.array([[0.5, 1.0], [0.0, 0.5]])), "every time"),
+        (lambda: exploitability(UNIFORM, CYCLE, UNIFORM, -1.0), "tau"),
         (lambda: ipo_fit(CYCLE, 0.0), "tau"),
         (lambda: ipo_fit(CYCLE, 0.1, np.zeros((3, 3))), "do not connect"),
         (lambda: regularized_nash(CYCLE, UNIFORM, 0.0), "tau"),
