@@ -76,17 +76,24 @@ class _Rule:
 
 @dataclass(frozen=True)
 class _Part:
-    """The law below (or above) a cut, as a law of its own."""
+    """The law below (or above) a cut, as a law of its own: ``mass`` of the whole, ``rest`` on the other side."""
 
     law: _RewardLaw
     mass: float
+    rest: float
     above: bool
 
     def ppf(self, q: Any) -> Any:
-        return self.law.isf(self.mass * (1 - np.asarray(q))) if self.above else self.law.ppf(self.mass * np.asarray(q))
+        return self._inward(q, self.law.ppf, self.law.isf) if self.above else self.law.ppf(self.mass * np.asarray(q))
 
     def isf(self, q: Any) -> Any:
-        return self.law.isf(self.mass * np.asarray(q)) if self.above else self.law.ppf(self.mass * (1 - np.asarray(q)))
+        return self.law.isf(self.mass * np.asarray(q)) if self.above else self._inward(q, self.law.isf, self.law.ppf)
+
+    def _inward(self, q: Any, near: Any, far: Any) -> Any:
+        """From the cut inwards, whose quantiles are counted from the end of the other side where that is nearer."""
+        q = np.asarray(q)
+        tail = self.rest + self.mass * q
+        return np.where(tail < 0.5, near(np.minimum(tail, 0.5)), far(self.mass * (1 - q)))
 
 
 def _check(law: Any, *names: str, argument: str = "law") -> None:
@@ -148,18 +155,16 @@ def _cut(law: _RewardLaw, at: float) -> tuple[float, float, list[_Rule]]:
     """``(P(R < at), P(R >= at), [rule below, rule above])`` with the quantiles of the whole law; its masses add up to 1."""
     below, above = float(law.cdf(at)), float(law.sf(at))
     rules = []
-    for mass, upper in ((below, False), (above, True)):
+    for mass, rest, upper in ((below, above, False), (above, below, True)):
         if mass <= 0:
             continue
-        own = _rule(_Part(law, mass, upper))
-        log_mass = np.log(mass)
+        own, log_mass = _rule(_Part(law, mass, rest, upper)), np.log(mass)
+        log_rest = np.log(rest) if rest > 0 else -np.inf
+        log_q, log_above = log_mass + own.log_q, log_mass + own.log_above
         if upper:
-            log_above = log_mass + own.log_above
-            log_q = np.log1p(-np.exp(np.minimum(log_above, -1e-320)))
-            log_q = np.where(log_above > -1e-3, np.log(below + mass * np.exp(own.log_q)), log_q)
+            log_q = np.logaddexp(log_rest, log_q)
         else:
-            log_q = log_mass + own.log_q
-            log_above = np.log(above + mass * np.exp(own.log_above))
+            log_above = np.logaddexp(log_rest, log_above)
         rules.append(_Rule(own.x, log_q, log_above, own.log_w + log_mass))
     return below, above, rules
 

@@ -94,10 +94,10 @@ def sample_level(reward: Any, beta: float) -> np.ndarray:
     r = -np.sort(-reward.astype(np.float64), axis=-1)  # falling
     size = r.shape[-1]
     short = r[..., :1] - r  # from the best
-    # with k draws above lambda: sum of k shortfalls + k (lambda - best) = -2 beta n
+    # with k draws above lambda: their shortfalls and k (best - lambda) differ by 2 beta n
     k = np.arange(1, size + 1)
     with np.errstate(over="ignore"):
-        level = -(2 * beta * size + -np.cumsum(short, axis=-1)) / k  # lambda - best
+        level = -(2 * beta * size + np.cumsum(short, axis=-1)) / k  # lambda - best
     above = -short > level  # draw k is above the lambda of the first k: true up to the right k
     count = np.maximum(above.sum(axis=-1, keepdims=True), 1)
     out = r[..., 0] + np.take_along_axis(level, count - 1, axis=-1)[..., 0]

@@ -41,10 +41,10 @@ def test_soft_against_a_fine_discrete_law():
 
 
 def test_noise():
-    assert rules.noisy_best_of_n(NORMAL, 8, stats.norm(scale=2.0)).reward == pytest.approx(
+    assert rules.noisy_best_of_n(NORMAL, 8, stats.norm(scale=2.0), nodes=161).reward == pytest.approx(
         continuous.best_of_n_reward(NORMAL, 8) / np.sqrt(5), rel=1e-9
     )
-    heavy = [rules.noisy_best_of_n(NORMAL, n, stats.t(2)).reward for n in (10, 10**5)]
+    heavy = [rules.noisy_best_of_n(NORMAL, n, stats.t(2), nodes=81).reward for n in (10, 10**5)]
     assert heavy[1] < heavy[0]
 
 

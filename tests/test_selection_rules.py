@@ -56,11 +56,11 @@ def test_majority_vote_of_many():
 
     for p in ([0.5, 0.3, 0.2], [0.34, 0.33, 0.33], [0.49, 0.49, 0.02], [0.7, 0.3 - 1e-9, 1e-9], [0.25] * 4):
         np.testing.assert_allclose(votes_on_the_circle(np.array(p), 397), majority_vote(np.log(p), 397), atol=1e-12)
-    for n in (401, 5000, 100_000):
+    for n in (401, 5000):
         tail = stats.binom.sf(n // 2, n, 0.505) + (stats.binom.pmf(n // 2, n, 0.505) / 2 if n % 2 == 0 else 0)
         np.testing.assert_allclose(majority_vote(np.log([0.505, 0.495]), n)[0], tail, atol=1e-11)
     np.testing.assert_allclose(majority_vote(np.log([0.4, 0.4, 0.2]), 2001), [0.5, 0.5, 0.0], atol=1e-12)
-    assert majority_vote([0.0, -np.inf], 5000).tolist() == [1.0, 0.0]
+    np.testing.assert_allclose(majority_vote([0.0, -np.inf], 5000), [1.0, 0.0], atol=1e-14)
 
 
 def test_weighted_choice():
@@ -123,7 +123,8 @@ def test_moments_of_a_gradient():
         (lambda: soft_best_of_n(LOG_P[None], REWARD, 3, 1.0), "log_p: must be one law"),
         (lambda: majority_vote(LOG_P, 0), "n = 0: must be >= 1"),
         (lambda: majority_vote(LOG_P, 100_001), "n = 100001: must be at most 100,000"),
-        (lambda: weighted_choice(LOG_P, REWARD * np.inf, 2), "log_weight"),
+        (lambda: weighted_choice(LOG_P, [0.0, np.inf, 0.0], 2), r"log_weight\[1\] = inf: must be < inf"),
+        (lambda: weighted_choice(LOG_P, [0.0, np.nan, 0.0], 2), r"log_weight\[1\] = nan"),
         (lambda: weighted_choice(LOG_P, REWARD[:2], 2), "log_weight: must have the shape"),
         (lambda: weighted_choice(LOG_P, REWARD * 1e5, 2), "log_weight: spans more than"),
         (lambda: majority_vote(np.full(65, -np.log(65)), 3), "at most 64 answers"),

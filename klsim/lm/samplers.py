@@ -51,11 +51,8 @@ def next_token_law(
             alphabet; logits that are not finite (when the law is asked).
     """
     size = int(model.get_input_embeddings().weight.shape[0])
-    prompt = _validate.integers("prompt_ids", prompt_ids, low=0, high=size - 1)
-    letters = np.arange(size) if vocab is None else _validate.integers("vocab", vocab, low=0, high=size - 1)
-    for name, ids in (("prompt_ids", prompt), ("vocab", letters)):
-        if ids.ndim != 1 or not ids.size:
-            _validate.fail(name, f"must be a list of at least one token id, got shape {ids.shape}")
+    prompt = _ids("prompt_ids", prompt_ids, size)
+    letters = np.arange(size) if vocab is None else _ids("vocab", vocab, size)
     if len(np.unique(letters)) < len(letters):
         _validate.fail("vocab", f"must name every token once, got {letters.tolist()}")
     temperature = _validate.real("temperature", temperature, low=0.0, high=1e300, open_low=True)
@@ -80,6 +77,15 @@ def next_token_law(
         return np.asarray(out[np.reshape(where, -1)])
 
     return law
+
+
+def _ids(name: str, value: Any, size: int) -> np.ndarray:
+    if not np.size(value):
+        _validate.fail(name, "must be a list of at least one token id")
+    ids = _validate.integers(name, value, low=0, high=size - 1)
+    if ids.ndim != 1:
+        _validate.fail(name, f"must be a list of token ids, got shape {ids.shape}")
+    return ids
 
 
 def _rows(model: Any, prompt: np.ndarray, words: np.ndarray, letters: np.ndarray, temperature: float) -> np.ndarray:
