@@ -5,7 +5,7 @@ A rule that looks at rewards only has a density ``g`` by the law of the reward u
 
 .. math:: reward = \int x(q) g\, dq, \qquad KL = \int g \log g\, dq, \qquad win = \int q\, g\, dq,
 
-by the trapezoidal rule in z (`klsim.continuous.quantile_rule`). Where ``g`` has a jump or a kink the law is cut there,
+by the trapezoidal rule in z, as in `klsim.continuous`. Where ``g`` has a jump or a kink the law is cut there,
 and each part has a rule of its own.
 
 ======================  ================================================================================
@@ -30,7 +30,6 @@ from scipy.optimize import brentq
 
 from klsim import _validate
 from klsim._shown import Shown
-from klsim.continuous import quantile_rule
 
 __all__ = [
     "SelectedReward",
@@ -42,6 +41,7 @@ __all__ = [
     "worst_of_n",
 ]
 
+_EDGE = 690.0  # of the rule in z: quantiles down to 1e-300
 _CELLS = 40_000_000  # of the two-dimensional integrals
 
 
@@ -103,12 +103,17 @@ def _check(law: Any, *names: str, argument: str = "law") -> None:
             _validate.fail(argument, f"must be a law with {wanted}, as scipy.stats.norm(), got {type(law).__name__}")
 
 
-def _rule(law: _RewardLaw, edge: float = 690.0) -> _Rule:
-    x, log_w = quantile_rule(law)
-    z = np.linspace(-690.0, 690.0, len(x))  # as quantile_rule has it
-    keep = np.abs(z) <= edge
-    z = z[keep]
-    return _Rule(x[keep], -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z), log_w[keep])
+def _rule(law: Any, edge: float = _EDGE) -> _Rule:
+    """The trapezoidal rule in z: its error falls as ``exp(-pi^2 / step)``, below rounding at a step of .23."""
+    _check(law, "ppf", "isf")
+    z = np.linspace(-edge, edge, int(np.ceil(edge / 0.115)) + 1)
+    tail = np.exp(-np.logaddexp(0.0, np.abs(z)))
+    x = np.where(z < 0, law.ppf(tail), law.isf(tail))
+    if np.any(np.isnan(x)):
+        _validate.fail("law", "has quantiles that are NaN")
+    log_q, log_above = -np.logaddexp(0.0, -z), -np.logaddexp(0.0, z)
+    log_w = log_q + log_above
+    return _Rule(x, log_q, log_above, log_w - np.logaddexp.reduce(log_w))
 
 
 def _gives(*parts: tuple[_Rule, np.ndarray]) -> SelectedReward:
@@ -247,7 +252,7 @@ def soft_best_of_n(law: _RewardLaw, n: float, temperature: float) -> SelectedRew
     return _gives((rule, log_g))
 
 
-def noisy_best_of_n(law: _RewardLaw, n: float, noise: _RewardLaw, *, nodes: int = 241) -> SelectedReward:
+def noisy_best_of_n(law: _RewardLaw, n: float, noise: _RewardLaw, *, nodes: int = 161) -> SelectedReward:
     """The draw with the highest ``reward + noise`` of n.
 
     Args:

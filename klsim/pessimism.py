@@ -129,7 +129,7 @@ def pessimistic_best_of_n(log_p: Any, reward: Any, n: int, beta: float, *, r_max
     np.logaddexp.at(mass, level, log_p[inside])
     mass = mass - np.logaddexp.reduce(mass)
     counts, probability = _multisets(mass, n)
-    taken, missed = _first_taken(counts, values, beta, top, n)
+    taken, missed = _first_taken(counts, values - top, beta, n)
     with np.errstate(divide="ignore"):
         # the share of a level, spread as the draws are
         relative = np.log(probability @ (taken + missed[:, None] * np.exp(mass))) - mass
@@ -152,12 +152,15 @@ def _multisets(mass: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _first_taken(
-    counts: np.ndarray, values: np.ndarray, beta: float, top: float, n: int
+    counts: np.ndarray, values: np.ndarray, beta: float, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Chance that the first draw that is taken has each level ``(m, L)``, and that none is ``(m,)``."""
+    """Chance that the first draw that is taken has each level ``(m, L)``, and that none is ``(m,)``.
+
+    ``values``: rewards less their bound, so that a small beta is not lost beside a large reward.
+    """
     rewards = np.repeat(np.broadcast_to(values, counts.shape).ravel(), counts.ravel()).reshape(len(counts), n)
     level = sample_level(rewards, beta)[:, None]
-    accept = np.clip(np.maximum(values - level, 0.0) / (top - level), 0.0, 1.0)  # (m, L)
+    accept = np.clip(np.maximum(values - level, 0.0) / -level, 0.0, 1.0)  # (m, L)
     t, weight = roots_legendre(n // 2 + 1)
     t, weight = 0.5 * (t + 1), 0.5 * weight
     taken = np.zeros(counts.shape)

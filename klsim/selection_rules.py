@@ -153,7 +153,7 @@ def majority_vote(log_p: Any, n: int) -> np.ndarray:
         ValueError: no log-probabilities ``(A,)``; ``n < 1`` or above 100,000, more than 64 answers with a probability.
 
     Up to n = 400 by products of polynomials; beyond, the coefficient of ``z^n`` by sums on the unit circle, whose error
-    is absolute (1e-12).
+    is absolute (1e-14).
     """
     log_p, n = _law(log_p, n)
     if n > 100_000:

@@ -335,7 +335,9 @@ def _least_backward(law: Any, x: np.ndarray, q: np.ndarray, p: np.ndarray) -> fl
         return float(now @ (centred * (s * centred - (q - p))))
 
     scan = np.sinh(np.linspace(-12.0, 12.0, 2001))
-    found = [float(kl(law(s), q)) for s in scan]
+    rows = max(1, 1_000_000 // len(x))
+    parts = [scan[start : start + rows, None] for start in range(0, len(scan), rows)]
+    found = np.concatenate([kl(log_normalize(p + part * x), q) for part in parts])
     k = int(np.argmin(found))
     low, high = scan[max(k - 1, 0)], scan[min(k + 1, len(scan) - 1)]
     if not slope(low) < 0 < slope(high):

@@ -322,7 +322,7 @@ def _chosen(
 def _reweigh(weights: np.ndarray, log_z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(log Z with the mean weight, log-shares (size, n))``; equal shares where all weights are 0."""
     total = np.logaddexp.reduce(weights, axis=1)
-    dead = np.isneginf(total)
+    dead = np.asarray(np.isneginf(total))
     shares = np.where(dead[:, None], 0.0, weights - np.where(dead, 0.0, total)[:, None])
     return log_z + total - np.log(weights.shape[1]), shares
 

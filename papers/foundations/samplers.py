@@ -17,10 +17,9 @@ from klsim.sequence_samplers import (
     power_weight,
     smc,
     suffix_metropolis,
-    table_weight,
     tree_law,
 )
-from klsim.spaces import Floats, Integers, Normals, Policies, Sizes, Space, TreeNormals, TreePolicies
+from klsim.spaces import Floats, Integers, Normals, Sizes, Space, TreeNormals, TreePolicies
 from klsim.tree_smc import smc_law
 
 from .collection import paper
@@ -140,10 +139,10 @@ def nearer(levels, alpha, n, *, twist="prefix"):
 T9_twists = paper.claim("T9-twists", r"""
     What a twist is worth: the relative variance of the normaliser
 
-    For importance resampling it is $\chi^2(\text{target}\Vert p)/n$. With exact twists and proposals from p it is smaller for large n: each step
-    adds $\frac1n\sum_t\chi^2$ of the target's next token, to first order, instead of the $\chi^2$ of whole sequences, which is a product.
+    For importance resampling it is $\chi^2(\text{target}\Vert p)/n$. With exact twists and proposals from p it is $\frac1n\sum_t$ of the target's mean $\chi^2$
+    of its next token from p's, up to $O(n^{-2})$: a sum over tokens where the $\chi^2$ of sequences is a product.
 
-    where: variance of SMC: Del Moral (2004); the tree's form derived
+    where: asymptotic variance of SMC: Del Moral (2004); the tree's form derived
     """)  # fmt: skip
 
 
@@ -161,9 +160,8 @@ def first_order_variance(*, whole=False):
     levels = (np.log([[0.6, 0.4]]), np.log([[0.7, 0.3], [0.2, 0.8]]))
     log_p = sequences(levels)
     target = target_of(log_p, log_p)
-    own, first = conditionals(target, 2, 2), np.exp(levels[0][0])
-    visited = np.exp(own[0][0])
-    steps = float(chi2(own[0][0], levels[0][0])) + float(visited**2 / first @ 0 if False else visited @ chi2(own[1], levels[1]))
+    own = conditionals(target, 2, 2)
+    steps = float(chi2(own[0][0], levels[0][0]) + np.exp(own[0][0]) @ chi2(own[1], levels[1]))
     part = float(chi2(target, log_p)) if whole else steps
     sizes = np.array([3, 5, 8, 13, 21])
     left = [smc_law(levels, exact_twists(levels, log_p), int(n)).relative_variance - part / n for n in sizes]
@@ -366,6 +364,3 @@ def slopes(log_p, right, alpha, k, *, more=0, step=1e-4):
         "log Z": ((curve.log_z[2] - curve.log_z[0]) / (2 * step), np.exp(laws[1]) @ log_p),
         "entropy itself": (curve.entropy[1], entropy(laws[1])),
     }  # fmt: skip
-
-
-__all__ = ["Policies", "table_weight"]
