@@ -58,6 +58,8 @@ __all__ = [
     "tree_law",
 ]
 
+_CELLS = 1_000_000  # comparisons at once
+
 Law = Callable[[np.ndarray], np.ndarray]
 """Prefixes ``(B, t)`` to next-token log-probabilities ``(B, V)``."""
 Weight = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -365,14 +367,19 @@ def smc(
         if t + 1 == horizon:
             return _chosen(tokens, log_p, after, gained, log_z, rng)
         log_z, shares = _reweigh(gained, log_z)
-        parent = np.concatenate([i * n + _pick_many(shares[i], n, rng) for i in range(size)])
+        parent = _parents(shares, rng)
         tokens, log_p, before = tokens[parent], log_p[parent], after[parent]
     raise AssertionError
 
 
-def _pick_many(shares: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    upto = np.cumsum(np.exp(shares - shares.max()))
-    return np.asarray(np.searchsorted(upto, rng.random(n) * upto[-1], side="right"))
+def _parents(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Row numbers of n parents for every run ``(size * n,)``, drawn from its shares ``(size, n)``."""
+    size, n = shares.shape
+    upto = np.cumsum(np.exp(shares - shares.max(axis=1, keepdims=True)), axis=1)
+    u = rng.random((size, n)) * upto[:, -1:]
+    if size * n * n <= _CELLS:
+        return np.asarray(((upto[:, None] <= u[..., None]).sum(axis=2) + np.arange(size)[:, None] * n).ravel())
+    return np.concatenate([i * n + np.searchsorted(upto[i], u[i], side="right") for i in range(size)])
 
 
 def _proposed(proposal: Proposal, tokens: np.ndarray, log_p: np.ndarray, log_next: np.ndarray) -> np.ndarray:

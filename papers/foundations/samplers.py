@@ -127,13 +127,19 @@ def distance_of_smc(levels, alpha, n, twist):
     return float(tv(log_normalize(found), target)), float(tv(weighted_choice(log_p, log_w, n), target))
 
 
-POWERED = {"levels": TreeNormals(), "alpha": Floats(1.0, 5.0), "n": Integers(2, 4), "V": Sizes(2, 2), "H": Sizes(2, 3)}
+def greedy_tree(share, certain):
+    """The likelier first token leads to four even futures, the other to one of probability ``certain^2``."""
+    even, sure = [np.log([0.5, 0.5])], [np.log([certain, 1 - certain])]
+    return np.log([[1 - share, share]]), np.concatenate([sure, even]), np.concatenate([sure, sure, even, even])
+
+
+POWERED = {"share": Floats(0.5, 0.9), "certain": Floats(0.5, 0.98), "alpha": Floats(1.0, 5.0), "n": Integers(2, 3)}
 
 
 @T9.check(Inequality(1e-9, scale=1), Space(**POWERED), instances=40, batched=False,
           true={"exact twists, adapted": {"twist": "exact"}})  # fmt: skip
-def nearer(levels, alpha, n, *, twist="prefix"):
-    return distance_of_smc(tuple(map(log_normalize, levels)), alpha, n, twist)
+def nearer(share, certain, alpha, n, *, twist="prefix"):
+    return distance_of_smc(greedy_tree(share, certain), alpha, n, twist)
 
 
 T9_twists = paper.claim("T9-twists", r"""
