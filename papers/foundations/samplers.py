@@ -6,7 +6,7 @@ import numpy as np
 from scipy import integrate
 
 from klsim.annealing import along_powers, annealed, schedule, schedule_cost
-from klsim.claims import Effect, Identity, Inequality, Limit
+from klsim.claims import Effect, Identity, Inequality, Limit, Variant
 from klsim.distributions import entropy, log_normalize
 from klsim.divergences import chi2, tv
 from klsim.power import future_sums, power_levels, suffix_chain, temper_levels
@@ -57,7 +57,7 @@ T7 = paper.claim("T7", r"""
     """)  # fmt: skip
 
 
-@T7.check(Identity(1e-10, scale=1), Space(**TREES, n=Integers(1, 3)), instances=40, batched=False,
+@T7.check(Identity(1e-10, scale=1), Space(**TREES, n=Integers(1, 3)), instances=15, batched=False,
           false={"a last twist that is not the weight": {"last": 0.5}})  # fmt: skip
 def unbiased(levels, twist, n, *, last=1.0):
     psi = [level.ravel() for level in twist]
@@ -65,8 +65,8 @@ def unbiased(levels, twist, n, *, last=1.0):
     return found.log_mean, log_z(sequences(levels), psi[-1])
 
 
-# 30 runs of 2,000: the standard error of a mean frequency is below .0021, the control's distance .07 and more
-@T7.check(Effect(seeds=30, alternative="within", null=0.0, margin=0.012), false={"one particle less": {"fewer": 1}})
+# 20 runs of 2,000: the standard error of a mean frequency is below .0025, the control's distance .07 and more
+@T7.check(Effect(seeds=20, alternative="within", null=0.0, margin=0.015), false={"one particle less": {"fewer": 1}})
 def law_against_simulation(rng, *, fewer=0):
     """A tree of two tokens by three, the twist of prefix powers, alpha = 3."""
     levels = (np.log([[0.6, 0.4]]), np.log([[0.5, 0.5], [0.9, 0.1]]), np.log([[0.5, 0.5], [0.8, 0.2], [0.3, 0.7], [0.95, 0.05]]))
@@ -87,7 +87,7 @@ T8 = paper.claim("T8", r"""
     """)  # fmt: skip
 
 
-@T8.check(Identity(1e-9, scale=1), Space(**TREES, n=Integers(1, 3)), instances=40, batched=False,
+@T8.check(Identity(1e-9, scale=1), Space(**TREES, n=Integers(1, 3)), instances=15, batched=False,
           false={"adapted to half the twist": {"share": 0.5}, "drawn from p": {"own": True}})  # fmt: skip
 def no_error(levels, twist, n, *, share=1.0, own=False):
     levels = tuple(log_normalize(np.maximum(level, -8.0)) for level in levels)
@@ -136,7 +136,7 @@ def greedy_tree(share, certain):
 POWERED = {"share": Floats(0.5, 0.9), "certain": Floats(0.5, 0.98), "alpha": Floats(1.0, 5.0), "n": Integers(2, 3)}
 
 
-@T9.check(Inequality(1e-9, scale=1), Space(**POWERED), instances=40, batched=False,
+@T9.check(Inequality(1e-9, scale=1), Space(**POWERED), instances=12, batched=False,
           true={"exact twists, adapted": {"twist": "exact"}})  # fmt: skip
 def nearer(share, certain, alpha, n, *, twist="prefix"):
     return distance_of_smc(greedy_tree(share, certain), alpha, n, twist)
@@ -152,7 +152,7 @@ T9_twists = paper.claim("T9-twists", r"""
     """)  # fmt: skip
 
 
-@T9_twists.check(Identity(1e-9, scale=1), Space(**TREES, n=Integers(1, 3)), instances=30, batched=False, false={"over n - 1": {"less": 0.5}})  # fmt: skip
+@T9_twists.check(Identity(1e-9, scale=1), Space(**TREES, n=Integers(1, 3)), instances=15, batched=False, false={"over n - 1": {"less": 0.5}})  # fmt: skip
 def variance_of_importance(levels, twist, n, *, less=0.0):
     """SMC that is never twisted before the end is importance resampling of the last token's weight only where nothing is resampled: H = 1."""
     log_p, log_w = sequences(levels), twist[-1].ravel()
@@ -162,14 +162,14 @@ def variance_of_importance(levels, twist, n, *, less=0.0):
 
 @T9_twists.check(Limit(rate=-2.0, rate_tol=0.25), false={"the chi-squared of sequences": {"whole": True}})
 def first_order_variance(*, whole=False):
-    """Two tokens, alpha = 2, n from 2 to 22: what is left of the variance after its first-order part."""
+    """Two tokens, alpha = 2, n from 3 to 13: what is left of the variance after its first-order part."""
     levels = (np.log([[0.6, 0.4]]), np.log([[0.7, 0.3], [0.2, 0.8]]))
     log_p = sequences(levels)
     target = target_of(log_p, log_p)
     own = conditionals(target, 2, 2)
     steps = float(chi2(own[0][0], levels[0][0]) + np.exp(own[0][0]) @ chi2(own[1], levels[1]))
     part = float(chi2(target, log_p)) if whole else steps
-    sizes = np.array([3, 5, 8, 13, 21])
+    sizes = np.array([3, 4, 6, 9, 13])
     left = [smc_law(levels, exact_twists(levels, log_p), int(n)).relative_variance - part / n for n in sizes]
     return sizes * 1.0, left
 
@@ -185,7 +185,7 @@ T10 = paper.claim("T10", r"""
     """)  # fmt: skip
 
 
-@T10.check(Inequality(1e-11, scale=1), Space(levels=TreePolicies(), alpha=Floats(0.3, 6.0, log=True), steps=Integers(1, 40), V=Sizes(2, 3), H=Sizes(1, 3)), instances=60, batched=False,
+@T10.check(Inequality(1e-11, scale=1), Space(levels=TreePolicies(), alpha=Floats(0.3, 6.0, log=True), steps=Integers(1, 40), V=Sizes(2, 3), H=Sizes(1, 3)), instances=25, batched=False,
            false={"without H": {"cuts": False}})  # fmt: skip
 def mixing(levels, alpha, steps, *, cuts=True):
     levels = tuple(log_normalize(np.maximum(level, -8.0)) for level in levels)
@@ -195,8 +195,8 @@ def mixing(levels, alpha, steps, *, cuts=True):
     return away, (1 - np.exp(-(target - log_p).max()) / (len(levels) if cuts else 1)) ** steps
 
 
-# 30 runs of 2,000 chains: the standard error of a mean frequency is below .0021; the control moves .03 and more
-@T10.check(Effect(seeds=30, alternative="within", null=0.0, margin=0.012), false={"after twice the steps": {"times": 2}})
+# 20 runs of 2,000 chains: the standard error of a mean frequency is below .0025; the control moves .03 and more
+@T10.check(Effect(seeds=20, alternative="within", null=0.0, margin=0.015), false={"after twice the steps": {"times": 2}})
 def chain_against_simulation(rng, *, times=1):
     """The sampler after three steps from p, against the exact matrix."""
     levels = (np.log([[0.6, 0.4]]), np.log([[0.5, 0.5], [0.9, 0.1]]))
@@ -219,7 +219,7 @@ T11 = paper.claim("T11", r"""
 COOLED = {"levels": TreePolicies(), "alpha": Floats(0.2, 6.0, log=True), "steps": Integers(1, 5), "sweeps": Integers(0, 2), "V": Sizes(2, 3), "H": Sizes(1, 3)}  # fmt: skip
 
 
-@T11.check(Identity(1e-9, scale=1), Space(**COOLED), instances=40, batched=False, false={"towards alpha - 1": {"less": 1.0}, "without the weights": {"weighted": False}})  # fmt: skip
+@T11.check(Identity(1e-9, scale=1), Space(**COOLED), instances=15, batched=False, false={"towards alpha - 1": {"less": 1.0}, "without the weights": {"weighted": False}})  # fmt: skip
 def weighted_law(levels, alpha, steps, sweeps, *, less=0.0, weighted=True):
     found = annealed(levels, schedule(sequences(levels), alpha, steps), sweeps)
     whole = sequences(power_levels(levels, alpha))
@@ -229,7 +229,7 @@ def weighted_law(levels, alpha, steps, sweeps, *, less=0.0, weighted=True):
     }
 
 
-@T11.check(Identity(1e-8, scale=1), Space(**COOLED), instances=40, batched=False, false={"at alpha": {"twice": 1.0}})  # fmt: skip
+@T11.check(Identity(1e-8, scale=1), Space(**COOLED), instances=15, batched=False, false={"at alpha": {"twice": 1.0}})  # fmt: skip
 def variance_without_steps(levels, alpha, steps, sweeps, *, twice=2.0):
     """No steps of a chain: one weight p^(alpha-1), whose second moment is Z at 2 alpha - 1."""
     levels = tuple(log_normalize(np.maximum(level, -8.0)) for level in levels)
@@ -252,7 +252,9 @@ EXAMPLE = log_normalize(np.array([0.0, 0.7, 1.5, -1.0, -2.5, 0.3]))
 
 
 def along(what, alpha):
-    return integrate.quad(lambda a: what(float(along_powers(EXAMPLE, [a]).variance[0])), 1, alpha, epsabs=1e-12)[0]
+    """The integral over powers by Simpson's rule, 2,001 nodes."""
+    powers = np.linspace(1.0, alpha, 2001)
+    return float(integrate.simpson(what(along_powers(EXAMPLE, powers).variance), x=powers))
 
 
 @T12.check(Limit(rate=-1.0, rate_tol=0.15), false={"equal steps": {"kind": "linear"}})
@@ -292,7 +294,7 @@ def after(levels, alpha, powers):
     return float(0.5 * np.abs(law - np.exp(sequences(power_levels(levels, alpha)))).sum())
 
 
-@T13.check(Inequality(1e-9, scale=1), Space(**CHAINED), instances=40, batched=False,
+@T13.check(Inequality(1e-9, scale=1), Space(**CHAINED), instances=12, batched=False,
            true={"than no step at all": {"none": True}})  # fmt: skip
 def annealing_helps(levels, alpha, steps, *, none=False):
     levels = tuple(map(log_normalize, levels))
@@ -309,7 +311,7 @@ T13_never = paper.claim("T13-never", r"""
     """)  # fmt: skip
 
 
-@T13_never.check(Inequality(1e-11, scale=1), Space(**CHAINED), instances=60, batched=False, false={"a step at 1": {"power": 1.0}})  # fmt: skip
+@T13_never.check(Inequality(1e-11, scale=1), Space(**CHAINED), instances=12, batched=False, false={"a step at 1": {"power": 1.0}})  # fmt: skip
 def never_away(levels, alpha, steps, *, power=None):
     levels = tuple(map(log_normalize, levels))
     own = alpha if power is None else power
@@ -318,32 +320,28 @@ def never_away(levels, alpha, steps, *, power=None):
 
 # T14 -----------------------------------------------------------------------------------------------
 T14 = paper.claim("T14", r"""
-    Sharpening pays for pass@1 with pass@k
+    Sharpening trades pass@k for pass@1 between prompts, never on one
 
-    On a prompt whose pass@1 rises along powers pass@k falls for a large k.
+    On one prompt pass@k $=1-(1-p)^k$ rises and falls with pass@1 for every k and power. Over prompts their means may part: large k count the prompts
+    where the model is confidently wrong, and there sharpening lowers both.
 
-    where: as commonly read, of sharpened and RL-trained models
-    instead: On one prompt pass@k $=1-(1-p)^k$ rises with pass@1, for every k. What falls is the mean over prompts: large k count the prompts where
-    the model is confidently wrong, and there sharpening lowers both.
-    by: T14-slope
-    origin: as commonly read
+    where: derived
     """)  # fmt: skip
 GRADED = {"log_p": Normals("A").map(log_normalize), "right": Normals("A"), "alpha": Floats(1.0, 4.0), "k": Integers(2, 64), "A": Sizes(2, 6)}  # fmt: skip
 
 
-def pass_at(log_p, right, alpha, k):
-    good = right >= np.median(right)
-    return 1 - (1 - np.clip(along_powers(log_p, [alpha], good).accuracy[0], 0, 1)) ** k
+def passes(log_p, right, alpha, k):
+    """pass@1 and pass@k at powers 1 and alpha."""
+    p = np.clip(along_powers(log_p, [1.0, alpha], right >= np.median(right)).accuracy, 0.0, 1.0)
+    return p, 1 - (1 - p) ** k
 
 
-@T14.check(Inequality(1e-9, scale=1), Space(**GRADED), instances=40, batched=False, true={"the other way round": {"falls": False}})  # fmt: skip
-def pays(log_p, right, alpha, k, *, falls=True):
-    """The change of pass@k is at most 0 where that of pass@1 is positive; the variant: at least 0."""
-    rise = pass_at(log_p, right, alpha, 1) - pass_at(log_p, right, 1.0, 1)
-    change = pass_at(log_p, right, alpha, k) - pass_at(log_p, right, 1.0, k)
-    if rise < 0:
-        change = -change
-    return (change, 0.0) if falls else (0.0, change)
+@T14.check(Inequality(1e-11, scale=1), Space(**GRADED), instances=25, batched=False, false={"means over two prompts": Variant({"prompts": 2}, instances=200)})  # fmt: skip
+def together(log_p, right, alpha, k, *, prompts=1):
+    """The changes have one sign; the second prompt of the control has the law in the other order."""
+    found = [passes(law, right, alpha, k) for law in (log_p, log_p[::-1])[:prompts]]
+    one, several = (np.diff(np.mean([f[i] for f in found], axis=0))[0] for i in (0, 1))
+    return 0.0, np.sign(one) * several
 
 
 T14_slope = paper.claim("T14-slope", r"""
@@ -356,14 +354,14 @@ T14_slope = paper.claim("T14-slope", r"""
 
 
 # central differences of step 1e-4: errors of 1e-8 times third derivatives, below 1e3 here, times k
-@T14_slope.check(Identity(1e-5, scale=1), Space(**GRADED), instances=60, batched=False, false={"of pass@(k+1)": {"more": 1}})  # fmt: skip
+@T14_slope.check(Identity(1e-5, scale=1), Space(**GRADED), instances=20, batched=False, false={"of pass@(k+1)": {"more": 1}})  # fmt: skip
 def slopes(log_p, right, alpha, k, *, more=0, step=1e-4):
     good = right >= np.median(right)
     curve = along_powers(log_p, [alpha - step, alpha, alpha + step], good)
     laws = [log_normalize(a * log_p) for a in curve.alpha]
     p, size = curve.accuracy[1], k + more
     return {
-        "pass@k": ((pass_at(log_p, right, alpha + step, k) - pass_at(log_p, right, alpha - step, k)) / (2 * step) / k,
+        "pass@k": (((1 - curve.accuracy[0]) ** k - (1 - curve.accuracy[2]) ** k) / (2 * step) / k,
                    size / k * (1 - p) ** (size - 1) * curve.accuracy_slope[1]),
         "entropy": ((entropy(laws[2]) - entropy(laws[0])) / (2 * step), -alpha * curve.variance[1]),
         "likelihood": ((curve.log_likelihood[2] - curve.log_likelihood[0]) / (2 * step), curve.variance[1]),

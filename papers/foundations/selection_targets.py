@@ -56,7 +56,7 @@ def ends(reward, outcomes):
     return [(got == edge(axis=1, keepdims=True)) * 1.0 for edge in (got.max, got.min)]
 
 
-@S7.check(Identity(1e-12, scale=1), Space(**SMALL, n=Integers(2, 5)), instances=60, batched=False, false={"of n + 1 draws": {"more": 1}})  # fmt: skip
+@S7.check(Identity(1e-12, scale=1), Space(**SMALL, n=Integers(2, 5)), instances=25, batched=False, false={"of n + 1 draws": {"more": 1}})  # fmt: skip
 def pairs_by_enumeration(log_p, reward, n, *, more=0):
     outcomes, probability = draws(log_p, n)
     top, low = ends(reward, outcomes)
@@ -69,7 +69,7 @@ def pairs_by_enumeration(log_p, reward, n, *, more=0):
     return best_and_worst(log_p, reward, n + more), joint
 
 
-@S7.check(Identity(1e-11, scale=1), Space(**SMALL, n=Integers(2, 300)), instances=60, batched=False, false={"the best on both sides": {"sign": 1.0}})  # fmt: skip
+@S7.check(Identity(1e-11, scale=1), Space(**SMALL, n=Integers(2, 300)), instances=25, batched=False, false={"the best on both sides": {"sign": 1.0}})  # fmt: skip
 def margins(log_p, reward, n, *, sign=-1.0):
     joint = best_and_worst(log_p, reward, n)
     return {
@@ -89,7 +89,7 @@ S8 = paper.claim("S8", r"""
 
 
 # densities n q^{n-1} and n (1-q)^{n-1} of the quantiles; the logarithm is integrable at 0
-@S8.check(Identity(1e-9), Space(n=Integers(2, 60)), instances=25, batched=False,
+@S8.check(Identity(1e-9), Space(n=Integers(2, 60)), instances=15, batched=False,
           false={"with H_n": {"term": 1.0}, "without n - 1": {"factor": False}})  # fmt: skip
 def margin_by_quadrature(n, *, term=0.0, factor=True):
     def gap(q):
@@ -129,7 +129,7 @@ S9 = paper.claim("S9", r"""
     by: S9-fit
     origin: as commonly read
     """)  # fmt: skip
-@S9.check(Identity(1e-2, scale=1), Space(n=Integers(2, 12)), instances=20, batched=False,
+@S9.check(Identity(1e-2, scale=1), Space(n=Integers(2, 12)), instances=12, batched=False,
           true={"the forward KL": {"by": "forward"}})  # fmt: skip
 def ends_at_best_of_n(n, *, by="pairs"):
     """Over 40 equally likely responses; the variant: the forward KL has less at best-of-n than at nine laws around it."""
@@ -151,7 +151,7 @@ S9_fit = paper.claim("S9-fit", r"""
     """)  # fmt: skip
 
 
-@S9_fit.check(Optimality(1e-11, scale=1), Space(log_p=LAW, reward=Rewards(), move=Normals("A"), n=Integers(2, 20), A=Sizes(2, 6)), instances=60, batched=False,
+@S9_fit.check(Optimality(1e-11, scale=1), Space(log_p=LAW, reward=Rewards(), move=Normals("A"), n=Integers(2, 20), A=Sizes(2, 6)), instances=20, batched=False,
               false={"best-of-n itself": {"whose": "best"}, "at half the margin": {"times": 0.5}})  # fmt: skip
 def least_loss(log_p, reward, move, n, *, whose="fit", times=1.0):
     reward = np.argsort(np.argsort(reward, kind="stable"), kind="stable") * 1.0
@@ -179,7 +179,7 @@ S10 = paper.claim("S10", r"""
 TARGETED = WIDE | {"policy": LAW, "n": Integers(1, 50)}
 
 
-@S10.check(Inequality(1e-11, scale=1), Space(**TARGETED), instances=150, batched=False, false={"with F below y": {"strict": True}})  # fmt: skip
+@S10.check(Inequality(1e-11, scale=1), Space(**TARGETED), instances=40, batched=False, false={"with F below y": {"strict": True}})  # fmt: skip
 def above_the_kl(log_p, reward, policy, n, *, strict=False):
     bound = variational_bound(policy, log_p, reward, n)
     if strict:  # E log of the mean of F and F-
@@ -188,7 +188,7 @@ def above_the_kl(log_p, reward, policy, n, *, strict=False):
     return kl(policy, best_of_n.log_policy(log_p, reward, n)), bound
 
 
-@S10.check(Inequality(1e-11, scale=1), Space(**TARGETED), instances=150, batched=False, false={"within log n / 2": {"share": 0.5}})  # fmt: skip
+@S10.check(Inequality(1e-11, scale=1), Space(**TARGETED), instances=40, batched=False, false={"within log n / 2": {"share": 0.5}})  # fmt: skip
 def within_log_n(log_p, reward, policy, n, *, share=1.0):
     nearest = kl(policy, best_of_n.log_policy(log_p, reward, n))
     return variational_bound(policy, log_p, reward, n), nearest + share * np.log(n)
@@ -208,7 +208,7 @@ S11 = paper.claim("S11", r"""
     """)  # fmt: skip
 
 
-@S11.check(Identity(1e-6, scale=1), Space(**WIDE, n=Integers(2, 20)), instances=40, batched=False,
+@S11.check(Identity(1e-6, scale=1), Space(**WIDE, n=Integers(2, 20)), instances=20, batched=False,
            true={"of the KL to best-of-n itself": {"bound": False}})  # fmt: skip
 def optimum_of_the_bound(log_p, reward, n, *, bound=True):
     """By the optimum of a KL-regularised reward: log F^{n-1}, or log(bon/ref)."""
@@ -252,7 +252,7 @@ def either(log_p, reward, n, direction, strength):
     return kl(target, law) if direction == "forward" else kl(law, target)
 
 
-@S12.check(Identity(1e-7, scale=1), Space(**TILTED), instances=60, batched=False, false={"the other direction": {"swap": True}})  # fmt: skip
+@S12.check(Identity(1e-7, scale=1), Space(**TILTED), instances=12, batched=False, false={"the other direction": {"swap": True}})  # fmt: skip
 def projections(log_p, reward, n, *, swap=False):
     reward = spread(reward)
     target = best_of_n.log_policy(log_p, reward, n)
@@ -268,7 +268,7 @@ def projections(log_p, reward, n, *, swap=False):
 
 
 # a bounded scalar search ends within 1e-9 of its bracket, near a minimum that is the square of 1e-7 in value
-@S12.check(Inequality(1e-9, scale=1), Space(**TILTED), instances=40, batched=False, false={"the other direction": {"swap": True}})  # fmt: skip
+@S12.check(Inequality(1e-9, scale=1), Space(**TILTED), instances=10, batched=False, false={"the other direction": {"swap": True}})  # fmt: skip
 def no_tilt_is_nearer(log_p, reward, n, *, swap=False):
     reward = spread(reward)
     out = {}
@@ -291,7 +291,7 @@ S13 = paper.claim("S13", r"""
     """)  # fmt: skip
 
 
-@S13.check(Identity(1e-12, scale=1), Space(log_p=LAW, target=LAW, n=Integers(1, 4), loose=Floats(1.0, 4.0), A=Sizes(1, 3)), instances=60, batched=False,
+@S13.check(Identity(1e-12, scale=1), Space(log_p=LAW, target=LAW, n=Integers(1, 4), loose=Floats(1.0, 4.0), A=Sizes(1, 3)), instances=20, batched=False,
            false={"the last of n where none is taken": {"fresh": False}})  # fmt: skip
 def rejection_by_enumeration(log_p, target, n, loose, *, fresh=True):
     ratio = np.exp(target - log_p)
@@ -317,7 +317,7 @@ S14 = paper.claim("S14", r"""
     """)  # fmt: skip
 
 
-@S14.check(Identity(1e-11, scale=1), Space(log_p=Policies(), reward=Rewards(), n=Integers(1, 4), beta=Floats(0.02, 2.0, log=True), A=Sizes(1, 4)), instances=60, batched=False,
+@S14.check(Identity(1e-11, scale=1), Space(log_p=Policies(), reward=Rewards(), n=Integers(1, 4), beta=Floats(0.02, 2.0, log=True), A=Sizes(1, 4)), instances=20, batched=False,
            false={"twice the beta": {"times": 2.0}})  # fmt: skip
 def pessimism_by_enumeration(log_p, reward, n, beta, *, times=1.0):
     """All ordered draws; the level of each by bisection."""
@@ -358,7 +358,7 @@ S15 = paper.claim("S15", r"""
 JUDGED = {"log_ref": LAW, "gold": Normals("A"), "error": Normals("A"), "mu": LAW, "size": Floats(0.01, 3.0, log=True), "A": Sizes(2, 6)}  # fmt: skip
 
 
-@S15.check(Inequality(1e-9, scale=1), Space(**JUDGED, beta=Floats(0.01, 3.0, log=True)), instances=40, batched=False,
+@S15.check(Inequality(1e-9, scale=1), Space(**JUDGED, beta=Floats(0.01, 3.0, log=True)), instances=15, batched=False,
            false={"best-of-n, n = 1000": Variant({"rule": "best"}, instances=400), "without the coverage": {"covered": False}})  # fmt: skip
 def regret_of_pessimism(log_ref, gold, error, mu, size, beta, *, rule="chi2", covered=True):
     model = gold + size * error
@@ -393,7 +393,7 @@ NS = np.unique(np.geomspace(1, 1e6, 80).round())
 BETAS = np.geomspace(1e-4, 1e4, 120)
 
 
-@S16.check(Inequality(1e-3, scale=1), Space(log_ref=LAW, gold=Normals("A"), error=Normals("A"), size=Floats(0.05, 3.0, log=True), A=Sizes(2, 5)), instances=40, batched=False,
+@S16.check(Inequality(1e-3, scale=1), Space(log_ref=LAW, gold=Normals("A"), error=Normals("A"), size=Floats(0.05, 3.0, log=True), A=Sizes(2, 5)), instances=12, batched=False,
            true={"two responses": {"keep": 2}})  # fmt: skip
 def tuned(log_ref, gold, error, size, *, keep=5):
     """The best over 80 n up to a million, and over 120 betas; .001 covers the grids (two responses: n real)."""
