@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,8 @@ class PowerCurve(Shown):
 
     Attributes:
         alpha: the powers. log_z: ``log sum p^alpha``. log_likelihood: ``E_alpha[log p]``. variance: of ``log p``.
-        entropy: of ``p_alpha``, nats. accuracy: ``P_alpha(right)``, and accuracy_slope: its derivative by alpha; NaN-free
-            zeros where no ``right`` was given.
+        entropy: of ``p_alpha``, nats. accuracy: ``P_alpha(right)``. accuracy_slope: its derivative by alpha; both are 0
+            where no ``right`` was given.
     """
 
     alpha: np.ndarray
@@ -166,7 +167,7 @@ def schedule_cost(log_p: Any, powers: Any) -> float:
         _validate.fail("powers", "must be >= 0", float(powers[index]), index)
     x = log_p[np.isfinite(log_p)]
     total = 0.0
-    for a, b in zip(powers[:-1], powers[1:]):
+    for a, b in pairwise(powers):
         law = log_normalize(a * x)
         move = (b - a) * (x - np.exp(law) @ x)  # centred: log E e^move is the KL
         total += float(np.log1p(np.exp(law) @ (np.expm1(move) - move))) if np.abs(move).max() < 1 else float(
@@ -176,7 +177,7 @@ def schedule_cost(log_p: Any, powers: Any) -> float:
 
 
 def annealed(levels: Sequence[Any], powers: Any, sweeps: int = 1) -> Annealed:
-    """Annealed importance sampling over sequences of a tree, with ``sweeps`` steps of `klsim.power.suffix_chain` a power.
+    """Annealed importance sampling over sequences of a tree, ``sweeps`` steps of `klsim.power.suffix_chain` a power.
 
     Args:
         levels: the tree. powers: ``1 = a_0, …, a_K``, ``(K + 1,)``. sweeps: >= 0.
@@ -194,7 +195,7 @@ def annealed(levels: Sequence[Any], powers: Any, sweeps: int = 1) -> Annealed:
     x = np.where(inside, log_p, 0.0)
     peak = x[inside].max()
     law = weighted = squared = np.exp(log_p)
-    for a, b in zip(powers[:-1], powers[1:]):
+    for a, b in pairwise(powers):
         step = np.where(inside, np.exp((b - a) * (x - peak)), 0.0)
         weighted, squared = weighted * step, squared * step**2
         if not sweeps:

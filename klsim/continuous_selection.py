@@ -157,7 +157,7 @@ def worst_of_n(law: _RewardLaw, n: float) -> SelectedReward:
 
 
 def _cut(law: _RewardLaw, at: float) -> tuple[float, float, list[_Rule]]:
-    """``(P(R < at), P(R >= at), [rule below, rule above])`` with the quantiles of the whole law; its masses add up to 1."""
+    """``(P(R < at), P(R >= at), [rule below, rule above])``, quantiles and weights those of the whole law."""
     below, above = float(law.cdf(at)), float(law.sf(at))
     rules = []
     for mass, rest, upper in ((below, above, False), (above, below, True)):
@@ -196,8 +196,8 @@ def chi2_tilt(law: _RewardLaw, beta: float) -> SelectedReward:
     """The optimum of ``E[R] - beta chi2``: density ``((R - lambda)/(2 beta))_+``, ``E (R - lambda)_+ = 2 beta``.
 
     Raises:
-        ValueError: as `rejection`; ``beta <= 0``; a law without a finite mean or so long-tailed that the level is beyond
-            its quantiles.
+        ValueError: as `rejection`; ``beta <= 0``; a law without a finite mean, or with a tail so long that its quantiles
+            do not reach the level.
     """
     _check(law, "cdf", "sf", "ppf", "isf")
     beta = _validate.real("beta", beta, low=0.0, open_low=True, open_high=True)
@@ -208,10 +208,11 @@ def chi2_tilt(law: _RewardLaw, beta: float) -> SelectedReward:
     mean = float(weight @ rule.x)
 
     def excess(level: float) -> float:
-        _, _, rules = _cut(law, level)
-        upper = rules[-1] if float(law.sf(level)) > 0 else None
-        found = 0.0 if upper is None else float(np.exp(upper.log_w) @ np.maximum(upper.x - level, 0.0))
-        return found / (2 * beta) - 1
+        mass = float(law.sf(level))
+        if mass <= 0:
+            return -1.0
+        own = _rule(_Part(law, mass, float(law.cdf(level)), True))
+        return mass * float(np.exp(own.log_w) @ np.maximum(own.x - level, 0.0)) / (2 * beta) - 1
 
     low = mean - 2 * beta  # E (R - l)_+ >= E R - l
     step, high = max(abs(low), beta), low + 2 * beta

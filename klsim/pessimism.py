@@ -151,9 +151,7 @@ def _multisets(mass: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     return (outcomes[:, :, None] == np.arange(size)).sum(axis=1), probability
 
 
-def _first_taken(
-    counts: np.ndarray, values: np.ndarray, beta: float, n: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _first_taken(counts: np.ndarray, values: np.ndarray, beta: float, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Chance that the first draw that is taken has each level ``(m, L)``, and that none is ``(m,)``.
 
     ``values``: rewards less their bound, so that a small beta is not lost beside a large reward.
@@ -171,7 +169,7 @@ def _first_taken(
 
 
 def regret_bound(coverage: float, error: float, beta: float | None = None) -> float:
-    """``beta C + e sqrt(C) + e^2/(4 beta)``: what the chi2-regularised optimum of a wrong reward can lose, reward units.
+    """``beta C + e sqrt(C) + e^2/(4 beta)``: what the chi2-regularised optimum of a wrong reward can lose.
 
     Args:
         coverage: ``C = E_mu[mu/ref] >= 1`` of the policy that it is compared with. error: root mean square of the

@@ -206,7 +206,7 @@ def pair_margin(n: Any) -> float:
 
 
 def ipo_best_of_n(log_p: Any, reward: Any, n: int, margin: float | None = None) -> np.ndarray:
-    """Log-policy ``(A,)`` with the least ``E[(log-ratio of best - log-ratio of worst - margin)^2]`` over pairs of n draws.
+    """Log-policy ``(A,)`` with the least ``E[(log-ratio of best - of worst - margin)^2]`` over pairs of n draws.
 
     Args:
         margin: `pair_margin` by default.
@@ -217,7 +217,9 @@ def ipo_best_of_n(log_p: Any, reward: Any, n: int, margin: float | None = None) 
     """
     pairs = best_and_worst(log_p, reward, n)
     log_p, reward = _one(log_p, reward)
-    margin = pair_margin(n) if margin is None else _validate.real("margin", margin, low=0.0, open_low=True, open_high=True)
+    margin = (
+        pair_margin(n) if margin is None else _validate.real("margin", margin, low=0.0, open_low=True, open_high=True)
+    )
     inside = np.isfinite(log_p)
     w = pairs[np.ix_(inside, inside)]
     both = w + w.T

@@ -1,9 +1,9 @@
 r"""Samplers of tilted and powered sequence laws, for anything that gives next-token log-probabilities.
 
 A *law* is a function from prefixes ``(B, t)``, integers ``0 … V-1``, to log-probabilities ``(B, V)``: a tree
-(`tree_law`) or a language model (`klsim.lm.samplers.next_token_law`). Sequences have ``horizon`` tokens. A *weight* is a
-function of tokens ``(B, t)`` and their log-probability ``(B,)`` under the law to ``log w (B,)``; the target is ``p w/Z``,
-``Z = E_p[w]``: ``w = p^{alpha-1}`` (`power_weight`), ``w = e^{r/beta}`` (`reward_weight`).
+(`tree_law`) or a language model (`klsim.lm.samplers.next_token_law`). Sequences have ``horizon`` tokens. A *weight* is
+a function of tokens ``(B, t)`` and their log-probability ``(B,)`` under the law to ``log w (B,)``; the target is
+``p w/Z``, ``Z = E_p[w]``: ``w = p^{alpha-1}`` (`power_weight`), ``w = e^{r/beta}`` (`reward_weight`).
 
 *Importance resampling*: one of n sequences from p, in proportion to w (`importance_resample`).
 
@@ -65,7 +65,7 @@ Law = Callable[[np.ndarray], np.ndarray]
 Weight = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Tokens ``(B, t)`` and their log-probabilities ``(B,)`` to ``log w (B,)``."""
 Proposal = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Prefixes ``(B, t)``, their log-probabilities ``(B,)`` and those of the next token ``(B, V)`` to others, normalised."""
+"""Prefixes ``(B, t)``, their log-probabilities ``(B,)``, those of the next token ``(B, V)`` to others, normalised."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,7 +74,8 @@ class Particles(Shown):
 
     Attributes:
         tokens: of the sequence that each run returns, ``(size, H)``. log_p: its log-probability under the law.
-        log_weight: its ``log w``. log_normalizer: log of each run's estimate of ``Z``, ``(size,)``; -inf: all weights 0.
+        log_weight: its ``log w``. log_normalizer: log of each run's estimate of ``Z``, ``(size,)``; -inf if all weights
+            were 0.
     """
 
     tokens: np.ndarray
@@ -186,7 +187,9 @@ def exact_twists(levels: Sequence[Any], log_weight: Any) -> tuple[np.ndarray, ..
     whole = np.asarray(sequence_log_probs(levels))
     (log_weight,) = _validate.numpy_arrays(log_weight=log_weight)
     if whole.ndim != 1 or log_weight.shape != whole.shape:
-        _validate.fail("log_weight", f"must have the shape {whole.shape} of one tree's sequences, got {log_weight.shape}")
+        _validate.fail(
+            "log_weight", f"must have the shape {whole.shape} of one tree's sequences, got {log_weight.shape}"
+        )
     _validate.not_nan("log_weight", np, log_weight)
     if np.any(np.isposinf(log_weight)):
         _validate.fail("log_weight", "must be < inf")
@@ -269,9 +272,7 @@ def _sizes(horizon: Any, size: Any, n: Any = 1) -> tuple[int, int, int]:
     return horizon, size, n
 
 
-def draw_sequences(
-    law: Law, horizon: int, size: int, rng: np.random.Generator | int
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_sequences(law: Law, horizon: int, size: int, rng: np.random.Generator | int) -> tuple[np.ndarray, np.ndarray]:
     """``(tokens (size, H), log-probabilities of every token (size, H))`` drawn from the law.
 
     Raises:
@@ -436,7 +437,7 @@ def fit_twist(
     *,
     ridge: float = 1e-6,
 ) -> Weight:
-    """A learned twist: ``log w`` by least squares on features of the prefix, for every length, from sequences of the law.
+    """A learned twist: ``log w`` by least squares on features of the prefix, length by length, from drawn sequences.
 
     ``E[log w | s]`` is what it tends to; it is below the exact ``log E[w | s]``, and SMC stays unbiased with either. At
     the full length the twist is the weight itself.

@@ -33,7 +33,8 @@ class SMCLaw(Shown):
 
     Attributes:
         log_law: of the sequence that is returned, ``(V**H,)``. log_mean: log of the mean of the estimate of the
-            normaliser. relative_variance: ``Var Z^ / (E Z^)^2``. mean_log: ``E log Z^``; -inf where all weights may be 0.
+            normaliser. relative_variance: ``Var Z^ / (E Z^)^2``. mean_log: ``E log Z^``, -inf where all weights may be
+            0.
     """
 
     log_law: np.ndarray
@@ -52,14 +53,12 @@ class _State:
     log: float
 
 
-def smc_law(
-    levels: Sequence[Any], twists: Sequence[Any], n: int, *, proposal: Sequence[Any] | None = None
-) -> SMCLaw:
+def smc_law(levels: Sequence[Any], twists: Sequence[Any], n: int, *, proposal: Sequence[Any] | None = None) -> SMCLaw:
     """The law of `klsim.sequence_samplers.smc` on a tree.
 
     Args:
         levels: the tree. twists: ``log psi`` of prefixes of 1 … H tokens, H arrays ``(V**t,)``; the last is the weight.
-        n: particles. proposal: a tree of the same shape that has every token that ``levels`` has; ``levels`` by default.
+        n: particles. proposal: a tree of the same shape with every token that ``levels`` has; ``levels`` by default.
 
     Raises:
         ValueError: no trees of the same shape, a proposal without a token of the law, twists of other shapes, NaN or

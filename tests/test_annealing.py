@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -41,11 +43,13 @@ def test_schedules(kind, alpha):
     assert powers[-1] == pytest.approx(alpha)
     assert np.all(np.diff(powers) * (alpha - 1) >= 0)
     laws = [log_normalize(a * LOG_P) for a in powers]
-    assert schedule_cost(LOG_P, powers) == pytest.approx(sum(float(kl(p, q)) for p, q in zip(laws, laws[1:])), abs=1e-13)
+    assert schedule_cost(LOG_P, powers) == pytest.approx(sum(float(kl(p, q)) for p, q in pairwise(laws)), abs=1e-13)
 
 
 def test_equal_lengths_are_cheapest():
-    costs = {kind: schedule_cost(LOG_P, schedule(LOG_P, 20.0, 12, kind)) for kind in ("linear", "geometric", "equal length")}
+    costs = {
+        kind: schedule_cost(LOG_P, schedule(LOG_P, 20.0, 12, kind)) for kind in ("linear", "geometric", "equal length")
+    }
     assert min(costs, key=costs.get) == "equal length"
     # where the likelihood does not vary, any schedule costs nothing
     flat = np.full(4, -np.log(4))

@@ -46,7 +46,11 @@ def test_pessimism_by_simulation():
     drawn = rng.choice(3, (200_000, 5), p=np.exp(LOG_P))
     level = sample_level(REWARD[drawn], 0.1)[:, None]
     taken = rng.random(drawn.shape) < np.maximum(REWARD[drawn] - level, 0) / (1.0 - level)
-    first = np.where(taken.any(axis=1), drawn[np.arange(len(drawn)), taken.argmax(axis=1)], rng.choice(3, len(drawn), p=np.exp(LOG_P)))
+    first = np.where(
+        taken.any(axis=1),
+        drawn[np.arange(len(drawn)), taken.argmax(axis=1)],
+        rng.choice(3, len(drawn), p=np.exp(LOG_P)),
+    )
     law = np.exp(pessimistic_best_of_n(LOG_P, REWARD, 5, 0.1))
     # five standard deviations
     np.testing.assert_allclose(np.bincount(first, minlength=3) / len(drawn), law, atol=5 * 0.5 / np.sqrt(len(drawn)))
@@ -63,7 +67,9 @@ def test_pessimism_at_its_ends():
     # scales of the reward
     for unit in (1e-8, 1e8):
         np.testing.assert_allclose(
-            pessimistic_best_of_n(LOG_P, unit * REWARD, 5, 0.1 * unit), pessimistic_best_of_n(LOG_P, REWARD, 5, 0.1), rtol=1e-9
+            pessimistic_best_of_n(LOG_P, unit * REWARD, 5, 0.1 * unit),
+            pessimistic_best_of_n(LOG_P, REWARD, 5, 0.1),
+            rtol=1e-9,
         )
 
 

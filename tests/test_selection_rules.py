@@ -73,7 +73,9 @@ def test_weighted_choice():
         log_w = np.log(weight)
     np.testing.assert_allclose(np.exp(weighted_choice(LOG_P, log_w, 3)), law, rtol=1e-12)
     np.testing.assert_allclose(weighted_choice(LOG_P, np.full(3, -np.inf), 3), LOG_P, atol=1e-15)
-    np.testing.assert_allclose(weighted_choice(LOG_P, REWARD / 0.3, 5), soft_best_of_n(LOG_P, REWARD, 5, 0.3), atol=1e-13)
+    np.testing.assert_allclose(
+        weighted_choice(LOG_P, REWARD / 0.3, 5), soft_best_of_n(LOG_P, REWARD, 5, 0.3), atol=1e-13
+    )
     assert weighted_choice([0.0, -np.inf], [0.0, 5.0], 3).tolist() == [0.0, -np.inf]
 
 

@@ -122,7 +122,10 @@ def test_rules_side_by_side():
         (lambda: worst_of_n(LOG_P, REWARD, 0.0), "n = 0.0"),
         (lambda: pair_margin(1), "n = 1"),
         (lambda: ipo_best_of_n(LOG_P, REWARD, 3, -1.0), "margin = -1.0"),
-        (lambda: ipo_best_of_n(np.log([0.1, 0.3, 0.3, 0.3]), [0.0, 1.0, 2.0, 3.0], 10**5), "n = 100000: leaves outcomes"),
+        (
+            lambda: ipo_best_of_n(np.log([0.1, 0.3, 0.3, 0.3]), [0.0, 1.0, 2.0, 3.0], 10**5),
+            "n = 100000: leaves outcomes",
+        ),
         (lambda: variational_best_of_n(LOG_P, REWARD, 0.5), "n = 0.5"),
         (lambda: variational_bound(LOG_P[:2], LOG_P, REWARD, 2), "log_policy"),
         (lambda: selected(LOG_P[:2], LOG_P, REWARD), "log_policy"),

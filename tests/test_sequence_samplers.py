@@ -63,7 +63,9 @@ def test_smc_has_its_law(proposal):
     z = np.exp(found.log_normalizer)
     assert z.mean() == pytest.approx(np.exp(exact.log_mean), abs=5 * z.std() / np.sqrt(RUNS))
     assert z.var() / z.mean() ** 2 == pytest.approx(exact.relative_variance, rel=0.1)
-    assert found.log_normalizer.mean() == pytest.approx(exact.mean_log, abs=5 * found.log_normalizer.std() / np.sqrt(RUNS))
+    assert found.log_normalizer.mean() == pytest.approx(
+        exact.mean_log, abs=5 * found.log_normalizer.std() / np.sqrt(RUNS)
+    )
     np.testing.assert_allclose(found.log_weight, 2 * found.log_p, rtol=1e-12)
 
 

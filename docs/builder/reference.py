@@ -13,7 +13,8 @@ __all__ = ["LAYERS", "nav", "page_of", "pages"]
 LAYERS: dict[str, tuple[str, ...]] = {
     "Distributions and optima": (
         "distributions", "divergences", "generators", "optima", "forward_kl", "several_references", "modes",
-        "best_of_n", "selection_rules", "attempts", "power", "preferences", "continuous", "noisy_selection",
+        "best_of_n", "selection_rules", "selection_targets", "pessimism", "attempts", "power", "annealing",
+        "sequence_samplers", "tree_smc", "preferences", "continuous", "continuous_selection", "noisy_selection",
         "set_functions",
     ),
     "Sources and estimators": (

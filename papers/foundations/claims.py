@@ -3,4 +3,15 @@
 from . import attempts, continuous, power, preferences, proofs, regularisers, samplers, selection, selection_targets
 from .collection import paper
 
-__all__ = ["attempts", "continuous", "paper", "power", "preferences", "proofs", "regularisers", "samplers", "selection", "selection_targets"]
+__all__ = [
+    "attempts",
+    "continuous",
+    "paper",
+    "power",
+    "preferences",
+    "proofs",
+    "regularisers",
+    "samplers",
+    "selection",
+    "selection_targets",
+]

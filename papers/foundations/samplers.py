@@ -69,7 +69,11 @@ def unbiased(levels, twist, n, *, last=1.0):
 @T7.check(Effect(seeds=20, alternative="within", null=0.0, margin=0.015), false={"one particle less": {"fewer": 1}})
 def law_against_simulation(rng, *, fewer=0):
     """A tree of two tokens by three, the twist of prefix powers, alpha = 3."""
-    levels = (np.log([[0.6, 0.4]]), np.log([[0.5, 0.5], [0.9, 0.1]]), np.log([[0.5, 0.5], [0.8, 0.2], [0.3, 0.7], [0.95, 0.05]]))
+    levels = (
+        np.log([[0.6, 0.4]]),
+        np.log([[0.5, 0.5], [0.9, 0.1]]),
+        np.log([[0.5, 0.5], [0.8, 0.2], [0.3, 0.7], [0.95, 0.05]]),
+    )
     law = np.exp(smc_law(levels, prefix_powers(levels, 3.0), 2 - fewer).log_law)
     drawn = smc(tree_law(levels), power_weight(3.0), 3, 2, 2000, rng)
     places = np.bincount(drawn.tokens @ np.array([4, 2, 1]), minlength=8) / 2000
@@ -196,7 +200,9 @@ def mixing(levels, alpha, steps, *, cuts=True):
 
 
 # 20 runs of 2,000 chains: the standard error of a mean frequency is below .0025; the control moves .03 and more
-@T10.check(Effect(seeds=20, alternative="within", null=0.0, margin=0.015), false={"after twice the steps": {"times": 2}})
+@T10.check(
+    Effect(seeds=20, alternative="within", null=0.0, margin=0.015), false={"after twice the steps": {"times": 2}}
+)
 def chain_against_simulation(rng, *, times=1):
     """The sampler after three steps from p, against the exact matrix."""
     levels = (np.log([[0.6, 0.4]]), np.log([[0.5, 0.5], [0.9, 0.1]]))

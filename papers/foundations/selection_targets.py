@@ -56,7 +56,7 @@ def ends(reward, outcomes):
     return [(got == edge(axis=1, keepdims=True)) * 1.0 for edge in (got.max, got.min)]
 
 
-@S7.check(Identity(1e-12, scale=1), Space(**SMALL, n=Integers(2, 5)), instances=25, batched=False, false={"of n + 1 draws": {"more": 1}})  # fmt: skip
+@S7.check(Identity(1e-12, scale=1), Space(**SMALL, n=Integers(2, 4)), instances=15, batched=False, false={"of n + 1 draws": {"more": 1}})  # fmt: skip
 def pairs_by_enumeration(log_p, reward, n, *, more=0):
     outcomes, probability = draws(log_p, n)
     top, low = ends(reward, outcomes)
@@ -69,7 +69,7 @@ def pairs_by_enumeration(log_p, reward, n, *, more=0):
     return best_and_worst(log_p, reward, n + more), joint
 
 
-@S7.check(Identity(1e-11, scale=1), Space(**SMALL, n=Integers(2, 300)), instances=25, batched=False, false={"the best on both sides": {"sign": 1.0}})  # fmt: skip
+@S7.check(Identity(1e-11, scale=1), Space(**SMALL, n=Integers(2, 300)), instances=15, batched=False, false={"the best on both sides": {"sign": 1.0}})  # fmt: skip
 def margins(log_p, reward, n, *, sign=-1.0):
     joint = best_and_worst(log_p, reward, n)
     return {
@@ -129,6 +129,8 @@ S9 = paper.claim("S9", r"""
     by: S9-fit
     origin: as commonly read
     """)  # fmt: skip
+
+
 @S9.check(Identity(1e-2, scale=1), Space(n=Integers(2, 12)), instances=12, batched=False,
           true={"the forward KL": {"by": "forward"}})  # fmt: skip
 def ends_at_best_of_n(n, *, by="pairs"):
@@ -179,7 +181,7 @@ S10 = paper.claim("S10", r"""
 TARGETED = WIDE | {"policy": LAW, "n": Integers(1, 50)}
 
 
-@S10.check(Inequality(1e-11, scale=1), Space(**TARGETED), instances=40, batched=False, false={"with F below y": {"strict": True}})  # fmt: skip
+@S10.check(Inequality(1e-11, scale=1), Space(**TARGETED), instances=25, batched=False, false={"with F below y": {"strict": True}})  # fmt: skip
 def above_the_kl(log_p, reward, policy, n, *, strict=False):
     bound = variational_bound(policy, log_p, reward, n)
     if strict:  # E log of the mean of F and F-
@@ -188,7 +190,7 @@ def above_the_kl(log_p, reward, policy, n, *, strict=False):
     return kl(policy, best_of_n.log_policy(log_p, reward, n)), bound
 
 
-@S10.check(Inequality(1e-11, scale=1), Space(**TARGETED), instances=40, batched=False, false={"within log n / 2": {"share": 0.5}})  # fmt: skip
+@S10.check(Inequality(1e-11, scale=1), Space(**TARGETED), instances=25, batched=False, false={"within log n / 2": {"share": 0.5}})  # fmt: skip
 def within_log_n(log_p, reward, policy, n, *, share=1.0):
     nearest = kl(policy, best_of_n.log_policy(log_p, reward, n))
     return variational_bound(policy, log_p, reward, n), nearest + share * np.log(n)
@@ -252,7 +254,7 @@ def either(log_p, reward, n, direction, strength):
     return kl(target, law) if direction == "forward" else kl(law, target)
 
 
-@S12.check(Identity(1e-7, scale=1), Space(**TILTED), instances=12, batched=False, false={"the other direction": {"swap": True}})  # fmt: skip
+@S12.check(Identity(1e-7, scale=1), Space(**TILTED), instances=8, batched=False, false={"the other direction": {"swap": True}})  # fmt: skip
 def projections(log_p, reward, n, *, swap=False):
     reward = spread(reward)
     target = best_of_n.log_policy(log_p, reward, n)
@@ -268,14 +270,16 @@ def projections(log_p, reward, n, *, swap=False):
 
 
 # a bounded scalar search ends within 1e-9 of its bracket, near a minimum that is the square of 1e-7 in value
-@S12.check(Inequality(1e-9, scale=1), Space(**TILTED), instances=10, batched=False, false={"the other direction": {"swap": True}})  # fmt: skip
+@S12.check(Inequality(1e-9, scale=1), Space(**TILTED), instances=6, batched=False, false={"the other direction": {"swap": True}})  # fmt: skip
 def no_tilt_is_nearer(log_p, reward, n, *, swap=False):
     reward = spread(reward)
     out = {}
     for direction in ("forward", "backward"):
         other = {"forward": "backward", "backward": "forward"}[direction]
-        found = tilt_projection(log_p, reward, best_of_n.log_policy(log_p, reward, n), direction=other if swap else direction)
-        search = minimize_scalar(lambda s: either(log_p, reward, n, direction, s), bounds=(0, 60), method="bounded", options={"xatol": 1e-9})  # fmt: skip
+        found = tilt_projection(
+            log_p, reward, best_of_n.log_policy(log_p, reward, n), direction=other if swap else direction
+        )
+        search = minimize_scalar(lambda s, to=direction: either(log_p, reward, n, to, s), bounds=(0, 60), method="bounded", options={"xatol": 1e-9})  # fmt: skip
         out[direction] = (either(log_p, reward, n, direction, found.strength), search.fun)
     return out
 
@@ -317,7 +321,7 @@ S14 = paper.claim("S14", r"""
     """)  # fmt: skip
 
 
-@S14.check(Identity(1e-11, scale=1), Space(log_p=Policies(), reward=Rewards(), n=Integers(1, 4), beta=Floats(0.02, 2.0, log=True), A=Sizes(1, 4)), instances=20, batched=False,
+@S14.check(Identity(1e-11, scale=1), Space(log_p=Policies(), reward=Rewards(), n=Integers(1, 4), beta=Floats(0.02, 2.0, log=True), A=Sizes(1, 4)), instances=12, batched=False,
            false={"twice the beta": {"times": 2.0}})  # fmt: skip
 def pessimism_by_enumeration(log_p, reward, n, beta, *, times=1.0):
     """All ordered draws; the level of each by bisection."""
@@ -358,13 +362,12 @@ S15 = paper.claim("S15", r"""
 JUDGED = {"log_ref": LAW, "gold": Normals("A"), "error": Normals("A"), "mu": LAW, "size": Floats(0.01, 3.0, log=True), "A": Sizes(2, 6)}  # fmt: skip
 
 
-@S15.check(Inequality(1e-9, scale=1), Space(**JUDGED, beta=Floats(0.01, 3.0, log=True)), instances=15, batched=False,
-           false={"best-of-n, n = 1000": Variant({"rule": "best"}, instances=400), "without the coverage": {"covered": False}})  # fmt: skip
-def regret_of_pessimism(log_ref, gold, error, mu, size, beta, *, rule="chi2", covered=True):
+@S15.check(Inequality(1e-9, scale=1), Space(**JUDGED, beta=Floats(0.01, 3.0, log=True)), instances=12, batched=False,
+           false={"best-of-n, n = 1000": Variant({"rule": "best"}, instances=400), "an eighth of the bound": {"share": 0.125}})  # fmt: skip
+def regret_of_pessimism(log_ref, gold, error, mu, size, beta, *, rule="chi2", share=1.0):
     model = gold + size * error
     off = max(float(np.sqrt(expectation(log_ref, (model - gold) ** 2))), 1e-3)
     coverage = 1 + float(chi2(mu, log_ref))
-    stated = coverage if covered else 1.0
     betas = np.array([beta, off / (2 * np.sqrt(coverage))])
     if rule == "best":
         own = np.broadcast_to(best_of_n.log_policy(log_ref, model, 1000), (2, len(gold)))
@@ -372,8 +375,8 @@ def regret_of_pessimism(log_ref, gold, error, mu, size, beta, *, rule="chi2", co
         own = f_regularized(np.broadcast_to(log_ref, (2, len(gold))), model, betas, "chi2").log_policy
     loss = expectation(mu, gold) - expectation(own, gold)
     return {
-        "any beta": (loss[0], regret_bound(stated, off, beta)),
-        "the best": (loss[1], regret_bound(stated, off)),
+        "any beta": (loss[0], share * regret_bound(coverage, off, beta)),
+        "the best": (loss[1], share * regret_bound(coverage, off)),
     }
 
 
@@ -393,7 +396,7 @@ NS = np.unique(np.geomspace(1, 1e6, 80).round())
 BETAS = np.geomspace(1e-4, 1e4, 120)
 
 
-@S16.check(Inequality(1e-3, scale=1), Space(log_ref=LAW, gold=Normals("A"), error=Normals("A"), size=Floats(0.05, 3.0, log=True), A=Sizes(2, 5)), instances=12, batched=False,
+@S16.check(Inequality(1e-3, scale=1), Space(log_ref=LAW, gold=Normals("A"), error=Normals("A"), size=Floats(0.05, 3.0, log=True), A=Sizes(2, 5)), instances=8, batched=False,
            true={"two responses": {"keep": 2}})  # fmt: skip
 def tuned(log_ref, gold, error, size, *, keep=5):
     """The best over 80 n up to a million, and over 120 betas; .001 covers the grids (two responses: n real)."""
@@ -401,7 +404,9 @@ def tuned(log_ref, gold, error, size, *, keep=5):
     model, scale = gold + size * error, float(np.ptp(gold)) or 1.0
     unit = float(np.ptp(model)) or 1.0
     one = expectation(best_of_n.log_policy(log_ref, model, np.geomspace(1, 1e6, 2000) if keep == 2 else NS), gold)
-    two = expectation(f_regularized(np.broadcast_to(log_ref, (120, len(gold))), model / unit, BETAS, "chi2").log_policy, gold)
+    two = expectation(
+        f_regularized(np.broadcast_to(log_ref, (120, len(gold))), model / unit, BETAS, "chi2").log_policy, gold
+    )
     return np.max(two) / scale, np.max(one) / scale
 
 
@@ -415,7 +420,12 @@ S17 = paper.claim("S17", r"""
 
     where: folklore
     """)  # fmt: skip
-LAWS = {"normal": stats.norm(), "exponential": stats.expon(), "uniform": stats.uniform(), "logistic": stats.logistic(1.0, 0.5)}
+LAWS = {
+    "normal": stats.norm(),
+    "exponential": stats.expon(),
+    "uniform": stats.uniform(),
+    "logistic": stats.logistic(1.0, 0.5),
+}
 
 
 @S17.check(Identity(1e-10, scale=1), examples=[{"n": 1.0}, {"n": 2.0}, {"n": 7.5}, {"n": 300.0}], batched=False, false={"win rate 1/n": {"more": 0.0}})  # fmt: skip
@@ -464,7 +474,7 @@ def rules_by_adaptive_quadrature(n, at, beta, *, more=0):
 
 
 # 121 nodes for rewards and noise: steps of .7 to .8 in z, an error of order exp(-pi^2/.8) = 4e-6
-@S17.check(Identity(1e-5, scale=1), examples=[{"n": 1, "noise": 1.0}, {"n": 8, "noise": 0.5}, {"n": 1000, "noise": 3.0}], batched=False, false={"over 1 + variance": {"root": 1.0}})  # fmt: skip
+@S17.check(Identity(1e-5, scale=1), examples=[{"n": 2, "noise": 2.0}, {"n": 1000, "noise": 0.5}], batched=False, false={"over 1 + variance": {"root": 1.0}})  # fmt: skip
 def normal_noise(n, noise, *, root=0.5):
     found = continuous_selection.noisy_best_of_n(stats.norm(), n, stats.norm(scale=noise), nodes=121)
     return found.reward, continuous_selection.best_of_n(stats.norm(), n).reward / (1 + noise**2) ** root
@@ -505,14 +515,14 @@ S19 = paper.claim("S19", r"""
     """)  # fmt: skip
 
 
-@S19.check(Identity(1e-11, scale=1), examples=[{"p": 0.5, "n": 402}, {"p": 0.51, "n": 1001}, {"p": 0.48, "n": 3000}], batched=False, false={"of n - 2 votes": {"fewer": 2}})  # fmt: skip
+@S19.check(Identity(1e-11, scale=1), examples=[{"p": 0.5, "n": 402}, {"p": 0.51, "n": 1001}, {"p": 0.48, "n": 2000}], batched=False, false={"of n - 2 votes": {"fewer": 2}})  # fmt: skip
 def votes_of_two(p, n, *, fewer=0):
     m = n - fewer
     tie = stats.binom.pmf(m // 2, m, p) / 2 if m % 2 == 0 else 0.0
     return majority_vote(np.log([p, 1 - p]), n)[0], stats.binom.sf(m // 2, m, p) + tie
 
 
-@S19.check(Identity(1e-11, scale=1), examples=[{"lead": 0.0, "share": 0.3, "n": 401}, {"lead": 0.05, "share": 0.25, "n": 430}], batched=False, false={"ties to the first": {"shared": False}})  # fmt: skip
+@S19.check(Identity(1e-11, scale=1), examples=[{"lead": 0.0, "share": 0.3, "n": 401}, {"lead": 0.02, "share": 0.32, "n": 403}], batched=False, false={"ties to the first": {"shared": False}})  # fmt: skip
 def votes_of_three(lead, share, n, *, shared=True):
     p = np.array([(1 - share + lead) / 2, (1 - share - lead) / 2, share])
     i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
@@ -527,6 +537,6 @@ def votes_of_three(lead, share, n, *, shared=True):
 @S19.check(Limit(rate=-1.0, rate_tol=0.15), false={"at twice the lead": {"times": 2.0}})
 def close_votes(*, times=1.0, lead=1.0):
     """Odd n, two answers with p = (1 + lead/sqrt n)/2."""
-    sizes = 2 ** np.arange(9, 14) + 1
+    sizes = 2 ** np.arange(9, 13) + 1
     found = [majority_vote(np.log([(1 + s * lead / np.sqrt(n)) / 2 for s in (1, -1)]), int(n))[0] for n in sizes]
     return sizes * 1.0, np.array(found) - stats.norm.cdf(times * lead)

@@ -12,7 +12,14 @@ from klsim.lm.samplers import next_token_law
 from klsim.lm.table import tabulate
 from klsim.problems.token_tree import sequence_log_probs
 from klsim.selection_rules import weighted_choice
-from klsim.sequence_samplers import importance_resample, power_weight, smc, suffix_metropolis, tempered_proposal, tree_law
+from klsim.sequence_samplers import (
+    importance_resample,
+    power_weight,
+    smc,
+    suffix_metropolis,
+    tempered_proposal,
+    tree_law,
+)
 
 PROMPT, LETTERS, EOS, HORIZON = [3, 0, 6], (1, 4, 2), 2, 3
 
