@@ -78,14 +78,14 @@ def _finite_law(log_p: Any) -> np.ndarray:
     return np.asarray(log_p, dtype=np.float64)
 
 
-def _powers(alpha: Any) -> np.ndarray:
-    (alpha,) = _validate.numpy_arrays(alpha=alpha)
-    _validate.finite("alpha", np, alpha)
+def _powers(alpha: Any, name: str = "alpha") -> np.ndarray:
+    (alpha,) = _validate.numpy_arrays(**{name: alpha})
+    _validate.finite(name, np, alpha)
     if alpha.ndim != 1 or not alpha.size:
-        _validate.fail("alpha", f"must be a vector (K,) of at least one power, got shape {alpha.shape}")
+        _validate.fail(name, f"must be a vector (K,) of at least one power, got shape {alpha.shape}")
     index = _validate.first_true(np, alpha < 0)
     if index is not None:
-        _validate.fail("alpha", "must be >= 0", float(alpha[index]), index)
+        _validate.fail(name, "must be >= 0", float(alpha[index]), index)
     return np.asarray(alpha, dtype=np.float64)
 
 
@@ -158,13 +158,9 @@ def schedule_cost(log_p: Any, powers: Any) -> float:
         ValueError: no log-probabilities ``(A,)``, powers that are negative, not finite, or fewer than two.
     """
     log_p = _finite_law(log_p)
-    (powers,) = _validate.numpy_arrays(powers=powers)
-    if powers.ndim != 1 or len(powers) < 2:
+    powers = _powers(powers, "powers")
+    if len(powers) < 2:
         _validate.fail("powers", f"must be a vector of at least two powers, got shape {powers.shape}")
-    _validate.finite("powers", np, powers)
-    index = _validate.first_true(np, powers < 0)
-    if index is not None:
-        _validate.fail("powers", "must be >= 0", float(powers[index]), index)
     x = log_p[np.isfinite(log_p)]
     total = 0.0
     for a, b in pairwise(powers):
@@ -185,12 +181,13 @@ def annealed(levels: Sequence[Any], powers: Any, sweeps: int = 1) -> Annealed:
     Raises:
         ValueError: no tree, powers that do not begin with 1, are negative or not finite, ``sweeps < 0``.
     """
-    (powers,) = _validate.numpy_arrays(powers=powers)
-    powers = _powers(powers)
+    powers = _powers(powers, "powers")
     if powers[0] != 1.0:
         _validate.fail("powers", "must begin with 1, the law itself", float(powers[0]))
     sweeps = _validate.integer("sweeps", sweeps, low=0)
     log_p = np.asarray(sequence_log_probs(levels))
+    if log_p.ndim != 1:
+        _validate.fail("levels", "must be one tree, levels of shape (V**t, V)")
     inside = np.isfinite(log_p)
     x = np.where(inside, log_p, 0.0)
     peak = x[inside].max()

@@ -196,7 +196,7 @@ def chi2_tilt(law: _RewardLaw, beta: float) -> SelectedReward:
     """The optimum of ``E[R] - beta chi2``: density ``((R - lambda)/(2 beta))_+``, ``E (R - lambda)_+ = 2 beta``.
 
     Raises:
-        ValueError: as `rejection`; ``beta <= 0``; a law without a finite mean, or with a tail so long that its quantiles
+        ValueError: as `rejection`; ``beta <= 0``; a law without a finite mean, or a tail so long that quantiles
             do not reach the level.
     """
     _check(law, "cdf", "sf", "ppf", "isf")

@@ -146,7 +146,7 @@ def reward_weight(reward: Callable[[np.ndarray], Any], beta: float) -> Weight:
     Raises:
         TypeError: a reward that is no function. ValueError: ``beta <= 0``.
     """
-    _validate.function("reward", reward)
+    reward = _validate.function("reward", reward)
     beta = _validate.real("beta", beta, low=0.0, open_low=True, open_high=True)
 
     def weight(tokens: np.ndarray, log_p: np.ndarray) -> np.ndarray:
@@ -161,7 +161,8 @@ def table_weight(tables: Sequence[Any]) -> Weight:
     Raises:
         ValueError: no tables, or of other shapes.
     """
-    rows = [np.asarray(row, dtype=np.float64) for row in _validate.sequence("tables", tables)]
+    given = enumerate(_validate.sequence("tables", tables))
+    rows = [_validate.numpy_arrays(**{f"tables[{t}]": row})[0].astype(np.float64) for t, row in given]
     vocab = len(rows[0]) if rows and rows[0].ndim == 1 else 0
     for t, row in enumerate(rows, 1):
         if row.shape != (vocab**t,) or np.isnan(row).any():
@@ -223,7 +224,7 @@ def adapted_proposal(twist: Weight) -> Proposal:
 
     Where all of them have the twist 0 it is p.
     """
-    _validate.function("twist", twist)
+    twist = _validate.function("twist", twist)
 
     def proposal(tokens: np.ndarray, log_p: np.ndarray, log_next: np.ndarray) -> np.ndarray:
         rows, vocab = log_next.shape
@@ -237,7 +238,7 @@ def adapted_proposal(twist: Weight) -> Proposal:
 
 
 def _weights(name: str, weight: Weight, tokens: np.ndarray, log_p: np.ndarray) -> np.ndarray:
-    found = np.asarray(weight(tokens, np.where(np.isneginf(log_p), 0.0, log_p)), dtype=np.float64)
+    found = _answer(name, weight(tokens, np.where(np.isneginf(log_p), 0.0, log_p)))
     if found.shape != log_p.shape:
         _validate.fail(name, f"must return one number for each of {len(log_p)} sequences, got shape {found.shape}")
     index = _validate.first_true(np, np.isnan(found) | np.isposinf(found))
@@ -246,8 +247,13 @@ def _weights(name: str, weight: Weight, tokens: np.ndarray, log_p: np.ndarray) -
     return found
 
 
+def _answer(name: str, value: Any) -> np.ndarray:
+    """What a caller's function returned, as numbers."""
+    return np.asarray(_validate.numpy_arrays(**{name: value})[0], dtype=np.float64)
+
+
 def _next(law: Law, prefix: np.ndarray) -> np.ndarray:
-    found = np.asarray(law(prefix), dtype=np.float64)
+    found = _answer("law", law(prefix))
     if found.ndim != 2 or len(found) != len(prefix):
         _validate.fail("law", f"must return (B, V) log-probabilities for {len(prefix)} prefixes, got {found.shape}")
     return found
@@ -278,7 +284,7 @@ def draw_sequences(law: Law, horizon: int, size: int, rng: np.random.Generator |
     Raises:
         ValueError: sizes below 1, a law that does not return ``(B, V)`` log-probabilities.
     """
-    _validate.function("law", law)
+    law = _validate.function("law", law)
     horizon, size, _ = _sizes(horizon, size)
     rng = _validate.generator(rng)
     tokens, log_p = np.zeros((size, 0), dtype=np.int64), np.zeros((size, 0))
@@ -298,7 +304,7 @@ def importance_resample(
     Raises:
         ValueError: sizes below 1; a law or weight that returns other shapes, NaN or +inf.
     """
-    _validate.function("weight", weight)
+    weight = _validate.function("weight", weight)
     horizon, size, n = _sizes(horizon, size, n)
     rng = _validate.generator(rng)
     tokens, parts = draw_sequences(law, horizon, size * n, rng)
@@ -348,10 +354,11 @@ def smc(
     Raises:
         ValueError: sizes below 1; a law, twist or proposal that returns other shapes, NaN or +inf.
     """
-    _validate.function("law", law)
-    _validate.function("twist", twist)
+    law = _validate.function("law", law)
+    twist = _validate.function("twist", twist)
     horizon, size, n = _sizes(horizon, size, n)
     rng = _validate.generator(rng)
+    proposal = None if proposal is None else _validate.function("proposal", proposal)
     tokens, log_p = np.zeros((size * n, 0), dtype=np.int64), np.zeros(size * n)
     before, log_z = np.zeros(size * n), np.zeros(size)
     for t in range(horizon):
@@ -384,7 +391,7 @@ def _parents(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _proposed(proposal: Proposal, tokens: np.ndarray, log_p: np.ndarray, log_next: np.ndarray) -> np.ndarray:
-    found = np.asarray(proposal(tokens, log_p, log_next), dtype=np.float64)
+    found = _answer("proposal", proposal(tokens, log_p, log_next))
     if found.shape != log_next.shape:
         _validate.fail("proposal", f"must return the shape {log_next.shape} of log_next, got {found.shape}")
     _validate.log_probs("proposal", np, found)
@@ -404,7 +411,7 @@ def suffix_metropolis(
     Raises:
         ValueError: sizes below 1, ``steps < 0``; a law or weight that returns other shapes, NaN or +inf.
     """
-    _validate.function("weight", weight)
+    law, weight = _validate.function("law", law), _validate.function("weight", weight)
     horizon, size, _ = _sizes(horizon, size)
     steps = _validate.integer("steps", steps, low=0)
     rng = _validate.generator(rng)
@@ -450,7 +457,7 @@ def fit_twist(
         ValueError: sizes below 1, ``ridge < 0``; weights that are 0 on a sample (their log has no mean); features that
             are not finite.
     """
-    _validate.function("features", features)
+    weight, features = _validate.function("weight", weight), _validate.function("features", features)
     ridge = _validate.real("ridge", ridge, low=0.0, open_high=True)
     tokens, parts = draw_sequences(law, horizon, samples, rng)
     log_w = _weights("weight", weight, tokens, parts.sum(axis=1))
@@ -475,7 +482,7 @@ def fit_twist(
 
 
 def _features(features: Callable[[np.ndarray, np.ndarray], Any], tokens: np.ndarray, log_p: np.ndarray) -> np.ndarray:
-    found = np.asarray(features(tokens, log_p), dtype=np.float64)
+    found = _answer("features", features(tokens, log_p))
     if found.ndim != 2 or len(found) != len(tokens) or not np.all(np.isfinite(found)):
         _validate.fail("features", f"must return finite (B, F) numbers for {len(tokens)} prefixes, got {found.shape}")
     return found
