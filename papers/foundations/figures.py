@@ -279,7 +279,7 @@ def continuous_frontiers(run):
     "model-and-true-reward",
     title="Selection under a wrong reward model",
     caption="60 equally likely responses, true rewards -2 to 2; the model adds an error of size 1, and scores one bad response highest. Along n, beta or"
-    " temperature: true reward against KL. Best-of-n ends at the bad response, the chi-squared law gives near-equal scores near-equal weights (S15, S16).",
+    " temperature: true reward against KL. Best-of-n peaks a little higher here and falls earlier; all end at the bad response (S15, S16).",
     draw=Lines("kl", "reward", by="rule", xlabel="KL to the reference, nats", ylabel="true reward"),
 )  # fmt: skip
 def model_and_true_reward(run):

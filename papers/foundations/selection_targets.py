@@ -387,8 +387,8 @@ S16 = paper.claim("S16", r"""
     Under a wrong reward model the best n of best-of-n gives at least the true reward of the best $\beta$ of the $\chi^2$-regularised law.
 
     where: folklore: "tune n"
-    instead: Best-of-n cannot prefer a good response to one that its model ranks slightly higher; the regularised law gives near-equal scores near-equal
-    weights, and no score more than its excess. For two levels of the model's reward both reach the same laws.
+    instead: Either may win. Best-of-n takes the highest score however little it is ahead; the regularised law gives near-equal scores near-equal
+    weights, and no score more than its excess. For two levels of the model's reward both reach the same laws. What pessimism has is a bound (S15).
     origin: folklore
     by: S15
     """)  # fmt: skip
