@@ -362,8 +362,15 @@ S15 = paper.claim("S15", r"""
 JUDGED = {"log_ref": LAW, "gold": Normals("A"), "error": Normals("A"), "mu": LAW, "size": Floats(0.01, 3.0, log=True), "A": Sizes(2, 6)}  # fmt: skip
 
 
+# a rare response with the highest score and the lowest reward; a good response whose score says nothing
+RARE = {"log_ref": np.log([0.5, 0.499, 0.001]), "gold": np.array([0.0, 1.0, -1.0]), "error": np.array([0.0, 0.0, 3.0]),
+        "mu": np.log([1e-3, 0.998, 1e-3]), "size": 1.0, "beta": 0.05}  # fmt: skip
+UNSEEN = {"log_ref": np.log([0.9, 0.1]), "gold": np.array([0.0, 1.0]), "error": np.array([0.0, -1.0]),
+          "mu": np.log([1e-3, 0.999]), "size": 1.0, "beta": 0.05}  # fmt: skip
+
+
 @S15.check(Inequality(1e-9, scale=1), Space(**JUDGED, beta=Floats(0.01, 3.0, log=True)), instances=12, batched=False,
-           false={"best-of-n, n = 1000": Variant({"rule": "best"}, instances=400), "an eighth of the bound": {"share": 0.125}})  # fmt: skip
+           false={"best-of-n, n = 1000": Variant({"rule": "best"}, examples=[RARE]), "an eighth of the bound": Variant({"share": 0.125}, examples=[UNSEEN])})  # fmt: skip
 def regret_of_pessimism(log_ref, gold, error, mu, size, beta, *, rule="chi2", share=1.0):
     model = gold + size * error
     off = max(float(np.sqrt(expectation(log_ref, (model - gold) ** 2))), 1e-3)
@@ -396,7 +403,16 @@ NS = np.unique(np.geomspace(1, 1e6, 80).round())
 BETAS = np.geomspace(1e-4, 1e4, 120)
 
 
-@S16.check(Inequality(1e-3, scale=1), Space(log_ref=LAW, gold=Normals("A"), error=Normals("A"), size=Floats(0.05, 3.0, log=True), A=Sizes(2, 5)), instances=8, batched=False,
+# the model ranks a middling response slightly above the good one
+RANKED = {
+    "log_ref": np.log([1 / 3, 1 / 3, 1 / 3]),
+    "gold": np.array([0.0, 1.0, -1.0]),
+    "error": np.array([1.2, 0.0, 0.0]),
+    "size": 1.0,
+}
+
+
+@S16.check(Inequality(1e-3, scale=1), Space(log_ref=LAW, gold=Normals("A"), error=Normals("A"), size=Floats(0.05, 3.0, log=True), A=Sizes(2, 5)), instances=8, batched=False, examples=[RANKED],
            true={"two responses": {"keep": 2}})  # fmt: skip
 def tuned(log_ref, gold, error, size, *, keep=5):
     """The best over 80 n up to a million, and over 120 betas; .001 covers the grids (two responses: n real)."""
