@@ -8,6 +8,8 @@ r"""Choosing one of n independent draws: the law of what is chosen, exactly.
 an integral over ``u = log s`` of a function that is analytic and falls off exponentially or faster at both ends: the
 trapezoidal rule converges geometrically.
 
+With any weights this is importance resampling (`weighted_choice`).
+
 *Majority vote*: the most frequent of n answers, ties broken uniformly. With ``\int_0^1 t^j dt = 1/(j+1)`` for j tied
 rivals,
 
@@ -33,9 +35,10 @@ import numpy as np
 from scipy.special import gammaln, roots_legendre
 
 from klsim import _validate
+from klsim._votes import votes_on_the_circle
 from klsim.distributions import log_normalize
 
-__all__ = ["majority_vote", "noisy_best_of_n", "rejection", "soft_best_of_n"]
+__all__ = ["majority_vote", "noisy_best_of_n", "rejection", "soft_best_of_n", "weighted_choice"]
 
 _STEP = 1 / 16  # of the trapezoidal rule in log s; the error falls as exp(-pi^2 / step) and is far below rounding
 _NODES = 200_000
@@ -70,6 +73,33 @@ def _log_sum(x: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.logaddexp.reduce(x, axis=axis))
 
 
+def weighted_choice(log_p: Any, log_weight: Any, n: int) -> np.ndarray:
+    """Log-law of one of n draws, taken with probability proportional to its weight, ``(A,)``: importance resampling.
+
+    Args:
+        log_p: the law of the draws. log_weight: of every outcome, ``(A,)``, -inf for none; where no draw has a weight
+            any of them is taken.
+
+    As n grows it tends to ``p w / sum p w``.
+
+    Raises:
+        ValueError: no log-probabilities ``(A,)``, a weight that is NaN or infinite, ``n < 1``, weights that span more
+            than 12,000 nats.
+    """
+    log_p, n = _law(log_p, n)
+    (log_weight,) = _validate.numpy_arrays(log_weight=log_weight)
+    _validate.not_nan("log_weight", np, log_weight)
+    if log_weight.shape != log_p.shape:
+        _validate.fail("log_weight", f"must have the shape of log_p, {log_p.shape}, got {log_weight.shape}")
+    index = _validate.first_true(np, np.isposinf(log_weight))
+    if index is not None:
+        _validate.fail("log_weight", "must be < inf", float(log_weight[index]), index)
+    law = _choice(log_p, log_weight.astype(np.float64), n)
+    if law is None:
+        _validate.fail("log_weight", "spans more than 12,000 nats")
+    return np.asarray(law)
+
+
 def soft_best_of_n(log_p: Any, reward: Any, n: int, temperature: float) -> np.ndarray:
     """Log-law of the draw chosen among n with probability proportional to ``exp(reward / temperature)``, ``(A,)``.
 
@@ -81,22 +111,38 @@ def soft_best_of_n(log_p: Any, reward: Any, n: int, temperature: float) -> np.nd
     reward = _rewards(reward, log_p)
     temperature = _validate.real("temperature", temperature, low=0.0, open_low=True)
     inside = np.isfinite(log_p)
-    p, r = log_p[inside], reward[inside]
     with np.errstate(over="ignore"):
-        log_w = (r - r.max()) / temperature
+        law = _choice(log_p, np.where(inside, (reward - reward[inside].max()) / temperature, 0.0), n)
+    if law is None:
+        _validate.fail("temperature", "is too small for these rewards: take the best of n", temperature)
+    return np.asarray(law)
+
+
+def _choice(log_p: np.ndarray, log_weight: np.ndarray, n: int) -> np.ndarray | None:
+    """`weighted_choice`; None where the weights span too much."""
+    out = np.full(log_p.shape, -np.inf)
+    dead = np.isfinite(log_p) & np.isneginf(log_weight)
+    live = np.isfinite(log_p) & np.isfinite(log_weight)
+    if np.isneginf(log_weight[np.isfinite(log_p)]).any() and not live.any():
+        return log_p
+    p = log_p[live]
+    log_w = log_weight[live] - log_weight[live].max()
+    log_none = min(float(np.logaddexp.reduce(log_p[dead], initial=-np.inf)), 0.0)  # that a draw has no weight
     # s from where n s w is 1e-18 to where the least weight alone makes exp(-s w) vanish
     low, high = -42.0 - np.log(n), 7.0 - log_w.min()
     if not (high - low) / _STEP <= _NODES:
-        _validate.fail("temperature", "is too small for these rewards: take the best of n", temperature)
+        return None
     u = np.arange(low, high + _STEP, _STEP)
     with np.errstate(over="ignore"):
         fall = -np.exp(u[:, None] + log_w)  # (U, A)
-    log_m = _log_sum(p + fall, axis=1)
+    log_m = np.logaddexp(_log_sum(p + fall, axis=1), log_none)
     with np.errstate(invalid="ignore"):
         tail = np.where(n > 1, (n - 1) * log_m, 0.0)
     integral = _log_sum(u[:, None] + fall + tail[:, None], axis=0) + np.log(_STEP)
-    out = np.full(log_p.shape, -np.inf)
-    out[inside] = log_normalize(p + log_w + integral)
+    with np.errstate(divide="ignore"):
+        out[live] = log_normalize(p + log_w + integral) + np.log(-np.expm1(n * log_none))
+    if dead.any():
+        out[dead] = log_p[dead] + (n - 1) * log_none
     return out
 
 
@@ -104,14 +150,21 @@ def majority_vote(log_p: Any, n: int) -> np.ndarray:
     """Probability of every answer to be the most frequent of n, ties broken uniformly, ``(A,)``.
 
     Raises:
-        ValueError: no log-probabilities ``(A,)``; ``n < 1`` or above 400, more than 64 answers with a probability.
+        ValueError: no log-probabilities ``(A,)``; ``n < 1`` or above 100,000, more than 64 answers with a probability.
+
+    Up to n = 400 by products of polynomials; beyond, the coefficient of ``z^n`` by sums on the unit circle, whose error
+    is absolute (1e-14).
     """
     log_p, n = _law(log_p, n)
-    if n > 400:
-        _validate.fail("n", "must be at most 400", n)
+    if n > 100_000:
+        _validate.fail("n", "must be at most 100,000", n)
     inside = np.flatnonzero(np.isfinite(log_p))
     if len(inside) > 64:
         _validate.fail("log_p", f"must have at most 64 answers with a probability, got {len(inside)}")
+    if n > 400:
+        shares = np.zeros(log_p.shape)
+        shares[inside] = votes_on_the_circle(np.exp(log_normalize(log_p[inside])), n)
+        return shares
     counts = np.arange(n + 1)
     # the exponential series with weights of Poisson variables of mean n p: coefficients are probabilities
     mean = n * np.exp(log_p[inside])

@@ -10,7 +10,7 @@ from scipy import stats
 from klsim.best_of_n import log_policy
 from klsim.distributions import tilt
 from klsim.estimator_moments import draws, estimator_moments, policy_gradient
-from klsim.selection_rules import majority_vote, noisy_best_of_n, rejection, soft_best_of_n
+from klsim.selection_rules import majority_vote, noisy_best_of_n, rejection, soft_best_of_n, weighted_choice
 
 LOG_P, REWARD = np.log([0.5, 0.3, 0.2]), np.array([0.0, 1.0, 0.4])
 
@@ -48,6 +48,35 @@ def test_majority_vote():
         tail = stats.binom.sf(n // 2, n, 0.6) + (stats.binom.pmf(n // 2, n, 0.6) / 2 if n % 2 == 0 else 0)
         np.testing.assert_allclose(majority_vote(np.log([0.6, 0.4]), n)[0], tail, rtol=1e-11)
     assert majority_vote([0.0, -np.inf], 7).tolist() == [1.0, 0.0]
+
+
+def test_majority_vote_of_many():
+    """Beyond 400 by sums on the circle: the same numbers as by polynomials, a binomial tail, small and tied answers."""
+    from klsim._votes import votes_on_the_circle
+
+    for p in ([0.5, 0.3, 0.2], [0.34, 0.33, 0.33], [0.49, 0.49, 0.02], [0.7, 0.3 - 1e-9, 1e-9], [0.25] * 4):
+        np.testing.assert_allclose(votes_on_the_circle(np.array(p), 397), majority_vote(np.log(p), 397), atol=1e-12)
+    for n in (401, 5000):
+        tail = stats.binom.sf(n // 2, n, 0.505) + (stats.binom.pmf(n // 2, n, 0.505) / 2 if n % 2 == 0 else 0)
+        np.testing.assert_allclose(majority_vote(np.log([0.505, 0.495]), n)[0], tail, atol=1e-11)
+    np.testing.assert_allclose(majority_vote(np.log([0.4, 0.4, 0.2]), 2001), [0.5, 0.5, 0.0], atol=1e-12)
+    np.testing.assert_allclose(majority_vote([0.0, -np.inf], 5000), [1.0, 0.0], atol=1e-14)
+
+
+def test_weighted_choice():
+    weight = np.array([1.0, 4.0, 0.0])
+    outcomes, probability = draws(LOG_P, 3)
+    share = weight[outcomes] / np.maximum(weight[outcomes].sum(axis=1, keepdims=True), 1e-300)
+    share[~(weight[outcomes] > 0).any(axis=1)] = 1 / 3
+    law = [probability @ (share * (outcomes == a)).sum(axis=1) for a in range(3)]
+    with np.errstate(divide="ignore"):
+        log_w = np.log(weight)
+    np.testing.assert_allclose(np.exp(weighted_choice(LOG_P, log_w, 3)), law, rtol=1e-12)
+    np.testing.assert_allclose(weighted_choice(LOG_P, np.full(3, -np.inf), 3), LOG_P, atol=1e-15)
+    np.testing.assert_allclose(
+        weighted_choice(LOG_P, REWARD / 0.3, 5), soft_best_of_n(LOG_P, REWARD, 5, 0.3), atol=1e-13
+    )
+    assert weighted_choice([0.0, -np.inf], [0.0, 5.0], 3).tolist() == [0.0, -np.inf]
 
 
 def test_noisy_best_of_n():
@@ -95,7 +124,11 @@ def test_moments_of_a_gradient():
         (lambda: soft_best_of_n(LOG_P + 1, REWARD, 3, 1.0), "log_p"),
         (lambda: soft_best_of_n(LOG_P[None], REWARD, 3, 1.0), "log_p: must be one law"),
         (lambda: majority_vote(LOG_P, 0), "n = 0: must be >= 1"),
-        (lambda: majority_vote(LOG_P, 401), "n = 401: must be at most 400"),
+        (lambda: majority_vote(LOG_P, 100_001), "n = 100001: must be at most 100,000"),
+        (lambda: weighted_choice(LOG_P, [0.0, np.inf, 0.0], 2), r"log_weight\[1\] = inf: must be < inf"),
+        (lambda: weighted_choice(LOG_P, [0.0, np.nan, 0.0], 2), r"log_weight\[1\] = nan"),
+        (lambda: weighted_choice(LOG_P, REWARD[:2], 2), "log_weight: must have the shape"),
+        (lambda: weighted_choice(LOG_P, REWARD * 1e5, 2), "log_weight: spans more than"),
         (lambda: majority_vote(np.full(65, -np.log(65)), 3), "at most 64 answers"),
         (lambda: noisy_best_of_n(LOG_P, REWARD, 2, stats.norm(), nodes=7), "nodes = 7: must be >= 101"),
         (lambda: rejection(LOG_P, REWARD, 2, np.nan), "threshold"),

@@ -13,8 +13,9 @@ __all__ = ["LAYERS", "nav", "page_of", "pages"]
 LAYERS: dict[str, tuple[str, ...]] = {
     "Distributions and optima": (
         "distributions", "divergences", "generators", "optima", "forward_kl", "several_references", "modes",
-        "best_of_n", "selection_rules", "attempts", "power", "preferences", "continuous", "noisy_selection",
-        "set_functions", "coverage", "certified", "proxy_gold",
+        "best_of_n", "selection_rules", "selection_targets", "pessimism", "attempts", "power", "annealing",
+        "sequence_samplers", "tree_smc", "preferences", "proxy_gold", "continuous", "continuous_selection",
+        "noisy_selection", "set_functions", "coverage", "certified",
     ),
     "Sources and estimators": (
         "memoryless", "mass_balance", "estimators", "estimator_moments", "multiple_importance", "hinge", "uniformity",

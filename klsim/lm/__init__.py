@@ -7,6 +7,7 @@ Modules are imported when first used. They need torch, transformers and TRL (``p
 ``log_probs``     log-probabilities and entropies of any causal LM, padding and temperature, in chunks
 ``vocab_losses``  divergences and G-OPD from hidden states and heads, never holding ``[B T, V]``
 ``table``         the exact token-tree policy of an LM
+``samplers``      a causal LM as a law for `klsim.sequence_samplers`: importance resampling, SMC, suffix Metropolis
 ``exact``         training an LM on an enumerated tree, by exact or sampled gradients
 ``tasks``         verifiable tasks with knobs: modular arithmetic, Countdown, SAT
 ``models``        small models and tokenizers; checkpoints that are complete or absent
@@ -32,6 +33,7 @@ __all__ = [
     "log_probs",
     "models",
     "objectives",
+    "samplers",
     "table",
     "tasks",
     "train",

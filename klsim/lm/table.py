@@ -29,7 +29,7 @@ from transformers.cache_utils import DynamicLayer
 from klsim import _validate
 from klsim.problems.token_tree import tokens
 
-__all__ = ["MAX_LEAVES", "Table", "tabulate", "tree_log_probs"]
+__all__ = ["MAX_LEAVES", "Table", "evaluating", "tabulate", "tree_log_probs"]
 
 MAX_LEAVES = 10**8
 """Sequences of the largest tree that is enumerated (800 MB of log-probabilities)."""
@@ -132,7 +132,7 @@ def _request(model: Any, prompt_ids: Any, horizon: int, vocab: Any, temperature:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """The model without dropout, put back as it was."""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -218,7 +218,7 @@ def tabulate(
     request = _request(model, prompt_ids, horizon, vocab, temperature, eos)
     walk = _Walk(model, request, _validate.integer("batch_size", batch_size, low=1))
     prompt = request.prompt[None].to(model.device)
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         walk.visit(0, torch.zeros(1, dtype=torch.int64), model(input_ids=prompt, use_cache=True))
     return Table(tuple(walk.levels), tuple(request.token_ids.tolist()), walk.omitted, request.eos)
 
@@ -245,7 +245,7 @@ def tree_log_probs(
         going = (words != ask.eos).all(dim=1)
         words, numbers = words[going], numbers[going]
     read = torch.cat([ask.prompt.expand(len(words), -1), ask.token_ids[words]], dim=1).to(model.device)
-    with _evaluating(model):
+    with evaluating(model):
         logits = model(input_ids=read, use_cache=False).logits[:, len(ask.prompt) - 1 :]
     levels = []
     for t in range(ask.horizon):

@@ -9,8 +9,10 @@ from . import (
     proofs,
     proxies,
     regularisers,
+    samplers,
     samples,
     selection,
+    selection_targets,
 )
 from .collection import paper
 
@@ -24,6 +26,8 @@ __all__ = [
     "proofs",
     "proxies",
     "regularisers",
+    "samplers",
     "samples",
     "selection",
+    "selection_targets",
 ]

@@ -7,6 +7,7 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import betaln
 
+from klsim import best_of_n
 from klsim.attempts import regularized_max_at_k
 from klsim.continuous import best_of_n_reward, kl_frontier
 from klsim.coverage import best_of_n_regret, best_of_n_regret_bound, hockey_stick
@@ -34,11 +35,14 @@ from klsim.problems.token_tree import sequence_log_probs
 from klsim.proxy_gold import additive_error, along_best_of_n, gaussian_copula
 from klsim.report.drawings import Lines
 from klsim.report.figures import Figures
-from klsim.selection_rules import majority_vote, noisy_best_of_n, soft_best_of_n
+from klsim.selection_rules import majority_vote, noisy_best_of_n, soft_best_of_n, weighted_choice
+from klsim.sequence_samplers import exact_twists
+from klsim.tree_smc import smc_law
 
 from .attempts import hard
 from .power import wide_future
 from .preference_optimisation import cyclic, of_two
+from .samplers import after, greedy_tree, prefix_powers, sequences
 from .samples import by_comparisons, without_penalty
 
 figures = Figures()
@@ -436,3 +440,47 @@ def _(table, canvas):
             axes.plot(rows["best"][:1], [np.max(rows["gold"])], "o", color=line.get_color(), markersize=6)
     axes.set(xlabel="samples n", ylabel="gold reward, standard deviations", xscale="log")
     axes.legend()
+
+
+@figures.figure(
+    "model-and-true-reward",
+    title="Selection under a wrong reward model",
+    caption="60 equally likely responses, true rewards -2 to 2; the model adds an error of size 1, and scores one bad response highest. Along n, beta or"
+    " temperature: true reward against KL. Best-of-n peaks a little higher here and falls earlier; all end at the bad response (S15, S16).",
+    draw=Lines("kl", "reward", by="rule", xlabel="KL to the reference, nats", ylabel="true reward"),
+)  # fmt: skip
+def model_and_true_reward(run):
+    rng = np.random.default_rng(4)
+    gold = np.linspace(-2, 2, 60)
+    model, log_p = gold + rng.standard_normal(60), np.full(60, -np.log(60))
+    model[3] = model.max() + 0.5
+    laws = {
+        "best of n": best_of_n.log_policy(log_p, model, np.geomspace(1, 1e4, 60)),
+        "chi-squared": f_regularized(np.tile(log_p, (60, 1)), model, np.geomspace(20, 1e-3, 60), "chi2").log_policy,
+        "tilt": tilt(np.tile(log_p, (60, 1)), model, np.geomspace(20, 0.05, 60)),
+    }
+    for name, law in laws.items():
+        yield {"rule": [name] * 60, "kl": kl(law, log_p), "reward": np.exp(law) @ gold}
+
+
+@figures.figure(
+    "samplers-of-a-power",
+    title="Distance of samplers from the power of the law",
+    caption="Total variation from p^4 on a tree of three tokens whose likelier first token leads to the wider future; exact. Importance resampling and SMC by"
+    " particles, Metropolis over suffixes by steps from p (T9, T10, T13).",
+    draw=Lines("cost", "distance", by="sampler", xlabel="particles, or steps", ylabel="total variation", xscale="log", yscale="log", markers=True),
+)  # fmt: skip
+def samplers_of_a_power(run):
+    levels, alpha = greedy_tree(0.6, 0.9), 4.0
+    log_p, target = sequences(levels), sequences(power_levels(levels, alpha))
+    n = np.array([1, 2, 3, 4, 6])
+    twists = exact_twists(levels, (alpha - 1) * log_p)
+    smcs = {"SMC, weights of prefixes": prefix_powers(levels, alpha), "SMC, exact twists": twists}
+    for name, psi in smcs.items():
+        yield {"sampler": [name] * len(n), "cost": n,
+               "distance": [float(tv(log_normalize(smc_law(levels, psi, int(k)).log_law), target)) for k in n]}  # fmt: skip
+    wide = 2 ** np.arange(7)
+    yield {"sampler": ["importance resampling"] * len(wide), "cost": wide,
+           "distance": [float(tv(weighted_choice(log_p, (alpha - 1) * log_p, int(k)), target)) for k in wide]}  # fmt: skip
+    yield {"sampler": ["Metropolis over suffixes"] * len(wide), "cost": wide,
+           "distance": [after(levels, alpha, [alpha] * int(k)) for k in wide]}  # fmt: skip
