@@ -153,11 +153,17 @@ def best_of_n_reward(law: _RewardLaw, n: float) -> float:
     """``E max(R_1, …, R_n)``, any real ``n >= 1``: the quantile at ``U^{1/n}``.
 
     Raises:
-        ValueError: ``n < 1``; a law without quantiles.
+        ValueError: ``n < 1``; a law without quantiles; a mean that is infinite, or decided by quantiles beyond 1e-300.
     """
     n = _validate.real("n", n, low=1.0, open_high=True)
     x, log_w = quantile_rule(law)
     z = np.linspace(-_EDGE, _EDGE, _NODES)
     log_density = np.log(n) + (n - 1) * -np.logaddexp(0.0, -z)  # n q^{n-1}
     weight = np.exp(log_w + log_density)
-    return float(weight[weight > 0] @ x[weight > 0])
+    kept = weight > 0
+    terms = weight[kept] * x[kept]
+    if not abs(terms[0]) + abs(terms[-1]) <= 1e-18 * np.abs(terms).sum():  # also where a quantile is infinite
+        _validate.fail(
+            "law", "has a mean, or one of the best of n, that is infinite or decided beyond quantiles of 1e-300"
+        )
+    return float(terms.sum())
