@@ -18,7 +18,7 @@ local optima. With ``-log S = max_w { 1 - S e^{-w} - w }`` it is ``max_w G(w)``,
     F(c) = \max_\pi E_\pi[r] - \beta c\, T_a(\pi\|ref),
 
 F convex in c: on an interval it is at most its chord, which bounds G. Branch and bound over w (the divergence, between 0
-and ``-log ref(argmax r)``) closes the gap, then ``D_a(pi_w) = w`` is solved. For ``a = inf`` the optimum is the reference
+and ``-log ref(argmax r)``), whose nodes are policies of the family, closes the gap, then stationarity is solved. For ``a = inf`` the optimum is the reference
 above a threshold: between thresholds the objective, by mass m, falls and then rises.
 
 Sources: Martins and Astudillo (2016), arXiv:1602.02068 (sparsemax); Peters, Niculae and Martins (2019), arXiv:1905.05702
@@ -44,7 +44,7 @@ __all__ = ["entmax", "kl_and_entropy_regularized", "renyi_regularized", "tsallis
 
 Array = Any
 _LARGEST_ORDER = 1e3
-_LARGEST_LOG = 600.0  # of a ratio to the power of the order
+_LARGEST_LOG = 600.0  # of a number of outcomes to the power of the order
 _PARTS = 8  # of an interval that is refined
 
 
@@ -151,8 +151,7 @@ def renyi_regularized(log_ref: Any, reward: Any, beta: float, order: float) -> O
         several optima it is one; for order inf the one that moves least.
 
     Raises:
-        ValueError: shapes, ``beta <= 0``, a reward that is not finite, ``order`` outside; ``order - 1`` times
-            ``-log ref(argmax r)`` above 600, where powers of ratios overflow (order inf does not).
+        ValueError: shapes, ``beta <= 0``, a reward that is not finite, ``order`` outside.
     """
     order = _order(order, np.inf)
     if order != np.inf:
@@ -234,41 +233,101 @@ def _largest(log_p: np.ndarray, short: np.ndarray, beta: float, order: float) ->
     return close[-1], least
 
 
+@dataclasses.dataclass(frozen=True)
+class _Family:
+    """The Tsallis optima ``pi ∝ ref (max r - lam - short)_+^{1/(a-1)}``, one a node, without a root finder.
+
+    Between two levels of the reward, ``lam`` is given by its distance below the upper one (``segment``), as
+    ``u = log(distance)/(a-1)``: the log-ratio of the responses at that level, which enter where lam passes it.
+
+    Attributes:
+        segment, u: of the nodes, ``(N,)``. log_policy: ``(N, A)``.
+        level: ``log(E_pi[r - lam] (a-1)/(a beta))``, 0 where the Rényi objective is stationary.
+        w: ``-log c/(a-1)`` of the coefficient ``beta c`` whose Tsallis optimum it is. best: ``F(c)``, at reward
+            ``-short``. value: the Rényi objective.
+    """
+
+    segment: np.ndarray
+    u: np.ndarray
+    log_policy: np.ndarray
+    level: np.ndarray
+    w: np.ndarray
+    best: np.ndarray
+    value: np.ndarray
+
+
+_Nodes = Callable[[np.ndarray, np.ndarray], _Family]
+
+
+@quiet
+def _family(
+    log_p: np.ndarray, short: np.ndarray, beta: float, order: float, segment: np.ndarray, u: np.ndarray
+) -> _Family:
+    excess, levels = order - 1, np.unique(short)
+    at, log_gap = levels[segment][:, None], (excess * u)[:, None]
+    x = at + np.exp(log_gap)
+    distance = np.where(short <= at, np.exp(log_gap) + (at - short), 0.0)
+    far = np.log1p(-np.minimum(short / x, 0.5))
+    near = np.where(short == at, log_gap, np.log(distance)) - np.where(at == 0, log_gap, np.log(x))
+    share = np.where(short < 0.5 * x, far, near) / excess
+    log_policy = log_normalize(log_p + share)
+    log_sum = log_sum_exp(log_p + order * np.maximum(log_policy - log_p, -1e300))
+    pi = np.exp(log_policy)
+    mean = np.where(segment == 0, log_gap[:, 0], np.log((pi * distance).sum(axis=-1)))
+    level = mean + np.log(excess / (order * beta))
+    w = (log_sum - level) / excess
+    loss = (pi * short).sum(axis=-1)
+    best = -loss - beta * np.exp(level) * -np.expm1(-log_sum) / excess  # beta c T(pi), c = level/S
+    return _Family(segment, u, log_policy, level, w, best, -loss - beta * log_sum / excess)
+
+
 def _above(log_p: np.ndarray, short: np.ndarray, beta: float, order: float) -> tuple[np.ndarray, float]:
-    """``1 < order < inf``: branch and bound over the divergence w, then the root of ``D(pi_w) = w``."""
-    excess = order - 1
-    widest = float(-log_sum_exp(np.where(short == 0, log_p, -np.inf)))
-    if excess * widest > _LARGEST_LOG:
-        _validate.fail("order", f"times {widest:.3g} nats, the price of the best response, is above {_LARGEST_LOG:g}")
-    if short.max() == 0 or widest <= 0:
+    """``1 < order < inf``: branch and bound along the Tsallis family, then the stationary policy of the best node."""
+    excess, levels = order - 1, np.unique(short)
+    if len(levels) == 1:
         return log_p, 0.0
+    widest = float(-log_sum_exp(np.where(short == 0, log_p, -np.inf)))
 
-    def inner(w: np.ndarray) -> Optimum:
-        return tsallis_regularized(log_p, -short, beta * np.exp(-excess * w), order)
+    def family(segment: np.ndarray, u: np.ndarray) -> _Family:
+        return _family(log_p, short, beta, order, segment, u)
 
-    nodes = np.linspace(0.0, widest, 4 * _PARTS + 1)
-    best = inner(nodes)
-    values, slack = best.value, best.gap
-    bound, tolerance = np.inf, 1e-14 * (short.max() + beta)
-    w, at, left = nodes, values + _rest(nodes, beta, excess), []
-    starts, ends = np.arange(len(nodes) - 1), np.arange(1, len(nodes))
-    for _ in range(30):
-        uppers = _upper(w[starts], w[ends], (values + slack)[starts], (values + slack)[ends], beta, excess)
-        top = float(at.max())
-        open_ = (uppers > top + tolerance) & (w[ends] - w[starts] > 1e-9 * widest)
-        left.append(float(np.max(uppers[~open_], initial=-np.inf)))
+    free = float(np.log(beta * order / excess))  # log x at which the best responses alone are stationary
+    gaps = np.log(np.diff(levels))
+    # so far down that the new level holds nothing, and that the distances of the others have not moved
+    deep = np.minimum(np.append(gaps, gaps[-1]), np.append(gaps[0], gaps))
+    low = np.minimum(deep / excess - 60.0 - np.ptp(log_p), (deep - 40.0 + min(0.0, np.log(excess))) / excess)
+    low[0] = min(gaps[0], free) / excess - 1.0
+    last = max(free, float(gaps.max())) / excess
+    while family(np.array([len(gaps)]), np.array([last])).w[0] > 0:
+        last += 1.0 / excess
+    parts = max(3, 32 // len(levels))
+    grid = np.linspace(low, np.append(gaps / excess, last), parts + 1, axis=1)
+    at = family(np.repeat(np.arange(len(levels)), parts + 1), grid.ravel())
+    nodes, bound = _branch_and_bound(family, at, beta, excess, 1e-14 * (short.max() + beta), widest)
+    return _stationary(family, nodes), -bound
+
+
+def _branch_and_bound(
+    family: _Nodes, nodes: _Family, beta: float, excess: float, tolerance: float, widest: float
+) -> tuple[_Family, float]:
+    """``(nodes, bound)``: intervals whose bound is above the best value are cut in parts."""
+    starts, ends, closed = np.arange(len(nodes.u) - 1), np.arange(1, len(nodes.u)), -np.inf
+    for _ in range(60):
+        w, best = nodes.w, nodes.best  # w falls along the nodes
+        uppers = _upper(w[ends], w[starts], best[ends], best[starts], beta, excess)
+        open_ = (uppers > nodes.value.max() + tolerance) & (w[starts] - w[ends] > 1e-10 * widest)
+        open_ &= nodes.segment[starts] == nodes.segment[ends]
+        closed = max(closed, float(np.max(uppers[~open_], initial=-np.inf)))
         if not open_.any():
             break
-        grid = np.linspace(w[starts[open_]], w[ends[open_]], _PARTS + 1, axis=1)[:, 1:-1]
-        new = inner(grid.ravel())
-        first = len(w) + (_PARTS - 1) * np.arange(open_.sum())
-        inside = first[:, None] + np.arange(_PARTS - 1)
-        chain = np.concatenate([starts[open_][:, None], inside, ends[open_][:, None]], axis=1)
+        grid = np.linspace(nodes.u[starts[open_]], nodes.u[ends[open_]], _PARTS + 1, axis=1)[:, 1:-1]
+        new = len(nodes.u) + np.arange(grid.size).reshape(grid.shape)
+        more = family(np.repeat(nodes.segment[starts[open_]], _PARTS - 1), grid.ravel())
+        chain = np.concatenate([starts[open_][:, None], new, ends[open_][:, None]], axis=1)
         starts, ends = chain[:, :-1].ravel(), chain[:, 1:].ravel()
-        w, values, slack = (np.concatenate(x) for x in ((w, grid.ravel()), (values, new.value), (slack, new.gap)))
-        at = np.concatenate([at, new.value + _rest(grid.ravel(), beta, excess)])
-    bound = max(*left, float(at.max()), float(uppers.max()))
-    return _root(inner, log_p, w, at, order), -bound
+        fields = (f.name for f in dataclasses.fields(_Family))
+        nodes = _Family(**{name: np.concatenate([getattr(nodes, name), getattr(more, name)]) for name in fields})
+    return nodes, max(closed, float(nodes.value.max()), float(uppers.max()))
 
 
 def _rest(w: np.ndarray, beta: float, excess: float) -> np.ndarray:
@@ -276,36 +335,26 @@ def _rest(w: np.ndarray, beta: float, excess: float) -> np.ndarray:
     return -beta * (np.expm1(-excess * w) / excess + w)
 
 
+@quiet
 def _upper(
     low: np.ndarray, high: np.ndarray, at_low: np.ndarray, at_high: np.ndarray, beta: float, excess: float
 ) -> np.ndarray:
     """Bound on G between two w: the chord of F in ``c = e^{-(a-1) w}`` plus the rest, at its maximum."""
-    c_low, kappa = np.exp(-excess * low), beta / excess
-    width = -c_low * np.expm1(-excess * (high - low))
-    rise = np.maximum(at_high - at_low, 0.0)
-    slope = np.where(width > 0, rise / np.where(width > 0, width, 1.0), 0.0)
-    w = np.clip(np.log1p(slope / kappa) / excess, low, high)
-    share = np.expm1(-excess * (w - low)) / np.where(width > 0, np.expm1(-excess * (high - low)), 1.0)
-    return np.asarray(at_low + rise * np.where(width > 0, share, 1.0) + _rest(w, beta, excess))
+    rise, width = np.maximum(at_high - at_low, 0.0), -np.expm1(-excess * np.maximum(high - low, 0.0))
+    log_slope = np.log(rise) + excess * low - np.log(width)
+    w = np.clip(np.logaddexp(0.0, log_slope + np.log(excess / beta)) / excess, low, np.maximum(low, high))
+    share = np.where(width > 0, np.expm1(-excess * (w - low)) / np.where(width > 0, -width, 1.0), 1.0)
+    return np.asarray(at_low + rise * share + _rest(w, beta, excess))
 
 
-def _root(
-    inner: Callable[[np.ndarray], Optimum], log_p: np.ndarray, w: np.ndarray, at: np.ndarray, order: float
-) -> np.ndarray:
-    """The policy of the best node, moved to where its divergence is its w."""
-    order_of = np.argsort(w)
-    w, at = w[order_of], at[order_of]
-    top = int(np.argmax(at))
-
-    def policy(x: float) -> np.ndarray:
-        return log_normalize(inner(np.array([x])).log_policy[0])
-
-    def off(x: float) -> float:
-        return float(renyi(policy(x), log_p, order)) - x
-
-    low, high = w[max(top - 1, 0)], w[min(top + 1, len(w) - 1)]
-    middle = off(w[top])
-    low, high = (w[top], high) if middle > 0 else (low, w[top])
-    if middle == 0 or not off(low) > 0 or not off(high) < 0:
-        return policy(float(w[top]))
-    return policy(float(brentq(off, low, high, xtol=1e-16, rtol=1e-15)))
+def _stationary(family: _Nodes, nodes: _Family) -> np.ndarray:
+    """The stationary policy beside the best node."""
+    along = np.lexsort((nodes.u, nodes.segment))
+    segment, u, level = nodes.segment[along], nodes.u[along], nodes.level[along]
+    top = int(np.argmax(nodes.value[along]))
+    for first in (top - 1, top):
+        if 0 <= first < len(u) - 1 and segment[first] == segment[first + 1] and level[first] < 0 < level[first + 1]:
+            here = segment[first : first + 1]
+            root = brentq(lambda x, s=here: family(s, np.array([x])).level[0], u[first], u[first + 1], xtol=1e-15)
+            return np.asarray(family(here, np.array([root])).log_policy[0])
+    return np.asarray(nodes.log_policy[along[top]])
