@@ -1,17 +1,19 @@
 r"""Gaussian policies and quadratic rewards: the KL-regularised optimum, budgets, natural-gradient flow.
 
-The reference is ``N(m, S)``, the reward ``r(x) = r_0 + g·(x - m) + (x - m)ᵀ H (x - m)/2`` with any symmetric H. In the axes
-``x = m + L U z`` (``S = L Lᵀ``, ``U`` the eigenvectors of ``Lᵀ H L`` with eigenvalues ``h_i``) everything falls apart into one
-dimension: ``r = r_0 + sum_i (g_i z_i + h_i z_i²/2)`` under ``z ~ N(0, I)``. The tilt ``ref e^{r/beta}/Z`` is Gaussian with
+The reference is ``N(m, S)``, the reward ``r(x) = r_0 + g·(x - m) + (x - m)ᵀ H (x - m)/2`` with any symmetric H. In
+the axes ``x = m + L U z`` (``S = L Lᵀ``, ``U`` the eigenvectors of ``Lᵀ H L`` with eigenvalues ``h_i``) everything
+falls apart into one dimension: ``r = r_0 + sum_i (g_i z_i + h_i z_i²/2)`` under ``z ~ N(0, I)``. The tilt ``ref
+e^{r/beta}/Z`` is Gaussian with
 
 .. math:: \operatorname{Var} z_i = \frac{\beta}{\beta - h_i}, \qquad E z_i = \frac{g_i}{\beta - h_i}, \qquad
     \beta\log Z = r_0 + \sum_i \frac{g_i^2}{2(\beta - h_i)} - \frac\beta2 \log\Big(1 - \frac{h_i}\beta\Big),
 
-the best of *all* policies. It exists where ``beta`` is above the largest ``h_i``; at or below it ``E_ref e^{r/beta}``, and with it
-the value, is infinite. Every KL budget has its beta above ``max(h_i, 0)``.
+the best of *all* policies. It exists where ``beta`` is above the largest ``h_i``; at or below it ``E_ref
+e^{r/beta}``, and with it the value, is infinite. Every KL budget has its beta above ``max(h_i, 0)``.
 
-*Natural-gradient flow* of ``E[r] - beta KL`` over Gaussians, ``m' = S ∇_m J``, ``S' = 2 S ∇_S J S``, is linear in the natural
-parameters ``(S⁻¹m, -S⁻¹/2)``, as ``E[r]`` is linear in the moments: from the reference it is at time t the optimum with
+*Natural-gradient flow* of ``E[r] - beta KL`` over Gaussians, ``m' = S ∇_m J``, ``S' = 2 S ∇_S J S``, is linear in the
+natural parameters ``(S⁻¹m, -S⁻¹/2)``, as ``E[r]`` is linear in the moments: from the reference it is at time t the
+optimum with
 
 .. math:: \beta_t = \frac{\beta}{1 - e^{-\beta t}} \qquad (1/t \text{ without a penalty}):
 
@@ -165,7 +167,8 @@ def gaussian_regularized(mean: Any, covariance: Any, reward: QuadraticReward, be
     """``max_pi E_pi[r] - beta KL(pi‖N(mean, covariance))`` over all policies: Gaussian.
 
     Args:
-        mean: ``(d,)``. covariance: ``(d, d)``, positive definite. beta: above the largest eigenvalue of ``Lᵀ H L``, and 0.
+        mean: ``(d,)``. covariance: ``(d, d)``, positive definite. beta: above the largest eigenvalue of ``Lᵀ H L``,
+            and 0.
 
     Raises:
         ValueError: shapes; a covariance that is not positive definite; a beta at which the value is infinite.
@@ -189,7 +192,8 @@ def gaussian_constrained(mean: Any, covariance: Any, reward: QuadraticReward, bu
         A `GaussianOptimum` whose ``value`` is the reward and whose ``beta`` is the multiplier, ``d reward / d budget``.
 
     Raises:
-        ValueError: as `gaussian_regularized`; ``budget <= 0``; a reward that is constant; a budget that no float beta has.
+        ValueError: as `gaussian_regularized`; ``budget <= 0``; a reward that is constant; a budget that no float beta
+            has.
     """
     axes = _axes(mean, covariance, reward)
     budget = _validate.real("budget", budget, low=0.0, open_low=True, open_high=True)
@@ -231,7 +235,8 @@ def _at_room(axes: _Axes, room: float) -> GaussianOptimum:
 def fixed_covariance(mean: Any, covariance: Any, reward: QuadraticReward, beta: float) -> GaussianOptimum:
     """The optimum among Gaussians with the covariance of the reference: the same mean.
 
-    It loses ``beta/2 sum_i (-log(1 - h_i/beta) - h_i/beta)`` against `gaussian_regularized`, nothing for linear rewards.
+    It loses ``beta/2 sum_i (-log(1 - h_i/beta) - h_i/beta)`` against `gaussian_regularized`, nothing for linear
+    rewards.
 
     Raises:
         ValueError: as `gaussian_regularized`: at a beta below the largest curvature it has no optimum either.
@@ -250,11 +255,12 @@ def natural_gradient_flow(
 ) -> GaussianOptimum:
     """Where the natural-gradient flow of ``E[r] - beta KL`` is that started from the reference ``time`` ago.
 
-    It is `gaussian_regularized` at ``beta/(1 - exp(-beta time))``, at ``1/time`` for ``beta = 0``; ``value`` and ``beta`` are
-    those of that problem. Time is in units of one over reward.
+    It is `gaussian_regularized` at ``beta/(1 - exp(-beta time))``, at ``1/time`` for ``beta = 0``; ``value`` and
+    ``beta`` are those of that problem. Time is in units of one over reward.
 
     Raises:
-        ValueError: as `gaussian_regularized`; ``beta < 0``, ``time <= 0``; a time at or after which the flow has left to infinity.
+        ValueError: as `gaussian_regularized`; ``beta < 0``, ``time <= 0``; a time at or after which the flow has left
+            to infinity.
     """
     axes = _axes(mean, covariance, reward)
     beta = _validate.real("beta", beta, low=0.0, open_high=True)

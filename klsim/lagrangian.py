@@ -3,19 +3,20 @@ r"""Several constraints at once: their multipliers, and a gap that certifies the
 .. math:: \max_\pi\; E_\pi[r] - \beta\, KL(\pi\|ref) \quad\text{s.t.}\quad
     E_\pi[c_i] \le b_i, \qquad KL(\pi\|p_j) \le \kappa_j .
 
-With multipliers ``mu_i, nu_j >= 0`` and ``B = beta + sum nu`` the Lagrangian's best policy is a tilt of a geometric pool,
-``pi ∝ exp(z/B)``, ``z = r - sum mu_i c_i + beta log ref + sum nu_j log p_j``, and the dual function is
+With multipliers ``mu_i, nu_j >= 0`` and ``B = beta + sum nu`` the Lagrangian's best policy is a tilt of a geometric
+pool, ``pi ∝ exp(z/B)``, ``z = r - sum mu_i c_i + beta log ref + sum nu_j log p_j``, and the dual function is
 
 .. math:: g(\mu, \nu) = B \log\sum_a e^{z_a/B} + \mu\cdot b + \nu\cdot\kappa ,
 
 convex, with the slacks of the constraints at ``pi`` as its gradient and ``Cov_pi(d)/B`` as its Hessian (``d_i = -c_i``,
-``d_j = log p_j/pi``). Any policy that meets the constraints has at most ``g``, for any multipliers: with the policy of the
-same multipliers the gap is ``sum multiplier · slack``.
+``d_j = log p_j/pi``). Any policy that meets the constraints has at most ``g``, for any multipliers: with the policy
+of the same multipliers the gap is ``sum multiplier · slack``.
 
-Newton's method follows ``g - tau sum log(multipliers)`` as tau falls. On that path every slack is ``tau/multiplier``: the
-policy is strictly feasible and the gap is ``tau`` a constraint. A last Newton iteration makes the slacks of the active
-ones 0, where rounding (of size 1e-16 span/beta) allows. Constraints that no policy meets are found out by multipliers under which every policy is over
-(``min_pi sum multiplier · excess > 0``, in closed form), which is a proof.
+Newton's method follows ``g - tau sum log(multipliers)`` as tau falls. On that path every slack is ``tau/multiplier``:
+the policy is strictly feasible and the gap is ``tau`` a constraint. A last Newton iteration makes the slacks of the
+active ones 0, where rounding (of size 1e-16 span/beta) allows. Constraints that no policy meets are found out by
+multipliers under which every policy is over (``min_pi sum multiplier · excess > 0``, in closed form), which is a
+proof.
 
 Source: Lagrange duality (Boyd and Vandenberghe, Convex Optimization, ch. 5 and 11); the pool is derived here.
 """
@@ -266,11 +267,12 @@ def constrained(
         log_ref: ``(A,)``. reward: ``(A,)``, finite.
         beta: at least 1e-12 of the reward's span; 0 is allowed where there are budgets.
         costs: ``(k, A)``. bounds: ``(k,)``, in the units of the costs.
-        references: m log-probabilities ``(A,)``; policies live where they all and ``ref`` do. budgets: ``(m,)`` nats, > 0.
+        references: m log-probabilities ``(A,)``; policies live where they all and ``ref`` do. budgets: ``(m,)`` nats,
+            > 0.
 
     Raises:
-        ValueError: shapes; numbers that are not finite; supports that do not meet; a beta that is too small; constraints
-            that no policy meets (with the weights that prove it), or none strictly.
+        ValueError: shapes; numbers that are not finite; supports that do not meet; a beta that is too small;
+            constraints that no policy meets (with the weights that prove it), or none strictly.
     """
     log_ref, reward = _validate.numpy_arrays(log_ref=log_ref, reward=reward)
     _validate.log_probs("log_ref", np, log_ref)

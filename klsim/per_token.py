@@ -82,16 +82,17 @@ def reward_per_token(log_ref: Any, reward: Any, lengths: Any, beta: float) -> Ra
     with np.errstate(over="ignore"):
         rates = r / tokens
     _validate.representable("reward", np, rates)
-    rate, log_pi = float(np.exp(log_p) @ r / (np.exp(log_p) @ tokens)), log_p
-    for iteration in range(1, 201):
+    rate, value, log_pi = float(np.exp(log_p) @ r / (np.exp(log_p) @ tokens)), 0.0, log_p
+    iteration, rising = 0, True
+    while rising and iteration < 200:
+        iteration += 1
         earned = r - rate * tokens
         log_pi = tilt(log_p, earned, beta)
         pi = np.exp(log_pi)
         value = float(beta * log_partition(log_p, earned, beta))
         new = rate + value / float(pi @ tokens)
-        if new <= rate:  # the iteration rises until rounding
-            break
-        rate = new
+        rising = new > rate  # it rises until rounding
+        rate = max(new, rate)
     best, length, divergence = float(pi @ r), float(pi @ tokens), float(kl(log_pi, log_p))
     found = (best - beta * divergence) / length
     gap = max(rate + max(value, 0.0) / float(tokens.min()) - found, 0.0)
@@ -102,7 +103,7 @@ def reward_per_token(log_ref: Any, reward: Any, lengths: Any, beta: float) -> Ra
 
 
 def kl_per_token(log_ref: Any, reward: Any, lengths: Any, budget: float) -> Optimum:
-    r"""``max_pi E_pi[r]  s.t.  KL(pi‖ref) <= budget · E_pi|y|``: the tilt of ``ref e^{budget |y|}/Z`` with KL ``log Z`` to it.
+    r"""``max_pi E_pi[r]  s.t.  KL(pi‖ref) <= budget · E_pi|y|``: the tilt of ``p = ref e^{budget |y|}/Z`` with KL ``log Z``.
 
     Args:
         log_ref, reward: ``(A,)``. lengths: ``(A,)``, tokens, > 0. budget: nats a token, >= 0.

@@ -1,23 +1,24 @@
 r"""Rewards of prompts that are jointly Gaussian: how a KL budget is spread, what carries over to other prompts.
 
 Under the reference the rewards of one response (a strategy, a style) on P prompts are ``R ~ N(mu, K)``: ``K_ii`` is the
-variance at prompt i, ``K_ij`` what responses that do well on i do on j, as of a Gaussian process over prompts. A policy is
-trained on the average reward ``w·R``, ``w >= 0``, ``sum w = 1``.
+variance at prompt i, ``K_ij`` what responses that do well on i do on j, as of a Gaussian process over prompts. A
+policy is trained on the average reward ``w·R``, ``w >= 0``, ``sum w = 1``.
 
 *One policy for all prompts* (it cannot tell them apart): the tilt by ``w·R/beta`` is ``N(mu + K w/beta, K)`` with
 ``KL = wᵀKw/(2 beta²)``. Within a budget of kappa nats
 
-.. math:: E[R_j] - \mu_j = \frac{(K w)_j}{\sqrt{w^TKw}}\sqrt{2\kappa}, \qquad w\cdot E[R] - w\cdot\mu = \sqrt{2\kappa\; w^TKw}:
+.. math:: E[R_j] - \mu_j = \frac{(K w)_j}{\sqrt{w^TKw}}\sqrt{2\kappa}, \qquad w\cdot E[R] - w\cdot\mu =
+\sqrt{2\kappa\; w^TKw}:
 
 a prompt j that was not trained on (``w_j = 0``) gains its covariance with the average of those that were.
 
-*A policy a prompt*: prompt i spends ``kappa_i``, ``sum w_i kappa_i = kappa``, and gains ``sqrt(2 kappa_i K_ii)``. The best
-split has one beta, ``kappa_i = kappa K_ii/sum_j w_j K_jj``, and the average gains ``sqrt(2 kappa sum w_i K_ii)``: the root
-mean square of the deviations; equal parts gain their mean.
+*A policy a prompt*: prompt i spends ``kappa_i``, ``sum w_i kappa_i = kappa``, and gains ``sqrt(2 kappa_i K_ii)``. The
+best split has one beta, ``kappa_i = kappa K_ii/sum_j w_j K_jj``, and the average gains ``sqrt(2 kappa sum w_i
+K_ii)``: the root mean square of the deviations; equal parts gain their mean.
 
-*Spread*: the sample variance of the prompt means over n prompts, less that of rewards within prompts over m, is an unbiased
-estimate of ``mean K_ii - mean_{i≠j} K_ij`` (plus the variance of mu), not of the variance of a prompt's mean: what prompts
-share is not seen.
+*Spread*: the sample variance of the prompt means over n prompts, less that of rewards within prompts over m, is an
+unbiased estimate of ``mean K_ii - mean_{i≠j} K_ij`` (plus the variance of mu), not of the variance of a prompt's
+mean: what prompts share is not seen.
 
 Sources: normal tilts as in Gao et al. (2022), arXiv:2210.10760; the estimate is that of a one-way random-effects model
 (Searle, Casella and McCulloch, Variance Components, 1992); derived here.
@@ -96,7 +97,7 @@ def _checked(kernel: Any, weights: Any, budget: float) -> tuple[np.ndarray, np.n
 
 
 def shared_policy(kernel: Any, budget: float, weights: Any = None) -> PromptGains:
-    """One policy for all prompts, trained on the average by ``weights`` within ``budget`` nats: ``K w sqrt(2 kappa/wᵀKw)``.
+    """One policy for all prompts, trained on the average by ``weights``: gains ``K w sqrt(2 kappa/wᵀKw)``.
 
     Args:
         kernel: ``(P, P)``, positive semidefinite, reward units squared. budget: nats, >= 0.

@@ -1,28 +1,30 @@
 r"""Optima under Tsallis and Rényi divergences, and under entropy beside KL.
 
-*Tsallis* of order q: ``T_q(pi‖ref) = (E_ref[t^q] - 1)/(q - 1)``, ``t = pi/ref``: q times the alpha-divergence of order q. Its
-optimum is ``t = ((q-1)(r - lam)_+/(beta q))^{1/(q-1)}``, with the lam that normalises it: for ``q > 1`` it drops every
-response with a reward below lam. The Tsallis entropy ``S_q(pi) = (1 - sum pi^q)/(q - 1)`` is the case of a uniform
-reference (sparsemax at q = 2, entmax).
+*Tsallis* of order q: ``T_q(pi‖ref) = (E_ref[t^q] - 1)/(q - 1)``, ``t = pi/ref``: q times the alpha-divergence of
+order q. Its optimum is ``t = ((q-1)(r - lam)_+/(beta q))^{1/(q-1)}``, with the lam that normalises it: for ``q > 1``
+it drops every response with a reward below lam. The Tsallis entropy ``S_q(pi) = (1 - sum pi^q)/(q - 1)`` is the case
+of a uniform reference (sparsemax at q = 2, entmax).
 
 *Rényi* of order a: ``D_a = log E_ref[t^a]/(a - 1)`` is no f-divergence: its slope depends on the whole policy. Where it
 is stationary, ``E_pi[r] - lam = beta a/(a-1)``, so that
 
 .. math:: \pi \propto ref\,(r-\lambda)_+^{1/(a-1)} \;(a > 1), \qquad \pi \propto ref\,(\lambda-r)^{-1/(1-a)} \;(a < 1),
 
-the Tsallis family with another lam. For ``a <= 1`` the divergence is convex, ``lam - E_pi[r]`` rises with lam at a slope of
-at least 1 (Cauchy-Schwarz) and one root is the optimum. For ``a > 1`` the objective is not concave and may have several
-local optima. With ``-log S = max_w { 1 - S e^{-w} - w }`` it is ``max_w G(w)``,
+the Tsallis family with another lam. For ``a <= 1`` the divergence is convex, ``lam - E_pi[r]`` rises with lam at a
+slope of at least 1 (Cauchy-Schwarz) and one root is the optimum. For ``a > 1`` the objective is not concave and may
+have several local optima. With ``-log S = max_w { 1 - S e^{-w} - w }`` it is ``max_w G(w)``,
 
 .. math:: G(w) = F(e^{-(a-1)w}) + \beta\,\frac{1 - e^{-(a-1)w}}{a-1} - \beta w, \qquad
     F(c) = \max_\pi E_\pi[r] - \beta c\, T_a(\pi\|ref),
 
-F convex in c: on an interval it is at most its chord, which bounds G. Branch and bound over w (the divergence, between 0
-and ``-log ref(argmax r)``), whose nodes are policies of the family, closes the gap, then stationarity is solved. For ``a = inf`` the optimum is the reference
-above a threshold: between thresholds the objective, by mass m, falls and then rises.
+F convex in c: on an interval it is at most its chord, which bounds G. Branch and bound over w (the divergence,
+between 0 and ``-log ref(argmax r)``), whose nodes are policies of the family, closes the gap, then stationarity is
+solved. For ``a = inf`` the optimum is the reference above a threshold: between thresholds the objective, by mass m,
+falls and then rises.
 
-Sources: Martins and Astudillo (2016), arXiv:1602.02068 (sparsemax); Peters, Niculae and Martins (2019), arXiv:1905.05702
-(entmax); van Erven and Harremoës (2014), arXiv:1206.2459 (convexity of Rényi divergences); the rest is derived here.
+Sources: Martins and Astudillo (2016), arXiv:1602.02068 (sparsemax); Peters, Niculae and Martins (2019),
+arXiv:1905.05702 (entmax); van Erven and Harremoës (2014), arXiv:1206.2459 (convexity of Rényi divergences); the rest
+is derived here.
 """
 
 from __future__ import annotations
@@ -115,8 +117,9 @@ def entmax(reward: Array, eta: Array, order: float) -> Optimum:
 def kl_and_entropy_regularized(log_ref: Array, reward: Array, beta: Array, eta: Array) -> Optimum:
     r"""``max_pi E_pi[r] - beta KL(pi‖ref) + eta H(pi)``: the tilt by ``beta + eta`` of ``ref^{beta/(beta+eta)}/Z``.
 
-    Its value is ``(beta + eta) log sum ref^{beta/(beta+eta)} e^{r/(beta+eta)}``. On token trees KL and entropy both add up
-    along the tokens: regularising tokens or sequences is the same, and the reference is tempered as a law of sequences.
+    Its value is ``(beta + eta) log sum ref^{beta/(beta+eta)} e^{r/(beta+eta)}``. On token trees KL and entropy both
+    add up along the tokens: regularising tokens or sequences is the same, and the reference is tempered as a law of
+    sequences.
 
     Args:
         log_ref: ``(..., A)``. reward: ``(..., A)``. beta: > 0. eta: >= 0; scalars or batches.

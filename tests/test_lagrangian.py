@@ -69,7 +69,8 @@ def test_units_do_not_matter(seed, scale):
 def test_the_certificate(seed, beta):
     log_ref, reward, limits = instance(seed)
     found = constrained(log_ref, reward, beta, **limits)
-    assert found.converged and 0 <= found.gap <= 1e-11 * max(np.ptp(reward), beta)
+    assert found.converged
+    assert 0 <= found.gap <= 1e-11 * max(np.ptp(reward), beta)
     assert np.all(found.costs <= limits["bounds"] + 1e-11 * np.ptp(limits["costs"], axis=1))
     assert np.all(found.divergences <= limits["budgets"] + 1e-11)
     assert found.violation <= 1e-12
@@ -114,9 +115,11 @@ def test_outside_the_support():
     log_ref = np.array([-np.inf, *np.log([0.5, 0.25, 0.25])])
     other = np.array([*np.log([0.2, 0.4, 0.4]), -np.inf])
     found = constrained(log_ref, [9.0, 0.0, 1.0, 9.0], 0.5, references=[other], budgets=[1.2])
-    assert np.all(np.isneginf(found.log_policy[[0, 3]])) and np.isfinite(found.log_policy[1:3]).all()
+    assert np.all(np.isneginf(found.log_policy[[0, 3]]))
+    assert np.isfinite(found.log_policy[1:3]).all()
     one = constrained(np.array([0.0]), [3.0], 1.0, costs=[[2.0]], bounds=[2.0])
-    assert one.value == 3.0 and one.gap == 0.0
+    assert one.value == 3.0
+    assert one.gap == 0.0
 
 
 HALF = np.log([0.5, 0.5])

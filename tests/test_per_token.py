@@ -55,7 +55,8 @@ def test_of_equal_lengths_it_is_the_budget_of_a_response():
         kl_per_token(LAW, REWARD, same, 0.02).log_policy, kl_constrained(LAW, REWARD, 0.1).log_policy, atol=1e-9
     )
     found = kl_per_token(LAW, REWARD, same, 100.0)
-    assert np.argmax(found.log_policy) == np.argmax(REWARD) and found.beta == 0
+    assert np.argmax(found.log_policy) == np.argmax(REWARD)
+    assert found.beta == 0
 
 
 def test_without_support():

@@ -47,7 +47,8 @@ def test_every_size(scale):
 def test_spread_of_given_rewards():
     x = np.array([[0.0, 2.0], [4.0, 8.0]])
     found = spread(x)
-    assert found.within == 5.0 and found.between == 12.5 - 2.5
+    assert found.within == 5.0
+    assert found.between == 12.5 - 2.5
 
 
 @pytest.mark.parametrize(

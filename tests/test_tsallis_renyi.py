@@ -80,7 +80,8 @@ def test_no_policy_of_a_grid_does_better_than_the_renyi_optimum(order, beta):
     values = expectation(policies, reward) - beta * renyi(policies, log_ref, order)
     assert values.max() <= found.value + 1e-12
     assert values.max() >= found.value - 0.1 * beta - 0.02  # the grid comes near: the value is reached
-    assert found.gap <= 1e-11 and found.converged
+    assert found.gap <= 1e-11
+    assert found.converged
     np.testing.assert_allclose(found.value, found.reward - beta * renyi(found.log_policy, log_ref, order), atol=1e-13)
 
 
@@ -90,7 +91,8 @@ def test_no_policy_of_a_grid_does_better_than_the_renyi_optimum(order, beta):
 )
 def test_renyi_at_extremes(order, scale, beta):
     found = renyi_regularized(LAW, scale * REWARD, beta, order)
-    assert found.gap <= 1e-11 * (beta + scale) and found.converged
+    assert found.gap <= 1e-11 * (beta + scale)
+    assert found.converged
     lam = found.reward - beta * order / (order - 1)
     ratio = (found.log_policy - LAW)[found.log_policy > -20]
     assert np.all(np.isfinite(ratio))
@@ -124,7 +126,8 @@ def test_batches_support_and_one_action():
     pair = renyi_regularized([LAW, LAW[::-1]], [REWARD, REWARD[::-1]], 0.3, 2.0)
     np.testing.assert_allclose(pair.log_policy[0], pair.log_policy[1][::-1], atol=1e-12)
     alone = renyi_regularized([0.0, -np.inf], [1.0, 5.0], 0.3, 2.0)
-    assert alone.value == 1.0 and np.isneginf(alone.log_policy[1])
+    assert alone.value == 1.0
+    assert np.isneginf(alone.log_policy[1])
     flat = renyi_regularized(LAW, np.zeros(5), 0.3, 0.5)
     np.testing.assert_allclose(flat.log_policy, LAW, atol=1e-14)
 
@@ -145,7 +148,8 @@ def test_entropy_beside_kl_by_a_generic_optimiser():
         atol=1e-14,
     )
     batch = kl_and_entropy_regularized(LAW, np.stack([REWARD, -REWARD]), [0.1, 1.0], [1e-12, 1e12])
-    assert np.isfinite(batch.value).all() and np.isneginf(
+    assert np.isfinite(batch.value).all()
+    assert np.isneginf(
         kl_and_entropy_regularized([0.0, -np.inf], [0, 1.0], 1.0, 1.0).log_policy[1]
     )
 

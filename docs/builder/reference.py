@@ -14,7 +14,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "Distributions and optima": (
         "distributions", "divergences", "generators", "optima", "forward_kl", "several_references", "modes",
         "best_of_n", "selection_rules", "attempts", "power", "preferences", "continuous", "noisy_selection",
-        "set_functions",
+        "set_functions", "tsallis_renyi", "lagrangian", "per_token", "gaussian", "prompt_process",
     ),
     "Sources and estimators": (
         "memoryless", "mass_balance", "estimators", "estimator_moments", "multiple_importance", "hinge", "uniformity",

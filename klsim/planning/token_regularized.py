@@ -2,8 +2,8 @@ r"""Token trees under a regulariser that is paid at every token: any optimum of 
 
 .. math:: \max_\pi E_\pi[r] - \sum_t E_\pi[\Omega(\pi(\cdot|s_t), ref(\cdot|s_t))]
 
-is solved backwards: a node's value is the optimum of its bandit, whose rewards are the values of its children. For KL, and
-for KL and entropy, it is the optimum over sequences (`klsim.tsallis_renyi.kl_and_entropy_regularized` of
+is solved backwards: a node's value is the optimum of its bandit, whose rewards are the values of its children. For
+KL, and for KL and entropy, it is the optimum over sequences (`klsim.tsallis_renyi.kl_and_entropy_regularized` of
 `klsim.problems.token_tree.sequence_log_probs`); for other divergences it is another policy (``foundations`` R12).
 """
 
@@ -49,7 +49,8 @@ def regularized_tokens(
         optimum: as ``lambda p, q: tsallis_regularized(p, q, beta, order)``.
 
     Raises:
-        TypeError: not a tree, no function. ValueError: a batch of rewards; levels of another tree; what ``optimum`` refuses.
+        TypeError: not a tree, no function. ValueError: a batch of rewards; levels of another tree; what ``optimum``
+            refuses.
     """
     _validate.instance("problem", problem, TokenTree)
     optimum = _validate.function("optimum", optimum)
