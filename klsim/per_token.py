@@ -103,7 +103,7 @@ def reward_per_token(log_ref: Any, reward: Any, lengths: Any, beta: float) -> Ra
 
 
 def kl_per_token(log_ref: Any, reward: Any, lengths: Any, budget: float) -> Optimum:
-    r"""``max_pi E_pi[r]  s.t.  KL(pi‖ref) <= budget · E_pi|y|``: the tilt of ``p = ref e^{budget |y|}/Z`` with KL ``log Z``.
+    r"""``max_pi E_pi[r]  s.t.  KL(pi‖ref) <= budget · E_pi|y|``: the tilt of ``ref e^{budget |y|}/Z``, KL ``log Z``.
 
     Args:
         log_ref, reward: ``(A,)``. lengths: ``(A,)``, tokens, > 0. budget: nats a token, >= 0.

@@ -200,7 +200,7 @@ def _row(
 
 
 def _below(log_p: np.ndarray, short: np.ndarray, beta: float, order: float) -> tuple[np.ndarray, float]:
-    """``order < 1``: ``(log_policy, the least loss by the tangent)``; ``x = lam - max r`` is the root, found in logs."""
+    """``order < 1``: ``(log_policy, the least loss by the tangent)``; ``lam - max r`` is a root, found in logs."""
     power, wanted = 1 / (1 - order), beta * order / (1 - order)
 
     def policy(log_x: float) -> np.ndarray:
