@@ -61,7 +61,8 @@ def quantile_rule(law: _RewardLaw) -> tuple[np.ndarray, np.ndarray]:
             _validate.fail("law", f"must be a law with ppf and isf, as scipy.stats.norm(), got {type(law).__name__}")
     z = np.linspace(-_EDGE, _EDGE, _NODES)
     tail = np.exp(-np.logaddexp(0.0, np.abs(z)))
-    x = np.where(z < 0, law.ppf(tail), law.isf(tail))
+    with np.errstate(over="ignore"):
+        x = np.where(z < 0, law.ppf(tail), law.isf(tail))
     if np.any(np.isnan(x)):
         _validate.fail("law", "has quantiles that are NaN")
     log_w = -np.logaddexp(0.0, z) - np.logaddexp(0.0, -z)
@@ -162,7 +163,8 @@ def best_of_n_reward(law: _RewardLaw, n: float) -> float:
     weight = np.exp(log_w + log_density)
     kept = weight > 0
     terms = weight[kept] * x[kept]
-    if not abs(terms[0]) + abs(terms[-1]) <= 1e-18 * np.abs(terms).sum():  # also where a quantile is infinite
+    size = np.abs(terms).sum()
+    if not np.isfinite(size) or abs(terms[0]) + abs(terms[-1]) > 1e-18 * size:
         _validate.fail(
             "law", "has a mean, or one of the best of n, that is infinite or decided beyond quantiles of 1e-300"
         )

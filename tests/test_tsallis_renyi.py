@@ -149,9 +149,7 @@ def test_entropy_beside_kl_by_a_generic_optimiser():
     )
     batch = kl_and_entropy_regularized(LAW, np.stack([REWARD, -REWARD]), [0.1, 1.0], [1e-12, 1e12])
     assert np.isfinite(batch.value).all()
-    assert np.isneginf(
-        kl_and_entropy_regularized([0.0, -np.inf], [0, 1.0], 1.0, 1.0).log_policy[1]
-    )
+    assert np.isneginf(kl_and_entropy_regularized([0.0, -np.inf], [0, 1.0], 1.0, 1.0).log_policy[1])
 
 
 @pytest.mark.parametrize(
