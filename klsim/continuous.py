@@ -61,7 +61,8 @@ def quantile_rule(law: _RewardLaw) -> tuple[np.ndarray, np.ndarray]:
             _validate.fail("law", f"must be a law with ppf and isf, as scipy.stats.norm(), got {type(law).__name__}")
     z = np.linspace(-_EDGE, _EDGE, _NODES)
     tail = np.exp(-np.logaddexp(0.0, np.abs(z)))
-    x = np.where(z < 0, law.ppf(tail), law.isf(tail))
+    with np.errstate(over="ignore"):
+        x = np.where(z < 0, law.ppf(tail), law.isf(tail))
     if np.any(np.isnan(x)):
         _validate.fail("law", "has quantiles that are NaN")
     log_w = -np.logaddexp(0.0, z) - np.logaddexp(0.0, -z)
@@ -153,11 +154,18 @@ def best_of_n_reward(law: _RewardLaw, n: float) -> float:
     """``E max(R_1, …, R_n)``, any real ``n >= 1``: the quantile at ``U^{1/n}``.
 
     Raises:
-        ValueError: ``n < 1``; a law without quantiles.
+        ValueError: ``n < 1``; a law without quantiles; a mean that is infinite, or decided by quantiles beyond 1e-300.
     """
     n = _validate.real("n", n, low=1.0, open_high=True)
     x, log_w = quantile_rule(law)
     z = np.linspace(-_EDGE, _EDGE, _NODES)
     log_density = np.log(n) + (n - 1) * -np.logaddexp(0.0, -z)  # n q^{n-1}
     weight = np.exp(log_w + log_density)
-    return float(weight[weight > 0] @ x[weight > 0])
+    kept = weight > 0
+    terms = weight[kept] * x[kept]
+    size = np.abs(terms).sum()
+    if not np.isfinite(size) or abs(terms[0]) + abs(terms[-1]) > 1e-18 * size:
+        _validate.fail(
+            "law", "has a mean, or one of the best of n, that is infinite or decided beyond quantiles of 1e-300"
+        )
+    return float(terms.sum())

@@ -56,3 +56,37 @@ def test_weights_add_up():
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("n", [2.0, 50.0, 1e6])
+@pytest.mark.parametrize("a", [1.2, 2.0, 5.0])
+def test_best_of_n_of_heavy_tails_at_50_digits(a, n):
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(50):
+        wanted = mpmath.gamma(n + 1) * mpmath.gamma(1 - 1 / mpmath.mpf(a)) / mpmath.gamma(n + 1 - 1 / mpmath.mpf(a))
+    np.testing.assert_allclose(best_of_n_reward(stats.pareto(a), n), float(wanted), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1.0, 3.0, 1e3, 1e8])
+def test_best_of_n_of_light_tails_at_50_digits(n):
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(50):
+        exponential = mpmath.harmonic(n)
+        density = lambda x: mpmath.npdf(x) * n * mpmath.ncdf(x) ** (n - 1) * x  # noqa: E731
+        normal = mpmath.quad(density, [-12, -4, 0, 2, 4, 5, 6, 7, 9, 14])
+    np.testing.assert_allclose(best_of_n_reward(stats.expon(), n), float(exponential), rtol=1e-12)
+    np.testing.assert_allclose(best_of_n_reward(stats.norm(), n), float(normal), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("beta", [1.06, 1.5, 4.0, 1e4])
+def test_tilted_exponential_rewards(beta):
+    """``value = -beta log(1 - 1/beta)``, reward ``beta/(beta - 1)``."""
+    found, rho = tilted(stats.expon(), beta), beta / (beta - 1)
+    np.testing.assert_allclose([found.value, found.reward], [-beta * np.log1p(-1 / beta), rho], rtol=1e-12)
+    np.testing.assert_allclose(found.kl, rho - 1 - np.log(rho), rtol=1e-9)
+
+
+@pytest.mark.parametrize("law", [stats.pareto(0.9), stats.pareto(1.01), stats.cauchy(), stats.t(1.0)])
+def test_no_best_of_n_without_a_mean(law):
+    with pytest.raises(ValueError, match="law: has a mean, or one of the best of n, that is infinite"):
+        best_of_n_reward(law, 4)

@@ -32,6 +32,7 @@ from klsim.planning.robust import (
     worst_case_regression,
 )
 from klsim.planning.solve import AverageSolution, Solution, backup, solve
+from klsim.planning.token_regularized import TokenOptimum, regularized_tokens
 from klsim.planning.visitation import (
     VisitationOptimum,
     flow_gap,
@@ -52,6 +53,7 @@ __all__ = [
     "PessimisticValues",
     "RobustValues",
     "Solution",
+    "TokenOptimum",
     "Trajectories",
     "VarianceParts",
     "VisitationOptimum",
@@ -77,6 +79,7 @@ __all__ = [
     "pessimistic_values",
     "policy_dual",
     "qvi_iterates",
+    "regularized_tokens",
     "return_variance",
     "robust_values",
     "rollouts",

@@ -2,7 +2,9 @@
 
 from . import (
     attempts,
+    constraints,
     continuous,
+    gaussian,
     power,
     preference_optimisation,
     preferences,
@@ -18,7 +20,9 @@ from .collection import paper
 
 __all__ = [
     "attempts",
+    "constraints",
     "continuous",
+    "gaussian",
     "paper",
     "power",
     "preference_optimisation",

@@ -12,8 +12,10 @@ from klsim.attempts import regularized_max_at_k
 from klsim.continuous import best_of_n_reward, kl_frontier
 from klsim.coverage import best_of_n_regret, best_of_n_regret_bound, hockey_stick
 from klsim.distributions import entropy, log_normalize, tilt
-from klsim.divergences import GENERATORS, kl, tv
+from klsim.divergences import GENERATORS, kl, renyi, tv
 from klsim.finite_samples import best_of_n_by_labels, regularized_regret
+from klsim.gaussian import QuadraticReward, gaussian_constrained
+from klsim.lagrangian import constrained
 from klsim.optima import f_regularized
 from klsim.power import power_levels, temper_levels
 from klsim.preferences import (
@@ -32,6 +34,7 @@ from klsim.preferences import (
     sppo,
 )
 from klsim.problems.token_tree import sequence_log_probs
+from klsim.prompt_process import kernel_matrix, shared_policy
 from klsim.proxy_gold import additive_error, along_best_of_n, gaussian_copula
 from klsim.report.drawings import Lines
 from klsim.report.figures import Figures
@@ -484,3 +487,90 @@ def samplers_of_a_power(run):
            "distance": [float(tv(weighted_choice(log_p, (alpha - 1) * log_p, int(k)), target)) for k in wide]}  # fmt: skip
     yield {"sampler": ["Metropolis over suffixes"] * len(wide), "cost": wide,
            "distance": [after(levels, alpha, [alpha] * int(k)) for k in wide]}  # fmt: skip
+
+
+@figures.figure(
+    "prices-of-constraints",
+    title="Two constraints at once: what each is worth",
+    caption="Six responses, beta = .3: multipliers of a bound on a cost (from slack, on the right, towards what no policy meets) and of a KL budget of .25 nats to a"
+    " second reference. Tightening one moves the price of the other, here down and then up (R15, R17).",
+    draw=Lines("bound", "multiplier", by="constraint", xlabel="bound on the mean cost", ylabel="multiplier, reward per unit of cost or per nat", markers=True),
+)  # fmt: skip
+def prices_of_constraints(run):
+    log_ref, other = (
+        log_normalize(np.array([1.0, 0.5, 0.0, 0.3, -0.5, -1.0])),
+        log_normalize(np.array([1.0, 0.0, 0.5, 0.0, -1.0, -2.0])),
+    )
+    reward, cost = np.array([0.0, 0.6, 1.0, 0.4, 1.5, 2.0]), np.array([0.0, 0.1, 0.9, 0.2, 0.5, 1.0])
+    bounds = np.linspace(0.1, 0.6, 41)
+    found = [
+        constrained(log_ref, reward, 0.3, costs=[cost], bounds=[b], references=[other], budgets=[0.25]) for b in bounds
+    ]
+    for name, values in (
+        ("bound on the cost", [f.cost_multipliers[0] for f in found]),
+        ("KL budget to the second reference", [f.budget_multipliers[0] for f in found]),
+    ):
+        yield {"constraint": [name] * len(bounds), "bound": bounds, "multiplier": values}
+
+
+@figures.figure(
+    "renyi-valley",
+    title="A Rényi-regularised objective has a valley for orders above 1",
+    caption="Two responses, reward 1 on one of probability .003, beta = .11. Up to order 1 the objective is concave; above, gradient ascent from the reference"
+    " (left end) stops before the optimum on the right (R9).",
+    draw=Lines("probability", "objective", by="order", xlabel="probability of the rare good response", ylabel="E[r] − beta D_a, units of reward"),
+)  # fmt: skip
+def renyi_valley(run):
+    log_ref, p = (
+        np.log([0.997, 0.003]),
+        np.concatenate([np.geomspace(0.003, 0.3, 25), np.linspace(0.33, 0.96, 20), 1 - np.geomspace(0.03, 1e-9, 20)]),
+    )
+    policies = np.log(np.stack([1 - p, p], axis=-1))
+    for order in (0.5, 1.0, 2.0, 8.0):
+        yield {
+            "order": [f"a = {order:g}"] * len(p),
+            "probability": p,
+            "objective": p - 0.11 * np.asarray(renyi(policies, log_ref, order)),
+        }
+
+
+@figures.figure(
+    "gaussian-frontiers",
+    title="How a Gaussian policy's frontier ends depends on the curvature of the reward",
+    caption="Reference N(0, 1), reward x + h x²/2. Convex rewards end linear in the KL with slope h, concave ones at their maximum 1/(2|h|), linear ones"
+    " in between like a square root (C6).",
+    draw=Lines("kl", "reward", by="curvature", xlabel="KL to the reference, nats", ylabel="expected reward"),
+)  # fmt: skip
+def gaussian_frontiers(run):
+    budgets = np.linspace(0.02, 8, 60)
+    for h in (1.0, 0.3, 0.0, -0.3, -1.0):
+        reward = QuadraticReward([1.0], [[h]])
+        yield {
+            "curvature": [f"h = {h:g}"] * len(budgets),
+            "kl": budgets,
+            "reward": [gaussian_constrained([0.0], [[1.0]], reward, b).reward for b in budgets],
+        }
+
+
+@figures.figure(
+    "gains-on-other-prompts",
+    title="What one policy gains on prompts that it was not trained on",
+    caption="Prompts on a line, squared-exponential kernel of length 1, variance 1; one policy trained on those marked, 1 nat. A prompt gains its covariance with"
+    " the training average; more and wider spread prompts cost reward on each (C11-C13).",
+    draw=Lines("position", "gain", by="trained on", xlabel="position of the prompt, kernel lengths", ylabel="gain, standard deviations of a prompt's reward"),
+)  # fmt: skip
+def gains_on_other_prompts(run):
+    positions = np.linspace(-3, 7, 51)
+    for name, trained in {
+        "one prompt": [0.0],
+        "two near ones": [0.0, 1.0],
+        "two far ones": [0.0, 4.0],
+        "four": [0.0, 1.0, 3.0, 4.0],
+    }.items():
+        kernel = kernel_matrix(np.append(trained, positions), 1.0)
+        weights = np.append(np.full(len(trained), 1 / len(trained)), np.zeros(len(positions)))
+        yield {
+            "trained on": [name] * len(positions),
+            "position": positions,
+            "gain": shared_policy(kernel, 1.0, weights).gains[len(trained) :],
+        }
