@@ -15,7 +15,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "distributions", "divergences", "generators", "optima", "forward_kl", "several_references", "modes",
         "lagrangian", "tsallis_renyi", "per_token", "best_of_n", "selection_rules", "selection_targets", "pessimism",
         "attempts", "power", "annealing", "sequence_samplers", "tree_smc", "preferences", "proxy_gold", "continuous",
-        "continuous_selection", "gaussian", "prompt_process", "noisy_selection", "set_functions", "coverage", "certified",
+        "continuous_selection", "gaussian", "prompt_process", "noisy_selection", "set_functions", "coverage",
+        "certified",
     ),
     "Sources and estimators": (
         "memoryless", "mass_balance", "estimators", "estimator_moments", "multiple_importance", "hinge", "uniformity",
