@@ -128,7 +128,7 @@ V5_level = paper.claim("V5-level", r"""
     The draws that best-of-n needs
 
     Let $M$ be the least level with $E_M\le\epsilon$. Within $\epsilon$ of $\pi^*$ for every reward in [0, 1] takes at least M draws and at most
-    $\big\lceil M\log(1/\epsilon)/(1-\epsilon)\big\rceil$.
+    $\lceil M\log(1/\epsilon)/(1-\epsilon)\rceil$.
 
     where: derived, from V4
     """)  # fmt: skip
