@@ -140,7 +140,7 @@ def greedy_tree(share, certain):
 POWERED = {"share": Floats(0.5, 0.9), "certain": Floats(0.5, 0.98), "alpha": Floats(1.0, 5.0), "n": Integers(2, 3)}
 
 
-@T9.check(Inequality(1e-9, scale=1), Space(**POWERED), instances=12, batched=False,
+@T9.check(Inequality(1e-9, scale=1), Space(**POWERED), instances=12, batched=False, examples=[{"share": 0.6, "certain": 0.9, "alpha": 4.0, "n": 2}],
           true={"exact twists, adapted": {"twist": "exact"}})  # fmt: skip
 def nearer(share, certain, alpha, n, *, twist="prefix"):
     return distance_of_smc(greedy_tree(share, certain), alpha, n, twist)

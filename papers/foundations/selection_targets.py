@@ -131,7 +131,7 @@ S9 = paper.claim("S9", r"""
     """)  # fmt: skip
 
 
-@S9.check(Identity(1e-2, scale=1), Space(n=Integers(2, 12)), instances=12, batched=False,
+@S9.check(Identity(1e-2, scale=1), Space(n=Integers(2, 12)), instances=12, batched=False, examples=[{"n": 2}, {"n": 8}],
           true={"the forward KL": {"by": "forward"}})  # fmt: skip
 def ends_at_best_of_n(n, *, by="pairs"):
     """Over 40 equally likely responses; the variant: the forward KL has less at best-of-n than at nine laws around it."""
