@@ -5,6 +5,7 @@
 """
 
 from klsim.claims.assuming import assume
+from klsim.claims.authors import shared
 from klsim.claims.definition import DefinitionError
 from klsim.claims.kinds import Effect, Exists, Identity, Inequality, Limit, Optimality, Proven, Symbolic
 from klsim.claims.loader import LoadError, load, load_check, select
@@ -31,5 +32,6 @@ __all__ = [
     "load",
     "load_check",
     "select",
+    "shared",
     "verify",
 ]

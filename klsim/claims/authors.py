@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-__all__ = ["caller", "in_library", "library_functions", "users_traceback"]
+__all__ = ["caller", "in_library", "library_functions", "shared", "users_traceback"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _MACHINERY = tuple(str(_PACKAGE / part) for part in ("claims", "spaces", "report", "parallel.py", "cli"))
 _QUIET = tuple(str(_PACKAGE / part) for part in ("_validate.py", "kernels"))
+_WATCHING: list[set[str]] = []  # what the calls of `library_functions` in progress have found
 
 
 def in_library(file: str) -> bool:
@@ -63,7 +66,37 @@ def library_functions() -> Iterator[set[str]]:
         yield found
         return
     sys.setprofile(watch)
+    _WATCHING.append(found)
     try:
         yield found
     finally:
+        _WATCHING.pop()
         sys.setprofile(before)
+
+
+def shared(function: Callable[..., Any] | None = None, *, maxsize: int | None = None) -> Any:
+    """`functools.lru_cache` for what several checks of a paper share: trained networks, exact tables.
+
+    A check that finds it made counts as having run the library functions that made it, so that its record does not
+    depend on which check came first, and `klsim verify --changed` sees what it rests on.
+
+    Args:
+        function: with hashable arguments. maxsize: of the cache; None keeps everything.
+    """
+    if function is None:
+        return functools.partial(shared, maxsize=maxsize)
+    kept, ran = functools.lru_cache(maxsize)(function), set[str]()
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        if ran:
+            value = kept(*args, **named)
+        else:
+            with library_functions() as found:
+                value = kept(*args, **named)
+            ran.update(found or {""})
+        for watching in _WATCHING:
+            watching |= ran - {""}
+        return value
+
+    return call

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from typing import NamedTuple
 
 import numpy as np
 
+from klsim.claims import shared
 from klsim.learning import policy_returns
 from klsim.learning.policy_sampling import policy_episodes, shared_trees, trajectory_weights
 from klsim.learning.popler import popler
@@ -94,7 +94,7 @@ def capacity_of(policies):
     return _capacity(policies.tobytes(), policies.shape)
 
 
-@functools.lru_cache(maxsize=1000)
+@shared(maxsize=1000)
 def _capacity(policies, shape):
     return spanning_capacity(np.frombuffer(policies, dtype=np.int64).reshape(shape), 2)
 

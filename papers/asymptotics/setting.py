@@ -12,6 +12,7 @@ from scipy.optimize import elementwise
 
 from klsim import best_of_n
 from klsim.best_of_n import RewardLaw, reward_law
+from klsim.claims import shared
 from klsim.distributions import entropy, expectation, log_normalize, tilt
 from klsim.divergences import kl, tv
 from klsim.memoryless import AlignedSource, MarkovSource, MemorylessSource, law_kl, tilt_law
@@ -141,7 +142,7 @@ class BestOfN:
         return float(np.logaddexp.reduce(self.log_bon + t * self.value)) / self.m
 
 
-@functools.cache
+@shared
 def best_of(m: int, delta: float, *, phi_at: float | None = None, lattice: bool = False) -> BestOfN:
     """Best-of-``exp(m delta)`` on the three letters (``lattice``: on the binary source) against the optimum at ``phi_at``."""
     source = BINARY if lattice else SOURCE
@@ -162,7 +163,7 @@ def convex_pair(m: int, delta: float) -> tuple[float, float]:
     return bon / m, float(kl_constrained(log_p, merged.value, m * delta).reward) / m
 
 
-@functools.cache
+@shared
 def convex_limits(delta: float) -> tuple[float, float]:
     """``(max of g within the budget, value at the budget of its concave envelope)``, on a fine grid of shares."""
     x = 0.5 + 0.5 * np.linspace(0, 1, 20_001)
@@ -189,7 +190,7 @@ def lattice_constant(u, alpha):
     return float(mass @ (np.log(mass) - np.log(levels * -math.expm1(-alpha))))
 
 
-@functools.cache
+@shared
 def chain(m):
     """``(value, log-probability)`` of the reward of ``m`` transitions."""
     law = CHAIN.lattice_law(m)

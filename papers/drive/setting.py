@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import binom
 
+from klsim.claims import shared
 from klsim.distributions import entropy, log_normalize
 from klsim.learning import NaturalGradient, centre, population_gradient, score_function_gradient
 from klsim.learning.prompt_pools import Phase, PromptPool, hardest, train_phases, updates_to_reach
@@ -54,7 +54,7 @@ def bucket_gains(rngs, updates):
     return out
 
 
-@functools.cache
+@shared
 def expected_gain(name, updates, nodes=8):
     """Exact gain of a bucket: the law of how often each of the four steps of a group of 8 was taken, p by quadrature."""
     x, weight = np.polynomial.legendre.leggauss(nodes)
@@ -90,7 +90,7 @@ def updates_needed(rngs, size, *, std=True, lr=HARD_LR):
     ).astype(float)
 
 
-@functools.cache
+@shared
 def expected_updates(size, *, std=True, lr=HARD_LR, width=1e-3):
     """Its mean: ``U(theta) = (1 + sum_k P_k U(theta + s_k)) / (1 - P_0 - P_n)`` from the target down, since no step goes back.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from functools import cache
 
 import numpy as np
 from scipy import stats
 from scipy.integrate import solve_ivp
 from scipy.special import gammaln
 
-from klsim.claims import Identity, Inequality, Limit, Optimality, Variant
+from klsim.claims import Identity, Inequality, Limit, Optimality, Variant, shared
 from klsim.continuous import best_of_n_reward, quantile_rule
 from klsim.gaussian import (
     QuadraticReward,
@@ -35,7 +34,7 @@ SHAPE = {
 }
 
 
-@cache
+@shared
 def normal_rule():
     """Quantiles of N(0, 1) and the logs of their weights."""
     return quantile_rule(stats.norm())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 from scipy import stats
 from scipy.special import ndtr, roots_legendre
 
-from klsim.claims import Identity, Inequality, Limit
+from klsim.claims import Identity, Inequality, Limit, shared
 from klsim.continuous import best_of_n_reward
 from klsim.proxy_gold import (
     additive_error,
@@ -37,24 +36,24 @@ NORMAL = stats.norm()
 RHO = Floats(-0.95, 0.95)
 
 
-@cache
+@shared
 def normal_proxy(law="normal"):
     return gaussian_copula(LAWS[law], NORMAL, 0.5)
 
 
-@cache
+@shared
 def copula_with(law, rho):
     """Normal gold."""
     return gaussian_copula(LAWS[law], NORMAL, rho)
 
 
-@cache
+@shared
 def best_number(df):
     """Of samples, at an independent error."""
     return stop_best_of_n(independent_error(df)).at
 
 
-@cache
+@shared
 def independent_error(df):
     """Normal gold and Student's t as error."""
     return additive_error(NORMAL, stats.t(df))

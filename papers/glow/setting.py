@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 
+from klsim.claims import shared
 from klsim.learning import policy_returns
 from klsim.learning.glow import glow, hyglow
 from klsim.learning.online_episodes import greedy_episodes, rmax
@@ -35,7 +35,7 @@ def dense_mdp(rng, horizon=3, states=3, actions=2):
     )
 
 
-@functools.lru_cache
+@shared(maxsize=128)
 def all_policies(horizon=3, states=3, actions=2):
     """Every deterministic policy, ``(A**(H S), H, S)``."""
     return np.array(list(itertools.product(range(actions), repeat=horizon * states))).reshape(-1, horizon, states)
@@ -265,7 +265,7 @@ class Lock(NamedTuple):
         return optimum(problem) - policy_returns(problem, played)
 
 
-@functools.lru_cache(maxsize=64)
+@shared(maxsize=64)
 def lock_problem(lock):
     """Locks and what belongs to them are asked for again and again."""
     m, right = lock.count, lock.key
@@ -279,7 +279,7 @@ def lock_problem(lock):
     return TabularMDP(transition, reward, np.repeat([1.0, 0.0], m) / m, 3)
 
 
-@functools.lru_cache(maxsize=64)
+@shared(maxsize=64)
 def lock_candidates(lock):
     """28 Q-functions ``(28, 3, S, 3)``."""
     out = np.full((28, 3, 2 * lock.count, 3), LOW)
@@ -289,7 +289,7 @@ def lock_candidates(lock):
     return out
 
 
-@functools.lru_cache(maxsize=64)
+@shared(maxsize=64)
 def lock_laws(lock):
     return occupancies(lock.problem, deterministic(lock.candidates.argmax(axis=-1), 3))
 

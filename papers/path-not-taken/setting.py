@@ -3,7 +3,6 @@ and then tuned by RL or supervision, batched over runs and seeds."""
 
 from __future__ import annotations
 
-import functools
 import math
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 
+from klsim.claims import shared
 from klsim.distributions import log_normalize, tilt
 from klsim.divergences import kl
 from klsim.learning import update_sparsity as us
@@ -119,7 +119,7 @@ def started(rng, seeds):
     return (rng.uniform(-1, 1, (seeds, fans.size)) / np.sqrt(fans)).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=8)
+@shared(maxsize=8)
 def pretrained(study, base="plain"):
     """Networks after 400 steps of cross-entropy at 2e-3 in batches of 128, 35 % of the labels replaced once by uniform ones.
 
@@ -174,7 +174,7 @@ def policy_weights(pi, aim, u):
     return counts * (aim - mean) / (np.where(spread > 0, spread, 1) * SAMPLES)
 
 
-@functools.lru_cache(maxsize=16)
+@shared(maxsize=16)
 def together(study, runs):
     """Parameters ``(S, P)`` of every run after 150 steps of Adam: batches of 64, moments from 0, constant learning rate.
 

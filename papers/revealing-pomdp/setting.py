@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 
@@ -11,9 +10,10 @@ from scipy.special import ndtr
 from scipy.stats import norm
 
 from klsim import uniformity
+from klsim.claims import shared
 from klsim.uniformity import uneven_law
 
-collisions_needed = functools.cache(uniformity.samples_for_collisions)
+collisions_needed = shared(uniformity.samples_for_collisions)
 
 
 def walsh(states, eps):
@@ -35,7 +35,7 @@ LEADER = float(np.max(U * ndtr(-U) + (ndtr(U) - 0.5) / U - norm.pdf(U)) / math.s
 GAPS = np.geomspace(1e-8, 0.5, 1200)
 
 
-@functools.cache
+@shared
 def costly_regret(episodes, sigma, *, each=1.0):
     """``(N*, R*)``: N reveals a candidate at cost 1/2 each, then commit; min over N, max over the gap, on grids.
 
@@ -55,7 +55,7 @@ def costly_optimum(episodes, sigma):
     return (PEAK * episodes / (2 * math.sqrt(2) * sigma)) ** (2 / 3)
 
 
-@functools.cache
+@shared
 def free_regret(episodes, sigma):
     """``max_eps sum_{t < T} eps Phi(-2 eps sigma sqrt(t/2))``: both candidates seen every episode, the leader followed.
 

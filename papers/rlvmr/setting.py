@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
 
+from klsim.claims import shared
 from klsim.distributions import log_normalize
 from klsim.learning.search_world import MetaRewards, SearchWorld
 from klsim.planning import evaluate
@@ -143,7 +143,7 @@ def scores(rngs, pay, horizon=14, updates=150, where="unseen"):
     return dict(zip(SCORES, measured(rngs, policies, pay, horizon, where)), noticing=policies[:, -1])
 
 
-@functools.cache
+@shared
 def unseen_tasks(horizon):
     return SearchWorld(horizon=horizon).mdp(success=1.0)
 

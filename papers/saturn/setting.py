@@ -3,7 +3,6 @@ that is trained by GRPO on ladders of levels."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import re
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from klsim.claims import shared
 from klsim.distributions import log_normalize
 from klsim.estimators import pass_at_k
 from klsim.learning.networks import Linear, Network, Tanh
@@ -76,7 +76,7 @@ def fit(name, model):
     return float(np.corrcoef(predictor(name), PASS_3[model])[0, 1])
 
 
-@functools.lru_cache(maxsize=512)
+@shared(maxsize=512)
 def guessed(level, attempts):
     """Exact success of uniform guesses within that many attempts."""
     return float(sat.guess_pass_at_k(*level, attempts))
@@ -103,7 +103,7 @@ def truth(clauses, k):
     return [sum(1 << i for i, y in enumerate(points) if any(y[v] == s for v, s in c)) for c in clauses]
 
 
-@functools.lru_cache(maxsize=256)
+@shared(maxsize=256)
 def solutions_of_all(level, planted=True):
     """Numbers of solutions of all sets of l clauses, of those that the point 0…0 satisfies, or of all clauses."""
     tables = truth(all_clauses(level.n, level.k), level.k)
@@ -118,7 +118,7 @@ def solutions_of_all(level, planted=True):
     return counts
 
 
-@functools.lru_cache(maxsize=64)
+@shared(maxsize=64)
 def law(level):
     """``{formula: probability}`` of the construction, by going through all solutions and all sets of clauses."""
     m = sat.clause_count(level.n, level.k)

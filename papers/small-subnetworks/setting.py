@@ -6,13 +6,13 @@ made once for all its checks: the networks are the independent replicates of eve
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from klsim.claims import shared
 from klsim.learning import SGD, Adam
 from klsim.learning.masked_training import train_part
 from klsim.learning.networks import Linear, Network, ReLU, rounded, softmax_cross_entropy
@@ -64,7 +64,7 @@ class Base(NamedTuple):
     logits: np.ndarray
 
 
-@functools.lru_cache(maxsize=6)
+@shared(maxsize=6)
 def pretrained(study, grid=False, dead=0):
     """Networks after 400 steps of Adam at 2e-3 on labels of which 35 % were replaced once by uniform ones.
 
@@ -233,7 +233,7 @@ def trained(study, run=Run()):  # noqa: B008 -- a constant
     return together(study, group)[group.index(run)]
 
 
-@functools.lru_cache(maxsize=40)
+@shared(maxsize=40)
 def together(study, runs):
     """Runs that share optimiser, rate and steps, side by side."""
     bases, first = [pretrained(study, run.grid, run.dead) for run in runs], runs[0]
@@ -334,7 +334,7 @@ def placed(rngs, density, where="anywhere", n=128):
     return np.where(kept, values, 0.0)
 
 
-@functools.lru_cache(maxsize=200)
+@shared(maxsize=200)
 def gain(study, run, storage="bfloat16"):
     """Reward of a run's weights above that of its base, both stored in ``storage``, ``(S,)``."""
     found = trained(study, run)

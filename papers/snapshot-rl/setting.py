@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import NamedTuple
 
 import numpy as np
 
+from klsim.claims import shared
 from klsim.distributions import entropy
 from klsim.learning.restart_students import greedy_values, restart_students
 from klsim.planning import Trajectories, evaluate, rollouts
@@ -25,7 +25,7 @@ ON_ENTRY[:GOAL, :, GOAL] = 1.0
 
 
 # the corridor ---------------------------------------------------------------------------------------
-@functools.cache
+@shared
 def corridor(slow=0.2):
     """States 0..16; action 0 moves on with chance .95, in states 3-6 with chance ``slow``; action 1 moves back. Entering
     16 pays 1 and ends the episode."""
@@ -409,7 +409,7 @@ class Numbers(NamedTuple):
         return np.sum(x**2) - np.sum((parts @ x) ** 2 / np.maximum(parts.sum(axis=2), 1), axis=1)
 
 
-@functools.cache
+@shared
 def assignments(n, clusters):
     """Every assignment of n things to so many clusters, some of them empty, as masks ``(N, K, n)``."""
     return as_masks(np.array(list(itertools.product(range(clusters), repeat=n))), clusters)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from klsim.claims import assume
+from klsim.claims import assume, shared
 from klsim.distributions import log_normalize
 from klsim.learning import Adam
 from klsim.learning.clipped_ascent import clipped_ascent, clipped_gradient
@@ -76,7 +75,7 @@ def all_groups(size, p):
     return rewards, p**right * (1 - p) ** (size - right)
 
 
-@functools.cache
+@shared
 def _patterns(outcomes, size):
     """Members of all multisets, and in how many orders each can be drawn."""
     rows = np.array(list(itertools.combinations_with_replacement(range(outcomes), size)))

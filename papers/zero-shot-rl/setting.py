@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize, root
 from scipy.special import softmax
 
+from klsim.claims import shared
 from klsim.planning import conservative_fb as cfb
 from klsim.planning import solve
 from klsim.planning.aggregation import aggregated_mdp, label_means
@@ -157,7 +157,7 @@ class Approximate(NamedTuple):
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 
-@functools.cache
+@shared
 def grid():
     """``(25, 4, 25)``: five by five cells, four moves, blocked moves stay."""
     moves = np.zeros((25, 4, 25))

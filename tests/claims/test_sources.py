@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from klsim.claims import sources
@@ -34,3 +35,30 @@ def test_a_digest_changes_with_the_paper_and_with_what_it_runs_alone(folder, mon
         assert sources.digest(folder, []) != sources.digest(folder, ["klsim.optima.kl_regularized"])
     (folder / "claims.py").write_text("x = 2")
     assert sources.digest(folder, ["klsim.optima.kl_regularized"]) != before
+
+
+def test_what_is_shared_counts_for_every_check_that_uses_it():
+    from klsim.claims import shared
+    from klsim.claims.authors import library_functions
+    from klsim.divergences import kl
+    from klsim.optima import kl_regularized
+
+    calls = []
+
+    @shared
+    def inner(beta):
+        calls.append(beta)
+        return kl_regularized(np.log([0.5, 0.5]), np.array([0.0, 1.0]), beta).log_policy
+
+    @shared(maxsize=2)
+    def outer(beta):
+        return kl(inner(beta), np.log([0.5, 0.5]))
+
+    seen = []
+    for _ in range(3):
+        with library_functions() as ran:
+            assert outer(0.5) == outer(0.5)
+        seen.append(ran)
+    assert calls == [0.5]
+    assert all({"klsim.divergences.kl", "klsim.optima.kl_regularized"} <= s for s in seen)
+    assert seen[0] == seen[1] == seen[2]
