@@ -251,6 +251,15 @@ def _budgeted(references: Any, budgets: Any, size: int) -> tuple[np.ndarray, np.
     return rows, limits
 
 
+def _bandit(log_ref: Any, reward: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities and finite rewards, both ``(A,)``."""
+    log_ref, reward = _validate.numpy_arrays(log_ref=log_ref, reward=reward)
+    _validate.log_probs("log_ref", np, log_ref)
+    if log_ref.ndim != 1 or reward.shape != log_ref.shape:
+        _validate.fail("reward", f"must be a vector of the size of log_ref, got {reward.shape} and {log_ref.shape}")
+    return log_ref, _validate.finite("reward", np, reward)
+
+
 def constrained(
     log_ref: Any,
     reward: Any,
@@ -274,15 +283,10 @@ def constrained(
         ValueError: shapes; numbers that are not finite; supports that do not meet; a beta that is too small;
             constraints that no policy meets (with the weights that prove it), or none strictly.
     """
-    log_ref, reward = _validate.numpy_arrays(log_ref=log_ref, reward=reward)
-    _validate.log_probs("log_ref", np, log_ref)
-    if log_ref.ndim != 1 or reward.shape != log_ref.shape:
-        _validate.fail("reward", f"must be a vector of the size of log_ref, got {reward.shape} and {log_ref.shape}")
-    _validate.finite("reward", np, reward)
+    log_ref, reward = _bandit(log_ref, reward)
     beta = _validate.real("beta", beta, low=0.0, open_high=True)
     size = len(log_ref)
-    cost, bound = _linear(costs, bounds, size)
-    laws, budget = _budgeted(references, budgets, size)
+    (cost, bound), (laws, budget) = _linear(costs, bounds, size), _budgeted(references, budgets, size)
     if beta == 0 and not len(laws):
         _validate.fail("beta", "must be > 0 where no reference has a budget (it is a linear programme)", beta)
     inside = np.isfinite(log_ref) & np.isfinite(laws).all(axis=0)
@@ -296,9 +300,9 @@ def constrained(
     if not len(laws) and beta < _SMALLEST_BETA * unit:
         _validate.fail("beta", f"must be at least {_SMALLEST_BETA:g} of the reward's span {span:g}", beta)
     c, spans, low = _normalised(cost[:, inside])
-    if len(cost) and np.any((spans == 0) & (low > bound)):
-        index = int(np.flatnonzero((spans == 0) & (low > bound))[0])
-        _validate.fail("bounds", f"no policy meets it: the cost is {low[index]:g} everywhere", bound[index], (index,))
+    index = _validate.first_true(np, (spans == 0) & (low > bound))
+    if index is not None:
+        _validate.fail("bounds", f"no policy meets it: the cost is {low[index]:g} everywhere", bound[index], index)
     counted = np.flatnonzero(spans > 0)
     limits = np.concatenate([(bound - low)[counted] / spans[counted], budget])
     reference = np.asarray(log_ref[inside], dtype=np.float64)

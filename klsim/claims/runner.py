@@ -102,9 +102,7 @@ def verify(
 
     On Ctrl-C the certificate holds what was finished, with ``complete`` false.
     """
-    chosen_seeds = [seed] if seeds is None else list(seeds)
-    for value in chosen_seeds:
-        _validate.integer("seed", value, low=0)
+    chosen_seeds = [_validate.integer("seed", s, low=0) for s in ([seed] if seeds is None else seeds)]
     if not chosen_seeds:
         _validate.fail("seeds", "needs at least one seed")
     _validate.integer("examples", examples, low=1)

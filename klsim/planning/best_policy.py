@@ -111,7 +111,10 @@ def identify_best_policy(
         _validate.real("accuracy", accuracy), _validate.real("target", target), _validate.flag("deviate", deviate),
         _validate.real("refresh", refresh, low=0.0, high=1.0), marks, seeds,
     )  # fmt: skip
-    used, stopped, policies, trace, moved = found
+    return _identified(*found)
+
+
+def _identified(used: Any, stopped: Any, policies: Any, trace: Any, moved: Any) -> Identification:
     with np.errstate(divide="ignore"):
         return Identification(used, stopped, np.log(policies), trace[..., 0], trace[..., 1], trace[..., 2], moved)
 
