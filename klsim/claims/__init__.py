@@ -5,7 +5,7 @@
 """
 
 from klsim.claims.assuming import assume
-from klsim.claims.authors import shared
+from klsim.claims.authors import Study, shared
 from klsim.claims.definition import DefinitionError
 from klsim.claims.kinds import Effect, Exists, Identity, Inequality, Limit, Optimality, Proven, Symbolic
 from klsim.claims.loader import LoadError, load, load_check, select
@@ -26,6 +26,7 @@ __all__ = [
     "Optimality",
     "Paper",
     "Proven",
+    "Study",
     "Symbolic",
     "Variant",
     "assume",

@@ -5,13 +5,18 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar, Self
 
-__all__ = ["caller", "in_library", "library_functions", "shared", "users_traceback"]
+import numpy as np
+
+from klsim import _validate
+
+__all__ = ["Study", "caller", "in_library", "library_functions", "shared", "users_traceback"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _MACHINERY = tuple(str(_PACKAGE / part) for part in ("claims", "spaces", "report", "parallel.py", "cli"))
@@ -100,3 +105,31 @@ def shared(function: Callable[..., Any] | None = None, *, maxsize: int | None = 
         return value
 
     return call
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trained replicates that belong to a seed and not to one check, so that checks can share them (`shared`).
+
+    Attributes:
+        seed: of the verification. nets: how many replicates every effect has.
+        salt: of the paper, in a subclass: its streams are its own.
+    """
+
+    seed: int
+    nets: int
+    salt: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _validate.integer("seed", self.seed, low=0)
+        _validate.integer("nets", self.nets, low=1)
+
+    @classmethod
+    def of(cls, rngs: Sequence[np.random.Generator]) -> Self:
+        """That of the generators which an `Effect` hands to its check, one a replicate."""
+        seeds: Any = rngs[0].bit_generator.seed_seq
+        return cls(int(np.atleast_1d(seeds.entropy)[0]), len(rngs))
+
+    def rng(self, *names: int) -> np.random.Generator:
+        """The stream of that name."""
+        return np.random.default_rng(np.random.SeedSequence([self.seed, self.salt, *names]))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 
+from klsim import claims
 from klsim.claims import shared
 from klsim.distributions import log_normalize, tilt
 from klsim.divergences import kl
@@ -66,19 +67,8 @@ class Base(NamedTuple):
         return np.take_along_axis(softmax(self.logits(flat)), self.y[..., None], axis=-1).mean(axis=(-2, -1))
 
 
-class Study(NamedTuple):
-    """Networks that belong to a seed, the replicates of every effect, and how many."""
-
-    seed: int
-    nets: int
-
-    @classmethod
-    def of(cls, rngs):
-        """That of a verification: of its seed, not of one check."""
-        return cls(int(np.atleast_1d(rngs[0].bit_generator.seed_seq.entropy)[0]), len(rngs))
-
-    def rng(self, *names):
-        return np.random.default_rng(np.random.SeedSequence([self.seed, 20251108, *names]))
+class Study(claims.Study):
+    salt = 20251108
 
 
 def parts(flat):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from klsim import claims
 from klsim.claims import shared
 from klsim.learning import SGD, Adam
 from klsim.learning.masked_training import train_part
@@ -39,19 +40,8 @@ def flattened(arrays, lead):
     return np.concatenate([a.reshape(*lead, -1) for a in arrays], axis=-1)
 
 
-class Study(NamedTuple):
-    """Networks that belong to a seed, the replicates of every effect, and how many."""
-
-    seed: int
-    nets: int
-
-    @classmethod
-    def of(cls, rngs):
-        """That of a verification: of its seed, not of one check."""
-        return cls(int(np.atleast_1d(rngs[0].bit_generator.seed_seq.entropy)[0]), len(rngs))
-
-    def rng(self, *names):
-        return np.random.default_rng(np.random.SeedSequence([self.seed, 20250511, *names]))
+class Study(claims.Study):
+    salt = 20250511
 
 
 # base networks --------------------------------------------------------------------------------------
