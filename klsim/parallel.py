@@ -7,6 +7,7 @@ the run with it: what it was working on is tried once more, alone, and if that w
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -63,8 +64,21 @@ def execute(tasks: Sequence[Task], *, jobs: int = 1, scheduler: str | None = Non
         yield from _in_processes(tasks, jobs)
 
 
+_loaded: set[Any] = set()
+"""Groups of which this worker has run a task."""
+
+
 def _run(task: Task) -> Any:
-    return task.run()
+    """Run a task in a worker; what the first of a group has loaded is frozen, and no collection walks over it again.
+
+    Loky collects garbage every second in its workers: an eighth of a second each time, once all papers are loaded.
+    """
+    result = task.run()
+    if _group(task) not in _loaded:
+        _loaded.add(_group(task))
+        gc.collect()
+        gc.freeze()
+    return result
 
 
 def _pool(workers: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from klsim.parallel import Died, execute
 
 __all__ = ["Unit", "units_of", "verify"]
 
-Results = dict["Unit", Outcome]
+Results = dict[tuple[str, str, int], dict[tuple[str, str], Outcome]]
+"""Outcomes by check and control, of each claim ``(slug, id, seed)``."""
 OnDone = Callable[["Unit", Outcome], None]
 
 
@@ -113,14 +115,15 @@ def verify(
     strength = Strength.of(examples)
     started, start = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), time.perf_counter()
     units = units_of(selections, chosen_seeds, strength)
-    results: Results = {}
+    results: Results = defaultdict(dict)
     here = [Selection(p, Path(), tuple(p.claims.values())) for p in papers]
     every = [*here, *selections]
 
     def done(unit: Unit, outcome: Outcome | Died) -> bool:
-        results[unit] = Outcome("error", outcome.reason) if isinstance(outcome, Died) else outcome
+        found = Outcome("error", outcome.reason) if isinstance(outcome, Died) else outcome
+        results[unit.slug, unit.claim, unit.seed][unit.check, unit.control] = found
         if on_done:
-            on_done(unit, results[unit])
+            on_done(unit, found)
         return fail_fast and _disappoints(every, results, unit)
 
     try:
@@ -138,17 +141,8 @@ def verify(
 def _disappoints(selections: Sequence[Selection], results: Results, unit: Unit) -> bool:
     """Whether the claim of ``unit`` is complete and not as expected."""
     claim = next(c for s in selections for c in s.claims if c.full_id == f"{unit.slug}/{unit.claim}")
-    record = _claim_record(claim, _outcomes(results, claim, unit.seed))
+    record = _claim_record(claim, results[unit.slug, unit.claim, unit.seed])
     return record["verdict"] != "not_run" and not record["as_expected"]
-
-
-def _outcomes(results: Results, claim: Claim, seed: int) -> dict[tuple[str, str], Outcome]:
-    """``{(check, control): outcome}`` of a claim at a seed."""
-    return {
-        (u.check, u.control): o
-        for u, o in results.items()
-        if u.slug == claim.slug and u.claim == claim.id and u.seed == seed
-    }
 
 
 def _assemble(
@@ -165,7 +159,7 @@ def _assemble(
         records = []
         for claim in chosen.claims:
             at_seeds = [
-                {**_claim_record(claim, _outcomes(results, claim, seed)), "seed": seed, "started": started}
+                {**_claim_record(claim, results[claim.slug, claim.id, seed]), "seed": seed, "started": started}
                 for seed in seeds
             ]
             records.append(_worst(at_seeds) | {"examples": strength.examples})

@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from klsim.kernels.threaded import threaded
+
 __all__ = ["greedy_rows", "soft_backup_rows"]
 
 
@@ -59,7 +61,7 @@ def _hard_row(q, log_ref, log_policy, slack):
     return best
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def soft_backup_rows(q, log_ref, beta, slack=0.0):
     """Values and optimal policies of rows ``q, log_ref (n, A)``; ``beta = 0`` takes the maximum.
 
@@ -75,7 +77,7 @@ def soft_backup_rows(q, log_ref, beta, slack=0.0):
     return values, log_policy
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def greedy_rows(q, log_ref, current, slack):
     """``(maximum, action, own, change)`` of rows; ``own`` is the value of ``current``.
 

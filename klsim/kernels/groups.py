@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numba
 import numpy as np
 
+from klsim.kernels.threaded import threaded
+
 __all__ = ["counted", "grouped_order", "one_thread"]
 
 
@@ -31,7 +33,7 @@ def _mixed(x):
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def grouped_order(codes, starts, keys, seed):
     """Row numbers, prompt after prompt (``starts``), shuffled within each prompt.
 
@@ -56,7 +58,7 @@ def grouped_order(codes, starts, keys, seed):
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def counted(drawn, out):
     """``out[r, c]``: how often row r of ``drawn`` has c (bytes)."""
     for r in numba.prange(drawn.shape[0]):

@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from klsim.kernels.threaded import threaded
+
 __all__ = [
     "best_of_n_gold_sums",
     "best_of_n_sums",
@@ -188,7 +190,7 @@ def _add_block(reward, starts, members, base, octaves, out):
             out[o, g, 2] += lam * best_of_halves
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def log_partitions(reward, starts, members, block_starts, base, octaves):
     """Sums over the prompts of each block of ``log mean exp(lam r)`` on ``lam = base * 2^o``.
 
@@ -229,7 +231,7 @@ def lowest(table, added, slope, lam, divisor):
     return value, position, edge
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def tilted_moments(reward, starts, lams):
     """Mean reward, KL to the samples and effective sample size of every prompt's tilt, ``(prompts, lams, 3)``."""
     out = np.empty((starts.size - 1, lams.size, 3))
@@ -337,7 +339,7 @@ def _best_and_win_rate(r, size, shares):
     return best, 1.0 - shared / (size + 1) if size < n else 0.0
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def best_of_n_sums(reward, split, atom, split_atom, starts, members, block_starts, counts, log_factorial, ties):
     """Sums over each block of every prompt's best-of-N reward, KL, KL from halves, and win rate, ``(blocks, Ns, 4)``.
 
@@ -369,7 +371,7 @@ def best_of_n_sums(reward, split, atom, split_atom, starts, members, block_start
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def best_of_n_gold_sums(reward, gold, starts, members, block_starts, counts, log_factorial):
     """Sums over each block of every prompt's mean ``gold`` of the sample that is best by ``reward``, ``(blocks, Ns)``.
 
@@ -398,7 +400,7 @@ def best_of_n_gold_sums(reward, gold, starts, members, block_starts, counts, log
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sort_within(values, starts):
     """``values`` sorted within every prompt (``starts``)."""
     out = values.copy()
@@ -432,7 +434,7 @@ def _tilted_mean(weights, values, top):
     return n * plain - (n - 1) * without / n
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def tilted_mean_sums(reward, gold, starts, members, block_starts, lams):
     """Sums over each block of every prompt's mean ``gold`` under its tilt by ``lam * reward``, ``(blocks, lams, 2)``.
 

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from klsim.kernels.elementary import exp
+from klsim.kernels.threaded import threaded
 
 __all__ = ["best_of_n_long_row", "is_legal"]
 
@@ -30,7 +31,7 @@ def _survey(log_mass, reward):
     return faults, total
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def is_legal(log_mass, reward):
     """Whether these are, for sure, one distribution and finite rewards."""
     pieces = (reward.size + _PIECE - 1) // _PIECE
@@ -163,7 +164,7 @@ def _masses(mass, log_mass, at, out):
             out[i] = exp(log_mass[at.start + i])
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _law_of_classes(mass, log_mass, log_n, law):
     """Log-law of classes in ascending order of reward; ``mass`` is empty where it is the exponential of the logs."""
     size = log_mass.size
@@ -189,7 +190,7 @@ def _law_of_classes(mass, log_mass, log_n, law):
         _law_of_piece(own, log_mass[at], upto, from_here[1:], start, whole, log_n, n, log_f, law[at])
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _has_ties(reward):
     ties = 0
     for i in numba.prange(1, reward.size):
@@ -210,7 +211,7 @@ def _class_starts(reward):
     return starts[: classes + 1].copy()
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _class_masses(mass, starts):
     out = np.empty(starts.size - 1)
     for c in numba.prange(out.size):
@@ -219,7 +220,7 @@ def _class_masses(mass, starts):
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _shares(law, log_class, log_mass, starts, out):
     """Every outcome keeps its share of its class."""
     for c in numba.prange(law.size):

@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from klsim.kernels.threaded import threaded
+
 __all__ = ["best_of_n_rows", "mid_quantile_rows"]
 
 _LOG_HALF = math.log(0.5)
@@ -103,7 +105,7 @@ def _class_law(mass, log_n):
     return law
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def best_of_n_rows(reward, log_mass, log_n):
     """Log-law of the best of ``exp(log_n)`` draws, ties uniform among the drawn maximisers.
 
@@ -120,7 +122,7 @@ def best_of_n_rows(reward, log_mass, log_n):
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def mid_quantile_rows(reward, log_mass):
     """``P(R < r) + P(R = r)/2`` for rows sorted by ascending reward; ``(n, A)``."""
     out = np.empty_like(log_mass)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from klsim.kernels.threaded import threaded
+
 __all__ = ["row_cumulative", "sample_sequences", "sample_sparse_trajectories", "sample_trajectories"]
 
 
@@ -22,7 +24,7 @@ def _invert(cumulative, u):
     return low
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sample_trajectories(initial, policy, transition, uniforms):
     """States ``(n, H+1)`` and actions ``(n, H)``.
 
@@ -42,7 +44,7 @@ def sample_trajectories(initial, policy, transition, uniforms):
     return states, actions
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def row_cumulative(indptr, data):
     """Cumulative sums of every CSR row."""
     out = np.empty(data.size)
@@ -54,7 +56,7 @@ def row_cumulative(indptr, data):
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sample_sparse_trajectories(initial, policy, indptr, indices, edges, uniforms):
     """As `sample_trajectories`, with the CSR rows ``(T S A, S)`` and their cumulative probabilities ``edges``."""
     count, horizon = uniforms.shape[0], (uniforms.shape[1] - 1) // 2
@@ -74,7 +76,7 @@ def sample_sparse_trajectories(initial, policy, indptr, indices, edges, uniforms
     return states, actions
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sample_sequences(flat, vocab, uniforms):
     """Sequence indices ``(n,)`` of a tree policy.
 

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from klsim.kernels.elementary import exp
+from klsim.kernels.threaded import threaded
 
 __all__ = ["simulate"]
 
@@ -51,7 +52,7 @@ def _sgd(logits, weight, advantage, scale, mood, lr):
         logits[i] += lr * (weight[i] * scale) * (advantage[i] - mood)
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _sweep(logits, weight, advantage, scale, mood, first, second, adam, rates, shift, move, runs, tops):
     """Move the logits (if ``move``), then their exponentials, sums of runs and the largest of every piece."""
     size = logits.size

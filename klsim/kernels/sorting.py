@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
+from klsim.kernels.threaded import threaded
+
 __all__ = ["gather", "scatter", "sorted_with_order"]
 
 _EACH = 1 << 13  # about as many numbers a bucket
@@ -18,13 +20,13 @@ _MOST = 1 << 12  # buckets
 _PIECES = 64  # of the row; fixed, so that the order is the same for any number of threads
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _gather(values, order, out):
     for i in numba.prange(order.size):
         out[i] = values[order[i]]
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _scatter(values, order, out):
     for i in numba.prange(order.size):
         out[order[i]] = values[i]
@@ -57,7 +59,7 @@ def _buckets(values, ends, at):
         step >>= 1
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _count(values, ends, bucket, counts):
     """The bucket of every number, and how many of every piece of the row each bucket gets."""
     each = (values.size + _PIECES - 1) // _PIECES
@@ -72,7 +74,7 @@ def _count(values, ends, bucket, counts):
                 counts[piece, at[i - start]] += 1
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _distribute(values, bucket, places, moved, order):
     """Every number and its index to its bucket; ``places`` says where each piece writes next."""
     each = (values.size + _PIECES - 1) // _PIECES

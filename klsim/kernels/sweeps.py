@@ -15,6 +15,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from klsim.kernels.threaded import threaded
+
 __all__ = [
     "copy_rows",
     "dense_advantages",
@@ -52,7 +54,7 @@ def _dot(row, v):
     return total
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def dense_advantages(transition, reward, discount, shift, v):
     """``(S, A)`` from ``transition (S, A, S)``."""
     states, actions = reward.shape
@@ -72,7 +74,7 @@ def _sparse_dot(indptr, indices, data, row, v):
     return total
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sparse_advantages(indptr, indices, data, reward, discount, shift, v):
     """``(S, A)`` from CSR arrays of the ``(S A, S)`` transition."""
     states, actions = reward.shape
@@ -84,7 +86,7 @@ def sparse_advantages(indptr, indices, data, reward, discount, shift, v):
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def dense_greedy(transition, reward, discount, shift, v, current, slack, keys, clock):
     """`klsim.kernels.backups.greedy_rows` of the advantages, without the pairs that cannot be the best.
 
@@ -113,7 +115,7 @@ def dense_greedy(transition, reward, discount, shift, v, current, slack, keys, c
     return best, action, own, change
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sparse_greedy(indptr, indices, data, reward, discount, shift, v, current, slack, keys, clock):
     """As `dense_greedy`, from CSR arrays."""
     states, actions = reward.shape
@@ -162,7 +164,7 @@ def _finish(mass, mass_low, top, low, hi, lo, reward, shift, shift_low, discount
     return total + error
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def dense_advantages_extended(transition, reward, discount, shift, shift_low, hi, lo):
     """As `dense_advantages` at ``v = hi + lo`` and the ``shift`` in two parts."""
     states, actions = reward.shape
@@ -183,7 +185,7 @@ def dense_advantages_extended(transition, reward, discount, shift, shift_low, hi
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sparse_advantages_extended(indptr, indices, data, reward, discount, shift, shift_low, hi, lo):
     """As `sparse_advantages` at ``v = hi + lo`` and the ``shift`` in two parts."""
     states, actions = reward.shape
@@ -202,7 +204,7 @@ def sparse_advantages_extended(indptr, indices, data, reward, discount, shift, s
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def mix_dense(transition, weights):
     """The chain ``sum_a weights(s, a) P(.|s, a)``, ``(S, S)``; actions without weight are not read."""
     states, actions = weights.shape
@@ -217,7 +219,7 @@ def mix_dense(transition, weights):
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def weighted_rows(indptr, data, weights):
     """CSR data of the rows times their weights ``(S A,)``."""
     out = np.empty(data.size)
@@ -227,7 +229,7 @@ def weighted_rows(indptr, data, weights):
     return out
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def copy_rows(indptr, indices, data, action, before, starts, columns, entries, single):
     """Rows ``s A + action(s)`` to ``columns, entries, single`` from ``starts[s]`` on, where the action is a new one.
 
@@ -244,7 +246,7 @@ def copy_rows(indptr, indices, data, action, before, starts, columns, entries, s
                 columns[k], entries[k], single[k] = s, 0.0, 0.0
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def two_sums(high, low, step):
     """``(total, low, middle)``: ``high + step``, ``low`` with what was rounded, the middle of ``total``.
 
@@ -259,7 +261,7 @@ def two_sums(high, low, step):
     return total, rest, 0.5 * (most + least)
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sparse_product(indptr, indices, data, v):
     """A CSR matrix times a vector."""
     out = np.empty(indptr.size - 1)
@@ -284,7 +286,7 @@ def _sparse_steps(indptr, indices, data, discount, left, middle, x, out, first, 
     return low, high
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def sparse_step(indptr, indices, data, discount, left, middle, x, out):
     """One term of the Neumann series: ``x += left - middle``, ``out = discount (P left - middle)`` and its range.
 

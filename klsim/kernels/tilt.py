@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from klsim.kernels.elementary import exp, exp_and_excess, exp_and_expm1, log_of_excess
+from klsim.kernels.threaded import threaded
 
 __all__ = ["backup_rows", "tilt_long_row", "tilt_rows"]
 
@@ -166,7 +167,7 @@ def _tilt_block(log_ref, reward, beta, log_policy, out, buffers):
     return True
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _tilt_rows(log_ref, reward, beta, log_policy, out):
     n, size = log_ref.shape
     step = max(_BLOCK // size, 1)
@@ -179,7 +180,7 @@ def _tilt_rows(log_ref, reward, beta, log_policy, out):
     return fine.all()
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _tilt_long_row(log_ref, reward, beta, log_policy, out):
     size = log_ref.size
     pieces = (size + _PIECE - 1) // _PIECE
@@ -318,7 +319,7 @@ def _backup_rows_between(q, log_ref, size, beta, values, log_policy, first, end)
     return True
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def _backup_narrow_rows(q, log_ref, size, beta, values, log_policy):
     n = values.size
     step = max(_SHARE // size, 1)

@@ -11,6 +11,8 @@ import math
 import numba
 import numpy as np
 
+from klsim.kernels.threaded import threaded
+
 __all__ = ["compositions", "edge_law", "type_log_probs"]
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -95,7 +97,7 @@ def _type_log_prob(counts, log_p):
     return total
 
 
-@numba.njit(cache=True, parallel=True)
+@threaded
 def type_log_probs(counts, log_p):
     """Multinomial log-probabilities of rows of ``counts``; ``-inf`` where an impossible letter occurs."""
     out = np.empty(counts.shape[0])
