@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -61,3 +63,22 @@ def test_every_version_keeps_its_pages(tmp_path):
     bad = subprocess.run([sys.executable, path, site, pages, "../x"], capture_output=True, text=True, check=False)
     assert bad.returncode == 1
     assert bad.stderr == "VERSION '../x': must be numbers with dots, 0.1.0\n"
+
+
+def pins(name):
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return dict(line.lower().split("==") for line in lines if line)
+
+
+def test_the_pins_are_the_bounds_of_the_core_and_above_them():
+    def numbers(version):
+        return tuple(int(n) for n in re.findall(r"\d+", version))
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest, newest = pins("constraints-oldest.txt"), pins("constraints.txt")
+    for line in project["dependencies"]:
+        name, bound = re.match(r"([\w-]+)>=([\d.]+)", line).groups()
+        lowest = numbers(oldest.pop(name.lower()))
+        assert lowest[: len(numbers(bound))] == numbers(bound) and not any(lowest[len(numbers(bound)) :]), line
+        assert numbers(newest[name.lower()]) >= lowest, line
+    assert set(oldest) == {"llvmlite"}  # numba's other half

@@ -1,0 +1,36 @@
+"""Kernels whose outer loop is shared among threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from types import FunctionType
+from typing import Any
+
+import numba
+
+__all__ = ["Threaded", "threaded"]
+
+
+class Threaded:
+    """A function compiled twice when first needed: with threads, and without for a caller that has only one.
+
+    Without them it takes a third of the time to compile, and nothing is woken at a call. Both give the same bytes, as a
+    kernel does for any number of threads.
+    """
+
+    def __init__(self, function: Any) -> None:
+        update_wrapper(self, function)
+        alone = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+        alone.__qualname__ = f"{function.__qualname__}_alone"  # numba names files of its cache after it
+        alone.__module__ = function.__module__
+        self.shared: Callable[..., Any] = numba.njit(cache=True, parallel=True)(function)
+        self.alone: Callable[..., Any] = numba.njit(cache=True)(alone)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.alone(*args) if numba.get_num_threads() == 1 else self.shared(*args)
+
+
+def threaded(function: Callable[..., Any]) -> Threaded:
+    """Compile a kernel with ``numba.prange`` in its outer loop, see `Threaded`; called from Python only."""
+    return Threaded(function)
