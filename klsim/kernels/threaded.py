@@ -8,8 +8,9 @@ from types import FunctionType
 from typing import Any
 
 import numba
+import numpy as np
 
-__all__ = ["Threaded", "threaded"]
+__all__ = ["Threaded", "read_only", "threaded"]
 
 
 class Threaded:
@@ -34,3 +35,14 @@ class Threaded:
 def threaded(function: Callable[..., Any]) -> Threaded:
     """Compile a kernel with ``numba.prange`` in its outer loop, see `Threaded`; called from Python only."""
     return Threaded(function)
+
+
+def read_only(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Views that cannot be written, of what a kernel only reads: to numba arrays with and without that are two types.
+
+    Problems keep read-only arrays, callers have others; a kernel that met both would be compiled for each.
+    """
+    views = [a.view() for a in arrays]
+    for view in views:
+        view.flags.writeable = False
+    return views

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from klsim.kernels.elementary import exp, exp_and_excess, exp_and_expm1, log_of_excess
-from klsim.kernels.threaded import threaded
+from klsim.kernels.threaded import read_only, threaded
 
 __all__ = ["backup_rows", "tilt_long_row", "tilt_rows"]
 
@@ -339,13 +339,13 @@ _NARROW = 64  # actions up to which rows are looped over column by column
 def tilt_rows(log_ref: np.ndarray, reward: np.ndarray, beta: np.ndarray) -> tuple[bool, np.ndarray, np.ndarray]:
     """``(fine, log_policy, out)`` of rows ``(n, A)``, ``beta (n,)``: value, reward, KL and gap are ``out (4, n)``."""
     log_policy, out = np.empty(log_ref.shape), np.empty((4, len(log_ref)))
-    return _tilt_rows(log_ref, reward, beta, log_policy, out), log_policy, out
+    return _tilt_rows(*read_only(log_ref, reward, beta), log_policy, out), log_policy, out
 
 
 def tilt_long_row(log_ref: np.ndarray, reward: np.ndarray, beta: float) -> tuple[bool, np.ndarray, np.ndarray]:
     """As `tilt_rows` for one row ``(A,)`` in pieces: ``(fine, log_policy (A,), out (4,))``."""
     log_policy, out = np.empty(log_ref.shape), np.empty(4)
-    return _tilt_long_row(log_ref, reward, beta, log_policy, out), log_policy, out
+    return _tilt_long_row(*read_only(log_ref, reward), beta, log_policy, out), log_policy, out
 
 
 def backup_rows(
@@ -359,7 +359,7 @@ def backup_rows(
         fine, log_policy, out = tilt_rows(log_ref, q, np.full(len(q), beta))
         return fine, out[0], log_policy
     values, log_policy = np.empty(len(q)), np.empty(q.shape if policies else (0, q.shape[1]))
-    flat_q, flat_ref, flat_policy = q.reshape(-1), log_ref.reshape(-1), log_policy.reshape(-1)
+    (flat_q, flat_ref), flat_policy = read_only(q.reshape(-1), log_ref.reshape(-1)), log_policy.reshape(-1)
     own = (flat_q, flat_ref, q.shape[1], beta, values, flat_policy)
     if q.size > 2 * _SHARE:
         return _backup_narrow_rows(*own), values, log_policy

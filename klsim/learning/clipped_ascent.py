@@ -74,7 +74,7 @@ def clipped_ascent(
         _validate.fail("log_policy", f"needs shape (A,) or (B, A), got {log_policy.shape}")
     _validate.fits("updates", updates, float(rows[0]) * (updates + 1) * log_policy.shape[-1])
     shape = (rows[0], log_policy.shape[-1])
-    logits, reward = np.broadcast_to(log_policy, shape).astype(float), np.broadcast_to(reward, shape).astype(float)
+    logits, reward = (np.array(np.broadcast_to(a, shape), dtype=float, order="C") for a in (log_policy, reward))
     floor, ceiling = (np.broadcast_to(end, rows).astype(float) for end in (np.maximum(1 - low, 0.0), 1 + high))
     return np.asarray(_clipped_ascent(logits, reward, floor, ceiling, updates, inner, lr))
 

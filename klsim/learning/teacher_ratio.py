@@ -169,6 +169,6 @@ def band_flow(
     rows = [np.ascontiguousarray(np.broadcast_to(x, shape).reshape(-1, shape[-1])) for x in (start, log_teacher, right)]
     moved = rows[0].astype(np.float64)
     shares = np.broadcast_to(alpha, shape[:-1]).reshape(-1).astype(np.float64)
-    gated_flow(moved, rows[1].astype(np.float64), rows[2], shares, low, high, clamp, lr, steps)
+    gated_flow(moved, rows[1].astype(np.float64), rows[2].astype(bool), shares, low, high, clamp, lr, steps)
     _validate.representable("lr", np, moved)
     return np.asarray(log_normalize(moved)).reshape(shape)

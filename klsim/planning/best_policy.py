@@ -88,6 +88,7 @@ def identify_best_policy(
         TypeError: not a `TabularMDP`. ValueError: illegal actions, negative rewards, shapes, ranges.
     """
     from klsim.kernels.best_policy import identification_runs
+    from klsim.kernels.threaded import read_only
 
     _validate.instance("problem", problem, TabularMDP)
     problem = problem.dense()
@@ -104,10 +105,12 @@ def identify_best_policy(
     delta = _validate.real("delta", delta, low=0.0, high=1.0, open_low=True, open_high=True)
     term = math.log(4 * states * actions * horizon / delta) + states * (1 + math.log(8 * (episodes + 1)))
     seeds = _validate.generator(rng).integers(0, 2**31 - 1, _validate.integer("runs", runs, low=1))
+    transition, reward, initial, log_ref = read_only(
+        *(np.ascontiguousarray(a, dtype=np.float64) for a in (problem.transition, problem.reward, problem.initial, ref))
+    )
     found = identification_runs(
-        np.ascontiguousarray(problem.transition), np.ascontiguousarray(problem.reward, dtype=np.float64),
-        np.ascontiguousarray(problem.initial), _caps(problem, cap), np.ascontiguousarray(ref, dtype=np.float64),
-        _betas(beta, episodes), _validate.real("scale", scale, low=0.0, high=1e100), term,
+        transition, reward, initial, _caps(problem, cap), log_ref, _betas(beta, episodes),
+        _validate.real("scale", scale, low=0.0, high=1e100), term,
         _validate.real("accuracy", accuracy), _validate.real("target", target), _validate.flag("deviate", deviate),
         _validate.real("refresh", refresh, low=0.0, high=1.0), marks, seeds,
     )  # fmt: skip

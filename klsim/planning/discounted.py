@@ -30,6 +30,7 @@ import numpy as np
 
 from klsim.kernels import sweeps
 from klsim.kernels.backups import greedy_rows
+from klsim.kernels.threaded import read_only
 from klsim.planning.chains import Chain, action_chain, policy_chain
 from klsim.planning.solution import Solution, require_finite_values, soft_backup
 from klsim.problems import DiscountedMDP
@@ -192,7 +193,9 @@ class _Iteration:
             residual, *self.greedy, own, self.changed = self.lazily(value)
         elif bellman.beta == 0:
             assert advantage is not None
-            residual, *self.greedy, own, self.changed = greedy_rows(advantage, bellman.ref, self.action, 2 * self.noise)
+            residual, *self.greedy, own, self.changed = greedy_rows(
+                *read_only(advantage, bellman.ref, self.action), 2 * self.noise
+            )
         else:
             assert advantage is not None
             residual, log_policy = own, *self.greedy = soft_backup(advantage, bellman.ref, bellman.beta)

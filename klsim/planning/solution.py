@@ -91,10 +91,11 @@ def by_problem(function: Callable[..., Any]) -> Dispatched:
 def soft_backup(q: np.ndarray, log_ref: np.ndarray, beta: float, slack: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """``(value (...), log_policy (..., A))`` of ``(..., A)``; ``beta = 0`` takes the maximum, ties within ``slack``."""
     from klsim.kernels.backups import soft_backup_rows
+    from klsim.kernels.threaded import read_only
 
     log_ref = np.broadcast_to(log_ref, q.shape)
     rows, refs = (np.ascontiguousarray(a.reshape(-1, q.shape[-1])) for a in (q, log_ref))
-    values, log_policy = soft_backup_rows(rows, refs, beta, slack)
+    values, log_policy = soft_backup_rows(*read_only(rows, refs), beta, slack)
     return values.reshape(q.shape[:-1]), log_policy.reshape(q.shape)
 
 
