@@ -106,6 +106,14 @@ def test_law_of_long_rows_by_the_public_functions(monkeypatch):
                 np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+def test_several_long_rows_are_those_of_each():
+    rng = np.random.default_rng(3)
+    log_p, reward = log_normalize(rng.standard_normal((2, 1 << 16))), rng.random((2, 1 << 16))
+    for f in (best_of_n.kl, best_of_n.expected_reward, best_of_n.log_policy):
+        each = [f(p, r, 64) for p, r in zip(log_p, reward)]
+        np.testing.assert_allclose(f(log_p, reward, 64), each, rtol=1e-12)
+
+
 def test_long_rows_are_checked_at_the_door():
     size = 70_000
     log_p, reward = np.full(size, -np.log(size)), np.arange(size, dtype=float)

@@ -63,3 +63,10 @@ def test_winners_follow_bradley_terry():
 def test_bad_input_is_named(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_as_many_curvatures_as_sets_of_pairs_must_fit():
+    """2 x 30,000^2 numbers are 13.4 GiB."""
+    pairs = np.zeros((2, 1), dtype=int)
+    with pytest.raises(ValueError, match=r"outcomes = 30000: would need 13\.4 GiB"):
+        fit_pairwise_reward(pairs, pairs + 1, 30_000, ridge=1.0)

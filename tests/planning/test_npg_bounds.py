@@ -49,6 +49,15 @@ def test_the_error_is_an_expectation_over_states_of_the_comparator():
     assert critic_error(mu, pi, q, q) == 0.0
 
 
+def test_the_error_of_a_batch_is_that_of_each():
+    rng = np.random.default_rng(1)
+    mu, pi = (tuple(log_normalize(rng.standard_normal((3, 2**t, 2))) for t in range(3)) for _ in range(2))
+    q, guess = (tuple(rng.random((3, 2**t, 2)) for t in range(3)) for _ in range(2))
+    for squared in (False, True):
+        each = [critic_error(*([x[i] for x in tree] for tree in (mu, pi, q, guess)), squared=squared) for i in range(3)]
+        np.testing.assert_allclose(critic_error(mu, pi, q, guess, squared=squared), each, rtol=1e-13)
+
+
 ONE = (np.log([[0.5, 0.5]]),)
 
 
