@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from klsim.kernels.draws import draw
-from klsim.kernels.threaded import threaded
+from klsim.kernels.threaded import always_threaded
 
 __all__ = ["gorp_runs", "sqirl_runs"]
 
@@ -67,7 +67,7 @@ def _sqirl(edges, reward, start, k, m, policy):
             policy[i, s] = _argmax(q[s])
 
 
-@threaded
+@always_threaded
 def sqirl_runs(edges, reward, start, k, m, seeds):
     """Greedy policies ``(runs, H, S)`` of SQIRL(k, m)."""
     horizon, states, _ = reward.shape
@@ -100,7 +100,7 @@ def _gorp(edges, reward, start, k, m, sequence):
         sequence[i] = _argmax(means) // actions ** (depth - 1)
 
 
-@threaded
+@always_threaded
 def gorp_runs(edges, reward, start, k, m, seeds):
     """Open-loop action sequences ``(runs, H)`` of GORP(k, m)."""
     out = np.zeros((seeds.size, reward.shape[0]), dtype=np.int64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 
-import numba
 import numpy as np
 import pytest
 from scipy.special import gammaln
@@ -17,15 +16,6 @@ from klsim.kernels.rollouts import sample_sequences, sample_trajectories
 from klsim.kernels.simulator import simulate
 from klsim.kernels.tree_learning import train_tree
 from klsim.kernels.types import compositions, edge_law, type_log_probs
-
-
-def threads(count, call):
-    before = numba.get_num_threads()
-    try:
-        numba.set_num_threads(count)
-        return call()
-    finally:
-        numba.set_num_threads(before)
 
 
 def test_soft_backup():
@@ -119,8 +109,8 @@ def test_trajectories():
     for i in range(60):
         want = plain_trajectory(*cumulative, uniforms[i])
         assert (states[i].tolist(), actions[i].tolist()) == want
-    again = threads(1, lambda: sample_trajectories(*cumulative, uniforms))
-    np.testing.assert_array_equal(again[0], states)
+    for form in (sample_trajectories.alone, sample_trajectories.shared):
+        np.testing.assert_array_equal(form(*cumulative, uniforms)[0], states)
 
 
 def test_sequences():

@@ -239,10 +239,10 @@ def test_rollouts_do_not_depend_on_threads():
     threads = numba.get_num_threads()
     try:
         numba.set_num_threads(1)
-        one = rollouts(problem, policy, 500, 7)
+        one = rollouts(problem, policy, 20_000, 7)
     finally:
         numba.set_num_threads(threads)
-    many = rollouts(problem, policy, 500, 7)
+    many = rollouts(problem, policy, 20_000, 7)
     np.testing.assert_array_equal(one.states, many.states)
 
 
