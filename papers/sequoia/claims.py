@@ -492,9 +492,10 @@ def one_does_nothing(height, slope, midpoint, *, units=3.0, all_three=9.0):
     }
 
 
-# share of states .77, deviation .05; kept .985 and .998, deviations .017 and .003, but one of 14 other draws must have been near .6
+# share of states .77, deviation .05; kept .985 and .998, deviations .017 and .003, but one of 14 other draws must have been near .6:
+# a mean of .96 with deviation .1, and 30 seeds did not show it one time in 25
 @C6.check(
-    Effect(seeds=30), false={"arms that are pulled": Variant({"problem": "bipartite"}, kind=Effect(seeds=10))},
+    Effect(seeds=80), false={"arms that are pulled": Variant({"problem": "bipartite"}, kind=Effect(seeds=10))},
 )  # fmt: skip
 def on_the_exact_optimum(rngs, *, problem="groups"):
     out = {"states, above .5": [], "kept, above .9": [], "kept with overlap, above .9": []}
