@@ -131,7 +131,7 @@ def add_gradients(gradient: Tensor, head: LinearHead, rows: slice, plan: Plan, s
                 target, gradient[:, block], weight[block].to(plan.dtype), beta=float(block.start > 0), out=target
             )
     if sums.weight is not None:
-        sums.weight.addmm_(gradient.T, hidden.to(plan.dtype), beta=float(rows.start > 0))
+        torch.addmm(sums.weight, gradient.T, hidden.to(plan.dtype), beta=float(rows.start > 0), out=sums.weight)
 
 
 def product_dtype(head: LinearHead, plan: Plan) -> torch.dtype:
@@ -236,14 +236,17 @@ def _fused(
     """The function compiled, the logits kept; None, after a warning, where nothing can be compiled."""
     if torch.compiler.is_compiling():
         return _on_copies(function, logits, columns, left)
-    for x in (*logits, *(c for c in columns if c is not None)):
-        torch._dynamo.maybe_mark_dynamic(x, 0)  # the last chunk is shorter
+    logits = [x.detach() for x in logits]
+    columns = [None if c is None else c.detach() for c in columns]
+    for x in (*logits, *columns):
+        if x is not None:
+            torch._dynamo.maybe_mark_dynamic(x, 0)  # the last chunk is shorter
     try:
         with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=_COMPILED_AT_MOST):
             out: _Outcome = _compiled()(function, logits, columns, left)
     except torch._dynamo.exc.TorchDynamoException as error:
         _refused.append(str(error))
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = " ".join(str(error).split())[:200]
         warnings.warn(f"torch.compile failed, chunked losses run slower: {why}", RuntimeWarning, stacklevel=2)
         return None
     return out

@@ -1,5 +1,6 @@
 """The loop over chunks: what it never does (wait for the device), how much it computes and holds, and the fused form."""
 
+import dataclasses
 import functools
 import math
 
@@ -14,6 +15,11 @@ from klsim.lm.vocab_losses import linear_divergence, linear_g_opd, linear_gkd, l
 from klsim.lm.vocab_rows import BY_HAND, g_opd_rows, log_prob_gradient_rows, log_prob_rows
 from tests.lm.torch_modes import FakeCudaIndexing, PeakBytes, Waits
 
+# torch's own, of its compiler and its fake tensors
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated:DeprecationWarning"),
+]
 N, V, H = 20, 300, 16
 ROWS = {**BY_HAND, "g_opd": functools.partial(g_opd_rows, lam=1.25)}
 UNIT = 2.0**-8  # half a unit in the last place of bfloat16, relative
@@ -49,12 +55,16 @@ LOSSES = {
 def wide(monkeypatch):
     """The branch of CUDA: products of bfloat16 that come out in float32, as torch documents them."""
 
+    plain_mm, plain_addmm = torch.mm, torch.addmm
+
     def mm(a, b, out_dtype, *, out=None):
         assert a.dtype == b.dtype == torch.bfloat16
-        product = a.to(out_dtype) @ b.to(out_dtype)
+        product = plain_mm(a.to(out_dtype), b.to(out_dtype))
         return product if out is None else out.copy_(product)
 
-    def addmm(x, a, b, out_dtype, *, beta=1, alpha=1, out):
+    def addmm(x, a, b, out_dtype=None, *, beta=1, alpha=1, out):
+        if out_dtype is None:
+            return plain_addmm(x, a, b, beta=beta, alpha=alpha, out=out)
         assert out is x
         assert x.dtype == out_dtype
         product = alpha * mm(a, b, out_dtype)
@@ -151,12 +161,13 @@ def test_on_fake_cuda_nothing_depends_on_data(name, fake_cuda):
 
 
 @pytest.mark.parametrize("name", [n for n in LOSSES if n not in ("log_probs", "hellinger")])
-def test_whole_calls_on_fake_cuda(name, fake_cuda):
+def test_whole_calls_on_fake_cuda(name, fake_cuda, monkeypatch):
     heads = [on_fake_cuda() for _ in range(3)]
     assert LOSSES[name](*heads, check=False).dtype == torch.float32
-    with torch.autocast("cuda", torch.bfloat16):  # float32 parameters: the products still take bfloat16
-        masters = [LinearHead(h.hidden.float(), h.weight.float()) for h in heads]
-        assert LOSSES[name](*masters, check=False).dtype == torch.float32
+    # torch.autocast("cuda") switches itself off without a device
+    monkeypatch.setattr(vocab_losses, "_autocast_dtype", {"cuda": torch.bfloat16}.get)
+    masters = [LinearHead(h.hidden.float(), h.weight.float()) for h in heads]
+    assert LOSSES[name](*masters, check=False).dtype == torch.float32
 
 
 def test_log_probs_on_fake_cuda(fake_cuda):
@@ -260,7 +271,7 @@ def test_bfloat16_gradients_have_the_error_of_their_rounding(name, wide):
     reference = LOSSES[name](LinearHead(logits, identity), *exact[1:])
     (g,) = torch.autograd.grad(reference, logits)
     hidden, weight = (x.detach() for x in exact[0][:2])
-    assert float(ours) == pytest.approx(float(reference), rel=1e-5)
+    assert float(ours.detach()) == pytest.approx(float(reference.detach()), rel=1e-5)
     sums = (g @ weight, g.T @ hidden)
     sizes = (g.abs() @ weight.abs(), g.abs().T @ hidden.abs())
     for found, value, size in zip(torch.autograd.grad(ours, heads[0][:2]), sums, sizes):
@@ -274,15 +285,28 @@ def test_float32_parameters_under_autocast_are_cast_as_a_linear_layer_casts_them
     cast = [LinearHead(*(x.detach().bfloat16() for x in h[:2])) for h in heads]
     weights = torch.ones(N)
     plan = Plan(6, 6, torch.float32, 1.0, factors=torch.bfloat16)
-    values, gradients = sweep(heads, BY_HAND["kl"], weights, [True, True, False], plan)
-    expected, rounded = sweep(cast, BY_HAND["kl"], weights, [True, True, False], Plan(6, 6, torch.float32, 1.0))
+    with torch.no_grad():
+        values, gradients = sweep(heads, BY_HAND["kl"], weights, [True, True, False], plan)
+        expected, rounded = sweep(cast, BY_HAND["kl"], weights, [True, True, False], Plan(6, 6, torch.float32, 1.0))
     assert torch.equal(values, expected)
     for a, b in zip(gradients[:2], rounded[:2]):
         assert a.dtype == torch.float32
         assert torch.equal(a.bfloat16(), b)
 
 
+def test_the_precision_of_autocast():
+    assert vocab_losses._autocast_dtype("cpu") is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert vocab_losses._autocast_dtype("cpu") == torch.bfloat16
+        with torch.autocast("cpu", enabled=False):
+            assert vocab_losses._autocast_dtype("cpu") is None
+
+
 # The fused form.
+
+
+def fused_plan(*args, **options):
+    return dataclasses.replace(Plan(*args, **options), fused=True)
 
 
 @pytest.fixture
@@ -290,7 +314,7 @@ def compiled(monkeypatch):
     """The functions of rows as torch.compile traces and decomposes them, one graph each; the kernels are torch's own."""
     compiling = torch.compile(logit_chunks._on_copies, backend="aot_eager", fullgraph=True)
     monkeypatch.setattr(logit_chunks, "_compiled", lambda: compiling)
-    monkeypatch.setattr(vocab_losses, "Plan", functools.partial(Plan, fused=True))
+    monkeypatch.setattr(vocab_losses, "Plan", fused_plan)
 
 
 def same_as_tiles(name, dtype=torch.float64, rtol=1e-12):
@@ -319,7 +343,7 @@ def test_the_fused_form_is_the_same_function(name, compiled):
 @pytest.mark.parametrize("name", FUSED)
 def test_the_kernels_of_inductor_are_the_same_function(name, monkeypatch):
     """What runs on CUDA, in the form that inductor gives it on the CPU."""
-    monkeypatch.setattr(vocab_losses, "Plan", functools.partial(Plan, fused=True))
+    monkeypatch.setattr(vocab_losses, "Plan", fused_plan)
     same_as_tiles(name)
     same_as_tiles(name, torch.float32, 1e-4)
 
@@ -344,7 +368,7 @@ def test_where_nothing_can_be_compiled_a_warning_says_so_once(monkeypatch):
     monkeypatch.setattr(logit_chunks, "_refused", [])
     heads = [head(i) for i in range(3)]
     expected = LOSSES["kl"](*heads, chunk=8).detach()
-    monkeypatch.setattr(vocab_losses, "Plan", functools.partial(Plan, fused=True))
+    monkeypatch.setattr(vocab_losses, "Plan", fused_plan)
     with pytest.warns(
         RuntimeWarning, match="torch.compile failed, chunked losses run slower: .*no Triton here"
     ) as seen:
