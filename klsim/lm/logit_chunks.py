@@ -4,9 +4,9 @@ Elementwise work runs over a chunk in one of two ways, of the same functions of 
 
 * *tiles*: in place, over a few rows at a time that stay in a processor's cache;
 * *fused* (CUDA): the function goes through ``torch.compile``, which makes one kernel of it. It reads the logits from
-  memory three times (maxima, sums, gradient) and writes the gradient once, in the precision of the products that
-  follow: 26 bytes a logit of a two-headed loss, 38 of G-OPD. Operation by operation a reverse KL would move about 100,
-  which takes an H200 longer than its four products at a hidden size of 2,048 (23 ps a logit at 700 TFLOP/s).
+  memory three times (maxima, sums, gradient; a Jensen-Shannon divergence up to four) and writes the gradient once, in
+  the precision of the products that follow: 26 bytes a logit of a KL divergence, 38 of G-OPD. Operation by operation a
+  KL divergence would move about 100, which takes an H200 longer than its four products at a hidden size of 2,048.
 
 Products of half-precision factors accumulate in float32 and come out in float32. On CUDA cuBLAS does that itself
 (``torch.addmm(…, out_dtype=)``, torch >= 2.8); the sum over chunks of the head's gradient is the ``beta = 1`` of its
@@ -253,7 +253,10 @@ def _fused(
 
 
 # The compiler would rather write what is used twice to memory, a number a logit, than compute it again.
-_RECOMPUTE = {"realize_opcount_threshold": 1000, "realize_reads_threshold": 1000}
+_RECOMPUTE: dict[str, str | int | bool | Callable[..., Any]] = {
+    "realize_opcount_threshold": 1000,
+    "realize_reads_threshold": 1000,
+}
 
 
 @cache
