@@ -6,7 +6,7 @@ Elementwise work runs over a chunk in one of two ways, of the same functions of 
 * *fused* (CUDA): the function goes through ``torch.compile``, which makes one kernel of it. It reads the logits from
   memory three times (maxima, sums, gradient; a Jensen-Shannon divergence up to four) and writes the gradient once, in
   the precision of the products that follow: 26 bytes a logit of a KL divergence, 38 of G-OPD. Operation by operation a
-  KL divergence would move about 100, which takes an H200 longer than its four products at a hidden size of 2,048.
+  KL divergence moves about 100, by an H200's data sheet as long as its four products at a hidden size of 2,048.
 
 Products of half-precision factors accumulate in float32 and come out in float32. On CUDA cuBLAS does that itself
 (``torch.addmm(…, out_dtype=)``, torch >= 2.8); the sum over chunks of the head's gradient is the ``beta = 1`` of its
