@@ -9,8 +9,8 @@ memory and errors of every loss and every peer:
   with kernels that need triton; skipped where it is not installed.
 
 Every entry runs in a process of its own, in turn, best of the rounds. Memory is what the largest resident size of the
-process grows by from before the first call (inputs built) to after it, gradients included. On a CUDA device the same
-is measured in bfloat16 at the size of a 7B model (``max_memory_allocated``); without one the command says so.
+process grows by from before the first call (inputs built) to after it, gradients included. `benchmarks.lm_cuda` does
+the same on a CUDA device.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -43,7 +43,6 @@ class Sizes:
 
 CPU = Sizes(1024, 512, 64_000)
 SMALL = Sizes(64, 512, 64_000)
-GPU = Sizes(8192, 3584, 151_936, torch.bfloat16, "cuda")
 
 
 @cache
@@ -186,10 +185,9 @@ def value_and_gradients(loss: Loss, given) -> list[torch.Tensor]:
     return [value.detach().double(), *(g.double() for g in torch.autograd.grad(value, given[0]))]
 
 
-def errors(loss: Loss, exact: Loss, dtype: torch.dtype) -> list[float]:
+def errors(loss: Loss, exact: Loss, sizes: Sizes) -> list[float]:
     """Of the value, and of the gradients of hidden states and head (largest error over largest entry)."""
-    single = Sizes(SMALL.tokens, SMALL.hidden, SMALL.vocabulary, dtype)
-    given = heads(single)
+    given = heads(sizes)
     double = tuple(tuple(x.detach().double() for x in head) for head in given)
     for x in double[0]:
         x.requires_grad_()
@@ -211,7 +209,7 @@ def cases():
     size = f"{CPU.tokens:,} tokens, vocabulary {CPU.vocabulary:,}"
 
     def error(name: str) -> Callable[[], float]:
-        return lambda: max(errors(*LOSSES[name], torch.float32))
+        return lambda: max(errors(*LOSSES[name], SMALL))
 
     entries = {name: prepare(CPU) for name, prepare in ENTRIES.items() if "Liger" not in name}
     yield (
@@ -249,8 +247,6 @@ def measured(name: str, sizes: Sizes) -> dict[str, float]:
     """Extra peak memory of the first call in MiB and seconds of the best of the next, in this process."""
     heads(sizes)
     run = ENTRIES[name](sizes)
-    if sizes.device == "cuda":
-        return measured_on_cuda(run)
     # the thread pools and libraries that a first product starts are not the loss's
     torch.mm(torch.ones(64, 64), torch.ones(64, 64)).exp_().sum()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -264,27 +260,8 @@ def measured(name: str, sizes: Sizes) -> dict[str, float]:
     return {"MiB": extra / 1024, "seconds": min(seconds)}
 
 
-def measured_on_cuda(run: Callable[[], None]) -> dict[str, float]:
-    run()  # compiles, tunes
-    for x in heads(GPU)[0]:
-        x.grad = None
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    extra = torch.cuda.max_memory_allocated() - before
-    seconds = []
-    for _ in range(REPEATS):
-        begin = time.perf_counter()
-        run()
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
-    return {"MiB": extra / 2**20, "seconds": min(seconds)}
-
-
-def in_its_own_process(name: str, device: str) -> dict[str, float] | None:
-    command = [sys.executable, "-m", "benchmarks.bench_vocab_losses", "--one", device, name]
+def in_its_own_process(name: str) -> dict[str, float] | None:
+    command = [sys.executable, "-m", "benchmarks.bench_vocab_losses", "--one", name]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"| {name} | {(done.stderr.strip().splitlines() or ['failed'])[-1]} | |")
@@ -292,12 +269,12 @@ def in_its_own_process(name: str, device: str) -> dict[str, float] | None:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(device: str) -> None:
+def table() -> None:
     names = [n for n in ENTRIES if "Liger" not in n or liger_installed()]
     rounds: dict[str, list[dict[str, float]]] = {n: [] for n in names}
-    for _ in range(ROUNDS if device == "cpu" else 1):
+    for _ in range(ROUNDS):
         for name in names:
-            found = in_its_own_process(name, device)
+            found = in_its_own_process(name)
             if found is not None:
                 rounds[name].append(found)
     print("| | time | extra peak memory |\n|---|---|---|")
@@ -309,25 +286,21 @@ def table(device: str) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(measured(sys.argv[3], GPU if sys.argv[2] == "cuda" else CPU)))
+        print(json.dumps(measured(sys.argv[2], CPU)))
         return
     print(
         f"{CPU.tokens} tokens, hidden size {CPU.hidden}, vocabulary {CPU.vocabulary}, float32, {torch.get_num_threads()} threads"
     )
-    table("cpu")
+    table()
     print(f"\nErrors at {SMALL.tokens} tokens against naive float64: value, gradient of hidden states, of the head")
     print("| | float32 | bfloat16 |\n|---|---|---|")
     for name, (ours, naive) in LOSSES.items():
         for who, loss in (("klsim", ours), ("naive", naive)):
-            shown = [", ".join(f"{e:.1e}" for e in errors(loss, naive, d)) for d in (torch.float32, torch.bfloat16)]
+            shown = [
+                ", ".join(f"{e:.1e}" for e in errors(loss, naive, replace(SMALL, dtype=d)))
+                for d in (torch.float32, torch.bfloat16)
+            ]
             print(f"| {who} {name} | {shown[0]} | {shown[1]} |")
-    if torch.cuda.is_available():
-        print(
-            f"\n{torch.cuda.get_device_name()}: {GPU.tokens} tokens, hidden size {GPU.hidden}, vocabulary {GPU.vocabulary}, bfloat16"
-        )
-        table("cuda")
-    else:
-        print("\nNo CUDA device: the GPU part (bfloat16, 8192 tokens, vocabulary 151,936) is skipped.")
 
 
 if __name__ == "__main__":

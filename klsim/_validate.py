@@ -305,7 +305,7 @@ def number(name: str, value: Any) -> float:
     )
     if not scalar or isinstance(value, np.ma.MaskedArray) or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name} = {_short(value)}: must be a real number")
-    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind not in "fiub":
+    if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind not in "fiub":
         raise TypeError(f"{name} = {_short(value)}: must be a real number")
     try:
         return float(value)

@@ -100,7 +100,7 @@ def token_log_probs(
         input_ids: ``[B, T]`` integers. attention_mask: ``[B, T]``, 0 at padding; None: no padding.
         completion: how many of the last positions, ``1 … T - 1``.
         temperature: divides the logits, finite, > 0.
-        chunk: rows of logits at a time; by default as many as fit in 128 MiB (512 MiB on an accelerator).
+        chunk: rows of logits at a time; by default as many as fit in 128 MiB (1 GiB on an accelerator).
 
     Raises:
         TypeError: not a causal LM, ids that are not integers.

@@ -12,15 +12,23 @@ loss                  ``D``                                         ``dD / ds_a`
 `linear_log_probs`    ``log pi(y)``; entropy                        ``[a=y] - pi_a``; ``-pi_a (log pi_a + entropy)``
 ====================  ============================================  ===============================================
 
-Rows go through in chunks whose logits fit in some 100 megabytes. The logits of a chunk are turned *in place* into
-``G = w dD/ds``, and ``dL/dh = G W`` and ``dL/dW = sum G^T h`` are formed at once, in the forward pass: four matrix
-products for a divergence, five for G-OPD, and nothing recomputed. Within a chunk the elementwise passes run over tiles
-of a few rows that stay in the processor's cache. `linear_log_probs` cannot know the incoming gradient of every token,
-so its backward forms the logits of each chunk again.
+Rows go through in chunks whose logits fit in some 100 megabytes. The logits of a chunk become ``G = w dD/ds``, and
+``dL/dh = G W`` and ``dL/dW = sum G^T h`` are formed at once, in the forward pass, which is possible because the loss is
+a scalar whose weights are known: nothing is recomputed. Products of size ``N x V x H``:
+
+====================  ========================================================================================
+a divergence, GKD     4: the logits of both heads, ``G W``, ``G^T h`` (2 without gradients)
+`linear_g_opd`        5: a third head (4 at ``lam = 1``)
+`linear_log_probs`    4: the logits twice, for its backward cannot know every token's gradient before; 1 forward
+====================  ========================================================================================
+
+A head that is tied to the embeddings needs nothing: its gradient arrives at the weight as any other does.
 
 Arithmetic is float64 if any input is, otherwise float32: logits and sums of gradients of half-precision inputs are
-kept in float32 (on CUDA, G is rounded to the inputs' precision for its two products); row constants (normalisers,
-means) are float64. Logits are taken relative to their maximum, so their size does not matter.
+kept in float32; row constants (normalisers, means) are float64. Logits are taken relative to their maximum, so their
+size does not matter. On CUDA the products take half-precision factors as they are, accumulate in float32, and G is
+rounded to the factors' precision for its two; under ``torch.autocast`` float32 factors are cast first, as those of a
+linear layer would be. Elementwise work and memory: `klsim.lm.logit_chunks`.
 """
 
 from __future__ import annotations
@@ -45,16 +53,26 @@ from klsim.lm.logit_chunks import (
     RowLoss,
     add_gradients,
     logits_by_chunk,
+    over_rows,
+    product_dtype,
     sweep,
-    tiles,
 )
-from klsim.lm.vocab_rows import BY_HAND, autograd_rows, exp_shifted, from_maximum, g_opd_rows, mean_under, mixture_rows
+from klsim.lm.vocab_rows import (
+    BY_HAND,
+    autograd_rows,
+    g_opd_rows,
+    log_prob_gradient_rows,
+    log_prob_rows,
+    mixture_rows,
+)
 
 __all__ = ["LinearHead", "LinearLogProbs", "linear_divergence", "linear_g_opd", "linear_gkd", "linear_log_probs"]
 
 _CHUNK_BYTES = 128 << 20  # of one head's logits: smaller products are slower
-_CHUNK_BYTES_ELSEWHERE = 512 << 20  # an accelerator needs taller products
+_CHUNK_BYTES_ELSEWHERE = 1 << 30  # 1,765 rows of a vocabulary of 152,064: see klsim.lm.logit_chunks for the arithmetic
+_CHUNK_ROWS_ELSEWHERE = 128  # chunks are multiples of a tile of its products
 _TILE_BYTES = 4 << 20  # in the cache, yet few enough tiles that threads seldom wait for one another
+_TILE_BYTES_ELSEWHERE = 64 << 20  # no cache to stay in, and every tile costs the launch of its kernels
 
 
 class LinearLogProbs(NamedTuple):
@@ -72,13 +90,16 @@ def linear_log_probs(
     bias: Tensor | None = None,
     temperature: float = 1.0,
     chunk: int | None = None,
+    check: bool = True,
 ) -> LinearLogProbs:
     """``log pi(tokens)`` and ``-sum_a pi(a) log pi(a)``, ``pi = softmax((h W^T + b) / temperature)``.
 
     Args:
         hidden: ``[N, H]``. weight: ``[V, H]``. bias: ``[V]``; ``-inf`` excludes a token. tokens: ``[N]`` integers.
-        temperature: finite, > 0. chunk: rows at a time; by default as many as fit in 128 MiB of logits (512 MiB on
-            an accelerator).
+        temperature: finite, > 0. chunk: rows at a time; by default as many as fit in 128 MiB of logits (1 GiB on an
+            accelerator).
+        check: look at the numbers too, for which the host waits for the device a few times a call, whatever the number
+            of chunks. False: types and shapes only; the results of bad numbers are NaN or torch's own error.
 
     Returns:
         Two ``[N]`` tensors, differentiable in ``hidden``, ``weight`` and ``bias`` (once).
@@ -88,11 +109,12 @@ def linear_log_probs(
         ValueError: shapes or devices that do not fit, tokens outside the vocabulary, NaN or inf in the inputs.
     """
     head = LinearHead(hidden, weight, bias)
-    plan = _planned({"": head}, temperature, chunk)
-    tokens = _token_ids(tokens, head)
+    plan = _planned({"": head}, temperature, chunk, check=check)
+    tokens = _token_ids(tokens, head, check=check)
     with torch.autocast(hidden.device.type, enabled=False):
         log_probs, entropy = _LogProbs.apply(hidden, weight, bias, tokens, plan)  # type: ignore[no-untyped-call]
-    _refuse_non_finite(entropy.detach(), {"": head}, "entropy")
+    if check:
+        _refuse_non_finite(entropy.detach(), {"": head}, "entropy")
     return LinearLogProbs(log_probs, entropy)
 
 
@@ -108,6 +130,7 @@ def linear_divergence(
     teacher_bias: Tensor | None = None,
     temperature: float = 1.0,
     chunk: int | None = None,
+    check: bool = True,
 ) -> Tensor:
     r"""``sum_n w_n D_f(pi_n‖T_n)`` exactly over the vocabulary; the teacher is constant.
 
@@ -120,7 +143,7 @@ def linear_divergence(
         generator: a name in `klsim.divergences.GENERATORS` or a `klsim.divergences.Generator`.
         token_weights: ``[N]``, finite, constant (None: ones); rows of weight 0 are not looked at, whatever they hold.
         student_bias, teacher_bias: ``[V]``; ``-inf`` excludes a token.
-        temperature: of both, finite, > 0. chunk: rows at a time, see `linear_log_probs`.
+        temperature: of both, finite, > 0. chunk, check: see `linear_log_probs`.
 
     Returns:
         The scalar, differentiable (once) in the student's tensors.
@@ -137,12 +160,12 @@ def linear_divergence(
     }
     by_hand = BY_HAND.get(generator.name) if GENERATORS.get(generator.name) is generator else None
     loss = by_hand or partial(autograd_rows, generator=generator)
-    plan = _planned(heads, temperature, chunk, small_tiles=by_hand is None)
-    if math.isinf(generator.recession):
+    plan = _planned(heads, temperature, chunk, check=check, by_autograd=by_hand is None)
+    if check and math.isinf(generator.recession):
         _refuse_mass(heads, "student", "teacher")
-    if math.isinf(generator.at_zero):
+    if check and math.isinf(generator.at_zero):
         _refuse_mass(heads, "teacher", "student")
-    return _summed(heads, loss, token_weights, plan, smallest=0.0)
+    return _summed(heads, loss, token_weights, plan, smallest=0.0, check=check)
 
 
 def linear_gkd(
@@ -157,6 +180,7 @@ def linear_gkd(
     teacher_bias: Tensor | None = None,
     temperature: float = 1.0,
     chunk: int | None = None,
+    check: bool = True,
 ) -> Tensor:
     r"""``sum_n w_n [mix KL(T‖M) + (1 - mix) KL(pi‖M)]``, ``M = mix T + (1 - mix) pi``: `klsim.objectives.gkd`.
 
@@ -170,14 +194,14 @@ def linear_gkd(
         loss: Any = partial(linear_divergence, generator="forward_kl" if mix == 0 else "kl")
         return loss(
             student_hidden, student_weight, teacher_hidden, teacher_weight, token_weights=token_weights,
-            student_bias=student_bias, teacher_bias=teacher_bias, temperature=temperature, chunk=chunk,
+            student_bias=student_bias, teacher_bias=teacher_bias, temperature=temperature, chunk=chunk, check=check,
         )  # fmt: skip
     heads = {
         "student": LinearHead(student_hidden, student_weight, student_bias),
         "teacher": LinearHead(teacher_hidden, teacher_weight, teacher_bias),
     }
-    plan = _planned(heads, temperature, chunk)
-    return _summed(heads, partial(mixture_rows, mix=mix), token_weights, plan, smallest=0.0)
+    plan = _planned(heads, temperature, chunk, check=check)
+    return _summed(heads, partial(mixture_rows, mix=mix), token_weights, plan, smallest=0.0, check=check)
 
 
 def linear_g_opd(
@@ -189,6 +213,7 @@ def linear_g_opd(
     token_weights: Tensor | None = None,
     temperature: float = 1.0,
     chunk: int | None = None,
+    check: bool = True,
 ) -> Tensor:
     r"""``sum_n w_n sum_a pi(a) (log pi - lam log T - (1 - lam) log q)``: `klsim.objectives.g_opd_full`.
 
@@ -196,7 +221,7 @@ def linear_g_opd(
         student, teacher, ref: ``(hidden [N, H], weight [V, H])`` or with a bias; H may differ, V not. ``lam = 1`` needs
             no ``ref``.
         lam: any real number; the optimum is ``q^{1-lam} T^lam / z``.
-        token_weights, temperature, chunk: see `linear_divergence`.
+        token_weights, temperature, chunk, check: see `linear_divergence`.
 
     Returns:
         The scalar, differentiable (once) in the student's tensors.
@@ -214,10 +239,11 @@ def linear_g_opd(
             _validate.fail("ref", "lam other than 1 needs a reference", lam)
         else:
             heads["ref"] = LinearHead(*ref)
-    plan = _planned(heads, temperature, chunk)
-    for name in list(heads)[1:]:
+    plan = _planned(heads, temperature, chunk, check=check)
+    for name in list(heads)[1:] if check else ():
         _refuse_mass(heads, "student", name)
-    return _summed(heads, partial(g_opd_rows, lam=lam), token_weights, plan, smallest=0.0 if lam == 1 else -math.inf)
+    smallest = 0.0 if lam == 1 else -math.inf
+    return _summed(heads, partial(g_opd_rows, lam=lam), token_weights, plan, smallest=smallest, check=check)
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -246,29 +272,37 @@ class _WeightedSum(torch.autograd.Function):
         if gradients is None:
             with torch.autocast(incoming.device.type, enabled=False):
                 gradients = ctx.again(LinearHead(*ctx.saved_tensors))
-        if incoming != 1:
+        if not _is_one(incoming):
             gradients = tuple(g if g is None else g.mul_(incoming) for g in gradients)
         return (*gradients, *(None,) * 6)
 
 
+def _is_one(incoming: Tensor) -> bool:
+    """Seen on the CPU only: elsewhere the host would wait for every kernel before it."""
+    return incoming.device.type == "cpu" and not torch.compiler.is_compiling() and bool(incoming == 1)
+
+
 def _summed(
-    heads: dict[str, LinearHead], loss: RowLoss, token_weights: Tensor | None, plan: Plan, smallest: float
-) -> Tensor:
+    heads: dict[str, LinearHead], loss: RowLoss, token_weights: Tensor | None, plan: Plan, *, smallest: float,
+    check: bool,
+) -> Tensor:  # fmt: skip
     """The weighted sum over the rows that count."""
-    student = heads["student"]
-    weights = _token_weights(token_weights, student)
-    counted = weights != 0
-    if not bool(counted.all()):
+    weights = _token_weights(token_weights, heads["student"], check=check)
+    counted = None if token_weights is None else weights != 0
+    if counted is not None and not check:  # the same rows go through, whatever the weights
+        heads = {n: head._replace(hidden=torch.where(counted[:, None], head.hidden, 0)) for n, head in heads.items()}
+    elif counted is not None and not bool(counted.all()):
         weights = weights[counted]
         heads = {n: head._replace(hidden=head.hidden[counted]) for n, head in heads.items()}
-        student = heads["student"]
+    student = heads["student"]
     if weights.shape[0] == 0:
         return sum((x[:0].sum() for x in student if x is not None), weights.sum()).to(plan.dtype)
     wanted = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in student]
     others = [LinearHead(*(None if x is None else x.detach() for x in head)) for head in list(heads.values())[1:]]  # type: ignore[arg-type]
     with torch.autocast(student.hidden.device.type, enabled=False):
         total, values = _WeightedSum.apply(*student, others, loss, weights, plan, wanted, smallest)  # type: ignore[no-untyped-call]
-    _refuse_non_finite(values, heads, "divergence", counted)
+    if check:
+        _refuse_non_finite(values, heads, "divergence", counted)
     return total
 
 
@@ -280,17 +314,12 @@ class _LogProbs(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, plan: Plan
     ) -> tuple[Tensor, Tensor]:
         head = LinearHead(hidden, weight, bias)
-        log_probs, entropy = torch.empty((2, hidden.shape[0], 1), dtype=torch.float64, device=hidden.device)
-        scratch = plan.scratch(1, head)[0]
-        for rows, logits in logits_by_chunk([head], plan):
-            for here, (part,) in tiles(rows, logits, plan):
-                s, x = from_maximum(part), scratch[: here.stop - here.start]
-                total = exp_shifted(s, x)
-                log_total = total.double().log()
-                log_probs[here] = s.gather(1, tokens[here, None]) - log_total
-                entropy[here] = log_total - mean_under(s, x, total, x)
+        values = torch.empty((2, hidden.shape[0]), dtype=torch.float64, device=hidden.device)
+        for rows, logits in logits_by_chunk([plan.lowered(head)], plan):
+            over_rows(log_prob_rows, rows, logits, (tokens[:, None],), plan, values)
+        log_probs, entropy = values
         log_probs = torch.where(log_probs < 0.1 * EXCLUDED, -math.inf, log_probs)
-        log_probs, entropy = log_probs[:, 0].to(plan.dtype), entropy[:, 0].clamp_min_(0.0).to(plan.dtype)
+        log_probs, entropy = log_probs.to(plan.dtype), entropy.clamp_min(0.0).to(plan.dtype)
         ctx.save_for_backward(hidden, weight, bias, tokens, entropy)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
@@ -306,34 +335,32 @@ class _LogProbs(torch.autograd.Function):
         incoming = (of_log_probs, of_entropy)
         if all(g is None for g in incoming):
             return (None,) * 5
-        g, k = (torch.zeros_like(entropy) if x is None else x for x in incoming)
-        g, k, entropy = (x[:, None] / plan.temperature for x in (g, k, entropy * plan.temperature))
-        scratch = plan.scratch(1, head)[0]
+        g, k = (None if x is None else x[:, None] / plan.temperature for x in incoming)
+        columns = (tokens[:, None], torch.zeros_like(entropy)[:, None] if g is None else g, k, entropy[:, None])
         with torch.autocast(entropy.device.type, enabled=False):
-            for rows, logits in logits_by_chunk([head], plan):
-                for here, (part,) in tiles(rows, logits, plan):
-                    s, x = from_maximum(part), scratch[: here.stop - here.start]
-                    total = exp_shifted(s, x)
-                    if of_entropy is None:
-                        s = torch.mul(x, -g[here] / total, out=s)
-                    else:
-                        s.add_(entropy[here] - total.log()).mul_(x)
-                        s.mul_(-k[here] / total).addcmul_(x, -g[here] / total)
-                    s.scatter_add_(1, tokens[here, None], g[here])
-                add_gradients(logits[0], head, rows, plan, sums)
+            factors = plan.lowered(head)
+            for rows, logits in logits_by_chunk([factors], plan):
+                gradient = over_rows(
+                    log_prob_gradient_rows, rows, logits, columns, plan, left=product_dtype(factors, plan)
+                )
+                add_gradients(gradient, factors, rows, plan, sums)
         return (*sums.of(head), None, None)
 
 
 # At the door.
 
 
-def _planned(heads: dict[str, LinearHead], temperature: float, chunk: int | None, *, small_tiles: bool = False) -> Plan:
+def _planned(
+    heads: dict[str, LinearHead], temperature: float, chunk: int | None, *, check: bool, by_autograd: bool = False
+) -> Plan:
     """How to run over these heads, after a look at them."""
     temperature = _validate.real("temperature", temperature, low=0.0, open_low=True)
     if math.isinf(temperature):
         _validate.fail("temperature", "must be finite", temperature)
+    if not isinstance(check, bool):
+        raise TypeError(f"check: must be True or False, got {check!r}")
     for name, head in heads.items():
-        _check_head(name, head)
+        _check_head(name, head, check=check)
     names, (first, *others) = list(heads), heads.values()
     for name, other in zip(names[1:], others):
         for part, axis in (("hidden", "rows"), ("weight", "tokens of the vocabulary")):
@@ -347,17 +374,30 @@ def _planned(heads: dict[str, LinearHead], temperature: float, chunk: int | None
                 _validate.fail(f"{name}_{part}", f"must be on {ours.device} as {names[0]}_{part}, got {theirs.device}")
     dtypes = [x.dtype for head in heads.values() for x in head if x is not None]
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    count, vocabulary, on = first.hidden.shape[0], first.weight.shape[0], first.hidden.device.type
-    row = vocabulary * dtype.itemsize
+    count, on = first.hidden.shape[0], first.hidden.device.type
+    row = first.weight.shape[0] * dtype.itemsize
     if chunk is None:
-        chunk = max(1, (_CHUNK_BYTES if on == "cpu" else _CHUNK_BYTES_ELSEWHERE) // row)
+        chunk = max(1, _CHUNK_BYTES // row) if on == "cpu" else _even_chunk(count, _CHUNK_BYTES_ELSEWHERE // row)
     chunk = min(_validate.integer("chunk", chunk, low=1), count)
-    # an accelerator has no cache to stay in, and every tile costs the launch of its kernels
-    tile = max(1, _TILE_BYTES // row) if on == "cpu" or small_tiles else chunk
-    return Plan(chunk, min(tile, chunk), dtype, temperature)
+    tile = max(1, (_TILE_BYTES if on == "cpu" else _TILE_BYTES_ELSEWHERE) // row)
+    factors = None if on == "cpu" or dtype == torch.float64 else _autocast_dtype(on)
+    return Plan(chunk, min(tile, chunk), dtype, temperature, factors, fused=on == "cuda" and not by_autograd)
 
 
-def _check_head(name: str, head: LinearHead) -> None:
+def _even_chunk(count: int, most: int) -> int:
+    """Rows of chunks of one size, at most so many, in whole tiles of a product."""
+    unit = _CHUNK_ROWS_ELSEWHERE if most >= _CHUNK_ROWS_ELSEWHERE else 1
+    most = max(1, most // unit * unit)
+    each = -(-count // -(-count // most))
+    return min(most, -(-each // unit) * unit)
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """In whose precision a linear layer would take its factors there."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _check_head(name: str, head: LinearHead, *, check: bool) -> None:
     prefix = f"{name}_" if name else ""
     for part, shape, x in zip(LinearHead._fields, ("[N, H]", "[V, H]", "[V]"), head):
         if part == "bias" and x is None:
@@ -375,6 +415,8 @@ def _check_head(name: str, head: LinearHead) -> None:
         return
     if bias.shape[0] != weight.shape[0]:
         _validate.fail(f"{prefix}bias", f"must have shape [{weight.shape[0]}], got {list(bias.shape)}")
+    if not check:
+        return
     index = _validate.first_true(array_namespace(bias), torch.isnan(bias) | (bias == math.inf))
     if index is not None:
         _validate.fail(f"{prefix}bias", "must be finite or -inf", float(bias.detach()[index]), index)
@@ -382,7 +424,7 @@ def _check_head(name: str, head: LinearHead) -> None:
         _validate.fail(f"{prefix}bias", "excludes every token")
 
 
-def _token_ids(tokens: Any, head: LinearHead) -> Tensor:
+def _token_ids(tokens: Any, head: LinearHead, *, check: bool) -> Tensor:
     count, vocabulary = head.hidden.shape[0], head.weight.shape[0]
     if (
         not isinstance(tokens, Tensor)
@@ -393,13 +435,14 @@ def _token_ids(tokens: Any, head: LinearHead) -> Tensor:
         raise TypeError(f"tokens: must be a tensor of integers, got {getattr(tokens, 'dtype', type(tokens).__name__)}")
     if tuple(tokens.shape) != (count,):
         _validate.fail("tokens", f"must have shape [{count}], got {list(tokens.shape)}")
-    index = _validate.first_true(array_namespace(tokens), (tokens < 0) | (tokens >= vocabulary))
+    outside = (tokens < 0) | (tokens >= vocabulary)
+    index = _validate.first_true(array_namespace(tokens), outside) if check else None
     if index is not None:
         _validate.fail("tokens", f"must be 0 … {vocabulary - 1}", int(tokens[index]), index)
     return tokens.to(head.hidden.device, torch.int64)
 
 
-def _token_weights(weights: Any, head: LinearHead) -> Tensor:
+def _token_weights(weights: Any, head: LinearHead, *, check: bool) -> Tensor:
     count, device = head.hidden.shape[0], head.hidden.device
     if weights is None:
         return torch.ones(count, device=device)
@@ -411,7 +454,7 @@ def _token_weights(weights: Any, head: LinearHead) -> Tensor:
         _validate.fail("token_weights", f"must have shape [{count}], got {list(weights.shape)}")
     weights = weights.detach().to(device)
     weights = weights if weights.is_floating_point() else weights.float()
-    return _validate.finite("token_weights", array_namespace(weights), weights)
+    return _validate.finite("token_weights", array_namespace(weights), weights) if check else weights
 
 
 def _refuse_mass(heads: dict[str, LinearHead], of: str, where: str) -> None:

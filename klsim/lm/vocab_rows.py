@@ -24,6 +24,8 @@ __all__ = [
     "forward_kl_rows",
     "from_maximum",
     "g_opd_rows",
+    "log_prob_gradient_rows",
+    "log_prob_rows",
     "mean_under",
     "mixture_rows",
 ]
@@ -96,6 +98,31 @@ def mixture_rows(logits: Sequence[Tensor], scratch: Sequence[Tensor], scale: Ten
     if scale is not None:
         centred(e, to_student, s, scale * (mix - 1) / total_s, s)
     return (mix * to_teacher.double() - (1 - mix) * to_student.double())[:, 0]
+
+
+def log_prob_rows(logits: Sequence[Tensor], scratch: Sequence[Tensor], tokens: Tensor) -> Tensor:
+    """``log pi(y)`` and the entropy, ``[2, R]``, of the tokens ``[R, 1]``."""
+    s, x = from_maximum(logits[0]), scratch[0]
+    total = exp_shifted(s, x)
+    log_total = total.double().log()
+    return torch.stack((s.gather(1, tokens) - log_total, log_total - mean_under(s, x, total, x)))[..., 0]
+
+
+def log_prob_gradient_rows(
+    logits: Sequence[Tensor], scratch: Sequence[Tensor], tokens: Tensor, g: Tensor, k: Tensor | None, entropy: Tensor
+) -> None:
+    """Leaves ``g ([a=y] - pi_a) - k pi_a (log pi_a + entropy)``."""
+    s, x = from_maximum(logits[0]), scratch[0]
+    total = exp_shifted(s, x)
+    if k is None:
+        torch.mul(x, -g / total, out=s)
+    else:
+        s.add_(entropy - total.log()).mul_(x)
+        s.mul_(-k / total).addcmul_(x, -g / total)
+    if torch.compiler.is_compiling():  # a scatter would be a kernel of its own
+        s.add_(torch.where(torch.arange(s.shape[1], device=s.device) == tokens, g, 0))
+    else:
+        s.scatter_add_(1, tokens, g)
 
 
 def autograd_rows(

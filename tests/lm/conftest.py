@@ -8,6 +8,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 torch.set_num_threads(1)
 
+from klsim.lm import logit_chunks  # noqa: E402 - once torch is known to be there
+
 
 @pytest.fixture
 def small() -> dict:
@@ -21,3 +23,27 @@ def small() -> dict:
         "tasks": {"add": domain, "mul": domain | {"operations": "*"}},
         "stage": [{"name": "base", "method": "sft", "steps": 8, "log_steps": 2, "save_steps": 4, "batch": 8}],
     }
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """The branch of CUDA: products of bfloat16 that come out in float32, as torch documents them."""
+
+    plain_mm, plain_addmm = torch.mm, torch.addmm
+
+    def mm(a, b, out_dtype, *, out=None):
+        assert a.dtype == b.dtype == torch.bfloat16
+        product = plain_mm(a.to(out_dtype), b.to(out_dtype))
+        return product if out is None else out.copy_(product)
+
+    def addmm(x, a, b, out_dtype=None, *, beta=1, alpha=1, out):
+        if out_dtype is None:
+            return plain_addmm(x, a, b, beta=beta, alpha=alpha, out=out)
+        assert out is x
+        assert x.dtype == out_dtype
+        product = alpha * mm(a, b, out_dtype)
+        return out.copy_(product if beta == 0 else beta * x + product)
+
+    monkeypatch.setattr(logit_chunks, "_wide_product", lambda h, w, dtype: h.dtype == w.dtype == torch.bfloat16)
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(torch, "addmm", addmm)

@@ -283,17 +283,8 @@ def test_weight_gradients_of_bfloat16_are_summed_in_float32():
     assert float(weight.grad[0, 0]) == pytest.approx(expected, rel=2**-8)
 
 
-def test_products_that_torch_widens_itself(monkeypatch):
-    """The branch for CUDA, with ``torch.mm(…, out_dtype=)`` as its documentation describes it."""
-
-    def wide(a, b, out_dtype, *, out=None):
-        assert a.dtype == b.dtype == torch.bfloat16
-        product = a.to(out_dtype) @ b.to(out_dtype)
-        return product if out is None else out.copy_(product)
-
-    monkeypatch.setattr(logit_chunks, "_VOCABULARY_BLOCK", 4)
-    monkeypatch.setattr(logit_chunks, "_wide_product", lambda *_: True)
-    monkeypatch.setattr(logit_chunks.torch, "mm", wide)
+def test_products_that_torch_widens_itself(wide):
+    """The branch for CUDA."""
     student, teacher = (head(h, dtype=torch.bfloat16) for h in (5, 3))
     bias = torch.linspace(-1, 1, V)
     ours = linear_divergence(*student[:2], *teacher[:2], student_bias=bias, temperature=0.5, chunk=2)
