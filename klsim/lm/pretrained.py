@@ -25,7 +25,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,9 +38,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from klsim import _validate
 from klsim.files import write_atomically
-from klsim.lm.checkpoints import load_model, load_tokenizer, loaded, save_checkpoint
+from klsim.lm.checkpoints import check_same_vocabulary, load_model, load_tokenizer, loaded, save_checkpoint
 
-__all__ = ["PACKAGED", "Packaged", "Pretrained", "cache_folder", "checkpoint_of", "pretrained", "source_fault"]
+__all__ = [
+    "PACKAGED",
+    "Packaged",
+    "Pretrained",
+    "cache_folder",
+    "checkpoint_of",
+    "pretrained",
+    "pretrained_together",
+    "source_fault",
+]
 
 MANIFEST = "klsim.json"
 RECIPE = 1
@@ -101,6 +110,25 @@ def pretrained(source: Path | str, *, dtype: torch.dtype | str = "auto") -> Pret
     """
     place = checkpoint_of(source)
     return Pretrained(load_model(place, dtype=dtype), load_tokenizer(place))
+
+
+def pretrained_together(sources: Sequence[Path | str], *, dtype: torch.dtype | str = "auto") -> dict[str, Pretrained]:
+    """Models over the vocabulary of the first, by their sources, each loaded once; on the GPU where there is one.
+
+    Raises:
+        ValueError: a dtype that is none, a vocabulary that is another; and what `pretrained` raises.
+    """
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        _validate.fail("dtype", "must be auto, float32, bfloat16 or float16", dtype)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    out: dict[str, Pretrained] = {}
+    for source in dict.fromkeys(map(str, sources)):
+        found = pretrained(source, dtype=dtype)
+        if out:
+            check_same_vocabulary(next(iter(out.values())).tokenizer, found.tokenizer)
+        found.model.to(device)  # type: ignore[arg-type]
+        out[source] = found
+    return out
 
 
 def checkpoint_of(source: Path | str) -> Path | str:
