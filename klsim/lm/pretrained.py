@@ -24,6 +24,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -185,6 +186,7 @@ def _cached(name: str, sha256: str, origin: Packaged | Path) -> Path:
             if (fault := _fault(folder, sha256)) is not None:
                 if fault:
                     warnings.warn(f"{folder}: {fault}; it is made again", stacklevel=4)
+                    shutil.rmtree(folder)
                 _make(folder, sha256, origin if isinstance(origin, Path) else _file_of(origin))
     except PermissionError as error:
         where = f"{error.filename or folder}: cannot be written; set KLSIM_CACHE to a folder that can"
