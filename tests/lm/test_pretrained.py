@@ -311,6 +311,24 @@ def test_several_models_over_one_vocabulary(made, cache, tmp_path):
         pretrained.pretrained_together([folder], dtype="float31")
 
 
+@pytest.mark.parametrize("name", ["gguf", "folder"])
+def test_training_starts_from_it(made, cache, tmp_path, small, name):
+    """As path, start and teacher of klsim train."""
+    pytest.importorskip("trl")
+    from klsim.lm import config, train
+
+    place = str(made.plain) if name == "gguf" else str(pretrained.checkpoint_of(made.plain))
+    stage = {"name": "s", "method": "objective", "objective": {"name": "g_opd"}, "steps": 1, "prompts": 2, "group": 2}
+    tasks = {"add": small["tasks"]["add"]}
+    changed = {"model": {"path": place}, "tasks": tasks, "stage": [stage | {"start": place, "teachers": place}]}
+    read = config.parse(small | changed | {"output": str(tmp_path / "run")})
+    (result,) = train.run(read)
+    trained = models.load_model(result.folder / "model")
+    # the teacher is the student: no gradient, no step
+    for key, value in made.model.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[key], value, rtol=0, atol=1e-5)
+
+
 # --- the real one
 
 
