@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -353,19 +353,28 @@ def _weights(model: PreTrainedModel) -> str:
     return made.hexdigest()
 
 
-def _code(reward: Reward) -> str:
-    """The name of a function, what it is bound to, and a hash of the file that it stands in."""
-    inner = inspect.unwrap(reward)
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    name = getattr(inner, "__qualname__", type(inner).__qualname__)
-    owner = getattr(inner, "__self__", None)
-    bound = "" if owner is None or " at 0x" in repr(owner) else f" of {owner!r}"
+def _code(value: Any) -> str:
+    """What a reward does, as far as a text can say: functions by name and a hash of the file that they stand in, with
+    what they are bound to; fields of dataclasses, items of lists; other values as they are printed, without addresses.
+    """
+    if isinstance(value, functools.partial):
+        return _code([value.func, value.args, value.keywords])
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_code, value))}]"
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = ", ".join(f"{f.name}={_code(getattr(value, f.name))}" for f in fields(value))
+        return f"{type(value).__qualname__}({inner})"
+    if not callable(value):
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    inner_function = inspect.unwrap(value)
+    owner = getattr(inner_function, "__self__", None)
     try:
-        source = Path(inspect.getsourcefile(inner) or "").read_bytes()
-    except (OSError, TypeError):  # made in a console, or a callable object
-        source = b""
-    return f"{name}{bound} {hashlib.sha256(source).hexdigest()[:16]}"
+        kind = inner_function if hasattr(inner_function, "__code__") or owner is not None else type(inner_function)
+        source = hashlib.sha256(Path(inspect.getsourcefile(kind) or "").read_bytes()).hexdigest()[:16]
+    except (OSError, TypeError):  # made in a console
+        source = "?"
+    name = getattr(inner_function, "__qualname__", type(inner_function).__qualname__)
+    return f"{name} {source}" + ("" if owner is None else f" of {_code(owner)}")
 
 
 def _json(value: Mapping[str, Any]) -> str:

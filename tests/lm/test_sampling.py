@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import linecache
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from filelock import FileLock  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 from scipy import stats  # noqa: E402
 
+from klsim.audit.targets import load_function  # noqa: E402
 from klsim.frontier import PolicySamples, estimate, read_rollouts  # noqa: E402
 from klsim.lm import models  # noqa: E402
 from klsim.lm.sampling import rendered, write_rollouts  # noqa: E402
@@ -263,6 +267,38 @@ def test_other_arguments_do_not_go_on(tmp_path, changes, said):
         run(tmp_path / "r.jsonl", on_batch=stop_after(1))
     with pytest.raises(ValueError, match=rf"r\.jsonl: was begun with another {said}; take another file, or delete"):
         run(tmp_path / "r.jsonl", **changes)
+
+
+def test_a_reward_whose_file_changes_is_another(tmp_path):
+    """A function, one that is bound to settings, and one inside a sum of rewards."""
+    file = tmp_path / "rewards.py"
+
+    def loaded(text):
+        file.write_text(text)
+        linecache.clearcache()
+        return load_function(f"{file}:reward")
+
+    def sum_of(reward):
+        return Sum((reward,), 0.5)
+
+    wraps = (lambda f: f, sum_of, lambda f: sum_of(f).__call__, lambda f: functools.partial(f, answer=None))
+    for number, wrap in enumerate(wraps):
+        place, rows = tmp_path / f"{number}.jsonl", [{"prompt": "1="}, {"prompt": "01="}]
+        text = "def reward(prompts, completions, answer=None, **columns):\n    return [1.0] * len(prompts)\n"
+        with pytest.raises(Stop):
+            run(place, rows, wrap(loaded(text)), on_batch=stop_after(1))
+        with pytest.raises(ValueError, match="was begun with another reward"):
+            run(place, rows, wrap(loaded(text.replace("1.0", "0.0"))))
+        assert run(place, rows, wrap(loaded(text))).kept == 1
+
+
+@dataclass(frozen=True)
+class Sum:
+    parts: tuple
+    weight: float
+
+    def __call__(self, prompts, completions, **columns):
+        return [self.weight * sum(r) for r in zip(*(part(prompts, completions, **columns) for part in self.parts))]
 
 
 def test_a_run_that_drew_nothing_binds_nobody(tmp_path):
