@@ -186,8 +186,7 @@ def _cached(name: str, sha256: str, origin: Packaged | Path) -> Path:
             if (fault := _fault(folder, sha256)) is not None:
                 if fault:
                     warnings.warn(f"{folder}: {fault}; it is made again", stacklevel=4)
-                    shutil.rmtree(folder)
-                _make(folder, sha256, origin if isinstance(origin, Path) else _file_of(origin))
+                _make(folder, sha256, origin if isinstance(origin, Path) else _file_of(origin), damaged=bool(fault))
     except PermissionError as error:
         where = f"{error.filename or folder}: cannot be written; set KLSIM_CACHE to a folder that can"
         raise PermissionError(where) from None
@@ -237,10 +236,14 @@ def _file_of(packaged: Packaged) -> Path:
     return file
 
 
-def _make(folder: Path, sha256: str, gguf: Path) -> None:
+def _make(folder: Path, sha256: str, gguf: Path, *, damaged: bool) -> None:
     """Convert and write; the manifest comes last, and a checkpoint without one is none."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    save_checkpoint(*_converted(gguf), folder)
+    made = _converted(gguf)
+    if damaged:
+        shutil.rmtree(folder)
+    else:
+        (folder / MANIFEST).unlink(missing_ok=True)
+    save_checkpoint(*made, folder)
     files = {file.name: _identity(file) for file in sorted(folder.iterdir()) if file.is_file()}
     about = {"source": sha256, "recipe": RECIPE, "files": files}
     write_atomically(folder / MANIFEST, json.dumps(about, indent=1) + "\n")

@@ -130,8 +130,6 @@ def rendered(tokenizer: PreTrainedTokenizerBase, prompt: Any, row: int = 0) -> s
         ValueError: neither text nor messages; messages without a chat template, or that it refuses.
     """
     if isinstance(prompt, str) and prompt:
-        if any("\ud800" <= c <= "\udfff" for c in prompt):
-            raise ValueError(f"rows[{row}]: its prompt has half a surrogate pair, which no file can hold")
         return prompt
     messages = isinstance(prompt, list) and all(
         isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
@@ -316,6 +314,10 @@ def _texts(
         if row.keys() != rows[0].keys():
             raise ValueError(f"rows[{i}]: has the columns {', '.join(row)}, row 0 {', '.join(rows[0])}")
         texts.append(rendered(tokenizer, row.get("prompt"), i))
+        try:
+            json.dumps(row["prompt"], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"rows[{i}]: its prompt has half a surrogate pair, which no file can hold") from None
     check_characters(tokenizer, texts, "prompts")
     longest = getattr(model.config, "max_position_embeddings", None)
     for i, tokens in enumerate(_lengths(tokenizer, texts)):
