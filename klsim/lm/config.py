@@ -5,8 +5,8 @@
     output = "runs/exopd"            # where everything goes; a run that was killed resumes there
     seed = 0
 
-    [model]                          # what the first stages start from: path = "…" (a folder or a hub name), or
-    architecture = "qwen2"           # a new small model with a character tokenizer for the tasks
+    [model]                          # what the first stages start from: path = "…" (a folder, a .gguf file,
+    architecture = "qwen2"           # smollm2-135m or a hub name), or a new small model with a character tokenizer
     hidden = 64
     layers = 2
     heads = 4
@@ -23,7 +23,7 @@
     [[stage]]
     name = "student"
     method = "objective"
-    start = "base"                   # a stage, a folder or a hub name
+    start = "base"                   # a stage, or what path may be
     objective = { name = "g_opd", lam = 1.25 }
     teachers = { add = "some/folder" }   # one a task, or one for all: teachers = "some/folder"
     steps = 200
@@ -39,6 +39,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from klsim.lm.objectives import named, near, needs
+from klsim.lm.pretrained import PACKAGED, source_fault
 
 __all__ = ["Average", "Config", "Evaluation", "Model", "ObjectiveStage", "Sft", "Stage", "read"]
 
@@ -48,7 +49,7 @@ class _Strict(BaseModel):
 
 
 class Model(_Strict):
-    """A checkpoint (``path``), or the size of a new model."""
+    """A checkpoint (``path``: whatever `klsim.lm.pretrained.pretrained` takes), or the size of a new model."""
 
     path: str | None = None
     architecture: Literal["qwen2", "llama"] = "qwen2"
@@ -82,7 +83,7 @@ class _Stage(_Strict):
 
 
 class _Trained(_Stage):
-    """``start``: a stage, a folder or a hub name. ``problems``: only the first so many training problems of a task."""
+    """``start``: a stage, or what `Model` takes. ``problems``: only the first so many training problems of a task."""
 
     start: str | None = None
     tasks: tuple[str, ...] | None = None
@@ -159,12 +160,16 @@ class Config(_Strict):
     @model_validator(mode="after")
     def _names_fit(self) -> Config:
         seen: list[str] = []
+        if self.model.path is not None and (fault := source_fault(self.model.path)):
+            raise ValueError(f"model: path = {self.model.path!r}: {fault}")
         if not self.stage:
             raise ValueError("stage: needs at least one")
         for stage in self.stage:
             where = f"stage {stage.name!r}"
             if stage.name in seen:
                 raise ValueError(f"{where}: there are two")
+            if stage.name in PACKAGED:
+                raise ValueError(f"{where}: is the name of a pretrained model; take another")
             later = {s.name for s in self.stage} - set(seen)
             for key, name in _references(stage):
                 if name in later:
@@ -194,10 +199,14 @@ class Config(_Strict):
 
 
 def _known_place(where: str, name: str, stages: list[str]) -> None:
-    """A stage, a folder, or a hub name with its owner."""
-    if name not in stages and "/" not in name and not Path(name).is_dir():
+    """A stage, a folder, a .gguf file, a pretrained model by name, or a hub name with its owner."""
+    if name in stages or Path(name).is_dir():
+        return
+    if "/" not in name and name not in PACKAGED and not name.lower().endswith(".gguf"):
         rule = "is neither a stage nor a folder (a hub name is owner/name)"
-        raise ValueError(f"{where} = {name!r} {rule}{near(name, stages) if stages else ''}")
+        raise ValueError(f"{where} = {name!r} {rule}{near(name, [*stages, *PACKAGED])}")
+    if fault := source_fault(name):
+        raise ValueError(f"{where} = {name!r}: {fault}")
 
 
 def _references(stage: Sft | ObjectiveStage | Average) -> list[tuple[str, str]]:

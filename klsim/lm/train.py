@@ -72,7 +72,7 @@ def world(config: Config) -> World:
     if config.model.path is None:
         tokenizer = models.character_tokenizer(tasks.joint_alphabet(*made.values()))
     else:
-        tokenizer = models.load_tokenizer(config.model.path)
+        tokenizer = models.load_tokenizer(models.checkpoint_of(config.model.path))
         models.check_characters(tokenizer, [task.alphabet for task in made.values()], "alphabets of the tasks")
     return World(tokenizer, made, {n: s[0] for n, s in split.items()}, {n: s[1] for n, s in split.items()})
 
@@ -152,8 +152,9 @@ def _start(config: Config, name: str | None, shared: World) -> PreTrainedModel:
     assert place is not None
     if any(stage.name == place for stage in config.stage):
         return models.load_model(config.output / place / "model")
-    models.check_same_vocabulary(shared.tokenizer, models.load_tokenizer(place))
-    return models.load_model(place)
+    found = models.checkpoint_of(place)
+    models.check_same_vocabulary(shared.tokenizer, models.load_tokenizer(found))
+    return models.load_model(found)
 
 
 def _train(

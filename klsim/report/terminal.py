@@ -69,6 +69,12 @@ class Advance:
         self._done += 1
         self._bar.update(self._task, advance=1)
 
+    def to(self, done: int, total: int, name: str) -> None:
+        """So many of so many, where the total was not known before."""
+        self._done, self._total = done, total
+        self._bar.update(self._task, completed=done, total=total)
+        self.describe(name)
+
     def describe(self, name: str) -> None:
         shown = name if len(name) <= 60 else name[:57] + "…"
         self._bar.update(self._task, description=f"{self._label} [dim]{escape(shown)}[/]")

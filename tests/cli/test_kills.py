@@ -78,17 +78,43 @@ def prepare(folder: Path, command: str) -> None:
     (folder / "run.toml").write_text(textwrap.dedent(TRAIN))
     if command == "report":
         klsim(folder, "verify", "--examples", "2").communicate()
+    if command == "sample":
+        prepare_sample(folder)
     if command == "frontier":
         klsim(folder, "frontier", "--example", "rollouts").communicate()
 
 
+def prepare_sample(folder: Path) -> None:
+    """Two models, prompts, and a reward that takes its time."""
+    from klsim.lm import models
+
+    tokenizer = models.character_tokenizer("0123456789+=")
+    for name, seed in (("model", 0), ("other", 1)):
+        made = models.tiny_model(tokenizer, hidden=16, layers=1, heads=2, seed=seed)
+        models.save_checkpoint(made, tokenizer, folder / name)
+    rows = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(9, 13) for b in range(3)]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "rewards.py").write_text(textwrap.dedent(REWARDS))
+
+
+REWARDS = """
+    import time
+
+    def exact(prompts, completions, answer, **columns):
+        time.sleep(0.2)
+        return [float(c.startswith(a)) for c, a in zip(completions, answer)]
+"""
 COMMANDS = {
     "verify": ("verify", "--jobs", "2", "--examples", "20"),
     "reproduce": ("reproduce", "--full", "--jobs", "2", "--examples", "2"),
     "report": ("report",),
     "frontier": ("frontier", "rollouts/reference.jsonl", "--policy", "rollouts/policy.jsonl", "--report", "report"),
     "train": ("train", "run.toml"),
-}
+    "sample": (
+        "sample", "model", "--prompts", "prompts.jsonl", "--samples", "8", "--max-tokens", "6", "--batch", "8",
+        "--reward", "rewards.py:exact", "--log-probs-under", "ref=other", "--output", "rollouts.parquet",
+    ),
+}  # fmt: skip
 
 
 def klsim(folder: Path, *arguments: str) -> subprocess.Popen:
@@ -101,7 +127,7 @@ def klsim(folder: Path, *arguments: str) -> subprocess.Popen:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_twenty_kills(tmp_path, command):
-    if command == "train":
+    if command in ("train", "sample"):
         pytest.importorskip("trl")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):

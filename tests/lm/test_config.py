@@ -50,6 +50,12 @@ def _add(**stage):
         (_add(teachers="bsae"), "teachers = 'bsae' is neither a stage nor a folder .*; near: base"),
         (_add(teachers={"add": "base", "mul": "base", "sub": "base"}), "teachers: 'sub' is none of its tasks"),
         (_set("evaluation", "ref", value="bsae"), "evaluation: ref = 'bsae' is neither"),
+        (_set("model", value={"path": "none.gguf"}), "model: path = 'none.gguf': there is no such file"),
+        (_set("model", value={"path": "smollm2_135m"}), "path = 'smollm2_135m': is neither .*; near: smollm2-135m"),
+        (_add(start="none.gguf", teachers="base"), "student': start = 'none.gguf': there is no such file"),
+        (_add(teachers="some/none.gguf"), "teachers = 'some/none.gguf': there is no such file"),
+        (_add(teachers="smollm2-134m"), "teachers = 'smollm2-134m' is neither a stage .*; near: smollm2-135m"),
+        (_add(name="smollm2-135m", teachers="base"), "'smollm2-135m': is the name of a pretrained model; take another"),
         (
             lambda d: d["stage"].append({"name": "soup", "method": "average", "of": ["base", "base"], "start": "base"}),
             r"stage\[1\].start: no such key",
@@ -62,6 +68,17 @@ def test_errors(small, change, message):
     change(data)
     with pytest.raises(ValueError, match=message):
         parse(data)
+
+
+def test_pretrained_models_where_a_model_is_named(small, tmp_path):
+    """Names, GGUF files and hub names as path, start, ref and teachers."""
+    file = tmp_path / "some.gguf"
+    file.touch()
+    for place in ("smollm2-135m", str(file), "owner/name", str(tmp_path)):
+        data = copy.deepcopy(small) | {"model": {"path": place}}
+        _add(start=place, ref=place, teachers={"add": place, "mul": "base"})(data)
+        read = parse(data)
+        assert (read.model.path, read.stage[1].start, read.stage[1].ref) == (place, place, place)
 
 
 def test_files(tmp_path, small):

@@ -1,0 +1,196 @@
+"""``klsim sample``: completions of a model, with log-probabilities, in the file that ``klsim frontier`` reads."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import parse_qsl
+
+import typer
+
+if TYPE_CHECKING:
+    from klsim.lm.sampling import Written
+    from klsim.lm.tasks import Task
+
+__all__ = ["sample"]
+
+Row = dict[str, Any]
+OF_A_TASK = 40
+INTERRUPTED = 130
+
+
+def _option(text: str, metavar: str | None = None, *names: str, **limits: Any) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text, **limits)
+
+
+Model = Annotated[str, typer.Argument(help="A folder, a .gguf file, smollm2-135m, or owner/name of the Hub.")]
+Prompts = Annotated[Path | None, _option("One a row: .jsonl .json .csv .tsv .parquet .arrow", "FILE")]
+PromptColumn = Annotated[str, _option("Text, or a list of messages for the chat template.", "COLUMN")]
+Chat = Annotated[bool, _option("Texts are what the user says, in the chat template.", None, "--chat")]
+OfTask = Annotated[str | None, _option("A verifier and, without --prompts, its problems.", "KIND?KNOB=VALUE")]
+Reward = Annotated[str | None, _option("reward(prompts, completions, **columns), as TRL's.", "FILE.py:FUNCTION")]
+Samples = Annotated[int, _option("Completions of each prompt.", min=1)]
+MaxTokens = Annotated[int | None, _option("Of a completion, at most; a task knows its longest.", min=1)]
+Temperature = Annotated[float, _option("Divides the logits.")]
+Seed = Annotated[int, _option("All randomness follows from it.", min=0)]
+Batch = Annotated[int, _option("Sequences at a time; the samples depend on it.", min=1)]
+Limit = Annotated[int | None, _option(f"Only the first so many prompts; of a task's own {OF_A_TASK}.", min=1)]
+Others = Annotated[list[str] | None, _option("Also log-probabilities of another model: ref=…", "NAME=MODEL")]
+Dtype = Annotated[str, _option("Of the weights: auto (the checkpoint's), float32, bfloat16, float16.")]
+Output = Annotated[Path, _option("Rollouts: .jsonl or .parquet.", "FILE")]
+
+
+def sample(
+    model: Model,
+    prompts: Prompts = None,
+    prompt_column: PromptColumn = "prompt",
+    chat: Chat = False,
+    task: OfTask = None,
+    reward: Reward = None,
+    samples: Samples = 16,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 1.0,
+    seed: Seed = 0,
+    batch: Batch = 64,
+    limit: Limit = None,
+    log_probs_under: Others = None,
+    dtype: Dtype = "auto",
+    output: Output = Path("rollouts.jsonl"),
+) -> None:
+    """Draw completions of a model into a file for klsim frontier; a killed run resumes with the same command."""
+    if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
+        raise ModuleNotFoundError(f"sampling needs {', '.join(missing)}: pip install 'klsim[lm]'")
+    verifier = None if task is None else _task(task)
+    if reward is not None and verifier is not None:
+        raise ValueError("--reward and --task: give one of them")
+    if max_tokens is None and verifier is None:
+        raise ValueError("--max-tokens: is needed (only a task knows how long its answers are)")
+    rows = _rows(prompts, prompt_column, verifier, limit, seed)
+    if chat:
+        rows = [_as_chat(row) for row in rows]
+    settings: dict[str, Any] = {
+        "samples": samples, "temperature": temperature, "seed": seed, "batch_size": batch,
+        "max_new_tokens": max_tokens or (verifier.max_completion_tokens if verifier else 1),
+    }  # fmt: skip
+    written = _write(output, model, rows, _reward(reward, verifier), _named(log_probs_under or []), dtype, settings)
+    shown = "no rewards" if written.reward is None else f"mean reward {written.reward:.4g}"
+    typer.echo(
+        f"{written.prompts} prompts, {written.rows} completions, {shown}, {written.tokens:.4g} tokens each, "
+        f"{written.finished:.1%} finished"
+    )
+    typer.echo(f"written: {written.file}")
+
+
+def _write(
+    output: Path,
+    model: str,
+    rows: list[Row],
+    reward: Callable[..., Sequence[float]] | None,
+    others: Mapping[str, str],
+    dtype: str,
+    settings: Mapping[str, Any],
+) -> Written:
+    """Load the models and draw, with a progress bar; Ctrl-C and SIGTERM say what is kept."""
+    from klsim.report import terminal
+
+    done = [0, 0]
+    try:
+        with terminal.progress("sample", 0) as advance:
+            from klsim.lm.pretrained import pretrained_together
+            from klsim.lm.sampling import write_rollouts
+
+            advance.describe(f"loading {', '.join(dict.fromkeys([model, *others.values()]))}")
+            loaded = pretrained_together([model, *others.values()], dtype=dtype)
+
+            def on_batch(finished: int, batches: int) -> None:
+                done[:] = finished, batches
+                advance.to(finished, batches, str(output))
+
+            return write_rollouts(
+                output, *loaded[model], rows, reward, on_batch=on_batch,
+                log_probs_under={name: loaded[place].model for name, place in others.items()}, **settings,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        kept = f"{done[0]} of {done[1]} batches are kept; the same command goes on" if done[1] else "nothing was drawn"
+        typer.echo(f"interrupted: {kept}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _reward(place: str | None, task: Task | None) -> Callable[..., Sequence[float]] | None:
+    if place is None:
+        return None if task is None else task.reward
+    from klsim.audit.targets import load_function
+
+    return load_function(place)
+
+
+def _rows(file: Path | None, column: str, task: Task | None, limit: int | None, seed: int) -> list[Row]:
+    """What is completed, with the columns that rewards read."""
+    if file is not None:
+        return read_prompts(file, prompt=column)[:limit]
+    if task is None:
+        raise ValueError("--prompts: is needed, or a --task with problems of its own")
+    return task.split(0, limit or OF_A_TASK, seed).test
+
+
+def read_prompts(file: Path, *, prompt: str) -> list[Row]:
+    """The rows of a file, with the column ``prompt`` under that name.
+
+    Raises:
+        ValueError, OSError: no such file, format or column; a row without a prompt.
+    """
+    from klsim.frontier.formats import rows as reading
+    from klsim.frontier.formats.sources import fail, find
+
+    out: list[Row] = []
+    for source in find([file]):
+        found = reading.layout(source)
+        if prompt not in found.names:
+            fail(source, f"has no column {prompt!r} for the prompt (there are {', '.join(found.names)})")
+        if prompt != "prompt" and "prompt" in found.names:
+            fail(source, f"has a column 'prompt' beside {prompt!r}; rename it")
+        if found.kind in ("parquet", "arrow"):
+            chunks = reading.fast_chunks(source, found, found.names, (), ())
+        else:
+            chunks = reading.slow_chunks(source, found.kind, found.names)
+        for chunk in chunks or ():
+            columns = {n: c if isinstance(c, list) else c.to_pylist() for n, c in chunk.columns.items()}
+            for i in range(chunk.rows):
+                if not columns[prompt][i]:
+                    fail(source, "is missing", chunk.start + i, prompt)
+                row = {name: values[i] for name, values in columns.items() if name != prompt}
+                out.append({"prompt": columns[prompt][i]} | row)
+    return out
+
+
+def _as_chat(row: Row) -> Row:
+    text = row["prompt"]
+    return row | {"prompt": [{"role": "user", "content": text}]} if isinstance(text, str) else row
+
+
+def _task(text: str) -> Task:
+    """``modular?terms=2&operations=+``: a family of `klsim.lm.tasks` and its knobs."""
+    from klsim.lm import tasks
+
+    kind, _, query = text.partition("?")
+    knobs: dict[str, Any] = {}
+    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
+        try:
+            knobs[name] = json.loads(value)
+        except ValueError:
+            knobs[name] = value
+    return tasks.make(kind, {"kind": kind, **knobs})
+
+
+def _named(texts: Sequence[str]) -> dict[str, str]:
+    """``NAME=MODEL`` texts by name."""
+    out: dict[str, str] = {}
+    for text in texts:
+        name, equals, place = text.partition("=")
+        if not equals or not name or not place or name in out:
+            raise ValueError(f"--log-probs-under {text!r}: write NAME=MODEL, each name once")
+        out[name] = place
+    return out
