@@ -8,9 +8,10 @@ import json
 import random
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -139,7 +140,8 @@ def main() -> None:
         return ask(trial, known) | {"key": trial.key}
 
     with ThreadPoolExecutor(args.jobs) as pool, open(kept, "a", encoding="utf-8") as log:
-        for number, record in enumerate(pool.map(one, left), 1):
+        for number, future in enumerate(as_completed([pool.submit(one, t) for t in left]), 1):  # kept as they come
+            record: Any = future.result()
             if record is None:
                 continue
             log.write(json.dumps(record) + "\n")
