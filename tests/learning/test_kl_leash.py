@@ -43,6 +43,20 @@ def test_projection_reaches_far_targets():
     np.testing.assert_allclose(pi, np.exp(target), atol=1e-10)
 
 
+@pytest.mark.parametrize("unit", [1e-13, 1e-3, 1e5])
+def test_projection_does_not_depend_on_the_unit_of_the_features(unit):
+    """Its tolerance is relative; powers of 2, so that rounding is the same."""
+    unit = 2.0 ** round(np.log2(unit))
+    target = log_normalize(2 * np.arange(6.0) % 5)
+    weights = m_projection(FEATURES, target)
+    assert np.abs(weights).max() > 0.1
+    np.testing.assert_allclose(unit * m_projection(unit * FEATURES, target), weights, rtol=1e-7)
+
+
+def test_projection_on_features_that_are_all_zero():
+    assert m_projection(np.zeros((3, 2)), log_normalize(np.arange(3.0))).tolist() == [0.0, 0.0]
+
+
 def test_fisher_is_the_second_derivative_of_the_log_partition():
     def log_z(t):
         return float(np.log(np.exp(FEATURES @ t).sum()))
