@@ -53,12 +53,12 @@ def test_projection_does_not_depend_on_the_unit_of_the_features(unit):
     np.testing.assert_allclose(unit * m_projection(unit * FEATURES, target), weights, rtol=1e-7)
 
 
-@pytest.mark.parametrize("outcomes", [3, 60])
+@pytest.mark.parametrize("outcomes", [3, 60, 5000])
 @pytest.mark.parametrize("p", [1e-6, 0.01, 0.5, 0.999])
 def test_projection_on_one_indicator_in_closed_form(outcomes, p):
-    """``pi(1) = p``. Newton's first step from 1/60 would be 60 (p - 1/60), to where the curvature is gone: it is halved."""
+    """``pi(1) = p``. A whole Newton step from 1/60 would go to 60 (p - 1/60), where the curvature is gone."""
     log_target = np.log(np.append(np.full(outcomes - 1, (1 - p) / (outcomes - 1)), p))
-    found = m_projection(np.eye(outcomes)[:, -1:], log_target)
+    found = m_projection(np.append(np.zeros(outcomes - 1), 1.0)[:, None], log_target)
     assert found.tolist() == pytest.approx([np.log(p / (1 - p) * (outcomes - 1))], rel=1e-9 / p, abs=1e-12 / p)
 
 
@@ -75,6 +75,8 @@ def test_projection_ignores_features_below_its_tolerance_and_refuses_what_it_can
     log_target = np.log([0.5, 0.2, 0.2, 0.1])  # P(first = 1) = .7
     found = unit * m_projection(unit * np.column_stack([first, 1e-10 * second]), log_target)
     np.testing.assert_allclose(found, [np.log(7 / 3) / 2, 0], atol=1e-9)
+    even = np.log([0.3, 0.3, 0.2, 0.2])  # nothing but the ignored part is left to fit: no step at all
+    np.testing.assert_allclose(m_projection(np.column_stack([second, 1e-10 * first]), even), 0, atol=1e-9)
     with pytest.raises(ValueError, match="log_target: is too extreme"):
         m_projection(unit * np.column_stack([first, 1e-7 * second]), log_target)
 
