@@ -119,7 +119,13 @@ def without_positivity(problem, data, alpha):
 def strong_duality(offline, generator, *, positive=True):
     problem, data, alpha = offline.problem, offline.data, ALPHA[generator]
     dual = visitation_optimum(problem, data, alpha, generator)
+    seen, v = data > 0, dual.multiplier
+    slope = (problem.reward + problem.discount * problem.transition @ v - v[:, None])[seen] / alpha
     return {
+        "dual at V": (
+            (1 - problem.discount) * problem.initial @ v + alpha * data[seen] @ GENERATORS[generator].conjugate(slope),
+            dual.value,
+        ),
         "value": (
             best_of_primal(problem, data, alpha, generator),
             dual.value if positive else without_positivity(problem, data, alpha),

@@ -433,6 +433,23 @@ def beats_the_baselines(rngs, *, scored="network"):
     }
 
 
+@C5.check(
+    Identity(1e-10), Space(slopes=Drawn(st.slopes)), instances=5,
+    false={"means that start from 0": {"corrected": False}, "the first rate to the end": {"late": 7}},
+)  # fmt: skip
+def steps_of_the_fit(slopes, *, corrected=True, late=4):
+    """Adam: the rate times the mean gradient over the root mean square, the means with weights that fall by .9 and .999 a step."""
+
+    def mean(values, fall):
+        weights = fall ** np.arange(len(values))[::-1]
+        return np.tensordot(weights / (weights.sum() if corrected else 1 / (1 - fall)), values, 1)
+
+    seen = [slopes[: t + 1] for t in range(len(slopes))]
+    moves = [-mean(g, 0.9) / (np.sqrt(mean(g**2, 0.999)) + 1e-8) for g in seen]
+    rates = np.where(np.arange(len(slopes)) < late, st.RATE, st.LAST_RATE)
+    return st.adam_steps(slopes, 4), np.array(moves) * rates[:, None, None], st.RATE
+
+
 # C6 ------------------------------------------------------------------------------------------------
 C6 = paper.claim("C6", r"""
     Optimising over whole actions matters where interventions are complementary

@@ -351,6 +351,7 @@ def q_network(width, first=16, second=32, precision="float32"):
 
 
 TARGETS, STEPS, BATCH = 6, 120, 64
+RATE, LAST_RATE = 5e-3, 1e-3  # of Adam; the second for the last fifth of the targets
 
 
 def split(flat, shapes):
@@ -374,11 +375,11 @@ def fitted(bandits, rng, targets=TARGETS, steps=STEPS, batch=BATCH):
     rows = [inputs(b, width) for b in bandits]
     sizes = np.array([len(r) for r in rows])[:, None]
     first, table = np.cumsum(sizes)[:, None] - sizes, np.concatenate(rows)
-    optimiser = Adam(5e-3)
+    optimiser = Adam(RATE)
     q = [np.zeros(b.shape[1:]) for b in bandits]
     for i in range(targets):
         if i > 0 and i == targets - max(1, targets // 5):
-            optimiser = dataclasses.replace(optimiser, lr=1e-3)
+            optimiser = dataclasses.replace(optimiser, lr=LAST_RATE)
         target = np.concatenate(
             [(b.step_reward + DISCOUNT * expected_next_value(b, v.max(axis=1))).ravel() for b, v in zip(bandits, q)]
         ).astype(np.float32)
@@ -396,6 +397,23 @@ def fitted(bandits, rng, targets=TARGETS, steps=STEPS, batch=BATCH):
             for c, b in enumerate(bandits)
         ]
     return q, parameters
+
+
+def slopes(rng):
+    """Seven gradients of 12 weights, of unequal size."""
+    return rng.standard_normal((7, 3, 4)) * np.array([1e-3, 0.1, 1.0, 20.0])
+
+
+def adam_steps(gradients, late):
+    """What `fitted` does with given gradients: moves of the weights, the smaller rate from step ``late`` on."""
+    optimiser, at, moves = Adam(RATE), np.zeros(gradients.shape[1:]), []
+    for i, gradient in enumerate(gradients):
+        if i == late:
+            optimiser = dataclasses.replace(optimiser, lr=LAST_RATE)
+        moved, optimiser = optimiser.step(at, -gradient)
+        moves.append(moved - at)
+        at = moved
+    return np.array(moves)
 
 
 METHODS = ("null", "random", "iterative myopic", "myopic", "iterative DQN", "SEQUOIA", "optimum")

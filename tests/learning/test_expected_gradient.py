@@ -22,7 +22,8 @@ from klsim.learning import (
     functional_value,
     random_prompts,
 )
-from klsim.learning.objective_checks import descend
+from klsim.learning.objective_checks import descend, prompts_for
+from klsim.objectives.registry import OBJECTIVES
 from klsim.problems import TokenTree
 from klsim.problems.token_tree import node_kl, sequence_log_probs, visit_log_probs
 
@@ -209,3 +210,8 @@ def test_descending_needs_no_external_responses():
     start = problem.tables["policy"]
     step = 1e-3 * expected_gradient(loss, problem, group_size=2).gradient / np.exp(start)
     np.testing.assert_allclose(moved, log_normalize(start - step), atol=1e-12)
+
+
+@pytest.mark.parametrize(("deep", "horizon"), [(False, 2), (True, 3)])
+def test_objectives_are_searched_on_responses_of_two_tokens_and_of_three(deep, horizon):
+    assert all(prompt.tree.horizon == horizon for prompt in prompts_for(OBJECTIVES["reinforce"], 0, deep=deep))

@@ -43,6 +43,48 @@ def test_projection_reaches_far_targets():
     np.testing.assert_allclose(pi, np.exp(target), atol=1e-10)
 
 
+@pytest.mark.parametrize("unit", [1e-13, 1e-3, 1e5])
+def test_projection_does_not_depend_on_the_unit_of_the_features(unit):
+    """Its tolerance is relative; powers of 2, so that rounding is the same."""
+    unit = 2.0 ** round(np.log2(unit))
+    target = log_normalize(2 * np.arange(6.0) % 5)
+    weights = m_projection(FEATURES, target)
+    assert np.abs(weights).max() > 0.1
+    np.testing.assert_allclose(unit * m_projection(unit * FEATURES, target), weights, rtol=1e-7)
+
+
+@pytest.mark.parametrize("outcomes", [3, 60, 5000])
+@pytest.mark.parametrize("p", [1e-6, 0.01, 0.5, 0.999])
+def test_projection_on_one_indicator_in_closed_form(outcomes, p):
+    """``pi(1) = p``. A whole Newton step from 1/60 would go to 60 (p - 1/60), where the curvature is gone."""
+    log_target = np.log(np.append(np.full(outcomes - 1, (1 - p) / (outcomes - 1)), p))
+    found = m_projection(np.append(np.zeros(outcomes - 1), 1.0)[:, None], log_target)
+    assert found.tolist() == pytest.approx([np.log(p / (1 - p) * (outcomes - 1))], rel=1e-9 / p, abs=1e-12 / p)
+
+
+def test_projections_agree_with_the_mean_features_to_rounding():
+    for target in log_normalize(3 * np.random.default_rng(3).standard_normal((40, 6))):
+        pi = np.exp(log_linear_policy(FEATURES, m_projection(FEATURES, target)))
+        np.testing.assert_allclose(pi @ FEATURES, np.exp(target) @ FEATURES, atol=2e-12 * np.abs(FEATURES).max())
+
+
+@pytest.mark.parametrize("unit", [2.0**-10, 1.0, 2.0**10])
+def test_projection_ignores_features_below_its_tolerance_and_refuses_what_it_cannot_tell_from_rounding(unit):
+    """Two independent signs, the second 1e-10 or 1e-7 of the first: in the Fisher information 1e-20 and 1e-14."""
+    first, second = np.array([1.0, 1, -1, -1]), np.array([1.0, -1, 1, -1])
+    log_target = np.log([0.5, 0.2, 0.2, 0.1])  # P(first = 1) = .7
+    found = unit * m_projection(unit * np.column_stack([first, 1e-10 * second]), log_target)
+    np.testing.assert_allclose(found, [np.log(7 / 3) / 2, 0], atol=1e-9)
+    even = np.log([0.3, 0.3, 0.2, 0.2])  # nothing but the ignored part is left to fit: no step at all
+    np.testing.assert_allclose(m_projection(np.column_stack([second, 1e-10 * first]), even), 0, atol=1e-9)
+    with pytest.raises(ValueError, match="log_target: is too extreme"):
+        m_projection(unit * np.column_stack([first, 1e-7 * second]), log_target)
+
+
+def test_projection_on_features_that_are_all_zero():
+    assert m_projection(np.zeros((3, 2)), log_normalize(np.arange(3.0))).tolist() == [0.0, 0.0]
+
+
 def test_fisher_is_the_second_derivative_of_the_log_partition():
     def log_z(t):
         return float(np.log(np.exp(FEATURES @ t).sum()))

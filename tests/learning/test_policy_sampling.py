@@ -102,6 +102,15 @@ def test_popler_ignores_petals_below_the_threshold():
     assert few.episodes > 200
 
 
+def test_popler_from_a_single_episode():
+    """Without petals the value of the core itself is the return that was seen."""
+    mdp, rng = problem(5, states=4), np.random.default_rng(0)
+    found = popler(mdp, ZERO, ZERO, ZERO == 1, start_episodes=1, petal_episodes=1, threshold=1.0, least=1, rng=0)
+    seen = policy_episodes(mdp, ZERO, rng.integers(0, 1, 1), rng=rng)
+    assert found.episodes == 1
+    np.testing.assert_allclose(found.values, seen.rewards.sum(axis=1), rtol=1e-12)
+
+
 def test_policies_that_act_alike_share_a_petal():
     mdp = problem(6, states=4)
     policies = l_tons(3, 4)[[0, 0]]

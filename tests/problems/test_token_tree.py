@@ -119,6 +119,7 @@ def test_torch_gradients_flow():
         (lambda: restrict(policy(0), (0, 1, 2)), "shorter"),
         (lambda: TokenTree(2, 2, [0.0, 1.0]), "2\\*\\*2"),
         (lambda: TokenTree(2, 1, [0.0, 1.0], eos=2), "eos"),
+        (lambda: visit_log_probs([np.zeros((1, 2))]), "levels"),
     ],
 )
 def test_bad_input_is_named(call, message):
