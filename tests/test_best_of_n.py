@@ -166,3 +166,44 @@ def test_a_number_of_draws_of_another_shape_names_the_batch():
     log_ref = np.log(np.full((4, 3), 1 / 3))
     with pytest.raises(ValueError, match=r"n \(log_n\): shape \(5,\) must broadcast to the batch shape \(4,\)"):
         bon.kl(log_ref, [0.0, 1.0, 2.0], np.arange(1, 6))
+
+
+@pytest.mark.parametrize("n", [1.05, 64.0])
+def test_several_long_rows_are_those_of_each(n):
+    """A long row alone is sorted and summed in pieces, several are not."""
+    rng = np.random.default_rng(3)
+    log_p, reward = rng.standard_normal((2, 1 << 16)), rng.random((2, 1 << 16))
+    log_p[1, ::9], reward[1] = -np.inf, np.round(100 * reward[1])
+    log_p = log_normalize(log_p)
+    for f in (bon.kl, bon.expected_reward, bon.log_policy, bon.win_rate):
+        each = [f(p, r, n) for p, r in zip(log_p, reward)]
+        np.testing.assert_allclose(f(log_p, reward, n), each, rtol=1e-12)
+    each = [bon.mid_quantile(p, r) for p, r in zip(log_p, reward)]
+    np.testing.assert_allclose(bon.mid_quantile(log_p, reward), each, rtol=1e-12)
+
+
+def test_long_rows_are_checked_at_the_door():
+    size = 70_000
+    log_p, reward = np.full(size, -np.log(size)), np.arange(size, dtype=float)
+    assert np.isfinite(bon.log_policy(log_p, reward, 4)).all()
+    for place, p, r, match in (
+        (7, np.nan, 1.0, r"log_ref\[7\]"),
+        (69_999, np.inf, 1.0, r"log_ref\[69999\]"),
+        (5, 0.0, 1.0, "sum to"),
+        (9, -np.log(size), np.nan, r"reward\[9\]"),
+        (9, -np.log(size), np.inf, r"reward\[9\]"),
+    ):
+        bad_p, bad_r = log_p.copy(), reward.copy()
+        bad_p[place], bad_r[place] = p, r
+        with pytest.raises(ValueError, match=match):
+            bon.log_policy(bad_p, bad_r, 4)
+    with pytest.raises(ValueError, match="positive probability"):
+        bon.log_policy(np.full(size, -np.inf), reward, 4)
+
+
+def test_what_sums_of_probabilities_would_lose_goes_through_sums_of_logs():
+    size = 70_000
+    log_p = np.full(size, -900.0)
+    log_p[0] = 0.0
+    law = bon.log_policy(log_p, np.arange(size, dtype=float), log_n=880.0)
+    assert abs(law[-1] - (880 - 900)) < 1e-8  # N p = e^-20: the probability that it is drawn at all

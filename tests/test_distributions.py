@@ -87,6 +87,19 @@ def test_sample_frequencies_and_reproducibility():
     assert d.sample(np.array([-np.inf, 0.0]), (2, 3), 0).tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
+def test_sample_of_a_batch_inverts_the_distribution_of_each_row():
+    rng = np.random.default_rng(2)
+    logits = rng.standard_normal((2, 3, 4))
+    logits[0, 0, 0] = logits[0, 1, 1] = logits[1, 2, 3] = -np.inf
+    log_p = d.log_normalize(logits)
+    draws = d.sample(log_p, (5, 40), 7)
+    assert draws.shape == (2, 3, 5, 40)
+    assert draws.dtype == np.int64
+    cumulative = np.cumsum(np.exp(log_p), axis=-1)[..., None, None, :]
+    uniforms = np.random.default_rng(7).random((2, 3, 5, 40, 1))
+    np.testing.assert_array_equal(draws, np.sum(uniforms >= cumulative, axis=-1))
+
+
 class TestTorch:
     """The same call on tensors: the same numbers, and gradients equal to the closed forms."""
 

@@ -186,3 +186,33 @@ def test_renyi_of_supports_that_meet_in_part(alpha, small):
         )
         exact = mpmath.log(total / 1) / (mpmath.mpf(alpha) - 1)
     assert found == pytest.approx(float(exact), rel=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0, 2.5, 16.0, 40.0, math.inf])
+def test_renyi_of_each_row_of_a_batch(alpha):
+    """All outcomes shared, one missed by p, by q, by both, and none shared; in thirty digits, near (1e-6) and far."""
+    rng = np.random.default_rng(4)
+    q = rng.standard_normal((2, 5, 4))
+    p = q + np.array([1e-6, 2.0])[:, None, None] * rng.standard_normal(q.shape)
+    p[:, 1, 0] = q[:, 2, 1] = p[:, 3, 2] = q[:, 3, 2] = -np.inf
+    p[:, 4, :2] = q[:, 4, 2:] = -np.inf
+    p, q = log_normalize(p), log_normalize(q)
+
+    def exact(row, other):
+        a, b = (
+            [mpmath.e ** mpmath.mpf(float(x)) if np.isfinite(x) else mpmath.mpf(0) for x in y] for y in (row, other)
+        )
+        shared = [(x / mpmath.fsum(a), y / mpmath.fsum(b)) for x, y in zip(a, b) if x > 0 and y > 0]
+        if not shared or (alpha >= 1 and any(x > 0 and y == 0 for x, y in zip(a, b))):
+            return math.inf
+        if alpha == math.inf:
+            return float(max(mpmath.log(x / y) for x, y in shared))
+        if alpha == 1:
+            return float(mpmath.fsum(x * mpmath.log(x / y) for x, y in shared))
+        return float(mpmath.log(mpmath.fsum(y * (x / y) ** alpha for x, y in shared)) / (alpha - 1))
+
+    with mpmath.workdps(30):
+        want = [[exact(*pair) for pair in zip(*rows)] for rows in zip(p, q)]
+    found = renyi(p, q, alpha)
+    np.testing.assert_allclose(found[0], want[0], rtol=1e-6, atol=0 if alpha else 1e-15)
+    np.testing.assert_allclose(found[1], want[1], rtol=1e-11, atol=0 if alpha else 1e-15)

@@ -282,8 +282,7 @@ def prompt_weights(estimator: Baseline, success: Any, group_size: int) -> np.nda
     p = np.atleast_1d(_validate.unit_interval("success", np, *_validate.numpy_arrays(success=success), open_ends=True))
     if p.ndim != 1:
         _validate.fail("success", f"must have shape (Q,), got {p.shape}")
-    batches = (group_size + 1.0) ** len(p) if len(p) * math.log(group_size + 1) < 700 else math.inf
-    if batches > 10**7:
+    if (group_size + 1) ** min(len(p), 24) > 10**7:  # 2^24 is more
         _validate.fail("group_size", "has more than 10^7 counts of successes to enumerate", group_size)
     group = np.repeat(np.arange(len(p)), group_size)
     chance, right, wrong = _chances(p, group_size)

@@ -554,21 +554,25 @@ def others_solve_it_too(rngs, *, share=1.0):
 @C6.check(Identity(1e-7, scale=1e-2), Space(z=Normals(TOKENS, scale=0.3), seed=Integers(0, 10**6)), batched=False, instances=6,
           false={"with < in the gate": {"gate": "<"}, "twice the penalty": {"beta": 2.0}})  # fmt: skip
 def a_step_is_that_of_the_loss(z, seed, *, gate="<=", beta=1.0):
-    """Of `lp_reg` with the lagged proxy, at the root, by finite differences."""
+    """Of `lp_reg` with the lagged proxy, at the root, by finite differences; as printed, and with <=."""
     rng = np.random.default_rng(int(seed))
     root, old = ROOT + z, log_normalize(ROOT)
     u, branch = rng.random((1, 3, 128)), np.zeros((1, ARMS))
-    run = Run(beta=beta, gate=gate, rho=0.2)
-    step = ascent(run, u, root[None], branch, np.exp(min_p_proxy(old, run.kappa))[None])[0][0]
     tokens, _, advantage = (x[0] for x in played(u, np.exp(log_normalize(root))[None], np.full((1, ARMS), 1 / ARMS)))
 
-    def loss(y):
+    def loss(y, options):
         log_pi, now = log_normalize(y), log_normalize(root)
         batch = TokenBatch(log_pi[tokens][:, None], tokens=tokens[:, None], old_log_probs=now[tokens][:, None], advantages=advantage,
                            vocab_log_probs=np.tile(log_pi, (128, 1, 1)), old_vocab_log_probs=np.tile(old, (128, 1, 1)))  # fmt: skip
-        return float(lp_reg(batch, coefficient=1.0, rho=0.2, strict=False)[0])
+        return float(lp_reg(batch, rho=0.2, **options)[0])
 
-    return step, np.array([loss(root - e) - loss(root + e) for e in 1e-6 * np.eye(TOKENS)]) / 2e-6
+    def steps(sign, options):
+        run = Run(beta=beta, gate=sign, rho=0.2)
+        step = ascent(run, u, root[None], branch, np.exp(min_p_proxy(old, run.kappa))[None])[0][0]
+        slopes = [loss(root - e, options) - loss(root + e, options) for e in 1e-6 * np.eye(TOKENS)]
+        return step, np.array(slopes) / 2e-6
+
+    return {"with <=": steps(gate, {"strict": False}), "as printed": steps("<", {})}
 
 
 C6_protects = paper.claim("C6-protects", r"""
@@ -613,7 +617,7 @@ def slope(ratio, a, method):
         batch = TokenBatch(np.log([[r]]), old_log_probs=np.zeros((1, 1)), tokens=np.zeros((1, 1), dtype=int),
                            vocab_log_probs=np.log([[[0.5, 0.5]]]), advantages=np.array([a]))  # fmt: skip
         loss = (
-            lp_reg(batch, coefficient=0.0, cap=10.0)
+            lp_reg(batch, coefficient=0.0)
             if method == "lp-reg"
             else surrogate(batch, batch.advantages, clip=(0.2, 0.2))
         )
@@ -622,7 +626,7 @@ def slope(ratio, a, method):
     return (objective(ratio + 1e-6) - objective(ratio - 1e-6)) / 2e-6
 
 
-@C7.check(Identity(1e-7, scale=1), RATIOS, batched=False, instances=60,
+@C7.check(Identity(1e-7, scale=1), RATIOS, batched=False, instances=60, examples=[{"ratio": 9.5, "a": 1.0}, {"ratio": 10.5, "a": 1.0}],
           false={"PPO's": {"method": "ppo"}, "without the upper bound": {"cap": math.inf}, "with the lower bound": {"low": 0.8}})  # fmt: skip
 def derivative(ratio, a, *, method="lp-reg", cap=10.0, low=0.0):
     return slope(ratio, a, method), a if low < ratio < cap else 0.0

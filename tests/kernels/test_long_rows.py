@@ -9,7 +9,7 @@ import pytest
 
 from klsim import best_of_n
 from klsim.distributions import log_normalize
-from klsim.kernels.long_rows import best_of_n_long_row, is_legal
+from klsim.kernels.long_rows import best_of_n_long_row
 from klsim.kernels.order_statistics import best_of_n_rows
 from klsim.kernels.sorting import gather, scatter, sorted_with_order
 
@@ -104,38 +104,3 @@ def test_law_of_long_rows_by_the_public_functions(monkeypatch):
             for a, b in zip(fast, results()):
                 assert a.shape == b.shape
                 np.testing.assert_allclose(a, b, rtol=1e-12)
-
-
-def test_several_long_rows_are_those_of_each():
-    rng = np.random.default_rng(3)
-    log_p, reward = log_normalize(rng.standard_normal((2, 1 << 16))), rng.random((2, 1 << 16))
-    for f in (best_of_n.kl, best_of_n.expected_reward, best_of_n.log_policy):
-        each = [f(p, r, 64) for p, r in zip(log_p, reward)]
-        np.testing.assert_allclose(f(log_p, reward, 64), each, rtol=1e-12)
-
-
-def test_long_rows_are_checked_at_the_door():
-    size = 70_000
-    log_p, reward = np.full(size, -np.log(size)), np.arange(size, dtype=float)
-    assert is_legal(log_p, reward)
-    for place, p, r, match in (
-        (7, np.nan, 1.0, r"log_ref\[7\]"),
-        (69_999, np.inf, 1.0, r"log_ref\[69999\]"),
-        (5, 0.0, 1.0, "sum to"),
-        (9, -np.log(size), np.nan, r"reward\[9\]"),
-        (9, -np.log(size), np.inf, r"reward\[9\]"),
-    ):
-        bad_p, bad_r = log_p.copy(), reward.copy()
-        bad_p[place], bad_r[place] = p, r
-        with pytest.raises(ValueError, match=match):
-            best_of_n.log_policy(bad_p, bad_r, 4)
-    with pytest.raises(ValueError, match="positive probability"):
-        best_of_n.log_policy(np.full(size, -np.inf), reward, 4)
-
-
-def test_what_sums_of_probabilities_would_lose_goes_through_sums_of_logs():
-    size = 70_000
-    log_p = np.full(size, -900.0)
-    log_p[0] = 0.0
-    law = best_of_n.log_policy(log_p, np.arange(size, dtype=float), log_n=880.0)
-    assert abs(law[-1] - (880 - 900)) < 1e-8  # N p = e^-20: the probability that it is drawn at all

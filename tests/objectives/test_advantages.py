@@ -99,6 +99,11 @@ def test_ten_million_counts_are_the_most():
         prompt_weights(asked, np.full(7, 0.5), 9)
     with pytest.raises(ValueError, match=r"group_size = 10: has more than 10\^7 counts"):
         prompt_weights(asked, np.full(7, 0.5), 10)
+    for prompts, size in ((1, 10**7), (24, 1), (10**4, 2**62)):
+        with pytest.raises(ValueError, match=r"has more than 10\^7 counts"):
+            prompt_weights(asked, np.full(prompts, 0.5), size)
+    with pytest.raises(ValueError, match="asked"):
+        prompt_weights(asked, np.full(23, 0.5), 1)
 
 
 def test_aggregations_by_hand():
