@@ -11,9 +11,13 @@
     layers = 2
     heads = 4
 
-    [tasks.add]                      # a domain: kind and knobs as in klsim.lm.tasks
+    [tasks.add]                      # a domain: kind and knobs as in klsim.lm.tasks.KINDS
     kind = "modular"
     operations = "+"
+
+    [data]                           # short for [tasks.data] with kind = "data": your own prompts and reward
+    path = "prompts.jsonl"
+    reward = "rewards.py:exact"
 
     [[stage]]
     name = "base"
@@ -145,8 +149,11 @@ Stage = Annotated[Sft | ObjectiveStage | Average, Field(discriminator="method")]
 """A stage of a configuration, told apart by its ``method``."""
 
 
+_SHORT: dict[str, dict[str, Any]] = {"data": {"kind": "data"}, "task": {}}
+
+
 class Config(_Strict):
-    """A run: tasks, and stages one after the other."""
+    """A run: tasks, and stages one after the other. ``train_prompts``: of every task that is generated."""
 
     output: Path
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
@@ -155,6 +162,23 @@ class Config(_Strict):
     train_prompts: int = Field(default=2000, ge=1, le=10**7)
     evaluation: Evaluation = Evaluation()
     stage: tuple[Stage, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long_forms(cls, given: Any) -> Any:
+        """``[data]`` and ``[task]`` as ``[tasks.data]`` and ``[tasks.task]``."""
+        if not isinstance(given, dict) or not given.keys() & _SHORT.keys():
+            return given
+        tasks = dict(given.get("tasks") or {})
+        for short, defaults in _SHORT.items():
+            if short not in given:
+                continue
+            if not isinstance(given[short], dict):
+                raise ValueError(f"{short} = {given[short]!r}: must be a table")
+            if short in tasks:
+                raise ValueError(f"{short}: is short for tasks.{short}, which is there, too")
+            tasks[short] = defaults | given[short]
+        return {key: value for key, value in given.items() if key not in _SHORT} | {"tasks": tasks}
 
     @model_validator(mode="after")
     def _names_fit(self) -> Config:

@@ -24,6 +24,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from klsim import _validate
 from klsim.estimators import k3, mean_interval, pass_at_k, support_threshold
 from klsim.frontier.estimate import Estimate
+from klsim.lm.chat import as_completion, problem_of_prompt, rendered
 from klsim.lm.log_probs import token_log_probs
 from klsim.lm.models import check_characters
 
@@ -215,12 +216,13 @@ def _options(samples: int, max_new_tokens: int, temperature: float, seed: int, b
 
 
 def _prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts that the model reads."""
     for i, row in enumerate(rows):
-        if not isinstance(row.get("prompt"), str) or not row["prompt"]:
-            raise ValueError(f"task_rows[{i}]: needs a prompt that is text, got {row.get('prompt')!r}")
+        if problem := problem_of_prompt(row.get("prompt")):
+            raise ValueError(f"task_rows[{i}]: its prompt {problem}")
         if row.keys() != rows[0].keys():
             raise ValueError(f"task_rows[{i}]: has the columns {', '.join(row)}, row 0 {', '.join(rows[0])}")
-    prompts = [row["prompt"] for row in rows]
+    prompts = rendered(tokenizer, [row["prompt"] for row in rows])
     check_characters(tokenizer, prompts, "prompts")
     return prompts
 
@@ -228,7 +230,9 @@ def _prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[st
 def _graded(reward: Reward, rows: Sequence[Row], completions: Sequence[str], repeats: int) -> np.ndarray:
     """Rewards ``(len(rows) * repeats,)``."""
     columns = {name: [row[name] for row in rows for _ in range(repeats)] for name in rows[0]}
-    found = list(reward(prompts=columns.pop("prompt"), completions=list(completions), **columns))
+    prompts = columns.pop("prompt")
+    given = [as_completion(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+    found = list(reward(prompts=prompts, completions=given, **columns))
     if len(found) != len(completions):
         raise ValueError(f"reward: gave {len(found)} rewards for {len(completions)} completions")
     for i, value in enumerate(found):

@@ -18,31 +18,23 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
 from klsim.files import remove_left_over, write_atomically
-from klsim.lm import models, tasks
+from klsim.lm import models
+from klsim.lm.chat import as_completion
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
 from klsim.lm.evaluate import Evaluation, evaluate, sample
 from klsim.lm.objectives import named, near, needs
+from klsim.lm.tasks import Data
 from klsim.lm.trainer import ObjectiveTrainer, SupervisedTrainer, quiet
+from klsim.lm.world import Row, World, world
 
 __all__ = ["StageResult", "World", "is_first_process", "run", "world"]
 
-Row = dict[str, Any]
 OnStep = Callable[[str, int, str], None]
-
-
-@dataclass(frozen=True)
-class World:
-    """What all stages share: the tokenizer and, for every task, prompts to train on and to test on."""
-
-    tokenizer: PreTrainedTokenizerBase
-    tasks: Mapping[str, tasks.Task]
-    train: Mapping[str, Sequence[Row]]
-    test: Mapping[str, Sequence[Row]]
 
 
 @dataclass(frozen=True)
@@ -57,24 +49,6 @@ class StageResult:
 def is_first_process() -> bool:
     """Whether this process is the one that writes."""
     return bool(PartialState().is_main_process)
-
-
-def world(config: Config) -> World:
-    """The tasks of a configuration and a tokenizer for them.
-
-    Raises:
-        ValueError: an unknown task or knob; a task with too few problems.
-    """
-    made = {name: tasks.make(name, options) for name, options in config.tasks.items()}
-    split = {
-        name: task.split(config.train_prompts, config.evaluation.prompts, config.seed) for name, task in made.items()
-    }
-    if config.model.path is None:
-        tokenizer = models.character_tokenizer(tasks.joint_alphabet(*made.values()))
-    else:
-        tokenizer = models.load_tokenizer(config.model.path)
-        models.check_characters(tokenizer, [task.alphabet for task in made.values()], "alphabets of the tasks")
-    return World(tokenizer, made, {n: s[0] for n, s in split.items()}, {n: s[1] for n, s in split.items()})
 
 
 def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> list[StageResult]:
@@ -96,7 +70,7 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
     results = []
     for stage in config.stage:
         folder = config.output / stage.name
-        about = _about(config, stage)
+        about = _about(config, stage, shared)
         if state.is_main_process:
             _claim(folder, about)
         state.wait_for_everyone()
@@ -118,10 +92,11 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
     return results
 
 
-def _about(config: Config, stage: Sft | ObjectiveStage | Average) -> dict[str, Any]:
-    """All that a stage's result depends on."""
+def _about(config: Config, stage: Sft | ObjectiveStage | Average, shared: World) -> dict[str, Any]:
+    """All that a stage's result depends on, but for the code of reward functions: a mistake there may be mended."""
     whole = config.model_dump(mode="json", exclude={"output", "stage"})
-    return whole | {"stage": stage.model_dump(mode="json")}
+    data = {name: task.fingerprint for name, task in shared.tasks.items() if isinstance(task, Data)}
+    return whole | ({"data": data} if data else {}) | {"stage": stage.model_dump(mode="json")}
 
 
 def _claim(folder: Path, about: Mapping[str, Any]) -> None:
@@ -165,7 +140,7 @@ def _train(
     done = int(last.rsplit("-", 1)[1]) if last else 0
     if last and done >= stage.steps:  # stopped between its last step and its end; the Trainer would take one more step
         return models.load_model(last)
-    rows = _rows(stage, shared)
+    rows = shared.rows(stage.tasks, stage.problems)
     make = _supervised if isinstance(stage, Sft) else _objective
     trainer = make(config, stage, folder, rows, shared)  # type: ignore[arg-type]
     for callback in _log_to(folder, done, lambda step, text: on_step(stage.name, step, text)):
@@ -186,13 +161,6 @@ def _average(found: list[PreTrainedModel], names: Sequence[str]) -> PreTrainedMo
     mean = {key: torch.stack([s[key].float() for s in states]).mean(0).to(v.dtype) for key, v in states[0].items()}
     first.load_state_dict(mean)
     return first
-
-
-def _rows(stage: Sft | ObjectiveStage, shared: World) -> list[Row]:
-    """The training rows of a stage's tasks, in turn, with their domain."""
-    names = stage.tasks or tuple(shared.tasks)
-    columns = [[row | {"domain": name} for row in shared.train[name][: stage.problems]] for name in names]
-    return [row for group in zip(*columns) for row in group]
 
 
 def _common(config: Config, stage: Sft | ObjectiveStage, folder: Path) -> dict[str, Any]:
@@ -253,13 +221,22 @@ def _options(cls: Any, stage: Sft | ObjectiveStage, given: dict[str, Any]) -> An
 def _supervised(config: Config, stage: Sft, folder: Path, rows: list[Row], shared: World) -> SupervisedTrainer:
     given = _common(config, stage, folder) | {"per_device_train_batch_size": stage.batch, "packing": False}
     teachers = _teachers(config, stage, shared)
-    shown = tasks.demonstrations(rows) if not teachers else _completions(config, stage, rows, teachers, shared)
+    shown = _completions(config, stage, rows, teachers, shared) if teachers else _demonstrations(stage, rows, shared)
     return SupervisedTrainer(
         model=_start(config, stage.start, shared),
         args=_options(SFTConfig, stage, given),
         train_dataset=Dataset.from_list(shown),
         processing_class=shared.tokenizer,
     )
+
+
+def _demonstrations(stage: Sft, rows: list[Row], shared: World) -> list[Row]:
+    try:
+        return [
+            {"prompt": r["prompt"], "completion": shared.tasks[r["domain"]].demonstration(shared.row(r))} for r in rows
+        ]
+    except ValueError as error:
+        raise ValueError(f"stage {stage.name!r}: {error}") from None
 
 
 def _teachers(config: Config, stage: Sft | ObjectiveStage, shared: World) -> dict[str, PreTrainedModel]:
@@ -276,13 +253,15 @@ def _completions(
     """Prompts with completions that the teachers of their domains sampled; what they did not finish is left out."""
     out: list[Row] = []
     for domain, teacher in teachers.items():
-        mine = [row for row in rows if row["domain"] == domain]
+        mine = [shared.row(row) for row in rows if row["domain"] == domain]
         drawn = sample(
-            teacher, shared.tokenizer, mine, tasks.reward_of(shared.tasks), samples=stage.samples,
+            teacher, shared.tokenizer, mine, shared.tasks[domain].reward, samples=stage.samples,
             max_new_tokens=shared.tasks[domain].max_completion_tokens, temperature=stage.temperature,
             seed=config.seed, batch_size=config.evaluation.batch,
         )  # fmt: skip
-        out += [{"prompt": r["prompt"], "completion": r["completion"]} for r in drawn if r["finished"]]
+        asked = [row["prompt"] for row in mine for _ in range(stage.samples)]
+        done = [(prompt, r["completion"]) for prompt, r in zip(asked, drawn, strict=True) if r["finished"]]
+        out += [{"prompt": prompt, "completion": as_completion(prompt, text)} for prompt, text in done]
     if not out:
         raise ValueError(f"stage {stage.name!r}: its teachers finished none of their completions")
     return out
@@ -292,6 +271,10 @@ def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[R
     loss = named(**stage.objective)
     asked = needs(loss)
     names = stage.tasks or tuple(shared.tasks)
+    if "rewards" in asked and (without := [name for name in names if not shared.tasks[name].graded]):
+        raise ValueError(
+            f"stage {stage.name!r}: its objective needs rewards; task {without[0]!r} has none (reward = …)"
+        )
     longest = max(shared.tasks[name].max_completion_tokens for name in names)
     given = _common(config, stage, folder) | {
         "per_device_train_batch_size": stage.prompts * stage.group,
@@ -309,7 +292,7 @@ def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[R
         args=_options(GRPOConfig, stage, given),
         ref_model=ref,
         teachers=_teachers(config, stage, shared),
-        reward_funcs=[tasks.reward_of(shared.tasks)],
+        reward_funcs=[shared.reward],
         train_dataset=Dataset.from_list(rows),
         processing_class=shared.tokenizer,
     )
