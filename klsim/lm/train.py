@@ -28,7 +28,6 @@ from klsim.lm.chat import as_completion
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
 from klsim.lm.evaluate import Evaluation, evaluate, sample
 from klsim.lm.objectives import named, near, needs
-from klsim.lm.tasks import Data
 from klsim.lm.trainer import ObjectiveTrainer, SupervisedTrainer, quiet
 from klsim.lm.world import Row, World, world
 
@@ -95,7 +94,7 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
 def _about(config: Config, stage: Sft | ObjectiveStage | Average, shared: World) -> dict[str, Any]:
     """All that a stage's result depends on, but for the code of reward functions: a mistake there may be mended."""
     whole = config.model_dump(mode="json", exclude={"output", "stage"})
-    data = {name: task.fingerprint for name, task in shared.tasks.items() if isinstance(task, Data)}
+    data = shared.fingerprints()
     return whole | ({"data": data} if data else {}) | {"stage": stage.model_dump(mode="json")}
 
 

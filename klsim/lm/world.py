@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -26,6 +28,14 @@ class World:
     tasks: Mapping[str, tasks.Domain]
     train: Mapping[str, Sequence[Row]]
     test: Mapping[str, Sequence[Row]]
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the rows of every task that is not generated here."""
+        return {
+            name: hashlib.sha256(json.dumps([self.train[name], self.test[name]], default=str).encode()).hexdigest()
+            for name, task in self.tasks.items()
+            if not isinstance(task, tasks.Task)
+        }
 
     def rows(self, names: Sequence[str] | None = None, first: int | None = None) -> list[Row]:
         """Training rows of tasks (all of them if None) in turn: ``prompt``, ``domain``, and ``row``, their place in it.

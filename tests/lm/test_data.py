@@ -180,7 +180,7 @@ def test_data_beside_generated_tasks_and_the_short_form(tmp_path, small):
     prompts = [row["prompt"] for row in rows]
     assert made.reward(prompts, answers, **given) == [1.0] * len(rows)
     assert made.reward(prompts, [a + "0" for a in answers], **given) == [0.0] * len(rows)
-    with pytest.raises(ValueError, match="data: is short for tasks.data, which is there, too"):
+    with pytest.raises(ValueError, match=r"data: is short for tasks.data, which is there, too"):
         parse(small | {"tasks": {"data": {"kind": "data"}}, "data": data})
     with pytest.raises(ValueError, match="data = 3: must be a table"):
         parse(small | {"data": 3})
@@ -195,7 +195,7 @@ def test_prompts_that_the_tokenizer_cannot_write(tmp_path, small):
         world(parse({k: v for k, v in small.items() if k != "tasks"} | {"data": data}))
     chatty = {"path": str(jsonl(tmp_path / "b.jsonl")), "prompt": "question", "chat": True, "test": 0.5}
     with pytest.raises(
-        ValueError, match="tasks.data: prompts: they are messages, and the tokenizer has no chat template"
+        ValueError, match=r"tasks.data: prompts: they are messages, and the tokenizer has no chat template"
     ):
         world(parse({k: v for k, v in small.items() if k != "tasks"} | {"data": chatty}))
 

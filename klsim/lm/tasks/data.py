@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,11 +131,6 @@ class Data(Domain):
     @property
     def max_completion_tokens(self) -> int:
         return self.options.max_completion
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the rows that are read."""
-        return hashlib.sha256(json.dumps(self._rows, sort_keys=True, default=str).encode()).hexdigest()
 
     def split(self, train: int, test: int, seed: int = 0) -> Split:
         """All rows, without those to test on: at most ``test`` prompts, drawn with ``seed``; ``train`` is not used.

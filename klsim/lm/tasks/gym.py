@@ -1,6 +1,6 @@
 """The generators of reasoning-gym as domains: ``kind = "reasoning_gym"``; each scores answers by its own function.
 
-They are procedural: a generator, its parameters and a seed give an endless row of problems. Item ``i`` at seed ``s`` is
+They are procedural: a generator, its parameters and a seed give problems without end. Item ``i`` at seed ``s`` is
 in most of them item ``i - 1`` at seed ``s + 1``, so what is tested on is kept apart by the text of the problems, not by
 seeds. Needs ``pip install 'klsim[gym]'``.
 """
@@ -24,7 +24,8 @@ __all__ = ["GymOptions", "ReasoningGym", "generators"]
 
 _TAGGED = "Give your answer between <answer> and </answer>."
 _SEEDS = 2**31
-_ENDLESS = 2**31 - 1
+_PAGE = 500
+"""Problems a data set; some generators make all of theirs at once."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,19 @@ class ReasoningGym(Domain):
         self._data_set(0)
 
     def _data_set(self, seed: int) -> Any:
-        """The endless row of problems of a seed."""
+        """A page of problems."""
         if seed not in self._made:
-            o = self.options
-            library, config = _library(), _library().factory.DATASETS[o.generator][1]
-            sizes = {"size": _ENDLESS} if any(f.name == "size" for f in dataclasses.fields(config)) else {}
-            try:
-                self._made[seed] = library.create_dataset(o.generator, seed=seed, **sizes, **o.parameters)
-            except Exception as error:  # generators refuse by assert, ValueError, TypeError …
-                raise ValueError(f"{o.generator}: {str(error) or type(error).__name__}") from error
+            self._made[seed] = self._new_data_set(seed)
         return self._made[seed]
+
+    def _new_data_set(self, seed: int) -> Any:
+        o = self.options
+        library, config = _library(), _library().factory.DATASETS[o.generator][1]
+        sizes = {"size": _PAGE} if any(f.name == "size" for f in dataclasses.fields(config)) else {}
+        try:
+            return library.create_dataset(o.generator, seed=seed, **sizes, **o.parameters)
+        except Exception as error:  # generators refuse by assert, ValueError, TypeError …
+            raise ValueError(f"{o.generator}: {str(error) or type(error).__name__}") from error
 
     @cached_property
     def _made(self) -> dict[int, Any]:
@@ -133,28 +137,31 @@ class ReasoningGym(Domain):
         """Distinct problems in two parts: the first ``test`` distinct ones of the seed, then the next ``train``.
 
         Raises:
-            ValueError: the generator shows in 20 draws a row fewer distinct problems than asked for, or fails.
+            ValueError: the generator shows in 20 draws a row fewer distinct problems than asked for, or fails, or gives
+                other problems when it is asked again (scores would be of other problems).
         """
         wanted = _validate.integer("train", train, low=0) + _validate.integer("test", test, low=0)
         # far apart: neighbouring seeds have nearly the same items
         start = _validate.integer("seed", seed, low=0) * 1_000_003 % _SEEDS
         found: dict[str, Row] = {}
-        problems = self._data_set(start)
-        for item in range(min(20 * wanted + 100, _ENDLESS)):
+        for place in range(20 * wanted + 100):
             if len(found) == wanted:
                 break
+            seed_of_page, item = (start + place - place % _PAGE) % _SEEDS, place % _PAGE
             try:
-                entry = problems[item]
+                entry = self._data_set(seed_of_page)[item]
             except Exception as error:  # of the generator: any
                 text = f"{type(error).__name__}: {error}"
-                raise ValueError(f"{self.options.generator}: item {item} of seed {start}: {text}") from error
+                raise ValueError(f"{self.options.generator}: item {item} of seed {seed_of_page}: {text}") from error
             if entry["question"] not in found:
-                found[entry["question"]] = self._row(entry, start, item)
+                found[entry["question"]] = self._row(entry, seed_of_page, item)
         if len(found) < wanted:
             raise ValueError(
                 f"train + test = {wanted}: {self.name} showed only {len(found)} distinct problems in "
                 f"{20 * wanted + 100} draws; ask for fewer rows or other parameters"
             )
+        if wanted and self._new_data_set(start)[0]["question"] != next(iter(found)):
+            raise ValueError(f"{self.options.generator}: gives other problems for the same seed when it is asked again")
         rows = list(found.values())
         return Split(train=rows[test:], test=rows[:test])
 
@@ -189,8 +196,9 @@ class ReasoningGym(Domain):
         if not answer:
             return 0.0
         problems = self._data_set(seed)
+        entry = problems[item]
         try:
-            score = float(problems.score_answer(answer, entry=problems[item]))
+            score = float(problems.score_answer(answer, entry=entry))
         except Exception:  # scores parse what models write; what they choke on is no answer
             return 0.0
         if not math.isfinite(score):
