@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -66,6 +67,7 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
             raise ValueError(f"{name}: {_SHARDED}")
     state = PartialState(cpu=not torch.cuda.is_available())
     shared = world(config)
+    _same_rows(state, shared)
     results = []
     for stage in config.stage:
         folder = config.output / stage.name
@@ -98,6 +100,19 @@ def _about(config: Config, stage: Sft | ObjectiveStage | Average, shared: World)
     return whole | ({"data": data} if data else {}) | {"stage": stage.model_dump(mode="json")}
 
 
+_OTHER_ROWS = "files changed, or a generator follows Python's hash seed: set PYTHONHASHSEED=0"
+
+
+def _same_rows(state: PartialState, shared: World) -> None:
+    """All processes have the same data; generators of others may follow what differs between processes."""
+    if state.num_processes == 1:
+        return
+    seen = gather_object([shared.fingerprints()])
+    for name, value in seen[0].items():
+        if any(other[name] != value for other in seen):
+            raise ValueError(f"tasks.{name}: the processes have different rows ({_OTHER_ROWS})")
+
+
 def _claim(folder: Path, about: Mapping[str, Any]) -> None:
     """Make the folder of a stage, or check that it is one of this configuration."""
     file = folder / "stage.json"
@@ -107,7 +122,10 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found != about:
             keys = [k for k in about if found.get(k) != about[k]]
-            raise ValueError(f"{folder}: made with another configuration ({', '.join(keys)}); take another output")
+            hint = f"; {_OTHER_ROWS}" if keys == ["data"] else ""
+            raise ValueError(
+                f"{folder}: made with another configuration ({', '.join(keys)}); take another output{hint}"
+            )
         return
     if others:
         raise ValueError(f"{folder}: holds files that are no stage of klsim train; take another output")
