@@ -25,6 +25,7 @@ from trl import GRPOConfig, SFTConfig
 
 from klsim.files import remove_left_over, write_atomically
 from klsim.lm import models
+from klsim.lm.adapters import merged, resumed, with_adapter
 from klsim.lm.chat import as_completion
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
 from klsim.lm.evaluate import Evaluation, evaluate, sample
@@ -134,18 +135,25 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 def _start(config: Config, name: str | None, shared: World) -> PreTrainedModel:
     """The model of a stage, of a checkpoint, or the configuration's own."""
-    if name is None and config.model.path is None:
-        m = config.model
-        return models.tiny_model(
+    m = config.model
+    if name is None and m.path is None:
+        made = models.tiny_model(
             shared.tokenizer, architecture=m.architecture, hidden=m.hidden, layers=m.layers, heads=m.heads,
             seed=config.seed,
         )  # fmt: skip
-    place = name or config.model.path
+        return made if m.dtype is None else made.to(getattr(torch, m.dtype))  # type: ignore[arg-type]
+    place = name or m.path
     assert place is not None
     if any(stage.name == place for stage in config.stage):
-        return models.load_model(config.output / place / "model")
+        return models.load_model(config.output / place / "model", dtype=m.dtype or "auto")
     models.check_same_vocabulary(shared.tokenizer, models.load_tokenizer(place))
-    return models.load_model(place)
+    return models.load_model(place, dtype=m.dtype or "auto")
+
+
+def _trainee(config: Config, name: str | None, shared: World) -> Any:
+    """The model that a stage trains, with adapters if the configuration has them."""
+    model = _start(config, name, shared)
+    return model if config.model.lora is None else with_adapter(model, config.model.lora, config.seed)
 
 
 def _train(
@@ -156,15 +164,17 @@ def _train(
     last = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
     done = int(last.rsplit("-", 1)[1]) if last else 0
     if last and done >= stage.steps:  # stopped between its last step and its end; the Trainer would take one more step
-        return models.load_model(last)
+        if config.model.lora is None:
+            return models.load_model(last, dtype=config.model.dtype or "auto")
+        return merged(resumed(_start(config, stage.start, shared), last), folder / "adapter")
     rows = shared.rows(stage.tasks, stage.problems)
     make = _supervised if isinstance(stage, Sft) else _objective
     trainer = make(config, stage, folder, rows, shared)  # type: ignore[arg-type]
     for callback in _log_to(folder, done, lambda step, text: on_step(stage.name, step, text)):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=last)
-    model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
-    return model
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return merged(model, folder / "adapter" if PartialState().is_main_process else None)
 
 
 def _average(found: list[PreTrainedModel], names: Sequence[str]) -> PreTrainedModel:
@@ -182,7 +192,7 @@ def _average(found: list[PreTrainedModel], names: Sequence[str]) -> PreTrainedMo
 
 def _common(config: Config, stage: Sft | ObjectiveStage, folder: Path) -> dict[str, Any]:
     """Options of both of TRL's trainers; the stage's own ``trainer`` table wins."""
-    gpu = torch.cuda.is_available()
+    gpu, checkpointing = torch.cuda.is_available(), config.model.gradient_checkpointing
     return {
         "output_dir": str(folder),
         "max_steps": stage.steps,
@@ -195,7 +205,7 @@ def _common(config: Config, stage: Sft | ObjectiveStage, folder: Path) -> dict[s
         "disable_tqdm": True,
         "use_cpu": not gpu,
         "bf16": gpu,
-        "gradient_checkpointing": gpu,
+        "gradient_checkpointing": gpu if checkpointing is None else checkpointing,
         "dataloader_pin_memory": gpu,
     }
 
@@ -237,10 +247,12 @@ def _options(cls: Any, stage: Sft | ObjectiveStage, given: dict[str, Any]) -> An
 
 def _supervised(config: Config, stage: Sft, folder: Path, rows: list[Row], shared: World) -> SupervisedTrainer:
     given = _common(config, stage, folder) | {"per_device_train_batch_size": stage.batch, "packing": False}
+    if stage.by_length:
+        given["train_sampling_strategy"] = "group_by_length"
     teachers = _teachers(config, stage, shared)
     shown = _completions(config, stage, rows, teachers, shared) if teachers else _demonstrations(stage, rows, shared)
     return SupervisedTrainer(
-        model=_start(config, stage.start, shared),
+        model=_trainee(config, stage.start, shared),
         args=_options(SFTConfig, stage, given),
         train_dataset=Dataset.from_list(shown),
         processing_class=shared.tokenizer,
@@ -301,14 +313,16 @@ def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[R
         "remove_unused_columns": False,
     }
     ref = None
-    if any(name.startswith("ref_") for name in asked):
+    own = config.model.lora is not None and stage.ref in (None, stage.start)  # the trained model without its adapters
+    if any(name.startswith("ref_") for name in asked) and not own:
         ref = _start(config, stage.ref or stage.start, shared)
     return ObjectiveTrainer(
-        model=_start(config, stage.start, shared),
+        model=_trainee(config, stage.start, shared),
         objective=loss,
         args=_options(GRPOConfig, stage, given),
         ref_model=ref,
         teachers=_teachers(config, stage, shared),
+        by_length=stage.by_length,
         reward_funcs=[shared.reward],
         train_dataset=Dataset.from_list(rows),
         processing_class=shared.tokenizer,

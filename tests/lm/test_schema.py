@@ -68,6 +68,8 @@ def test_schema_and_models_agree(small, change, fits):
             parse(data)
 
 
-@pytest.mark.parametrize("task", [{"kind": "modular", "term": 1}, {"kind": "mod"}, {"generator": "x"}, {"kind": "data"}])
+@pytest.mark.parametrize(
+    "task", [{"kind": "modular", "term": 1}, {"kind": "mod"}, {"generator": "x"}, {"kind": "data"}]
+)
 def test_knobs_are_known(small, task):
     assert list(jsonschema.Draft202012Validator(schema()).iter_errors(small | {"tasks": {"t": task}}))
