@@ -19,7 +19,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
@@ -29,6 +29,7 @@ from klsim.lm.adapters import merged, resumed, with_adapter
 from klsim.lm.chat import as_completion
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
 from klsim.lm.evaluate import Evaluation, evaluate, sample
+from klsim.lm.logs import callbacks, check_reporters
 from klsim.lm.objectives import named, near, needs
 from klsim.lm.trainer import ObjectiveTrainer, SupervisedTrainer, quiet
 from klsim.lm.world import Row, World, world
@@ -67,6 +68,7 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
         if os.environ.get(name, "false").lower() == "true":
             raise ValueError(f"{name}: {_SHARDED}")
     state = PartialState(cpu=not torch.cuda.is_available())
+    check_reporters(config.report_to)
     shared = world(config)
     _same_rows(state, shared)
     results = []
@@ -96,7 +98,7 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
 
 def _about(config: Config, stage: Sft | ObjectiveStage | Average, shared: World) -> dict[str, Any]:
     """All that a stage's result depends on, but for the code of reward functions: a mistake there may be mended."""
-    whole = config.model_dump(mode="json", exclude={"output", "stage"})
+    whole = config.model_dump(mode="json", exclude={"output", "stage", "report_to", "project"})
     data = shared.fingerprints()
     return whole | ({"data": data} if data else {}) | {"stage": stage.model_dump(mode="json")}
 
@@ -170,7 +172,10 @@ def _train(
     rows = shared.rows(stage.tasks, stage.problems)
     make = _supervised if isinstance(stage, Sft) else _objective
     trainer = make(config, stage, folder, rows, shared)  # type: ignore[arg-type]
-    for callback in _log_to(folder, done, lambda step, text: on_step(stage.name, step, text)):
+    for callback in callbacks(
+        folder, done, lambda step, text: on_step(stage.name, step, text),
+        report_to=config.report_to, project=config.project or config.output.absolute().name, run=stage.name,
+    ):  # fmt: skip
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=last)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -223,6 +228,9 @@ _OF_THE_STAGE = {
     "num_generations": "set the stage's group",
     "max_completion_length": "set the stage's max_completion",
     "temperature": "set the stage's temperature",
+    "report_to": "set the run's report_to",
+    "project": "set the run's project",
+    "run_name": "a stage's run has its name",
     "resume_from_checkpoint": "a stage resumes by itself",
     "load_best_model_at_end": "a stage ends with its last weights",
     "fsdp": _SHARDED,
@@ -327,50 +335,6 @@ def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[R
         train_dataset=Dataset.from_list(rows),
         processing_class=shared.tokenizer,
     )
-
-
-def _log_to(folder: Path, done: int, on_step: Callable[[int, str], None]) -> list[TrainerCallback]:
-    """Callbacks of the first process: JSON lines, TensorBoard, and progress, from step ``done`` on."""
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations.integration_utils import TensorBoardCallback
-
-    if not PartialState().is_main_process:
-        return []
-    _keep_until(folder / "metrics.jsonl", done)
-    board = SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=done + 1)
-    to_board = TensorBoardCallback(board)  # type: ignore[no-untyped-call]
-    return [_Metrics(folder / "metrics.jsonl", on_step), to_board]
-
-
-class _Metrics(TrainerCallback):
-    """Everything that is logged, a JSON object a line; and a few words of it for whoever watches."""
-
-    def __init__(self, file: Path, on_step: Callable[[int, str], None]) -> None:
-        self.file, self.on_step, self.text = file, on_step, ""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if logs:
-            with self.file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({"step": state.global_step} | logs) + "\n")
-            shown = (k for k in ("loss", "reward", "kl_to_ref", "kl_to_teacher") if k in logs)
-            self.text = ", ".join(f"{k} {logs[k]:.3g}" for k in shown)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.on_step(state.global_step, self.text)
-
-
-def _keep_until(file: Path, step: int) -> None:
-    """Drop lines that are repeated from a checkpoint on, and one that a kill cut off."""
-    if not file.is_file():
-        return
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    write_atomically(file, "".join(kept))
 
 
 def _evaluate(

@@ -123,6 +123,11 @@ class _Quiet:
         super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the base's, without the rates and the mean loss of the whole training, which are of what was resumed."""
+        kept = {k: v for k, v in logs.items() if not k.startswith("train_")} if "train_runtime" in logs else logs
+        super().log(kept, *args, **kwargs)  # type: ignore[misc]
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: TRL's would describe TRL's own loss."""
 
@@ -148,7 +153,26 @@ class _Quiet:
 
 
 class SupervisedTrainer(_Quiet, SFTTrainer):  # type: ignore[misc]
-    """TRL's `SFTTrainer`; a gradient that is not finite is an error, and checkpoints are complete."""
+    """TRL's `SFTTrainer`; a gradient that is not finite is an error, checkpoints are complete, and ``num_tokens`` goes
+    on where a resumed run was stopped (TRL's begins at 0 again)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(_TokensSeen(self))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.state.num_input_tokens_seen = self._total_train_tokens
+        super()._save_checkpoint(model, trial)
+
+
+class _TokensSeen(TrainerCallback):
+    """Hands the tokens of a checkpoint's state to the trainer that counts them."""
+
+    def __init__(self, trainer: SupervisedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._total_train_tokens = int(state.num_input_tokens_seen)
 
 
 class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
