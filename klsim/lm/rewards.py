@@ -133,6 +133,11 @@ class WeightedReward:
     parts: tuple[_Part, ...]
 
     @property
+    def __name__(self) -> str:
+        """What TRL's logs call it."""
+        return " + ".join(part.name for part in self.parts)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the verifiers read."""
         return tuple(dict.fromkeys(part.column for part in self.parts if part.column is not None))
