@@ -143,7 +143,7 @@ def _start(config: Config, name: str | None, shared: World) -> PreTrainedModel:
             shared.tokenizer, architecture=m.architecture, hidden=m.hidden, layers=m.layers, heads=m.heads,
             seed=config.seed,
         )  # fmt: skip
-        return made if m.dtype is None else made.to(getattr(torch, m.dtype))  # type: ignore[arg-type]
+        return made if m.dtype is None else made.to(getattr(torch, m.dtype))
     place = name or m.path
     assert place is not None
     if any(stage.name == place for stage in config.stage):

@@ -108,19 +108,22 @@ def test_reporters_are_no_option_of_a_stage(small, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_trackio_offline_holds_one_series_a_stage(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio", reason="trackio is not installed: it brings a web server")
     import sqlite3
 
-    import trackio.utils
+    from trackio.sqlite_storage import SQLiteStorage
 
-    monkeypatch.setattr(trackio.utils, "TRACKIO_DIR", tmp_path / "trackio")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    whole, cut = (configuration(small, tmp_path / n, report_to=["trackio"], project=n) for n in ("whole", "cut"))
+    projects = {name: f"klsim-{tmp_path.parent.name}-{name}" for name in ("whole", "cut")}
+    whole, cut = (
+        configuration(small, tmp_path / name, report_to=["trackio"], project=project)
+        for name, project in projects.items()
+    )
     run(whole)
     run(cut, STOPS)
     found = {}
     for name in ("whole", "cut"):
-        (file,) = (tmp_path / "trackio").rglob(f"{name}.db")
+        file = SQLiteStorage.get_project_db_path(projects[name])
         rows = sqlite3.connect(file).execute("select run_name, metrics from metrics order by run_name, id").fetchall()
         times = {f"train/{t}" for t in TIMES}
         found[name] = [(r, {k: v for k, v in json.loads(text).items() if k not in times}) for r, text in rows]
