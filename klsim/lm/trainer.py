@@ -115,6 +115,7 @@ class _Quiet:
     args: Any
     state: Any
     accelerator: Any
+    is_fsdp_enabled: bool
     _partial: Path | None = None
 
     def __init__(self, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any) -> None:
@@ -122,6 +123,10 @@ class _Quiet:
             raise ValueError("args.load_best_model_at_end: which checkpoint was best is not tracked here")
         super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+        asked = bool(self.args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if asked and not self.is_fsdp_enabled:
+            kind = self.accelerator.distributed_type.value
+            raise ValueError(f"FSDP: accelerate shards on accelerators only; {kind} would hold whole models unasked")
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the base's, without the rates and the mean loss of the whole training, which are of what was resumed."""
