@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from klsim.lm.sampling import Written
-    from klsim.lm.tasks import Task
+    from klsim.lm.tasks import Domain
 
 __all__ = ["sample"]
 
@@ -27,11 +27,11 @@ def _option(text: str, metavar: str | None = None, *names: str, **limits: Any) -
 
 
 Model = Annotated[str, typer.Argument(help="A folder, a .gguf file, smollm2-135m, or owner/name of the Hub.")]
-Prompts = Annotated[Path | None, _option("One a row: .jsonl .json .csv .tsv .parquet .arrow", "FILE")]
+Prompts = Annotated[str | None, _option("One a row: .jsonl .csv .parquet …; a data set's folder or name.", "FILE")]
 PromptColumn = Annotated[str, _option("Text, or a list of messages for the chat template.", "COLUMN")]
 Chat = Annotated[bool, _option("Texts are what the user says, in the chat template.", None, "--chat")]
 OfTask = Annotated[str | None, _option("A verifier and, without --prompts, its problems.", "KIND?KNOB=VALUE")]
-Reward = Annotated[str | None, _option("reward(prompts, completions, **columns), as TRL's.", "FILE.py:FUNCTION")]
+Reward = Annotated[str | None, _option("As TRL's; or a verifier: exact, last_number, boxed, …", "FILE.py:FUNCTION")]
 Samples = Annotated[int, _option("Completions of each prompt.", min=1)]
 MaxTokens = Annotated[int | None, _option("Of a completion, at most; a task knows its longest.", min=1)]
 Temperature = Annotated[float, _option("Divides the logits.")]
@@ -63,25 +63,28 @@ def sample(
     """Draw completions of a model into a file for klsim frontier; a killed run resumes with the same command."""
     if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
         raise ModuleNotFoundError(f"sampling needs {', '.join(missing)}: pip install 'klsim[lm]'")
+    from klsim.lm import rewards
+
     verifier = None if task is None else _task(task)
     if reward is not None and verifier is not None:
         raise ValueError("--reward and --task: give one of them")
     if max_tokens is None and verifier is None:
         raise ValueError("--max-tokens: is needed (only a task knows how long its answers are)")
-    rows = _rows(prompts, prompt_column, verifier, limit, seed)
-    if chat:
-        rows = [_as_chat(row) for row in rows]
+    weighted = None if reward is None else rewards.parse(reward)
+    rows = _rows(prompts, prompt_column, chat, () if weighted is None else weighted.columns, verifier, limit, seed)
     settings: dict[str, Any] = {
         "samples": samples, "temperature": temperature, "seed": seed, "batch_size": batch,
         "max_new_tokens": max_tokens or (verifier.max_completion_tokens if verifier else 1),
     }  # fmt: skip
-    written = _write(output, model, rows, _reward(reward, verifier), _named(log_probs_under or []), dtype, settings)
+    grade = weighted if verifier is None else verifier.reward if verifier.graded else None
+    written = _write(output, model, rows, grade, _named(log_probs_under or []), dtype, settings)
     shown = "no rewards" if written.reward is None else f"mean reward {written.reward:.4g}"
     typer.echo(
         f"{written.prompts} prompts, {written.rows} completions, {shown}, {written.tokens:.4g} tokens each, "
         f"{written.finished:.1%} finished"
     )
     typer.echo(f"written: {written.file}")
+    typer.echo(f"kept: {written.about} (what it was made with)")
 
 
 def _write(
@@ -119,59 +122,28 @@ def _write(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _reward(place: str | None, task: Task | None) -> Callable[..., Sequence[float]] | None:
-    if place is None:
-        return None if task is None else task.reward
-    from klsim.audit.targets import load_function
-
-    return load_function(place)
-
-
-def _rows(file: Path | None, column: str, task: Task | None, limit: int | None, seed: int) -> list[Row]:
+def _rows(
+    place: str | None,
+    column: str,
+    chat: bool,
+    columns: Sequence[str],
+    task: Domain | None,
+    limit: int | None,
+    seed: int,
+) -> list[Row]:
     """What is completed, with the columns that rewards read."""
-    if file is not None:
-        return read_prompts(file, prompt=column)[:limit]
+    from klsim.lm.chat import as_prompt, is_chat
+    from klsim.lm.data import read_prompts
+
+    if place is not None:
+        return read_prompts(place, prompt=column, chat=chat, limit=limit, columns=columns)
     if task is None:
         raise ValueError("--prompts: is needed, or a --task with problems of its own")
-    return task.split(0, limit or OF_A_TASK, seed).test
+    rows = task.split(0, limit or OF_A_TASK, seed).test
+    return [row | {"prompt": as_prompt(row["prompt"])} if chat and not is_chat(row["prompt"]) else row for row in rows]
 
 
-def read_prompts(file: Path, *, prompt: str) -> list[Row]:
-    """The rows of a file, with the column ``prompt`` under that name.
-
-    Raises:
-        ValueError, OSError: no such file, format or column; a row without a prompt.
-    """
-    from klsim.frontier.formats import rows as reading
-    from klsim.frontier.formats.sources import fail, find
-
-    out: list[Row] = []
-    for source in find([file]):
-        found = reading.layout(source)
-        if prompt not in found.names:
-            fail(source, f"has no column {prompt!r} for the prompt (there are {', '.join(found.names)})")
-        if prompt != "prompt" and "prompt" in found.names:
-            fail(source, f"has a column 'prompt' beside {prompt!r}; rename it")
-        if found.kind in ("parquet", "arrow"):
-            chunks = reading.fast_chunks(source, found, found.names, (), ())
-        else:
-            chunks = reading.slow_chunks(source, found.kind, found.names)
-        for chunk in chunks or ():
-            columns = {n: c if isinstance(c, list) else c.to_pylist() for n, c in chunk.columns.items()}
-            for i in range(chunk.rows):
-                if not columns[prompt][i]:
-                    fail(source, "is missing", chunk.start + i, prompt)
-                row = {name: values[i] for name, values in columns.items() if name != prompt}
-                out.append({"prompt": columns[prompt][i]} | row)
-    return out
-
-
-def _as_chat(row: Row) -> Row:
-    text = row["prompt"]
-    return row | {"prompt": [{"role": "user", "content": text}]} if isinstance(text, str) else row
-
-
-def _task(text: str) -> Task:
+def _task(text: str) -> Domain:
     """``modular?terms=2&operations=+``: a family of `klsim.lm.tasks` and its knobs."""
     from klsim.lm import tasks
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +12,34 @@ import typer
 __all__ = ["train"]
 
 
+def _print_schema(asked: bool) -> None:
+    """What `--schema` does, before an argument is asked for."""
+    if not asked:
+        return
+    _installed()
+    from klsim.lm.schema import schema
+
+    typer.echo(json.dumps(schema(), indent=1))
+    raise typer.Exit
+
+
+def _installed() -> None:
+    if missing := [name for name in ("torch", "trl", "pydantic") if importlib.util.find_spec(name) is None]:
+        raise ModuleNotFoundError(f"training needs {', '.join(missing)}: pip install 'klsim[lm]'")
+
+
 def train(
     config: Annotated[Path, typer.Argument(help="A TOML file; see klsim.lm.config.")],
     output: Annotated[Path | None, typer.Option(help="Instead of the file's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the file's.", min=0)] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check the configuration and its tasks.")] = False,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", is_eager=True, callback=_print_schema, help="Print the JSON schema of such files."),
+    ] = False,
 ) -> None:
     """Train causal language models with klsim's objectives: the stages of a file; a killed run resumes."""
-    if missing := [name for name in ("torch", "trl", "pydantic") if importlib.util.find_spec(name) is None]:
-        raise ModuleNotFoundError(f"training needs {', '.join(missing)}: pip install 'klsim[lm]'")
+    _installed()
     from klsim.lm import config as configs
     from klsim.lm import train as training
     from klsim.report import terminal

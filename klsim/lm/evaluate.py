@@ -30,9 +30,9 @@ from klsim.lm.generation import (
     graded,
     joined,
     seeded,
+    texts_of,
     without_dropout,
 )
-from klsim.lm.models import check_characters
 
 __all__ = ["KL", "Evaluation", "evaluate", "sample"]
 
@@ -93,21 +93,21 @@ def evaluate(
     """Greedy and sampled completions of every row, graded.
 
     Args:
-        task_rows: at least two; each has a text ``prompt`` and the columns that ``reward`` reads.
+        task_rows: at least two; each has a ``prompt``, text or messages, and the columns that ``reward`` reads.
         reward: in TRL's convention, e.g. ``task.reward``.
         samples: completions of each prompt at ``temperature`` > 0. batch_size: sequences at a time; as it orders the
             random numbers, the same seed gives the same samples only with the same batch size.
         ref, teachers: models over the same vocabulary, to which KL is measured; ``ref`` is named ``"ref"``.
 
     Raises:
-        ValueError: fewer than two rows, rows without text prompts or with other columns than the first, characters
+        ValueError: fewer than two rows, rows without prompts or with other columns than the first, characters
             without a token, rewards that are not one finite number a completion, arguments out of range.
     """
     if len(task_rows) < 2:
         raise ValueError(f"task_rows: needs at least two prompts for an interval, got {len(task_rows)}")
     others = dict(teachers or {}) | ({} if ref is None else {"ref": ref})
     sampling = Sampling(samples, max_new_tokens, temperature, seed, batch_size)
-    prompts = _prompts(task_rows, tokenizer)
+    prompts = texts_of(tokenizer, task_rows, "task_rows")
     greedy = graded(reward, task_rows, _greedy(model, tokenizer, prompts, sampling), 1)
     drawn = _draw(model, tokenizer, prompts, others, sampling)
     rewards = graded(reward, task_rows, drawn.completions, samples)
@@ -163,13 +163,13 @@ def sample(
     if not task_rows:
         raise ValueError("task_rows: needs at least one prompt")
     sampling = Sampling(samples, max_new_tokens, temperature, seed, batch_size)
-    prompts = _prompts(task_rows, tokenizer)
+    prompts = texts_of(tokenizer, task_rows, "task_rows")
     drawn = _draw(model, tokenizer, prompts, {} if ref is None else {"ref": ref}, sampling)
     rewards = graded(reward, task_rows, drawn.completions, samples)
     rows = []
     for i, completion in enumerate(drawn.completions):
         row = {
-            "prompt": prompts[i // samples],
+            "prompt": task_rows[i // samples]["prompt"],
             "completion": completion,
             "reward": float(rewards[i]),
             "tokens": int(drawn.tokens[i]),
@@ -180,17 +180,6 @@ def sample(
             row["ref_logp"] = float(drawn.log_policy[i] - drawn.log_ratio["ref"][i])
         rows.append(row)
     return rows
-
-
-def _prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    for i, row in enumerate(rows):
-        if not isinstance(row.get("prompt"), str) or not row["prompt"]:
-            raise ValueError(f"task_rows[{i}]: needs a prompt that is text, got {row.get('prompt')!r}")
-        if row.keys() != rows[0].keys():
-            raise ValueError(f"task_rows[{i}]: has the columns {', '.join(row)}, row 0 {', '.join(rows[0])}")
-    prompts = [row["prompt"] for row in rows]
-    check_characters(tokenizer, prompts, "prompts")
-    return prompts
 
 
 def _greedy(

@@ -19,10 +19,23 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from klsim import _validate
 from klsim.estimators import k3
+from klsim.lm.chat import as_completion, problem_of_prompt, rendered
 from klsim.lm.log_probs import token_log_probs
+from klsim.lm.models import check_characters
 from klsim.lm.table import evaluating
 
-__all__ = ["Drawn", "Generated", "Sampling", "draw", "generate", "graded", "joined", "seeded", "without_dropout"]
+__all__ = [
+    "Drawn",
+    "Generated",
+    "Sampling",
+    "draw",
+    "generate",
+    "graded",
+    "joined",
+    "seeded",
+    "texts_of",
+    "without_dropout",
+]
 
 Row = dict[str, Any]
 Reward = Callable[..., Sequence[float]]
@@ -94,6 +107,23 @@ class Drawn:
     log_policy: np.ndarray
     log_ratio: Mapping[str, np.ndarray]
     k3: Mapping[str, np.ndarray]
+
+
+def texts_of(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], name: str = "rows") -> list[str]:
+    """What the model reads for the prompt of every row, see `klsim.lm.chat.rendered`.
+
+    Raises:
+        ValueError: no prompt or one that is neither text nor messages, other columns than the first row's, characters
+            without a token, or what the chat template refuses; names ``name[i]``.
+    """
+    for i, row in enumerate(rows):
+        if problem := problem_of_prompt(row.get("prompt")):
+            raise ValueError(f"{name}[{i}]: its prompt {problem}")
+        if row.keys() != rows[0].keys():
+            raise ValueError(f"{name}[{i}]: has the columns {', '.join(row)}, row 0 {', '.join(rows[0])}")
+    texts = rendered(tokenizer, [row["prompt"] for row in rows])
+    check_characters(tokenizer, texts, "prompts")
+    return texts
 
 
 def generate(
@@ -170,14 +200,17 @@ def joined(parts: Sequence[Drawn]) -> Drawn:
     )
 
 
-def graded(reward: Reward, rows: Sequence[Row], completions: Sequence[Any], repeats: int = 1) -> np.ndarray:
-    """Rewards ``(len(rows) * repeats,)`` of ``repeats`` completions of each row, in TRL's convention.
+def graded(reward: Reward, rows: Sequence[Row], completions: Sequence[str], repeats: int = 1) -> np.ndarray:
+    """Rewards ``(len(rows) * repeats,)`` of ``repeats`` completions of each row, in TRL's convention: the answer to
+    messages is a list of one assistant message.
 
     Raises:
         ValueError: not one finite number a completion.
     """
     columns = {name: [row[name] for row in rows for _ in range(repeats)] for name in rows[0]}
-    found = list(reward(prompts=columns.pop("prompt"), completions=list(completions), **columns))
+    prompts = columns.pop("prompt")
+    given = [as_completion(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+    found = list(reward(prompts=prompts, completions=given, **columns))
     if len(found) != len(completions):
         raise ValueError(f"reward: gave {len(found)} rewards for {len(completions)} completions")
     for i, value in enumerate(found):

@@ -7,7 +7,8 @@ sampling. Rows are in the order of the prompts.
 Batches are drawn in the order of the prompts' lengths, which keeps padding short, and each has random numbers of its
 own, from the seed and its number: what one draws does not depend on which run drew it. Finished batches lie in the
 folder ``.<file>.sample`` beside the file; a run with the same arguments goes on after them. When all are there, the
-file is written and they are removed; ``about.json`` stays there and says what the file was made with.
+file is written and they are removed; ``about.json`` stays there and says what the file was made with, and an empty
+``lock`` beside it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from klsim import _validate
 from klsim.files import write_atomically
-from klsim.lm.generation import Reward, Row, Sampling, draw, graded, seeded, without_dropout
-from klsim.lm.models import check_characters
+from klsim.lm.generation import Reward, Row, Sampling, draw, graded, seeded, texts_of, without_dropout
 
-__all__ = ["SUFFIXES", "Written", "rendered", "write_rollouts"]
+__all__ = ["SUFFIXES", "Written", "write_rollouts"]
 
 SUFFIXES = (".jsonl", ".parquet")
 """Formats of the file, by its suffix."""
@@ -46,11 +46,13 @@ class Written:
     """A finished file of rollouts.
 
     Attributes:
-        file: its place. prompts, rows: how many. reward: mean, None without a reward function. finished: share of
-            completions that end before ``max_new_tokens``. tokens: mean length. kept: batches that earlier runs drew.
+        file: its place. about: the file that says what it was made with, in a folder that stays beside it.
+        prompts, rows: how many. reward: mean, None without a reward function. finished: share of completions that end
+            before ``max_new_tokens``. tokens: mean length. kept: batches that earlier runs drew.
     """
 
     file: Path
+    about: Path
     prompts: int
     rows: int
     reward: float | None
@@ -120,28 +122,6 @@ def write_rollouts(
                 on_batch(done, job.batches)
         job.finish(about)
         return job.summary(kept)
-
-
-def rendered(tokenizer: PreTrainedTokenizerBase, prompt: Any, row: int = 0) -> str:
-    """The text that the model reads: the prompt itself, or its messages in the tokenizer's chat template, up to where
-    the assistant answers.
-
-    Raises:
-        ValueError: neither text nor messages; messages without a chat template, or that it refuses.
-    """
-    if isinstance(prompt, str) and prompt:
-        return prompt
-    messages = isinstance(prompt, list) and all(
-        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt
-    )
-    if not messages or not prompt:
-        raise ValueError(f"rows[{row}]: needs a prompt that is text or a list of messages, got {prompt!r:.80}")
-    if tokenizer.chat_template is None:
-        raise ValueError(f"rows[{row}]: its prompt is a list of messages, and the tokenizer has no chat template")
-    try:
-        return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # jinja's, and what templates raise
-        raise ValueError(f"rows[{row}]: the chat template refuses its messages ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -238,6 +218,7 @@ class _Job:
         rewards = [row["reward"] for row in rows if "reward" in row]
         return Written(
             file=self.file,
+            about=self.record,
             prompts=len(rows) // self.sampling.samples,
             rows=len(rows),
             reward=float(np.mean(rewards)) if rewards else None,
@@ -265,8 +246,7 @@ def _batch(
     chosen = [rows[i] for i in which]
     rewards = None
     if reward is not None:
-        shown = [_answer(row["prompt"], text) for row, text in zip(chosen, drawn.completions)]
-        rewards = graded(reward, chosen, shown)
+        rewards = graded(reward, chosen, drawn.completions)
     out = []
     for i, (row, completion) in enumerate(zip(chosen, drawn.completions)):
         out.append(
@@ -280,11 +260,6 @@ def _batch(
             | {f"{name}_logp": float(drawn.log_policy[i] - drawn.log_ratio[name][i]) for name in others}
         )
     return out
-
-
-def _answer(prompt: Any, text: str) -> Any:
-    """A completion in the form that TRL's reward functions get: messages answer messages."""
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
 def _checked_file(file: Path | str) -> Path:
@@ -309,16 +284,7 @@ def _texts(
     """What the model reads for every row."""
     if not rows:
         raise ValueError("rows: needs at least one prompt")
-    texts = []
-    for i, row in enumerate(rows):
-        if row.keys() != rows[0].keys():
-            raise ValueError(f"rows[{i}]: has the columns {', '.join(row)}, row 0 {', '.join(rows[0])}")
-        texts.append(rendered(tokenizer, row.get("prompt"), i))
-        try:
-            json.dumps(row["prompt"], ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"rows[{i}]: its prompt has half a surrogate pair, which no file can hold") from None
-    check_characters(tokenizer, texts, "prompts")
+    texts = texts_of(tokenizer, rows)
     longest = getattr(model.config, "max_position_embeddings", None)
     for i, tokens in enumerate(_lengths(tokenizer, texts)):
         if longest is not None and tokens + sampling.max_new_tokens > longest:

@@ -17,32 +17,26 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
 from klsim.files import remove_left_over, write_atomically
-from klsim.lm import models, tasks
+from klsim.lm import models
+from klsim.lm.adapters import merged, resumed, with_adapter
+from klsim.lm.chat import as_completion
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
 from klsim.lm.evaluate import Evaluation, evaluate, sample
+from klsim.lm.logs import callbacks, check_reporters
 from klsim.lm.objectives import named, near, needs
 from klsim.lm.trainer import ObjectiveTrainer, SupervisedTrainer, quiet
+from klsim.lm.world import Row, World, world
 
 __all__ = ["StageResult", "World", "is_first_process", "run", "world"]
 
-Row = dict[str, Any]
 OnStep = Callable[[str, int, str], None]
-
-
-@dataclass(frozen=True)
-class World:
-    """What all stages share: the tokenizer and, for every task, prompts to train on and to test on."""
-
-    tokenizer: PreTrainedTokenizerBase
-    tasks: Mapping[str, tasks.Task]
-    train: Mapping[str, Sequence[Row]]
-    test: Mapping[str, Sequence[Row]]
 
 
 @dataclass(frozen=True)
@@ -57,24 +51,6 @@ class StageResult:
 def is_first_process() -> bool:
     """Whether this process is the one that writes."""
     return bool(PartialState().is_main_process)
-
-
-def world(config: Config) -> World:
-    """The tasks of a configuration and a tokenizer for them.
-
-    Raises:
-        ValueError: an unknown task or knob; a task with too few problems.
-    """
-    made = {name: tasks.make(name, options) for name, options in config.tasks.items()}
-    split = {
-        name: task.split(config.train_prompts, config.evaluation.prompts, config.seed) for name, task in made.items()
-    }
-    if config.model.path is None:
-        tokenizer = models.character_tokenizer(tasks.joint_alphabet(*made.values()))
-    else:
-        tokenizer = models.load_tokenizer(models.checkpoint_of(config.model.path))
-        models.check_characters(tokenizer, [task.alphabet for task in made.values()], "alphabets of the tasks")
-    return World(tokenizer, made, {n: s[0] for n, s in split.items()}, {n: s[1] for n, s in split.items()})
 
 
 def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> list[StageResult]:
@@ -92,11 +68,13 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
         if os.environ.get(name, "false").lower() == "true":
             raise ValueError(f"{name}: {_SHARDED}")
     state = PartialState(cpu=not torch.cuda.is_available())
+    check_reporters(config.report_to)
     shared = world(config)
+    _same_rows(state, shared)
     results = []
     for stage in config.stage:
         folder = config.output / stage.name
-        about = _about(config, stage)
+        about = _about(config, stage, shared)
         if state.is_main_process:
             _claim(folder, about)
         state.wait_for_everyone()
@@ -118,10 +96,24 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
     return results
 
 
-def _about(config: Config, stage: Sft | ObjectiveStage | Average) -> dict[str, Any]:
-    """All that a stage's result depends on."""
-    whole = config.model_dump(mode="json", exclude={"output", "stage"})
-    return whole | {"stage": stage.model_dump(mode="json")}
+def _about(config: Config, stage: Sft | ObjectiveStage | Average, shared: World) -> dict[str, Any]:
+    """All that a stage's result depends on, but for the code of reward functions: a mistake there may be mended."""
+    whole = config.model_dump(mode="json", exclude={"output", "stage", "report_to", "project"})
+    data = shared.fingerprints()
+    return whole | ({"data": data} if data else {}) | {"stage": stage.model_dump(mode="json")}
+
+
+_OTHER_ROWS = "files changed, or a generator follows Python's hash seed: set PYTHONHASHSEED=0"
+
+
+def _same_rows(state: PartialState, shared: World) -> None:
+    """All processes have the same data; generators of others may follow what differs between processes."""
+    if state.num_processes == 1:
+        return
+    seen = gather_object([shared.fingerprints()])
+    for name, value in seen[0].items():
+        if any(other[name] != value for other in seen):
+            raise ValueError(f"tasks.{name}: the processes have different rows ({_OTHER_ROWS})")
 
 
 def _claim(folder: Path, about: Mapping[str, Any]) -> None:
@@ -133,7 +125,10 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found != about:
             keys = [k for k in about if found.get(k) != about[k]]
-            raise ValueError(f"{folder}: made with another configuration ({', '.join(keys)}); take another output")
+            hint = f"; {_OTHER_ROWS}" if keys == ["data"] else ""
+            raise ValueError(
+                f"{folder}: made with another configuration ({', '.join(keys)}); take another output{hint}"
+            )
         return
     if others:
         raise ValueError(f"{folder}: holds files that are no stage of klsim train; take another output")
@@ -142,19 +137,26 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 def _start(config: Config, name: str | None, shared: World) -> PreTrainedModel:
     """The model of a stage, of a checkpoint, or the configuration's own."""
-    if name is None and config.model.path is None:
-        m = config.model
-        return models.tiny_model(
+    m = config.model
+    if name is None and m.path is None:
+        made = models.tiny_model(
             shared.tokenizer, architecture=m.architecture, hidden=m.hidden, layers=m.layers, heads=m.heads,
             seed=config.seed,
         )  # fmt: skip
-    place = name or config.model.path
+        return made if m.dtype is None else made.to(getattr(torch, m.dtype))
+    place = name or m.path
     assert place is not None
     if any(stage.name == place for stage in config.stage):
-        return models.load_model(config.output / place / "model")
+        return models.load_model(config.output / place / "model", dtype=m.dtype or "auto")
     found = models.checkpoint_of(place)
     models.check_same_vocabulary(shared.tokenizer, models.load_tokenizer(found))
-    return models.load_model(found)
+    return models.load_model(found, dtype=m.dtype or "auto")
+
+
+def _trainee(config: Config, name: str | None, shared: World) -> Any:
+    """The model that a stage trains, with adapters if the configuration has them."""
+    model = _start(config, name, shared)
+    return model if config.model.lora is None else with_adapter(model, config.model.lora, config.seed)
 
 
 def _train(
@@ -165,15 +167,20 @@ def _train(
     last = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
     done = int(last.rsplit("-", 1)[1]) if last else 0
     if last and done >= stage.steps:  # stopped between its last step and its end; the Trainer would take one more step
-        return models.load_model(last)
-    rows = _rows(stage, shared)
+        if config.model.lora is None:
+            return models.load_model(last, dtype=config.model.dtype or "auto")
+        return merged(resumed(_start(config, stage.start, shared), last), folder / "adapter")
+    rows = shared.rows(stage.tasks, stage.problems)
     make = _supervised if isinstance(stage, Sft) else _objective
     trainer = make(config, stage, folder, rows, shared)  # type: ignore[arg-type]
-    for callback in _log_to(folder, done, lambda step, text: on_step(stage.name, step, text)):
+    for callback in callbacks(
+        folder, done, lambda step, text: on_step(stage.name, step, text),
+        report_to=config.report_to, project=config.project or config.output.absolute().name, run=stage.name,
+    ):  # fmt: skip
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=last)
-    model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
-    return model
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return merged(model, folder / "adapter" if PartialState().is_main_process else None)
 
 
 def _average(found: list[PreTrainedModel], names: Sequence[str]) -> PreTrainedModel:
@@ -189,16 +196,9 @@ def _average(found: list[PreTrainedModel], names: Sequence[str]) -> PreTrainedMo
     return first
 
 
-def _rows(stage: Sft | ObjectiveStage, shared: World) -> list[Row]:
-    """The training rows of a stage's tasks, in turn, with their domain."""
-    names = stage.tasks or tuple(shared.tasks)
-    columns = [[row | {"domain": name} for row in shared.train[name][: stage.problems]] for name in names]
-    return [row for group in zip(*columns) for row in group]
-
-
 def _common(config: Config, stage: Sft | ObjectiveStage, folder: Path) -> dict[str, Any]:
     """Options of both of TRL's trainers; the stage's own ``trainer`` table wins."""
-    gpu = torch.cuda.is_available()
+    gpu, checkpointing = torch.cuda.is_available(), config.model.gradient_checkpointing
     return {
         "output_dir": str(folder),
         "max_steps": stage.steps,
@@ -211,7 +211,7 @@ def _common(config: Config, stage: Sft | ObjectiveStage, folder: Path) -> dict[s
         "disable_tqdm": True,
         "use_cpu": not gpu,
         "bf16": gpu,
-        "gradient_checkpointing": gpu,
+        "gradient_checkpointing": gpu if checkpointing is None else checkpointing,
         "dataloader_pin_memory": gpu,
     }
 
@@ -229,6 +229,9 @@ _OF_THE_STAGE = {
     "num_generations": "set the stage's group",
     "max_completion_length": "set the stage's max_completion",
     "temperature": "set the stage's temperature",
+    "report_to": "set the run's report_to",
+    "project": "set the run's project",
+    "run_name": "a stage's run has its name",
     "resume_from_checkpoint": "a stage resumes by itself",
     "load_best_model_at_end": "a stage ends with its last weights",
     "fsdp": _SHARDED,
@@ -253,14 +256,25 @@ def _options(cls: Any, stage: Sft | ObjectiveStage, given: dict[str, Any]) -> An
 
 def _supervised(config: Config, stage: Sft, folder: Path, rows: list[Row], shared: World) -> SupervisedTrainer:
     given = _common(config, stage, folder) | {"per_device_train_batch_size": stage.batch, "packing": False}
+    if stage.by_length:
+        given["train_sampling_strategy"] = "group_by_length"
     teachers = _teachers(config, stage, shared)
-    shown = tasks.demonstrations(rows) if not teachers else _completions(config, stage, rows, teachers, shared)
+    shown = _completions(config, stage, rows, teachers, shared) if teachers else _demonstrations(stage, rows, shared)
     return SupervisedTrainer(
-        model=_start(config, stage.start, shared),
+        model=_trainee(config, stage.start, shared),
         args=_options(SFTConfig, stage, given),
         train_dataset=Dataset.from_list(shown),
         processing_class=shared.tokenizer,
     )
+
+
+def _demonstrations(stage: Sft, rows: list[Row], shared: World) -> list[Row]:
+    try:
+        return [
+            {"prompt": r["prompt"], "completion": shared.tasks[r["domain"]].demonstration(shared.row(r))} for r in rows
+        ]
+    except ValueError as error:
+        raise ValueError(f"stage {stage.name!r}: {error}") from None
 
 
 def _teachers(config: Config, stage: Sft | ObjectiveStage, shared: World) -> dict[str, PreTrainedModel]:
@@ -277,13 +291,15 @@ def _completions(
     """Prompts with completions that the teachers of their domains sampled; what they did not finish is left out."""
     out: list[Row] = []
     for domain, teacher in teachers.items():
-        mine = [row for row in rows if row["domain"] == domain]
+        mine = [shared.row(row) for row in rows if row["domain"] == domain]
         drawn = sample(
-            teacher, shared.tokenizer, mine, tasks.reward_of(shared.tasks), samples=stage.samples,
+            teacher, shared.tokenizer, mine, shared.tasks[domain].reward, samples=stage.samples,
             max_new_tokens=shared.tasks[domain].max_completion_tokens, temperature=stage.temperature,
             seed=config.seed, batch_size=config.evaluation.batch,
         )  # fmt: skip
-        out += [{"prompt": r["prompt"], "completion": r["completion"]} for r in drawn if r["finished"]]
+        asked = [row["prompt"] for row in mine for _ in range(stage.samples)]
+        done = [(prompt, r["completion"]) for prompt, r in zip(asked, drawn, strict=True) if r["finished"]]
+        out += [{"prompt": prompt, "completion": as_completion(prompt, text)} for prompt, text in done]
     if not out:
         raise ValueError(f"stage {stage.name!r}: its teachers finished none of their completions")
     return out
@@ -293,6 +309,10 @@ def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[R
     loss = named(**stage.objective)
     asked = needs(loss)
     names = stage.tasks or tuple(shared.tasks)
+    if "rewards" in asked and (without := [name for name in names if not shared.tasks[name].graded]):
+        raise ValueError(
+            f"stage {stage.name!r}: its objective needs rewards; task {without[0]!r} has none (reward = …)"
+        )
     longest = max(shared.tasks[name].max_completion_tokens for name in names)
     given = _common(config, stage, folder) | {
         "per_device_train_batch_size": stage.prompts * stage.group,
@@ -302,62 +322,20 @@ def _objective(config: Config, stage: ObjectiveStage, folder: Path, rows: list[R
         "remove_unused_columns": False,
     }
     ref = None
-    if any(name.startswith("ref_") for name in asked):
+    own = config.model.lora is not None and stage.ref in (None, stage.start)  # the trained model without its adapters
+    if any(name.startswith("ref_") for name in asked) and not own:
         ref = _start(config, stage.ref or stage.start, shared)
     return ObjectiveTrainer(
-        model=_start(config, stage.start, shared),
+        model=_trainee(config, stage.start, shared),
         objective=loss,
         args=_options(GRPOConfig, stage, given),
         ref_model=ref,
         teachers=_teachers(config, stage, shared),
-        reward_funcs=[tasks.reward_of(shared.tasks)],
+        by_length=stage.by_length,
+        reward_funcs=[shared.reward],
         train_dataset=Dataset.from_list(rows),
         processing_class=shared.tokenizer,
     )
-
-
-def _log_to(folder: Path, done: int, on_step: Callable[[int, str], None]) -> list[TrainerCallback]:
-    """Callbacks of the first process: JSON lines, TensorBoard, and progress, from step ``done`` on."""
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations.integration_utils import TensorBoardCallback
-
-    if not PartialState().is_main_process:
-        return []
-    _keep_until(folder / "metrics.jsonl", done)
-    board = SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=done + 1)
-    to_board = TensorBoardCallback(board)  # type: ignore[no-untyped-call]
-    return [_Metrics(folder / "metrics.jsonl", on_step), to_board]
-
-
-class _Metrics(TrainerCallback):
-    """Everything that is logged, a JSON object a line; and a few words of it for whoever watches."""
-
-    def __init__(self, file: Path, on_step: Callable[[int, str], None]) -> None:
-        self.file, self.on_step, self.text = file, on_step, ""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if logs:
-            with self.file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({"step": state.global_step} | logs) + "\n")
-            shown = (k for k in ("loss", "reward", "kl_to_ref", "kl_to_teacher") if k in logs)
-            self.text = ", ".join(f"{k} {logs[k]:.3g}" for k in shown)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.on_step(state.global_step, self.text)
-
-
-def _keep_until(file: Path, step: int) -> None:
-    """Drop lines that are repeated from a checkpoint on, and one that a kill cut off."""
-    if not file.is_file():
-        return
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    write_atomically(file, "".join(kept))
 
 
 def _evaluate(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import disable_progress_bars, enable_progress_bars
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from transformers.utils import logging
@@ -35,7 +36,10 @@ from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 from klsim.learning.tree_batches import with_metrics
+from klsim.lm.adapters import adapter_off
+from klsim.lm.chat import rendered
 from klsim.lm.chunked import chunked, token_weights
+from klsim.lm.lengths import LengthSampler
 from klsim.lm.log_probs import backbone, has_plain_head
 from klsim.lm.objectives import LossFunction, needs
 from klsim.lm.vocab_losses import LinearHead
@@ -111,6 +115,7 @@ class _Quiet:
     args: Any
     state: Any
     accelerator: Any
+    is_fsdp_enabled: bool
     _partial: Path | None = None
 
     def __init__(self, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any) -> None:
@@ -118,6 +123,15 @@ class _Quiet:
             raise ValueError("args.load_best_model_at_end: which checkpoint was best is not tracked here")
         super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+        asked = bool(self.args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if asked and not self.is_fsdp_enabled:
+            kind = self.accelerator.distributed_type.value
+            raise ValueError(f"FSDP: accelerate shards on accelerators only; {kind} would hold whole models unasked")
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the base's, without the rates and the mean loss of the whole training, which are of what was resumed."""
+        kept = {k: v for k, v in logs.items() if not k.startswith("train_")} if "train_runtime" in logs else logs
+        super().log(kept, *args, **kwargs)  # type: ignore[misc]
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: TRL's would describe TRL's own loss."""
@@ -144,7 +158,26 @@ class _Quiet:
 
 
 class SupervisedTrainer(_Quiet, SFTTrainer):  # type: ignore[misc]
-    """TRL's `SFTTrainer`; a gradient that is not finite is an error, and checkpoints are complete."""
+    """TRL's `SFTTrainer`; a gradient that is not finite is an error, checkpoints are complete, and ``num_tokens`` goes
+    on where a resumed run was stopped (TRL's begins at 0 again)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(_TokensSeen(self))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.state.num_input_tokens_seen = self._total_train_tokens
+        super()._save_checkpoint(model, trial)
+
+
+class _TokensSeen(TrainerCallback):
+    """Hands the tokens of a checkpoint's state to the trainer that counts them."""
+
+    def __init__(self, trainer: SupervisedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer._total_train_tokens = int(state.num_input_tokens_seen)
 
 
 class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
@@ -155,9 +188,11 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             ``scale_rewards``, ``epsilon`` …) are not used, they belong to the objective. Everything else is TRL's.
         objective: ``TokenBatch -> loss`` or ``(loss, metrics)``: your own function, or what `klsim.lm.objectives.named`
             gives..
-        ref_model: the reference; needed by objectives that ask for it. It and the teachers are frozen in place.
+        ref_model: the reference; needed by objectives that ask for it. It and the teachers are frozen in place. Without
+            one a model with peft's adapters is its own, with them switched off.
         teachers: one a domain: the data set's column ``domain`` says which teacher a prompt has. With one teacher no
             column is needed.
+        by_length: batches hold prompts of similar lengths, `klsim.lm.lengths.LengthSampler`.
         reward_funcs, train_dataset, processing_class, …: as `GRPOTrainer`'s.
 
     Raises:
@@ -174,14 +209,15 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
         ref_model: PreTrainedModel | None = None,
         teachers: Mapping[str, PreTrainedModel] | None = None,
         reward_funcs: Sequence[Reward] = (),
+        by_length: bool = False,
         callbacks: Sequence[TrainerCallback] = (),
         **kwargs: Any,
     ) -> None:
-        self.objective = objective
+        self.objective, self.by_length = objective, by_length
         self.needed = needs(objective)
         self.teachers = dict(teachers or {})
         self.given_ref = ref_model
-        self._check(args, reward_funcs)
+        self._check(args, reward_funcs, own_ref=is_peft_model(model))
         if any(law is model for law in (ref_model, *self.teachers.values())):
             raise ValueError("ref_model, teachers: the policy itself is one of them; they are frozen, give a copy")
         super().__init__(
@@ -208,8 +244,8 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
     def _wants(self, law: str) -> bool:
         return any(name.startswith(f"{law}_") for name in self.needed)
 
-    def _check(self, args: GRPOConfig, reward_funcs: Sequence[Reward]) -> None:
-        if self._wants("ref") and self.given_ref is None:
+    def _check(self, args: GRPOConfig, reward_funcs: Sequence[Reward], *, own_ref: bool) -> None:
+        if self._wants("ref") and self.given_ref is None and not own_ref:
             raise ValueError("ref_model: this objective needs a reference")
         if self._wants("teacher") and not self.teachers:
             raise ValueError("teachers: this objective needs a teacher")
@@ -245,6 +281,26 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
         if self.is_fsdp_enabled:
             return prepare_fsdp(model, self.accelerator)
         return self.accelerator.prepare_model(model, evaluation_mode=True)
+
+    @contextmanager
+    def _reference(self, model: Any) -> Iterator[Any]:
+        """The reference: a model of its own, or the policy without its adapters."""
+        if self.given_ref is not None:
+            yield self.given_ref
+        else:
+            with adapter_off(self.accelerator.unwrap_model(model)):
+                yield model
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(dataset)
+        if not self.by_length:
+            return sampler
+        prompts = sampler.data_source["prompt"]
+        return LengthSampler(
+            [len(text) for text in rendered(self.processing_class, list(prompts))],
+            mini_repeat_count=sampler.mini_repeat_count, batch_size=sampler.batch_size,
+            repeat_count=sampler.repeat_count, seed=sampler.seed,
+        )  # fmt: skip
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -318,7 +374,8 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
         read(model, "", entropy=True)
         with torch.no_grad():
             if self._wants("ref"):
-                read(self.given_ref, "ref_")
+                with self._reference(model) as ref:
+                    read(ref, "ref_")
             if self._wants("teacher"):
                 for i, teacher in enumerate(self.teachers.values()):
                     rows = torch.nonzero(inputs["domain"] == i)[:, 0]
@@ -347,8 +404,12 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
                 continue
             student = self._head(model, inputs, rows)
             with torch.no_grad():
-                laws = {"teacher": teacher, "ref": self.given_ref}
-                others = {name: self._head(laws[name], inputs, rows) for name in self.chunked.laws}
+                others = {}
+                if "teacher" in self.chunked.laws:
+                    others["teacher"] = self._head(teacher, inputs, rows)
+                if "ref" in self.chunked.laws:
+                    with self._reference(model) as ref:
+                        others["ref"] = self._head(ref, inputs, rows)
             total = total + self.chunked.loss(student, others, weights[rows], self.temperature)
         return total
 

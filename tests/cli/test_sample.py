@@ -28,7 +28,7 @@ TOKENIZER.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}
 ROWS = [{"question": f"{a}+{b}=", "answer": str(a + b)} for a, b in [(1, 2), (10, 2), (3, 4)]]
 REWARDS = """
     def exact(prompts, completions, answer, **columns):
-        return [float(c.startswith(a[0])) for c, a in zip(completions, answer)]
+        return [float(c.startswith(str(a)[0])) for c, a in zip(completions, answer)]
 
     def of_messages(prompts, completions, answer, **columns):
         return [float(c[0]["content"].startswith(a[0])) for c, a in zip(completions, answer)]
@@ -86,6 +86,11 @@ def test_what_is_written(here):
                "--log-probs-under", "own=model", "--limit", "2", "--output", "r.parquet")  # fmt: skip
     assert made.exit_code == 0, made.output
     rows = parquet.read_table("r.parquet").to_pylist()
+    assert made.stdout.splitlines()[-2:] == [
+        "written: r.parquet",
+        "kept: .r.parquet.sample/about.json (what it was made with)",
+    ]
+    assert sorted(path.name for path in here.glob(".*")) == [".r.parquet.sample"]
     assert list(rows[0]) == [
         "prompt", "completion", "reward", "tokens", "finished", "policy_logp", "ref_logp", "own_logp"
     ]  # fmt: skip
@@ -109,6 +114,14 @@ def test_chat(here):
     assert run(*COMMON, "--prompts", "p.jsonl", "--chat", "--reward", "rewards.py:of_messages").exit_code == 0
     first = json.loads((here / "rollouts.jsonl").read_text().split("\n")[0])
     assert first["prompt"] == [{"role": "user", "content": "1+2="}]
+
+
+def test_a_verifier_by_its_name(here):
+    made = run(*COMMON, "--prompts", "p.jsonl", "--reward", "exact")
+    assert made.exit_code == 0, made.output
+    answers = [row["answer"] for row in ROWS for _ in range(4)]
+    for row, answer in zip(map(json.loads, (here / "rollouts.jsonl").read_text().splitlines()), answers, strict=True):
+        assert row["reward"] == float(row["completion"].strip() == answer)
 
 
 def test_a_task_has_its_own_problems_and_verifier(here):
@@ -135,8 +148,8 @@ def test_the_verifier_of_a_task_on_a_file(here):
         (("--prompts", "p.jsonl"), "--max-tokens: is needed"),
         (("--max-tokens", "3"), "--prompts: is needed, or a --task"),
         (("--max-tokens", "3", "--prompts", "none.jsonl"), "none.jsonl: there is no such file"),
-        (("--max-tokens", "3", "--prompts", "p.jsonl"), "p.jsonl: has no column 'prompt' for the prompt (there are"),
-        (("--max-tokens", "3", "--prompts", "empty.jsonl"), "empty.jsonl, row 2, column 'prompt': is missing"),
+        (("--max-tokens", "3", "--prompts", "p.jsonl"), "p.jsonl, row 1: no column 'prompt'; known: answer, question; it has question, answer"),
+        (("--max-tokens", "3", "--prompts", "empty.jsonl"), "empty.jsonl, row 2, column 'prompt': must not be empty"),
         (("--max-tokens", "3", "--prompts", "both.jsonl", "--prompt-column", "q"), "has a column 'prompt' beside 'q'"),
         (("--task", "modular", "--reward", "rewards.py:exact"), "--reward and --task: give one of them"),
         (("--task", "modulus"), "tasks.modulus: kind = 'modulus': must be one of"),
@@ -148,6 +161,9 @@ def test_the_verifier_of_a_task_on_a_file(here):
         (("--task", "modular", "--temperature", "0"), "temperature = 0.0: must lie in (0,"),
         (("--max-tokens", "3", "--prompts", "p.jsonl", "--prompt-column", "question", "--reward", "rewards.py:none"),
          "rewards.py has no function 'none'"),
+        (("--max-tokens", "3", "--prompts", "p.jsonl", "--prompt-column", "question", "--reward", "exat"),
+         "reward 'exat': no such verifier (a function is file.py:name); near: exact"),
+        (("--max-tokens", "3", "--prompts", "both.jsonl", "--reward", "exact"), "both.jsonl: no column 'answer'"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(here, arguments, said):

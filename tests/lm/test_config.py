@@ -60,6 +60,11 @@ def _add(**stage):
             lambda d: d["stage"].append({"name": "soup", "method": "average", "of": ["base", "base"], "start": "base"}),
             r"stage\[1\].start: no such key",
         ),
+        (_set("model", "lora", value={"rank": 1}), "model.lora.rank: no such key; (near|known): .*r"),
+        (_set("model", "lora", value={"r": 10**5}), "model.lora.r = 100000: "),
+        (_set("model", "dtype", value="float16"), "model.dtype = 'float16'"),
+        (_set("report_to", value=["excel"]), r"report_to\[0\] = 'excel'"),
+        (_set("stage", 0, "save_steps", value=3), r"stage\[0\]: save_steps = 3: must be a multiple of log_steps = 2"),
         (_add(group=1), r"stage\[1\].group = 1"),
     ],
 )

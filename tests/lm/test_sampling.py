@@ -18,11 +18,13 @@ pytest.importorskip("transformers")
 from filelock import FileLock  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 from scipy import stats  # noqa: E402
+from tokenizers.processors import TemplateProcessing  # noqa: E402
 
 from klsim.audit.targets import load_function  # noqa: E402
 from klsim.frontier import PolicySamples, estimate, read_rollouts  # noqa: E402
 from klsim.lm import models  # noqa: E402
-from klsim.lm.sampling import rendered, write_rollouts  # noqa: E402
+from klsim.lm.chat import rendered  # noqa: E402
+from klsim.lm.sampling import write_rollouts  # noqa: E402
 
 TOKENIZER = models.character_tokenizer("01=")
 EOS = TOKENIZER.eos_token_id
@@ -82,6 +84,8 @@ def test_rows_stand_in_the_order_of_the_prompts(tmp_path):
     assert [row["prompt"] for row in rows] == [row["prompt"] for row in ROWS for _ in range(4)]
     assert list(rows[0]) == ["prompt", "completion", "reward", "tokens", "finished", "policy_logp"]
     assert (written.prompts, written.rows, written.kept) == (5, 20, 0)
+    assert written.about == tmp_path / ".r.jsonl.sample" / "about.json"
+    assert names(tmp_path) == [".r.jsonl.sample", ".r.jsonl.sample/about.json", ".r.jsonl.sample/lock", "r.jsonl"]
     assert written.reward == np.mean([row["reward"] for row in rows])
     assert written.tokens == np.mean([row["tokens"] for row in rows])
     assert written.finished == np.mean([row["finished"] for row in rows])
@@ -177,7 +181,7 @@ def test_messages_go_through_the_chat_template(tmp_path):
 
     chat = models.character_tokenizer("01=")
     chat.chat_template = "{% for m in messages %}{{ m['content'][:1] }}{% endfor %}="
-    assert [rendered(chat, row["prompt"]) for row in rows] == ["0=", "1=", "0="]
+    assert rendered(chat, [row["prompt"] for row in rows]) == ["0=", "1=", "0="]
     for name in ("r.jsonl", "r.parquet"):
         file = run(tmp_path / name, rows, reward, tokenizer=chat).file
         read = read_rollouts([file])
@@ -192,6 +196,20 @@ def test_messages_and_text_of_the_same_tokens_give_the_same_completions(tmp_path
     one = lines(run(tmp_path / "a.jsonl", texts, None, tokenizer=CHAT).file)
     two = lines(run(tmp_path / "b.jsonl", messages, None, tokenizer=CHAT).file)
     assert [{**row, "prompt": 0} for row in one] == [{**row, "prompt": 0} for row in two]
+
+
+def test_a_tokenizer_that_opens_every_text_opens_prompts(tmp_path):
+    """Llama's puts ``<bos>`` before every text, and its models have never read one without; rows stay as they were."""
+    opening = models.character_tokenizer("01=")
+    opening.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", opening.bos_token_id)]
+    )
+    row = lines(run(tmp_path / "r.jsonl", [{"prompt": "01="}], None, tokenizer=opening, samples=1).file)[0]
+    assert row["prompt"] == "01="
+    prompt, made = [opening.bos_token_id, *TOKENIZER.encode("01=")], TOKENIZER.encode(row["completion"])
+    made += [EOS] * row["finished"]
+    steps = [next_log_probs(MODEL, prompt + made[:t])[a] for t, a in enumerate(made)]
+    assert row["policy_logp"] == pytest.approx(math.fsum(steps), rel=1e-4, abs=1e-4)  # float32
 
 
 # --- stopped and started again
@@ -334,14 +352,14 @@ def test_two_at_once(tmp_path):
     ("changes", "said"),
     [
         ({"rows": []}, "rows: needs at least one prompt"),
-        ({"rows": [{"question": "1"}]}, "rows[0]: needs a prompt that is text or a list of messages, got None"),
-        ({"rows": [{"prompt": ""}]}, "rows[0]: needs a prompt that is text or a list of messages, got ''"),
+        ({"rows": [{"question": "1"}]}, "rows[0]: its prompt must be text or a list of messages, got NoneType"),
+        ({"rows": [{"prompt": ""}]}, "rows[0]: its prompt must not be empty"),
         ({"rows": [ROWS[0], {"prompt": "1="}]}, "rows[1]: has the columns prompt, row 0 prompt, answer"),
         ({"rows": [{"prompt": "2="}]}, "prompts[0] = '2=': has characters that the tokenizer has no token for"),
         ({"rows": [{"prompt": "1\ud800"}]}, "rows[0]: its prompt has half a surrogate pair, which no file can hold"),
         (
             {"rows": [{"prompt": [{"role": "user", "content": "1"}]}]},
-            "rows[0]: its prompt is a list of messages, and the tokenizer has no chat template",
+            "prompts: they are messages, and the tokenizer has no chat template; use plain prompts",
         ),
         ({"max_new_tokens": 1020}, "rows[0]: its prompt has 5 tokens, and with max_new_tokens = 1020 more it does not "
          "fit in the model's context of 1024"),

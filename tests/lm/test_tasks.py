@@ -191,8 +191,8 @@ def test_demonstrations_and_joint_alphabet():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "tasks.t: kind is missing: must be one of 'modular', 'countdown', 'satisfiability'"),
-        ({"kind": "sat"}, "tasks.t: kind = 'sat': must be one of 'modular', 'countdown', 'satisfiability'"),
+        ({}, "tasks.t: kind is missing: must be one of 'modular', 'countdown', 'satisfiability', 'data', 'reasoning_gym'"),
+        ({"kind": "sat"}, "tasks.t: kind = 'sat': must be one of 'modular', 'countdown', 'satisfiability', 'data', 'reasoning_gym'"),
         ({"kind": "countdown", "term": 3}, "tasks.t: no knob 'term'; countdown has count, high, max_target, operations, use_all"),
         ({"kind": "modular", "terms": 1}, "tasks.t: terms = 1: must be >= 2"),
         ({"kind": "modular", "terms": 2.0}, "tasks.t: terms = 2.0: must be an integer"),

@@ -169,17 +169,18 @@ def test_two_processes(tmp_path, small):
     data = stages(small, GRPO, opd) | {"output": str(tmp_path / "run")}
     config = tmp_path / "c.toml"
     config.write_text(toml(data))
-    launch = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-    ]  # fmt: skip
+    # accelerate launch starts a single process on CPUs; torchrun starts two
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environ = environment() | {"ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(
-        [*launch, "-m", "klsim", "train", str(config)], env=environment(), capture_output=True, text=True, timeout=300
+        [*launch, "-m", "klsim", "train", str(config)], env=environ, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("summary.png") == 1  # the first process reports
     lines = [json.loads(line) for line in (tmp_path / "run" / "rl" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    prompts, group, prompt_tokens = 2, 4, 7  # every process takes its own prompts: "a+b%10=" and at least an end
+    assert lines[0]["num_tokens"] >= 2 * prompts * group * (prompt_tokens + 1)
     assert models.load_model(tmp_path / "run" / "rl" / "model")
 
 

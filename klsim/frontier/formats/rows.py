@@ -15,7 +15,7 @@ from typing import Any
 
 from klsim.frontier.formats.sources import Source, fail, reader_of
 
-__all__ = ["Chunk", "Layout", "fast_chunks", "layout", "slow_chunks"]
+__all__ = ["Chunk", "Layout", "fast_chunks", "layout", "objects", "slow_chunks"]
 
 BLOCK = 1 << 24
 BATCH = 1 << 16
@@ -174,12 +174,21 @@ def _inspect(source: Source) -> Iterator[Row]:
 
 def slow_chunks(source: Source, kind: str, needed: Sequence[str]) -> Iterator[Chunk]:
     """Rows as lists of Python values."""
-    rows = _objects(source, kind)
+    rows = objects(source, kind)
     start = 0
+    while batch := list(itertools.islice(rows, BATCH)):
+        yield Chunk(start, len(batch), {name: [row.get(name) for row in batch] for name in needed})
+        start += len(batch)
+
+
+def objects(source: Source, kind: str) -> Iterator[Row]:
+    """Rows one by one, as Python values; not of Parquet and Arrow.
+
+    Raises:
+        ValueError: cut off, not UTF-8, or a row that is none.
+    """
     try:
-        while batch := list(itertools.islice(rows, BATCH)):
-            yield Chunk(start, len(batch), {name: [row.get(name) for row in batch] for name in needed})
-            start += len(batch)
+        yield from _objects(source, kind)
     except (OSError, EOFError) as error:
         fail(source, f"is cut off or cannot be read ({short(error)})")
     except UnicodeDecodeError:

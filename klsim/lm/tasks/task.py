@@ -15,8 +15,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from klsim import _validate
+from klsim.lm.chat import as_completion, completion_text
 
-__all__ = ["Row", "Split", "Task", "completion_text", "demonstrations", "joint_alphabet", "reward_of"]
+__all__ = ["Domain", "Row", "Split", "Task", "completion_text", "demonstrations", "joint_alphabet", "reward_of"]
 
 Row = dict[str, Any]
 """A row of a data set, by column."""
@@ -29,7 +30,50 @@ class Split(NamedTuple):
     test: list[Row]
 
 
-class Task(ABC):
+class Domain(ABC):
+    """What models are trained and evaluated on: rows, and a reward for completions of their prompts.
+
+    Attributes:
+        columns: what the reward reads of a row beside the completion; None if it is given all.
+        graded: whether there is a reward; without one all completions have 0.
+    """
+
+    columns: ClassVar[tuple[str, ...] | None] = None
+    graded: bool = True
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The family and its knobs in a few words, unique among tasks."""
+
+    @property
+    @abstractmethod
+    def alphabet(self) -> str:
+        """Characters that a character tokenizer needs for prompts and correct completions."""
+
+    @property
+    @abstractmethod
+    def max_completion_tokens(self) -> int:
+        """How long completions may become."""
+
+    @abstractmethod
+    def split(self, train: int, test: int, seed: int = 0) -> Split:
+        """``train`` rows to train on and ``test`` to test on; no prompt is in both."""
+
+    @abstractmethod
+    def reward(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+        """One reward a completion, in TRL's convention."""
+
+    def demonstration(self, row: Row) -> Any:
+        """A correct completion of a row, in the form of its prompt.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return as_completion(row["prompt"], row["solution"])
+
+
+class Task(Domain):
     """A verifiable task.
 
     Attributes:
@@ -37,11 +81,6 @@ class Task(ABC):
     """
 
     columns: ClassVar[tuple[str, ...]]
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The family and its knobs in a few words, unique among tasks."""
 
     @property
     @abstractmethod
@@ -162,27 +201,12 @@ def _same_lengths(prompts: Any, completions: Any, task: str, columns: Mapping[st
             raise ValueError(f"{name}: needs a list with one entry for each of {len(completions)} completions")
 
 
-def completion_text(completion: Any, index: int = 0) -> str:
-    """The text of a completion: a string, or a conversation of one assistant message.
-
-    Raises:
-        ValueError: anything else, naming ``completions[index]``.
-    """
-    if isinstance(completion, str):
-        return completion
-    if isinstance(completion, list | tuple) and len(completion) == 1 and isinstance(completion[0], Mapping):
-        message = completion[0]
-        if message.get("role") == "assistant" and isinstance(message.get("content"), str):
-            return str(message["content"])
-    raise ValueError(f"completions[{index}]: must be a string or a list of one assistant message with text content")
-
-
 def demonstrations(rows: Iterable[Row]) -> list[Row]:
     """Rows for supervised training: the columns ``prompt`` and ``completion`` (the solution)."""
     return [{"prompt": row["prompt"], "completion": row["solution"]} for row in rows]
 
 
-def joint_alphabet(*tasks: Task) -> str:
+def joint_alphabet(*tasks: Domain) -> str:
     """The characters of all tasks, sorted: what models that share a tokenizer need."""
     return "".join(sorted(set().union(*(task.alphabet for task in tasks))))
 
