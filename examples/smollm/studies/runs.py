@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import torch
 from datasets import Dataset
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
+
+from studies.sums import FewShot
 
 from klsim.files import write_atomically
 from klsim.lm import models
@@ -220,7 +222,7 @@ def options(training: Training, work: Path, seed: int, device: str) -> dict[str,
     }  # fmt: skip
 
 
-def lab(folder: Path, study: str, form: Any, tasks: Mapping[str, Task], say: Callable[[str], None]) -> Lab:
+def lab(folder: Path, study: str, form: Any, tasks: Mapping[str, FewShot], say: Callable[[str], None]) -> Lab:
     """The stages of a study in ``folder``, the base model of its form, and its tasks.
 
     Raises:
@@ -228,6 +230,8 @@ def lab(folder: Path, study: str, form: Any, tasks: Mapping[str, Task], say: Cal
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     stages = Stages(folder, study, form, say)
+    if form.model == TINY:
+        tasks = {name: replace(task, low=1, high=4, second=(1, 3)) for name, task in tasks.items()}
     base = stages.folder / "weights" / TINY
     if form.model != TINY:
         base = Path(models.checkpoint_of(form.model))
@@ -241,11 +245,11 @@ def _tiny(folder: Path, tasks: Mapping[str, Task]) -> None:
     """A small transformer that has read some solved problems: right now and then."""
     tokenizer = models.character_tokenizer(next(iter(tasks.values())).alphabet)
     model = models.tiny_model(tokenizer, architecture="llama", hidden=16, layers=1, heads=2, seed=0)
-    rows = [row for task in tasks.values() for row in task.examples(64, 0)]
+    rows = [row for task in tasks.values() for row in task.examples(48, 0)]
     texts = tokenizer([row["prompt"] + row["solution"] for row in rows], padding=True, return_tensors="pt")
     labels = texts["input_ids"].masked_fill(texts["attention_mask"] == 0, -100)
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-2)
-    for _ in range(40):
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-2)
+    for _ in range(50):
         optimiser.zero_grad()
         model(**texts, labels=labels).loss.backward()
         optimiser.step()
