@@ -31,11 +31,11 @@ from typing import Any
 import numpy as np
 import torch
 from studies import intervals
+from studies.laws import Read, read
 from studies.runs import Lab, Training, split
 from studies.sums import FewShot
 
 from klsim.audit import audit
-from klsim.lm.generation import generate, seeded, without_dropout
 from klsim.objectives import TokenBatch, divergence, kl_in_loss, kl_in_reward, rloo, sequence_sum, top_k_opd
 from klsim.objectives.policy_gradient import token_ratio
 from klsim.report.figures import COLOURS, Figures, Run, Table
@@ -115,38 +115,6 @@ def verdicts() -> dict[str, dict[str, Any]]:
     return out
 
 
-@dataclass(frozen=True)
-class Read:
-    """Completions of one prompt: tokens ``(S, T)``, log-laws of policy and reference ``(S, T, V)``, float64, and the
-    normalised states ``(S, T, H)`` on which the weights of the last normalisation act."""
-
-    tokens: torch.Tensor
-    log_policy: torch.Tensor
-    log_ref: torch.Tensor
-    states: torch.Tensor
-
-
-def read(policy: Any, ref: Any, tokenizer: Any, prompt: str, samples: int, tokens: int, seed: int) -> Read:
-    """Completions of a prompt that the policy draws. None ends early: an end of sequence is a token like any other."""
-    with seeded(policy.device, seed), without_dropout(policy, ref), torch.no_grad():
-        made = generate(
-            policy, tokenizer, [prompt] * samples, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=True,
-            temperature=1.0, top_k=0, top_p=1.0,
-        )  # fmt: skip
-        ids, width = made.ids, made.ids.shape[1] - tokens
-        seen: list[torch.Tensor] = []
-        hook = policy.model.norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        try:
-            own = policy(ids, use_cache=False).logits[:, width - 1 : -1]
-        finally:
-            hook.remove()
-        other = ref(ids, use_cache=False).logits[:, width - 1 : -1]
-    before = seen[0][:, width - 1 : -1].double()
-    scale = torch.rsqrt(before.square().mean(-1, keepdim=True) + policy.model.norm.variance_epsilon)
-    logs = [torch.log_softmax(x.double(), -1) for x in (own, other)]
-    return Read(ids[:, width:], *logs, before * scale)
-
-
 def batch_of(log_policy: torch.Tensor, log_ref: torch.Tensor, tokens: torch.Tensor) -> TokenBatch:
     """Completions as a batch, with rewards 0."""
     def chosen(laws: torch.Tensor) -> torch.Tensor:
@@ -167,7 +135,7 @@ def value(result: Any) -> torch.Tensor:
 def logit_gradient(loss: Callable[[TokenBatch], Any], found: Read) -> torch.Tensor:
     """Of every completion's share of the loss, in the logits, ``(S, T, V)``: their mean over S is the loss's."""
     logits = found.log_policy.clone().requires_grad_()
-    total = value(loss(batch_of(torch.log_softmax(logits, -1), found.log_ref, found.tokens)))
+    total = value(loss(batch_of(torch.log_softmax(logits, -1), found.log_other, found.tokens)))
     if not total.requires_grad:
         return torch.zeros_like(logits)
     (gradient,) = torch.autograd.grad(total, logits)
@@ -176,7 +144,7 @@ def logit_gradient(loss: Callable[[TokenBatch], Any], found: Read) -> torch.Tens
 
 def functionals(found: Read) -> dict[str, torch.Tensor]:
     """Gradients in the logits of what the audit names, per completion; exact at visited prefixes."""
-    pi, ratio = found.log_policy.exp(), found.log_policy - found.log_ref
+    pi, ratio = found.log_policy.exp(), found.log_policy - found.log_other
     kl = (pi * ratio).sum(-1, keepdim=True)
     reverse = pi * (ratio - kl)
     ahead = kl[..., 0].flip(1).cumsum(1).flip(1) - kl[..., 0]
@@ -186,7 +154,7 @@ def functionals(found: Read) -> dict[str, torch.Tensor]:
     others = (ahead.sum(0) - ahead) / (len(ahead) - 1)
     return {
         REVERSE: reverse,
-        FORWARD: pi - found.log_ref.exp(),
+        FORWARD: pi - found.log_other.exp(),
         "reverse_kl": reverse + (ahead - others)[..., None] * score,
     }
 
@@ -227,7 +195,7 @@ def moments(
 def in_logits(found: Read, audited: Mapping[str, Any]) -> dict[str, list[float]]:
     """Sums of `moments` over the visited prefixes of a prompt, a completion; nothing for losses of sequences."""
     out = {}
-    policy, ref = found.log_policy, found.log_ref
+    policy, ref = found.log_policy, found.log_other
     words, width = found.tokens.tolist(), found.tokens.shape[1]
     # equal prefixes have equal moments
     visits = Counter(tuple(word[:t]) for word in words for t in range(width))
@@ -259,11 +227,10 @@ def of_prompt(
     """Both views of one prompt: sums in the logits, means and spreads in the weights."""
     task = next(iter(lab.tasks.values()))
     found = read(policy, ref, lab.tokenizer, prompt, form.samples, task.max_completion_tokens, seed)
-    found = Read(*(x.cpu() for x in (found.tokens, found.log_policy, found.log_ref, found.states)))
     weights = in_weights(found, policy.get_output_embeddings().weight.detach().cpu())
     pi = found.log_policy.exp()
     return {
-        "kl": float((pi * (found.log_policy - found.log_ref)).sum(-1).sum(-1).mean()),
+        "kl": float((pi * (found.log_policy - found.log_other)).sum(-1).sum(-1).mean()),
         "logits": in_logits(found, audited),
         "mean": {name: x.mean(axis=0).tolist() for name, x in weights.items()},
         "spread": {name: float(x.var(axis=0, ddof=1).sum()) for name, x in weights.items()},
