@@ -26,10 +26,10 @@ from rich.table import Table as Grid
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from studies.runs import lab  # noqa: E402
+from studies.runs import lab
 
-from klsim.files import write_atomically  # noqa: E402
-from klsim.report.figures import Run, Table, write_figure  # noqa: E402
+from klsim.files import write_atomically
+from klsim.report.figures import Run, Table, write_figure
 
 STUDIES = ("gradients", "outcome", "extrapolation", "wild")
 
@@ -50,7 +50,9 @@ def run(study: str, form: str, out: Path, runs: Path, console: Console) -> dict:
             grid.add_row(*(cell.replace("[", "\\[") for cell in row))
         paper.print(grid)
     wall, cpu = made.stages.spent()
-    paper.print(f"{study}, {form}: {wall:.0f} s, {cpu:.0f} s of processors, {torch.get_num_threads()} threads, {made.device}")
+    paper.print(
+        f"{study}, {form}: {wall:.0f} s, {cpu:.0f} s of processors, {torch.get_num_threads()} threads, {made.device}"
+    )
     console.print(text.getvalue(), markup=False, highlight=False)
     folder, name = Path("smollm"), f"{study}-{form}"
     write_atomically(out / folder / f"{name}.txt", text.getvalue())

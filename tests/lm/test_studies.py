@@ -15,13 +15,13 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "smollm"))
 
-import study  # noqa: E402
-from studies import extrapolation, gradients, intervals, outcome, runs, wild  # noqa: E402
-from studies.laws import read  # noqa: E402
-from studies.sums import FewShot  # noqa: E402
+import study
+from studies import extrapolation, gradients, intervals, outcome, runs, wild
+from studies.laws import read
+from studies.sums import FewShot
 
-from klsim.lm import models  # noqa: E402
-from klsim.objectives import rloo  # noqa: E402
+from klsim.lm import models
+from klsim.objectives import rloo
 
 NAMES = ("gradients", "outcome", "extrapolation", "wild")
 
@@ -53,11 +53,13 @@ def test_a_problem_is_a_solved_one_and_one_to_go_on_with():
         a, _, b, _, c = solved.split(" ")
         assert int(a) + int(b) == int(c)
         a, _, b, _ = asked.split(" ")
-        assert str(int(a) + int(b)) == row["answer"] and len(row["answer"]) == 2
+        assert str(int(a) + int(b)) == row["answer"]
+        assert len(row["answer"]) == 2
         assert row["solution"] == f" {row['answer']}\n"
     for row in FewShot("-", second=(2, 9)).examples(50, 0):
         a, _, b, _ = row["prompt"].split("\n")[-1].split(" ")
-        assert int(a) - int(b) == int(row["answer"]) and 2 <= int(b) <= 9
+        assert int(a) - int(b) == int(row["answer"])
+        assert 2 <= int(b) <= 9
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,9 @@ def test_a_bootstrapped_ratio_is_near_its_truth():
     rng = np.random.default_rng(1)
     parts = np.stack([2 + rng.standard_normal(400), 4 + rng.standard_normal(400)], axis=1)
     value, low, high = intervals.of_prompts(lambda x: x[0] / x[1], parts)
-    assert low < value < high and abs(value - 0.5) < 0.1 and high - low < 0.1
+    assert low < value < high
+    assert abs(value - 0.5) < 0.1
+    assert high - low < 0.1
 
 
 @pytest.mark.parametrize(
@@ -317,9 +321,10 @@ def test_a_training_resumes_from_its_checkpoint(tmp_path, monkeypatch):
             return original(self, *args, **kwargs)
 
         if dies_at:
-            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            with monkeypatch.context() as patched:
                 patched.setattr(runs.ObjectiveTrainer, "training_step", dies)
-                lab.trained("p", rloo, rows, training, seed=0)
+                with pytest.raises(KeyboardInterrupt):
+                    lab.trained("p", rloo, rows, training, seed=0)
             assert list((tmp_path / name / "training" / "p").glob("checkpoint-2"))
         logs.append(lab.trained("p", rloo, rows, training, seed=0))
         weights.append(lab.load("p").state_dict())

@@ -5,8 +5,8 @@ prompts, by SFT on the teachers' samples, OPD (``lam = 1``) and ExOPD (``lam > 1
 vocabulary at visited prefixes. ExOPD moves further than OPD, so OPD goes on for as many steps again, and is compared at
 ExOPD's KL to the base (*equal movement*).
 
-The optimum of G-OPD at every prefix is ``q^{1-lam} T^lam / z_s``. From samples of the teacher alone, with both laws over
-the whole vocabulary at every prefix, its reward is known before any student is trained:
+The optimum of G-OPD at every prefix is ``q^{1-lam} T^lam / z_s``. From samples of the teacher alone, with both laws
+over the whole vocabulary at every prefix, its reward is known before any student is trained:
 
 .. math:: E_{\pi_\lambda}[r] = E_T[w r], \quad w = \prod_t \frac{(T/q)^{\lambda-1}(y_t)}{z(s_t)}, \quad E_T[w] = 1
 
@@ -16,9 +16,9 @@ and the slope of the sequence optimum at ``lam = 1`` is ``Cov_T(r, log T/q)``. P
   one, ExOPD minus OPD. Shown or refuted by the interval of the latter, where the former is clear;
 * C8: sampled, averaged over the domains: OPD is below the teachers, ExOPD above them, SFT below;
 * equal movement: what ExOPD has over OPD at the same KL to the base (no sign follows from C7: it is measured);
-* C9: the teachers' own base is the better reference at equal lam if ``Cov_T(r, log b_T/b_S) < 0``. Teachers and students
-  have one base here, for which it is 0; another reference is the SFT student, whose covariance is measured, and which
-  is trained with where the form says so (`other_ref`).
+* C9: the teachers' own base is the better reference at equal lam if ``Cov_T(r, log b_T/b_S) < 0``. Teachers and
+  students have one base here, for which it is 0; another reference is the SFT student, whose covariance is measured,
+  and which is trained with where the form says so (`other_ref`).
 
 Intervals are over seeds, each with teachers of its own; with one seed over new prompts, and then they speak of these
 models alone.
@@ -33,15 +33,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from studies import intervals
-from studies.laws import Read, read
-from studies.runs import Lab, Training, split
-from studies.sums import FewShot
 
 from klsim.lm.objectives import named
 from klsim.lm.tasks import Row
 from klsim.objectives import rloo
 from klsim.report.figures import COLOURS, Figures, Run, Table
+from studies import intervals
+from studies.laws import Read, read
+from studies.runs import Lab, Training, split
+from studies.sums import FewShot
 
 TASKS = {"sum": FewShot(), "difference": FewShot("-", second=(2, 9))}
 GRID = (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -78,8 +78,8 @@ FORMS = {
     "quick": Form(),
     "full": Form(seeds=(0, 1, 2), teacher=Training(20, 8, 4, 2e-5, save_steps=10), student=Training(16, 16, 2, 2e-5),
                  train=160, new=32, sft_samples=2, evaluation=16, predicted=16, other_ref=True),
-    "gpu": Form(seeds=(0, 1, 2), teacher=Training(20, 16, 8, 1e-5), student=Training(20, 64, 2, 1e-5), train=320, new=64,
-                evaluation=32, predicted=32),
+    "gpu": Form(seeds=(0, 1, 2), teacher=Training(20, 16, 8, 1e-5), student=Training(16, 64, 2, 1e-5), train=320,
+                new=64, evaluation=32, predicted=32),
 }  # fmt: skip
 
 
@@ -114,12 +114,19 @@ def _seed(lab: Lab, form: Form, seed: int, train: Sequence[Row], new: Sequence[R
         lab.trained(key, rloo, rows[name], form.teacher, seed=100 * seed)
     found: dict[str, Any] = {"reward": {}, "kl": {}}
     _place(lab, form, found, "base", seed, new, of="base")
-    parts = [_drawn(lab, form, key, seed, [row for row in new if row["domain"] == name], key) for name, key in teachers.items()]
+    parts = [
+        _drawn(lab, form, key, seed, [row for row in new if row["domain"] == name], key)
+        for name, key in teachers.items()
+    ]
     _store(found, "teachers", {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
     shown = []
     for name, key in teachers.items():
         drawn = lab.drawn(f"{key}-shown", rows[name], form.sft_samples, seed=100 * seed + 1, of=key, ref=None)
-        shown += [{"prompt": row["prompt"], "completion": str(text)} for row, texts in zip(rows[name], drawn["completion"]) for text in texts]
+        shown += [
+            {"prompt": row["prompt"], "completion": str(text)}
+            for row, texts in zip(rows[name], drawn["completion"])
+            for text in texts
+        ]
     sft = f"{seed}-sft"
     lab.supervised(sft, shown, form.student, seed=100 * seed)
     _place(lab, form, found, "sft", seed, new)
@@ -148,7 +155,14 @@ def _distil(
     objective = named("g_opd_full", lam=lam, aggregate="sequence_sum")
     offset = 1 if name == "opd-long" else 0  # it goes on: other prompts than before
     lab.trained(
-        f"{seed}-{name}", objective, train, form.student, seed=100 * seed + offset, start=start, ref=ref, teachers=teachers
+        f"{seed}-{name}",
+        objective,
+        train,
+        form.student,
+        seed=100 * seed + offset,
+        start=start,
+        ref=ref,
+        teachers=teachers,
     )
 
 
@@ -178,7 +192,9 @@ def _predicted(
     for name, key in teachers.items():
         teacher, task = lab.load(key), lab.tasks[name]
         for i, row in enumerate(r for r in new if r["domain"] == name):
-            found = read(teacher, base, lab.tokenizer, row["prompt"], form.predicted, task.max_completion_tokens, 1000 * seed + i)
+            found = read(
+                teacher, base, lab.tokenizer, row["prompt"], form.predicted, task.max_completion_tokens, 1000 * seed + i
+            )
             texts = [lab.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in found.tokens]
             reward = np.array([task.score(text, row) for text in texts])
             log_weights = weights(found, GRID)
@@ -259,7 +275,12 @@ def tests(parts: Sequence[Mapping[str, Any]], lams: Sequence[float], other_ref: 
     cov = said["covariance"]
     sign = 1 if cov[2] < 0 else -1 if cov[1] > 0 else 0
     if other_ref:
-        add("C9: ExOPD, base minus SFT as reference", f"sign of -({intervals.text(cov)})", difference(f"exopd-{lams[0]:g}", OTHER), sign)
+        add(
+            "C9: ExOPD, base minus SFT as reference",
+            f"sign of -({intervals.text(cov)})",
+            difference(f"exopd-{lams[0]:g}", OTHER),
+            sign,
+        )
     return out
 
 
@@ -289,14 +310,19 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
         [f"{lam:g}", intervals.text(r), intervals.text(g), intervals.text(m, 2)]
         for lam, r, g, m in zip(said["lam"], said["reward"], said["gain"], said["mass"])
     ]
-    title = (f"predicted from the teachers' log-ratios [95 % intervals over {found['over']}]; slope at lam = 1: "
-             f"{intervals.text(said['slope'])}; Cov(r, log base/SFT): {intervals.text(said['covariance'])}")  # fmt: skip
+    slope, covariance = (intervals.text(said[key]) for key in ("slope", "covariance"))
+    title = (
+        f"predicted from the teachers' log-ratios [95 % intervals over {found['over']}]; slope at lam = 1: {slope};"
+        f" Cov(r, log base/SFT): {covariance}"
+    )
     out = [(title, ["lam", "reward of the optimum", "minus the teacher's", "mean weight (1 in truth)"], rows)]
     rows = [["base", intervals.text(found["rewards"]["base"]), "0"]]
     rows += [[name, intervals.text(found["rewards"][name]), intervals.text(kl)] for name, kl in found["kl"].items()]
     out.append((f"new prompts of {' and '.join(found['domains'])}", ["", "reward", "KL to the base, nats"], rows))
     rows = [[t["claim"], t["predicted"], intervals.text(t["measured"]), t["verdict"]] for t in found["tests"]]
-    out.append((f"claims, paired [95 % intervals over {found['over']}]", ["claim", "predicted", "measured", "verdict"], rows))
+    out.append(
+        (f"claims, paired [95 % intervals over {found['over']}]", ["claim", "predicted", "measured", "verdict"], rows)
+    )
     return out
 
 
@@ -322,9 +348,9 @@ figures = Figures()
 @figures.figure(
     "extrapolation",
     title="Students of two teachers, and what the teachers' log-ratios predict",
-    caption="Left: reward of G-OPD's optimum at every prefix, predicted from the teachers' samples and both laws over the"
-    " vocabulary; squares: trained students. Right: all models, reward on new prompts against KL to the base; the line is"
-    " OPD's, through the base, OPD, and OPD for as many steps again. Bars: 95 % intervals.",
+    caption="Left: reward of G-OPD's optimum at every prefix, predicted from the teachers' samples and both laws over"
+    " the vocabulary; squares: trained students. Right: all models, reward on new prompts against KL to the base; the"
+    " line is OPD's, through the base, OPD, and OPD for as many steps again. Bars: 95 % intervals.",
     size=(10.0, 4.2),
 )
 def figure(run: Run) -> Mapping[str, Any]:
@@ -346,7 +372,9 @@ def _(table: Table, canvas: Any) -> None:
     for i, name in enumerate(table.rows(series="measured").distinct("name")):
         one = table.rows(series="measured", name=name)
         error = [one["value"] - one["low"], one["high"] - one["value"]]
-        right.errorbar(one["x"], one["value"], error, fmt="so^Dv<>ph"[i % 9], color=COLOURS[i % 8], capsize=2, label=name)
+        right.errorbar(
+            one["x"], one["value"], error, fmt="so^Dv<>ph"[i % 9], color=COLOURS[i % 8], capsize=2, label=name
+        )
     line = [table.rows(series="measured", name=name) for name in ("base", "opd", "opd-long")]
     right.plot([float(x["x"][0]) for x in line], [float(x["value"][0]) for x in line], color="0.5", lw=0.8, zorder=0)
     right.set(xlabel="KL to the base, nats", title="reward and movement")

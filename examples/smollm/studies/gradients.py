@@ -30,15 +30,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from studies import intervals
-from studies.laws import Read, read
-from studies.runs import Lab, Training, split
-from studies.sums import FewShot
 
 from klsim.audit import audit
 from klsim.objectives import TokenBatch, divergence, kl_in_loss, kl_in_reward, rloo, sequence_sum, top_k_opd
 from klsim.objectives.policy_gradient import token_ratio
 from klsim.report.figures import COLOURS, Figures, Run, Table
+from studies import intervals
+from studies.laws import Read, read
+from studies.runs import Lab, Training, split
+from studies.sums import FewShot
 
 TASKS = {"sum": FewShot()}
 TOP = 8
@@ -117,6 +117,7 @@ def verdicts() -> dict[str, dict[str, Any]]:
 
 def batch_of(log_policy: torch.Tensor, log_ref: torch.Tensor, tokens: torch.Tensor) -> TokenBatch:
     """Completions as a batch, with rewards 0."""
+
     def chosen(laws: torch.Tensor) -> torch.Tensor:
         return laws.gather(-1, tokens[..., None])[..., 0]
 
@@ -345,18 +346,39 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
                 intervals.text(row["off the audit's"], 2) if "off the audit's" in row else "",
                 f"{row['noise'][0]:.3g}", row["verdict"],
             ])  # fmt: skip
-        header = ["estimator", "audit on trees", "cosine to reverse KL", "bias to it", "bias to the audit's", "noise", "verdict"]
-        title = f"after {steps} steps, KL {intervals.text(policy['kl'])} nats: last normalisation, in units of |gradient of the reverse KL|"
+        header = [
+            "estimator",
+            "audit on trees",
+            "cosine to reverse KL",
+            "bias to it",
+            "bias to the audit's",
+            "noise",
+            "verdict",
+        ]
+        title = (
+            f"after {steps} steps, KL {intervals.text(policy['kl'])} nats: last normalisation, in units of the exact"
+            " gradient of the reverse KL"
+        )
         out.append((title, header, rows))
         rows = [
-            [name, *(
-                intervals.text(row[f"logits: {x}"]) if f"logits: {x}" in row else ""
-                for x in ("cosine", "bias", "off the audit's")
-            ), f"{row['logits: noise'][0]:.3g}"]
+            [
+                name,
+                *(
+                    intervals.text(row[f"logits: {x}"]) if f"logits: {x}" in row else ""
+                    for x in ("cosine", "bias", "off the audit's")
+                ),
+                f"{row['logits: noise'][0]:.3g}",
+            ]
             for name, row in policy["estimators"].items()
             if "logits: cosine" in row
         ]
-        out.append((f"after {steps} steps: in the logits, exact over the next token", ["estimator", "cosine", "bias", "bias to the audit's", "noise"], rows))
+        out.append(
+            (
+                f"after {steps} steps: in the logits, exact over the next token",
+                ["estimator", "cosine", "bias", "bias to the audit's", "noise"],
+                rows,
+            )
+        )
     return out
 
 
@@ -367,7 +389,16 @@ def columns(found: Mapping[str, Any]) -> dict[str, list[Any]]:
         for name, row in policy["estimators"].items():
             for measure, key in (("cosine", "cosine"), ("bias", "off reverse KL"), ("noise", "noise")):
                 value, low, high = row[key]
-                rows.append({"kl": policy["kl"][0], "estimator": name, "measure": measure, "value": value, "low": low, "high": high})
+                rows.append(
+                    {
+                        "kl": policy["kl"][0],
+                        "estimator": name,
+                        "measure": measure,
+                        "value": value,
+                        "low": low,
+                        "high": high,
+                    }
+                )
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
@@ -377,9 +408,10 @@ figures = Figures()
 @figures.figure(
     "gradients",
     title="Gradients of KL estimators on a language model",
-    caption="Policies after a few steps of RLOO from the base, their mean KL to it below. Gradients in the weights of the"
-    " last normalisation against the exact one of the reverse KL at visited prefixes: cosine of the means, length of the"
-    " difference, and variance of one completion's, in units of the exact one. Bars: 95 % intervals over prompts.",
+    caption="Policies after a few steps of RLOO from the base, their mean KL to it below. Gradients in the weights"
+    " of the last normalisation against the exact one of the reverse KL at visited prefixes: cosine of the means,"
+    " length of the difference, and variance of one completion's, in units of the exact one. Bars: 95 % intervals over"
+    " prompts.",
     size=(11.0, 4.2),
 )
 def figure(run: Run) -> Mapping[str, Any]:
@@ -396,8 +428,16 @@ def _(table: Table, canvas: Any) -> None:
             x = rows["kl"] * (1 + 0.012 * (i - len(names) / 2))
             error = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
             colour = COLOURS[i % len(COLOURS)]
-            place.errorbar(x, rows["value"], error, marker="os^Dv<>ph"[i % 9], color=colour, capsize=2, lw=1, label=name)
-        place.set(title={"cosine": "cosine to the reverse KL", "bias": "bias / |exact|", "noise": "variance of one / |exact|²"}[measure])
+            place.errorbar(
+                x, rows["value"], error, marker="os^Dv<>ph"[i % 9], color=colour, capsize=2, lw=1, label=name
+            )
+        place.set(
+            title={
+                "cosine": "cosine to the reverse KL",
+                "bias": "bias / |exact|",
+                "noise": "variance of one / |exact|²",
+            }[measure]
+        )
         place.set_xlabel("KL of the policy to the base, nats a completion")
     places[2].set_yscale("symlog", linthresh=1.0)
     canvas.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)

@@ -20,7 +20,9 @@ def mean(values: np.ndarray) -> tuple[float, float, float]:
     return (float(values.mean()), *mean_interval(values, LEVEL))
 
 
-def of_prompts(statistic: Callable[[np.ndarray], float], parts: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+def of_prompts(
+    statistic: Callable[[np.ndarray], float], parts: np.ndarray, seed: int = 0
+) -> tuple[float, float, float]:
     """A smooth statistic of the mean of ``parts (prompts, …)`` with its bootstrap interval (percentiles of resamples).
 
     A ratio of sums is one, a cosine is one. Percentiles are widened as Student's t is for as many prompts.

@@ -2,8 +2,8 @@ r"""The frontier of a language model's own samples: forecast, and what training 
 
 Prompts on which the base succeeds now and then are chosen by samples of their own (`screen`), so that the samples that
 make the frontier are not the ones that chose. From these alone, before anything is trained, `klsim frontier` says what
-mean reward a policy can have at a mean KL, and where RL with ``r - beta KL`` ends. Then are trained: RLOO with the KL in
-the reward at each beta, and a supervised student on best-of-N of the base (its distillation). All are placed on the
+mean reward a policy can have at a mean KL, and where RL with ``r - beta KL`` ends. Then are trained: RLOO with the KL
+in the reward at each beta, and a supervised student on best-of-N of the base (its distillation). All are placed on the
 frontier of the prompts that they were trained on, and of new ones.
 
 Predicted, and what would refute it:
@@ -30,14 +30,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from studies import intervals
-from studies.runs import Lab, Training, split
-from studies.sums import FewShot
 
 from klsim import frontier
 from klsim.lm.tasks import Row
 from klsim.objectives import kl_in_reward, rloo
 from klsim.report.figures import COLOURS, Figures, Run, Table
+from studies import intervals
+from studies.runs import Lab, Training, split
+from studies.sums import FewShot
 
 TASKS = {"sum": FewShot()}
 PARTS = {"train": "prompts of training", "new": "new prompts"}
@@ -104,7 +104,10 @@ def chosen(lab: Lab, form: Form) -> dict[str, list[Row]]:
 def compute(lab: Lab, form: Form) -> dict[str, Any]:
     """Screening, the base's samples, the forecast, the trained policies, their places."""
     rows = chosen(lab, form)
-    base = {part: lab.drawn(f"base-{part}", rows[part], form.samples, seed=form.seed + 1 + i) for i, part in enumerate(PARTS)}
+    base = {
+        part: lab.drawn(f"base-{part}", rows[part], form.samples, seed=form.seed + 1 + i)
+        for i, part in enumerate(PARTS)
+    }
     logs: dict[str, list[dict[str, float]]] = {}
     for beta in form.betas:
         name = f"rl-{beta:g}"
@@ -137,7 +140,9 @@ def best_of(rows: Sequence[Row], drawn: Mapping[str, np.ndarray], n: int) -> lis
     out = []
     for row, rewards, texts in zip(rows, drawn["reward"], drawn["completion"]):
         for start in range(0, len(rewards) - n + 1, n):
-            out.append({"prompt": row["prompt"], "completion": str(texts[start + int(np.argmax(rewards[start : start + n]))])})
+            out.append(
+                {"prompt": row["prompt"], "completion": str(texts[start + int(np.argmax(rewards[start : start + n]))])}
+            )
     return out
 
 
@@ -170,12 +175,16 @@ def bernoulli_kl(right: np.ndarray, of: int, base: np.ndarray, base_of: int) -> 
         (right, of, lambda c: value(c, of - 1, base, base_of)),
         (base, base_of, lambda c: value(right, of, c, base_of - 1)),
     ):
-        left = np.where(k > 0, k / n * without(np.maximum(k - 1, 0)), 0) + np.where(k < n, (n - k) / n * without(np.minimum(k, n - 1)), 0)
+        left = np.where(k > 0, k / n * without(np.maximum(k - 1, 0)), 0) + np.where(
+            k < n, (n - k) / n * without(np.minimum(k, n - 1)), 0
+        )
         out -= (n - 1) * (left - plain)
     return out
 
 
-def placed(base: Mapping[str, np.ndarray], policies: Mapping[str, Mapping[str, np.ndarray]], betas: Sequence[float]) -> dict[str, Any]:
+def placed(
+    base: Mapping[str, np.ndarray], policies: Mapping[str, Mapping[str, np.ndarray]], betas: Sequence[float]
+) -> dict[str, Any]:
     """Policies on the frontier of one part, and the forecast."""
     samples = [_samples(name, found) for name, found in policies.items()]
     prompts = _prompts(base["reward"])
@@ -196,8 +205,15 @@ def placed(base: Mapping[str, np.ndarray], policies: Mapping[str, Mapping[str, n
     return {
         "reference": _numbers(found.reference),
         "curve": [list(map(float, row[:4])) for row in found.curve if row[4]],
-        "best of N": [[b.n, *_numbers(b.reward), *_numbers(b.kl)] for b in found.best_of_n if b.n in COUNTS and b.trusted],
-        "forecast": {f"rl-{p.beta:g}": {"kl": _numbers(p.kl), "reward": _numbers(p.reward), "reason": p.kl.reason or p.reward.reason} for p in ends.points},
+        "best of N": [
+            [b.n, *_numbers(b.reward), *_numbers(b.kl)] for b in found.best_of_n if b.n in COUNTS and b.trusted
+        ],
+        "forecast": {
+            f"rl-{p.beta:g}": {
+                "kl": _numbers(p.kl), "reward": _numbers(p.reward), "reason": p.kl.reason or p.reward.reason
+            }
+            for p in ends.points
+        },
         "gap": {name: objective_gap(o) for name, o in outcomes.items()},
         "policies": rows,
         "notes": list(found.notes),
@@ -228,6 +244,11 @@ def _numbers(e: Any) -> list[float]:
     return [float(e.value), float(e.low), float(e.high)]
 
 
+def doubted(interval: tuple[float, float, float], reason: str, digits: int = 3) -> str:
+    """An interval, and why it is not to be trusted."""
+    return intervals.text(interval, digits) + (f" ({reason})" if reason else "")
+
+
 def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """What is printed."""
     out = []
@@ -239,20 +260,36 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
         for name, p in one["policies"].items():
             above = "REFUTED" if p["missed"][2] < 0 else "holds"
             rows.append([
-                name, intervals.text(p["kl"]), intervals.text(p["reward"]), intervals.text(p["efficiency"], 2) + (f" ({p['reason']})" if p["reason"] else ""),
+                name, intervals.text(p["kl"]), intervals.text(p["reward"]), doubted(p["efficiency"], p["reason"], 2),
                 intervals.text(p["missed"]), intervals.text(p["inside"]), f"{p['allocation']:.3f}", above,
             ])  # fmt: skip
-        header = ["", "KL, nats", "reward", "efficiency", "missed reward", "KL inside", "KL by allocation", "P1: not above"]
+        header = [
+            "",
+            "KL, nats",
+            "reward",
+            "efficiency",
+            "missed reward",
+            "KL inside",
+            "KL by allocation",
+            "P1: not above",
+        ]
         out.append((title, header, rows))
     rows = []
     for name, gap in found["parts"]["train"]["gap"].items():
         ends = found["parts"]["train"]["forecast"][name]
         verdict = "not refuted" if gap[1] <= 0 <= gap[2] else "REFUTED: below" if gap[2] < 0 else "REFUTED: above"
         rows.append([
-            name, intervals.text(ends["kl"]), intervals.text(ends["reward"]) + (f" ({ends['reason']})" if ends["reason"] else ""),
+            name, intervals.text(ends["kl"]), doubted(ends["reward"], ends["reason"]),
             intervals.text(gap), intervals.text(found["unfinished"][name]), verdict,
         ])  # fmt: skip
-    header = ["", "forecast KL", "forecast reward", "r - beta KL, minus forecast", "its growth in the last quarter", "P2: at the forecast"]
+    header = [
+        "",
+        "forecast KL",
+        "forecast reward",
+        "r - beta KL, minus forecast",
+        "its growth in the last quarter",
+        "P2: at the forecast",
+    ]
     out.append(("forecast from the base's samples, prompts of training", header, rows))
     rows = []
     for name in found["parts"]["train"]["policies"]:
@@ -293,9 +330,9 @@ figures = Figures()
 @figures.figure(
     "outcome",
     title="Forecast of the frontier from the base's samples, and trained policies",
-    caption="Line and band: best mean reward at a mean KL, from samples of the base; dots: best of N; open circles: where"
-    " RL with r - beta KL is forecast to end; squares: RLOO with the KL in the reward, and best-of-N distilled. Bars: 95 %"
-    " intervals over prompts.",
+    caption="Line and band: best mean reward at a mean KL, from samples of the base; dots: best of N; open circles:"
+    " where RL with r - beta KL is forecast to end; squares: RLOO with the KL in the reward, and best-of-N distilled."
+    " Bars: 95 % intervals over prompts.",
     size=(10.0, 4.6),
 )
 def figure(run: Run) -> Mapping[str, Any]:

@@ -22,13 +22,12 @@ from datasets import Dataset
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
-from studies.sums import FewShot
-
 from klsim.files import write_atomically
 from klsim.lm import models
 from klsim.lm.evaluate import sample
 from klsim.lm.tasks import Row, Task, reward_of
 from klsim.lm.trainer import ObjectiveTrainer, SupervisedTrainer, quiet
+from studies.sums import FewShot
 
 TINY = "tiny"
 """In the place of a model's name: a transformer of a few thousand weights that is made on the spot, for tests."""
@@ -189,13 +188,15 @@ class Lab:
     def drawn(
         self, key: str, rows: Sequence[Row], samples: int, *, seed: int, of: str = "base", ref: str | None = "base"
     ) -> dict[str, np.ndarray]:
-        """Completions of every row: arrays ``(rows, samples)`` of rewards and of log-probabilities under the policy and,
-        unless it is None, the reference; and the texts."""
+        """Completions of every row: arrays ``(rows, samples)`` of rewards and of log-probabilities under the policy
+        and, unless it is None, the reference; and the texts."""
 
         def compute() -> dict[str, Any]:
             reference = None if ref in (None, of) else self.load(ref or "")
             # shortest first: little padding
-            order = np.argsort([len(ids) for ids in self.tokenizer([r["prompt"] for r in rows])["input_ids"]], kind="stable")
+            order = np.argsort(
+                [len(ids) for ids in self.tokenizer([r["prompt"] for r in rows])["input_ids"]], kind="stable"
+            )
             found = sample(
                 self.load(of), self.tokenizer, [dict(rows[i]) for i in order], reward_of(self.tasks), samples=samples,
                 max_new_tokens=max(task.max_completion_tokens for task in self.tasks.values()), seed=seed,
@@ -214,7 +215,11 @@ class Lab:
 def options(training: Training, work: Path, seed: int, device: str) -> dict[str, Any]:
     """What both of TRL's trainers are given."""
     gpu = device != "cpu"
-    saves = {"save_strategy": "steps", "save_steps": training.save_steps} if training.save_steps else {"save_strategy": "no"}
+    saves = (
+        {"save_strategy": "steps", "save_steps": training.save_steps}
+        if training.save_steps
+        else {"save_strategy": "no"}
+    )
     return {
         "output_dir": str(work), "max_steps": training.steps, "learning_rate": training.learning_rate, "seed": seed,
         "lr_scheduler_type": "constant", "logging_steps": 1, "report_to": [], "disable_tqdm": True, "use_cpu": not gpu,

@@ -3,8 +3,8 @@ r"""A defect of the audit's list on a language model: a KL whose gradient is not
 Three objectives, each from the base with the same prompts, seeds and first completions:
 
 * correction: RLOO of ``r - beta sum_t log(pi/q)``, the KL in the reward;
-* defect: RLOO of r, and ``beta k1`` added to the loss. The loss has the value of the KL, its logged KL is right, and its
-  expected gradient is 0: ``E_pi[grad log pi] = 0``. It is a detached KL but for noise;
+* defect: RLOO of r, and ``beta k1`` added to the loss. The loss has the value of the KL, its logged KL is right, and
+  its expected gradient is 0: ``E_pi[grad log pi] = 0``. It is a detached KL but for noise;
 * no KL: what the defect is, if the audit is right.
 
 The audit runs on all three, and says what each ascends. Predicted from it, in the last third of the steps, over seeds:
@@ -12,8 +12,9 @@ The audit runs on all three, and says what each ascends. Predicted from it, in t
 * P1: the defect ends with more KL than the correction; P2: and with a lower ``r - beta KL``;
 * P3: the defect moves as training without KL does: their KLs differ by less than half of what P1 shows.
 
-P1 and P2 are refuted if the interval lies on the other side of 0, P3 if it lies outside of that half. `klsim frontier`'s
-forecast from the base's samples says where ``r - beta KL`` is largest; the steps of a form need not get there.
+P1 and P2 are refuted if the interval lies on the other side of 0, P3 if it lies outside of that half. `klsim
+frontier`'s forecast from the base's samples says where ``r - beta KL`` is largest; the
+steps of a form need not get there.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from studies import intervals
-from studies.runs import Lab, Training, split
-from studies.sums import FewShot
 
 from klsim import frontier
 from klsim.audit import audit
 from klsim.objectives import TokenBatch, kl_in_loss, kl_in_reward, rloo, sequence_sum
 from klsim.objectives.policy_gradient import token_ratio
 from klsim.report.figures import COLOURS, Figures, Run, Table, over_seeds
+from studies import intervals
+from studies.runs import Lab, Training, split
+from studies.sums import FewShot
 
 TASKS = {"sum": FewShot()}
 
@@ -150,7 +151,10 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
     """What is printed."""
     rows = []
     for name, curves in found["curves"].items():
-        last = {key: intervals.mean(np.array([c[key][-max(len(c[key]) // 3, 1) :] for c in curves]).mean(axis=1)) for key in ("kl", "reward")}
+        last = {
+            key: intervals.mean(np.array([c[key][-max(len(c[key]) // 3, 1) :] for c in curves]).mean(axis=1))
+            for key in ("kl", "reward")
+        }
         rows.append([name, found["audit"][name], *(intervals.text(last[key]) for key in ("kl", "reward"))])
     rows.append(["forecast", "", *(intervals.text(found["forecast"][key]) for key in ("kl", "reward"))])
     count = len(next(iter(found["curves"].values())))
@@ -183,9 +187,9 @@ figures = Figures()
 @figures.figure(
     "wild",
     title="A KL whose gradient is noise, beside its correction",
-    caption="RLOO from the base: the KL in the reward (correction), k1 in the loss (defect: its expected gradient is 0),"
-    " and no KL. Means over seeds of a step's completions, bands: 95 % intervals over seeds. Dotted: where r - beta KL is"
-    " largest, forecast from the base's samples.",
+    caption="RLOO from the base: the KL in the reward (correction), k1 in the loss (defect: its expected gradient is"
+    " 0), and no KL. Means over seeds of a step's completions, bands: 95 % intervals over seeds. Dotted: where r -"
+    " beta KL is largest, forecast from the base's samples.",
     size=(9.0, 3.8),
 )
 def figure(run: Run) -> Mapping[str, Any]:
