@@ -42,6 +42,8 @@ from studies.sums import FewShot
 TASKS = {"sum": FewShot()}
 PARTS = {"train": "prompts of training", "new": "new prompts"}
 COUNTS = (1, 2, 4, 8)
+UNTRUSTED = "not shown: not to be trusted"
+"""Where the frontier's own rules say that these samples do not carry an estimate; its reason stands beside it."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
         for n, *x in one["best of N"]:
             rows.append([f"best of {n:.0f}", intervals.text(x[3:]), intervals.text(x[:3]), "", "", "", "", ""])
         for name, p in one["policies"].items():
-            above = "REFUTED" if p["missed"][2] < 0 else "holds"
+            above = UNTRUSTED if p["reason"] else "REFUTED" if p["missed"][2] < 0 else "not refuted"
             rows.append([
                 name, intervals.text(p["kl"]), intervals.text(p["reward"]), doubted(p["efficiency"], p["reason"], 2),
                 intervals.text(p["missed"]), intervals.text(p["inside"]), f"{p['allocation']:.3f}", above,
@@ -278,6 +280,7 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
     for name, gap in found["parts"]["train"]["gap"].items():
         ends = found["parts"]["train"]["forecast"][name]
         verdict = "not refuted" if gap[1] <= 0 <= gap[2] else "REFUTED: below" if gap[2] < 0 else "REFUTED: above"
+        verdict = UNTRUSTED if ends["reason"] else verdict
         rows.append([
             name, intervals.text(ends["kl"]), doubted(ends["reward"], ends["reason"]),
             intervals.text(gap), intervals.text(found["unfinished"][name]), verdict,
@@ -293,8 +296,10 @@ def tables(found: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str
     out.append(("forecast from the base's samples, prompts of training", header, rows))
     rows = []
     for name in found["parts"]["train"]["policies"]:
-        train, new = (found["parts"][part]["policies"][name]["efficiency"] for part in PARTS)
+        policies = [found["parts"][part]["policies"][name] for part in PARTS]
+        train, new = (p["efficiency"] for p in policies)
         verdict = "refuted" if new[1] > train[2] else "shown" if new[2] < train[1] else "not shown"
+        verdict = UNTRUSTED if any(p["reason"] for p in policies) else verdict
         rows.append([name, intervals.text(train, 2), intervals.text(new, 2), verdict])
     out.append(("efficiency: KL needed / KL spent", ["", "training", "new", "P3: less on new prompts"], rows))
     return out
