@@ -326,6 +326,11 @@ def test_a_training_resumes_from_its_checkpoint(tmp_path, monkeypatch):
                 with pytest.raises(KeyboardInterrupt):
                     lab.trained("p", rloo, rows, training, seed=0)
             assert list((tmp_path / name / "training" / "p").glob("checkpoint-2"))
+        with monkeypatch.context() as patched:  # and again after its last step, before its weights are there
+            if dies_at:
+                patched.setattr(runs.models, "save_checkpoint", lambda *args: pytest.fail("killed"))
+                with pytest.raises(pytest.fail.Exception):
+                    lab.trained("p", rloo, rows, training, seed=0)
         logs.append(lab.trained("p", rloo, rows, training, seed=0))
         weights.append(lab.load("p").state_dict())
     assert logs[0] == logs[1]

@@ -76,10 +76,10 @@ FORMS = {
     "tiny": Form("tiny", (1.5,), (0, 1), Training(4, 2, 4, 3e-3, save_steps=2), Training(2, 4, 2, 3e-3), 6, 3, 2, 4, 6,
                  other_ref=True),
     "quick": Form(),
-    "full": Form(seeds=(0, 1, 2), teacher=Training(20, 8, 4, 2e-5, save_steps=10), student=Training(16, 16, 2, 2e-5),
-                 train=160, new=32, sft_samples=2, evaluation=16, predicted=16, other_ref=True),
-    "gpu": Form(seeds=(0, 1, 2), teacher=Training(20, 16, 8, 1e-5), student=Training(16, 64, 2, 1e-5), train=320,
-                new=64, evaluation=32, predicted=32),
+    "full": Form(seeds=(0, 1, 2), teacher=Training(20, 8, 4, 2e-5, save_steps=10), student=Training(12, 12, 2, 2e-5),
+                 train=160, new=12, sft_samples=2, evaluation=12, predicted=16, other_ref=True),
+    "gpu": Form(seeds=(0, 1), teacher=Training(12, 16, 8, 2e-5), student=Training(10, 64, 2, 2e-5), train=320, new=32,
+                evaluation=16, predicted=32),
 }  # fmt: skip
 
 
@@ -201,9 +201,9 @@ def _predicted(
             w = np.exp(log_weights)
             out["reward"].append((w @ reward / w.sum(axis=1)).tolist())
             out["mass"].append(w.mean(axis=1).tolist())
-            gap = (_chosen(found.log_policy, found) - _chosen(found.log_other, found)).sum(1).numpy()
+            gap = (_chosen(found.log_policy, found) - _chosen(found.log_other, found)).sum(1).cpu().numpy()
             out["slope"].append(_covariance(reward, gap))
-            away = (_chosen(found.log_other, found).sum(1) - _under(other, lab, row["prompt"], found)).numpy()
+            away = (_chosen(found.log_other, found).sum(1) - _under(other, lab, row["prompt"], found)).cpu().numpy()
             out["covariance"].append(_covariance(reward, away))
     return out
 
@@ -216,7 +216,7 @@ def weights(found: Read, lams: Sequence[float]) -> np.ndarray:
     for lam in lams:
         log_z = torch.logsumexp(found.log_policy + (lam - 1) * gap, dim=-1)
         out.append(((lam - 1) * own - log_z).sum(dim=1))
-    return torch.stack(out).numpy()
+    return torch.stack(out).cpu().numpy()
 
 
 def _chosen(laws: torch.Tensor, found: Read) -> torch.Tensor:
@@ -226,10 +226,10 @@ def _chosen(laws: torch.Tensor, found: Read) -> torch.Tensor:
 def _under(model: Any, lab: Lab, prompt: str, found: Read) -> torch.Tensor:
     """Log-probabilities of whole completions under a third model."""
     ids = lab.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    whole = torch.cat([ids.expand(len(found.tokens), -1), found.tokens], dim=1).to(model.device)
+    whole = torch.cat([ids.to(model.device).expand(len(found.tokens), -1), found.tokens], dim=1)
     with torch.no_grad():
         logits = model(whole, use_cache=False, logits_to_keep=found.tokens.shape[1] + 1).logits[:, :-1]
-    return _chosen(torch.log_softmax(logits.double().cpu(), -1), found).sum(1)
+    return _chosen(torch.log_softmax(logits.double(), -1), found).sum(1)
 
 
 def _covariance(a: np.ndarray, b: np.ndarray) -> float:

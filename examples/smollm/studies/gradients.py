@@ -63,7 +63,7 @@ FORMS = {
     "quick": Form(),
     "full": Form(policies=(4, 12, 40), training=Training(40, 16, 4, 1e-5, save_steps=10), train_prompts=256, prompts=64,
                  samples=32),
-    "gpu": Form(policies=(4, 12, 40), training=Training(40, 16, 8, 1e-5), train_prompts=256, prompts=128, samples=64),
+    "gpu": Form(policies=(4, 12, 40), training=Training(40, 16, 8, 1e-5), train_prompts=256, prompts=48, samples=32),
 }  # fmt: skip
 
 
@@ -123,8 +123,8 @@ def batch_of(log_policy: torch.Tensor, log_ref: torch.Tensor, tokens: torch.Tens
 
     return TokenBatch(
         log_probs=chosen(log_policy), tokens=tokens, ref_log_probs=chosen(log_ref), vocab_log_probs=log_policy,
-        ref_vocab_log_probs=log_ref, rewards=torch.zeros(len(tokens), dtype=log_policy.dtype),
-        group=torch.zeros(len(tokens), dtype=torch.int64),
+        ref_vocab_log_probs=log_ref, rewards=torch.zeros_like(log_policy[:, 0, 0]),
+        group=torch.zeros_like(tokens[:, 0]),
     )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def single_token(
 ) -> np.ndarray:
     """`moments` of the mean gradient over all tokens of one prefix, exactly, with the trace of its covariance."""
     leaf = log_policy.clone().requires_grad_()
-    every = torch.arange(len(leaf))[:, None]
+    every = torch.arange(len(leaf), device=leaf.device)[:, None]
     total = value(loss(TokenBatch(log_probs=leaf[:, None], tokens=every, ref_log_probs=log_ref[:, None])))
     weight = torch.zeros_like(log_policy)
     if total.requires_grad:
@@ -228,7 +228,7 @@ def of_prompt(
     """Both views of one prompt: sums in the logits, means and spreads in the weights."""
     task = next(iter(lab.tasks.values()))
     found = read(policy, ref, lab.tokenizer, prompt, form.samples, task.max_completion_tokens, seed)
-    weights = in_weights(found, policy.get_output_embeddings().weight.detach().cpu())
+    weights = in_weights(found, policy.get_output_embeddings().weight.detach())
     pi = found.log_policy.exp()
     return {
         "kl": float((pi * (found.log_policy - found.log_other)).sum(-1).sum(-1).mean()),

@@ -12,7 +12,7 @@ from klsim.lm.generation import generate, seeded, without_dropout
 
 @dataclass(frozen=True)
 class Read:
-    """Completions of one prompt, on the CPU.
+    """Completions of one prompt, on the device of the models.
 
     Attributes:
         tokens: ``(S, T)``. log_policy, log_other: laws before every token, ``(S, T, V)``, float64. states: what the
@@ -42,5 +42,5 @@ def read(policy: Any, other: Any, tokenizer: Any, prompt: str, samples: int, tok
         logits.append(other(ids, use_cache=False, logits_to_keep=tokens + 1).logits[:, :-1])
     before = seen[0][:, width - 1 : -1].double()
     scale = torch.rsqrt(before.square().mean(-1, keepdim=True) + policy.model.norm.variance_epsilon)
-    logs = [torch.log_softmax(x.double(), -1).cpu() for x in logits]
-    return Read(ids[:, width:].cpu(), *logs, (before * scale).cpu())
+    logs = [torch.log_softmax(x.double(), -1) for x in logits]
+    return Read(ids[:, width:], *logs, before * scale)

@@ -64,10 +64,10 @@ class Form:
     new: int = 8
     samples: int = 32
     betas: tuple[float, ...] = (1.0, 0.4, 0.15)
-    training: Training = field(default_factory=lambda: Training(10, prompts=8, group=4, learning_rate=2e-5))
+    training: Training = field(default_factory=lambda: Training(8, prompts=8, group=4, learning_rate=2e-5))
     best_of: int = 4
-    distil: Training = field(default_factory=lambda: Training(10, prompts=8, group=4, learning_rate=1e-5))
-    evaluation: int = 16
+    distil: Training = field(default_factory=lambda: Training(8, prompts=8, group=4, learning_rate=1e-5))
+    evaluation: int = 12
     seed: int = 0
 
 
@@ -76,9 +76,9 @@ FORMS = {
                  Training(2, 2, 2, 3e-3), 4),
     "quick": Form(),
     "full": Form(candidates=240, screen=16, train=40, new=24, samples=64,
-                 training=Training(40, 8, 8, 1e-5, save_steps=10), distil=Training(40, 8, 4, 1e-5), evaluation=32),
-    "gpu": Form(candidates=480, screen=16, train=96, new=64, samples=128, training=Training(60, 16, 8, 1e-5),
-                distil=Training(60, 16, 8, 1e-5), evaluation=64),
+                 training=Training(30, 6, 8, 1e-5, save_steps=10), distil=Training(30, 8, 4, 1e-5), evaluation=16),
+    "gpu": Form(candidates=400, screen=16, train=64, new=32, samples=64, training=Training(40, 16, 8, 1e-5),
+                distil=Training(30, 16, 8, 1e-5), evaluation=32),
 }  # fmt: skip
 
 

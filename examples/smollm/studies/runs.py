@@ -175,11 +175,17 @@ class Lab:
 
     def _fitted(self, key: str, trainer: Any, work: Path, keep: bool) -> list[dict[str, float]]:
         last = get_last_checkpoint(str(work)) if work.is_dir() else None
-        with quiet():
-            trainer.train(resume_from_checkpoint=last)
-        log = [x for x in trainer.state.log_history if "loss" in x]
-        if keep:
+        if last and int(last.rsplit("-", 1)[1]) >= trainer.args.max_steps:
+            # stopped between its last step and its end; the Trainer would take one more step
+            history = json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+            model = models.load_model(last)
+        else:
+            with quiet():
+                trainer.train(resume_from_checkpoint=last)
+            history = trainer.state.log_history
             model = trainer.accelerator.unwrap_model(trainer.model)
+        log = [x for x in history if "loss" in x]
+        if keep:
             models.save_checkpoint(model, self.tokenizer, self.stages.model(key))
         shutil.rmtree(work, ignore_errors=True)
         names = ("step", "loss", "reward", "kl_to_ref", "kl_to_teacher", "entropy", "objective", "grad_norm")

@@ -56,7 +56,7 @@ FORMS = {
     "quick": Form(),
     "full": Form(seeds=(0, 1, 2, 3), training=Training(20, 8, 4, 2e-5, save_steps=10), train_prompts=160, prompts=32,
                  samples=32),
-    "gpu": Form(seeds=(0, 1, 2, 3), training=Training(30, 16, 8, 1e-5), train_prompts=480, prompts=64, samples=64),
+    "gpu": Form(training=Training(20, 16, 8, 1e-5), train_prompts=480, prompts=64, samples=64),
 }  # fmt: skip
 
 
