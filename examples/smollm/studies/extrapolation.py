@@ -368,6 +368,7 @@ def _(table: Table, canvas: Any) -> None:
     left.errorbar(own["x"], own["value"], error, fmt="s", color=COLOURS[1], capsize=2, label="students")
     left.axvline(1, color="0.5", lw=0.8, linestyle=":")
     left.set(xlabel="lam", ylabel="mean reward on new prompts", title="predicted and trained")
+    left.set_ylim(0, 1)
     left.legend()
     for i, name in enumerate(table.rows(series="measured").distinct("name")):
         one = table.rows(series="measured", name=name)

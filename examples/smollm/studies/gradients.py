@@ -440,4 +440,5 @@ def _(table: Table, canvas: Any) -> None:
         )
         place.set_xlabel("KL of the policy to the base, nats a completion")
     places[2].set_yscale("symlog", linthresh=1.0)
+    places[2].set_ylim(-0.2, None)
     canvas.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
