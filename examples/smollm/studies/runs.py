@@ -133,6 +133,7 @@ class Lab:
                 "num_generations": training.group,
                 "max_completion_length": max(task.max_completion_tokens for task in self.tasks.values()),
                 "remove_unused_columns": False,
+                "shuffle_dataset": False,
             }
             loaded = {name: self.load(name) for name in dict.fromkeys((teachers or {}).values())}
             with quiet():
@@ -143,7 +144,7 @@ class Lab:
                     ref_model=None if ref is None else self.load(ref),
                     teachers={domain: loaded[name] for domain, name in (teachers or {}).items()},
                     reward_funcs=[reward_of(self.tasks)],
-                    train_dataset=Dataset.from_list(list(rows)),
+                    train_dataset=Dataset.from_list(passes(rows, training.steps * training.prompts, seed)),
                     processing_class=self.tokenizer,
                 )
             return self._fitted(key, trainer, work, keep)
@@ -216,6 +217,16 @@ class Lab:
             return out
 
         return {name: np.array(values) for name, values in self.stages.stage(key, compute).items()}
+
+
+def passes(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    """At least ``count`` rows: as many passes over all of them as that takes, each in an order of its own.
+
+    One epoch holds the whole training: from the second on, TRL's sampler draws other orders after a resume.
+    """
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(len(rows)) for _ in range(-(-count // len(rows)))]
+    return [rows[i] for order in orders for i in order]
 
 
 def options(training: Training, work: Path, seed: int, device: str) -> dict[str, Any]:
