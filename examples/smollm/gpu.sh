@@ -8,14 +8,14 @@
 #           into $OUT itself; parts.tsv has a line a part: name, exit status (124: out of time, -: left out), seconds
 # BUDGET    seconds in all (465); a part gets what is left, at most its own limit
 # PYTHON    the interpreter (python)
-# STUDIES   which studies (gradients frontier extrapolation audit); FORM  their form (gpu); LIMIT  seconds of one (70)
+# STUDIES   which studies (gradients outcome extrapolation wild); FORM  their form (gpu); LIMIT  seconds of one (70)
 # STUDY     the program of the studies (examples/smollm/study.py)
 # TINY=1    the bench at sizes of seconds, and a CPU will do: checks this script
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 
 PYTHON=${PYTHON:-python} BUDGET=${BUDGET:-465} TINY=${TINY:-} FORM=${FORM:-gpu} LIMIT=${LIMIT:-70}
-STUDIES=${STUDIES-gradients frontier extrapolation audit} STUDY=${STUDY:-examples/smollm/study.py}
+STUDIES=${STUDIES-gradients outcome extrapolation wild} STUDY=${STUDY:-examples/smollm/study.py}
 OUT=${OUT:-out}
 mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 2
 export OUT TINY PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
