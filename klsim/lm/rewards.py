@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 Reward = Callable[..., Sequence[float]]
+"""A reward function in TRL's convention: ``reward(prompts, completions, **columns)``, one number a completion."""
 Score = Callable[[str, Any], float]
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?![\w])|[-+]?\.\d+")
 

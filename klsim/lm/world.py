@@ -18,6 +18,7 @@ from klsim.lm.config import Config
 __all__ = ["Row", "World", "world"]
 
 Row = dict[str, Any]
+"""A prompt with the columns that its reward reads."""
 
 
 @dataclass(frozen=True)

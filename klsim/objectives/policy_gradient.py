@@ -64,7 +64,7 @@ def token_ratio(batch: TokenBatch) -> Array:
 @takes_batch
 def sequence_ratio(batch: TokenBatch) -> Array:
     """``log pi(y) - log old(y)``, the same for all tokens of a response, ``[B, 1]``: exact off-policy."""
-    return batch.xp.sum(token_ratio(batch), axis=-1, keepdims=True)
+    return batch.xp.sum(token_ratio(batch) * batch.weights, axis=-1, keepdims=True)
 
 
 @takes_batch

@@ -10,6 +10,7 @@ from klsim.audit.identify import EXACT, combination_text, library
 from klsim.audit.measure import as_json
 from klsim.audit.targets import from_function
 from klsim.audit.worlds import Setting, clipped_share
+from klsim.objectives import rloo
 from klsim.testing import assert_gradient
 
 torch = pytest.importorskip("torch")
@@ -403,3 +404,10 @@ def test_what_cannot_be_varied_is_said():
     found = audit(loss_target(loss))
     assert "not varied: RuntimeError: strict must be 1" in found.effects[0].problem
     assert "strict was not varied" in found.verdict
+
+
+def test_a_ratio_of_sequences_is_that_of_the_tokens_that_count():
+    """Passed as a function of one's own it meets batches with junk in masked positions."""
+    found = audit(lambda batch: rloo(batch), expect="reward")
+    assert "depends on masked positions" not in found.verdict
+    assert found.met

@@ -235,8 +235,8 @@ def test_rollouts_are_what_the_frontier_reads(tmp_path):
     ("changes", "message"),
     [
         ({"rows": ROWS[:1]}, "task_rows: needs at least two prompts for an interval, got 1"),
-        ({"rows": [ROWS[0], {"prompt": 3}]}, "task_rows[1]: needs a prompt that is text, got 3"),
-        ({"rows": [ROWS[0], {"prompt": ""}]}, "task_rows[1]: needs a prompt that is text, got ''"),
+        ({"rows": [ROWS[0], {"prompt": 3}]}, "task_rows[1]: its prompt must be text or a list of messages, got int"),
+        ({"rows": [ROWS[0], {"prompt": ""}]}, "task_rows[1]: its prompt must not be empty"),
         ({"rows": [ROWS[0], {"prompt": "1="}]}, "task_rows[1]: has the columns prompt, row 0 prompt, answer"),
         ({"rows": [ROWS[0], {"prompt": "2=", "answer": "0"}]},
          "prompts[1] = '2=': has characters that the tokenizer has no token for"),

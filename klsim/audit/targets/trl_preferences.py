@@ -32,6 +32,7 @@ class _PairLM:
 
     training = True
     is_gradient_checkpointing = False
+    _modules: Mapping[str, Any] = {}  # where peft is installed, adapters are looked for
 
     def __init__(self, vocab_log_probs: Any) -> None:
         self.table = vocab_log_probs
