@@ -26,6 +26,27 @@ def small() -> dict:
 
 
 @pytest.fixture
+def run_cut_at_rl(monkeypatch):
+    """Train, and be interrupted once the stage ``rl`` is trained and not evaluated yet; then nothing is in the way."""
+    from klsim.lm import train
+
+    evaluate = train._evaluate
+
+    def stop(config, stage, *rest):
+        if stage.name == "rl":
+            raise KeyboardInterrupt
+        evaluate(config, stage, *rest)
+
+    def run(config):
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "_evaluate", stop)
+            with pytest.raises(KeyboardInterrupt):
+                train.run(config)
+
+    return run
+
+
+@pytest.fixture
 def wide(monkeypatch):
     """The branch of CUDA: products of bfloat16 that come out in float32, as torch documents them."""
 

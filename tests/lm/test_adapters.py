@@ -69,21 +69,11 @@ def test_without_adapters_the_model_is_the_former_stage(small, tmp_path, stages)
     assert not all(torch.equal(one[name], value) for name, value in weights(tmp_path / "base").items())
 
 
-def test_a_stopped_stage_resumes_with_its_adapters(small, tmp_path, monkeypatch):
+def test_a_stopped_stage_resumes_with_its_adapters(small, tmp_path, run_cut_at_rl):
     whole = with_lora(small, tmp_path / "whole", RL)
     train.run(whole)
     cut = with_lora(small, tmp_path / "cut", RL)
-    evaluate = train._evaluate
-
-    def stop(config, stage, *rest):
-        if stage.name == "rl":
-            raise KeyboardInterrupt
-        evaluate(config, stage, *rest)
-
-    monkeypatch.setattr(train, "_evaluate", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train.run(cut)
-    monkeypatch.setattr(train, "_evaluate", evaluate)
+    run_cut_at_rl(cut)
     train.run(cut)
     one, two = weights(tmp_path / "whole" / "rl"), weights(tmp_path / "cut" / "rl")
     assert all(torch.equal(value, two[name]) for name, value in one.items())

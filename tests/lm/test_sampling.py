@@ -25,20 +25,12 @@ from klsim.frontier import PolicySamples, estimate, read_rollouts  # noqa: E402
 from klsim.lm import models  # noqa: E402
 from klsim.lm.chat import rendered  # noqa: E402
 from klsim.lm.sampling import write_rollouts  # noqa: E402
+from tests.lm.small_models import TOKENIZER, model_of  # noqa: E402
 
-TOKENIZER = models.character_tokenizer("01=")
 EOS = TOKENIZER.eos_token_id
 ROWS = [{"prompt": p, "answer": a} for p, a in [("0110=", "0"), ("1=", "1"), ("01=", "1"), ("0=", "0"), ("111=", "1")]]
 CHAT = models.character_tokenizer("01=")
 CHAT.chat_template = "{% for m in messages %}{{ m['content'][:2] }}{% endfor %}="
-
-
-def model_of(seed, scale=40.0, **changes):
-    """A small model whose next-token laws are far from uniform."""
-    made = models.tiny_model(TOKENIZER, hidden=16, layers=1, heads=2, seed=seed, **changes)
-    with torch.no_grad():
-        made.lm_head.weight.mul_(scale)
-    return made
 
 
 MODEL, OTHER = model_of(0), model_of(1, architecture="llama")

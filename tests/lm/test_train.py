@@ -138,22 +138,12 @@ def test_a_stage_whose_first_file_was_half_written_is_begun(tmp_path):
         train._claim(tmp_path, {"seed": 1})
 
 
-def test_resume_between_the_last_step_and_the_end(tmp_path, small, monkeypatch):
+def test_resume_between_the_last_step_and_the_end(tmp_path, small, run_cut_at_rl):
     constant = {"trainer": {"lr_scheduler_type": "constant"}}  # a step too many would show
     data = stages(small, GRPO | constant)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train.run(parse(data | {"output": str(whole)}))
-    evaluate = train._evaluate
-
-    def stop(config, stage, *rest):
-        if stage.name == "rl":
-            raise KeyboardInterrupt
-        evaluate(config, stage, *rest)
-
-    monkeypatch.setattr(train, "_evaluate", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train.run(parse(data | {"output": str(cut)}))
-    monkeypatch.setattr(train, "_evaluate", evaluate)
+    run_cut_at_rl(parse(data | {"output": str(cut)}))
     train.run(parse(data | {"output": str(cut)}))
     assert same(weights(whole / "rl"), weights(cut / "rl"))
     files = [(out / "rl" / "metrics.jsonl").read_text().splitlines() for out in (whole, cut)]
