@@ -64,7 +64,7 @@ TRAIN = """
     method = "sft"
     steps = 12
     log_steps = 2
-    save_steps = 3
+    save_steps = 4
     batch = 8
 """
 
