@@ -82,7 +82,7 @@ class Data(Domain):
         self.grader  # noqa: B018 - a reward that is none is found before anything is read
 
     @cached_property
-    def grader(self) -> rewards.WeightedReward | None:  # type: ignore[override]
+    def grader(self) -> rewards.WeightedReward | None:
         """The weighted sum of the rewards; None without any."""
         return None if self.options.reward in (None, []) else rewards.parse(self.options.reward)
 
