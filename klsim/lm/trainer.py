@@ -39,7 +39,7 @@ from klsim.learning.tree_batches import with_metrics
 from klsim.lm.adapters import adapter_off
 from klsim.lm.chat import rendered
 from klsim.lm.chunked import chunked, token_weights
-from klsim.lm.lengths import LengthSampler
+from klsim.lm.lengths import LengthSampler, by_epoch
 from klsim.lm.log_probs import backbone, has_plain_head
 from klsim.lm.objectives import LossFunction, needs
 from klsim.lm.vocab_losses import LinearHead
@@ -164,6 +164,9 @@ class SupervisedTrainer(_Quiet, SFTTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.add_callback(_TokensSeen(self))
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return by_epoch(super()._get_train_sampler(dataset), self.args.seed)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.state.num_input_tokens_seen = self._total_train_tokens
@@ -294,13 +297,14 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(dataset)
         if not self.by_length:
-            return sampler
+            return by_epoch(sampler, self.args.seed)
         prompts = sampler.data_source["prompt"]
-        return LengthSampler(
+        near = LengthSampler(
             [len(text) for text in rendered(self.processing_class, list(prompts))],
             mini_repeat_count=sampler.mini_repeat_count, batch_size=sampler.batch_size,
             repeat_count=sampler.repeat_count, seed=sampler.seed,
         )  # fmt: skip
+        return by_epoch(near, self.args.seed)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
