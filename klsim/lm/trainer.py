@@ -133,9 +133,7 @@ class _Quiet:
         if _asked(self.args.fsdp, "ACCELERATE_USE_FSDP") and not self.is_fsdp_enabled:
             raise ValueError(f"FSDP: accelerate shards on accelerators only; {kind} would hold whole models unasked")
         if _asked(self.args.deepspeed, "ACCELERATE_USE_DEEPSPEED") and not self.is_deepspeed_enabled:
-            raise ValueError(
-                f"DeepSpeed: accelerate ignores it with use_cpu; {kind} would not shard (klsim train does)"
-            )
+            raise ValueError(f"DeepSpeed: accelerate ignores it with use_cpu; {kind} would not shard")
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the base's, without the rates and the mean loss of the whole training, which are of what was resumed."""
