@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -76,20 +79,27 @@ def test_a_checkpoint_is_resumed_as_it_was_written(tmp_path, monkeypatch):
         processes.check_checkpoint(tmp_path)
 
 
-def two_processes(data, folder, check=True, **variables):
-    """Losses and norms of gradients of every step of every stage, by ``klsim train`` in two processes."""
+def written(data, folder):
+    """The command that trains it in two processes, into ``folder / "run"``."""
     config = folder / "c.toml"
     config.write_text(toml(data | {"output": str(folder / "run")}))
+    return [*TWO, "-m", "klsim", "train", str(config)]
+
+
+def two_processes(data, folder, check=True, **variables):
+    """Losses and norms of gradients of every step of every stage, by ``klsim train`` in two processes."""
     done = subprocess.run(
-        [*TWO, "-m", "klsim", "train", str(config)], env=environment() | variables, capture_output=True, text=True,
-        timeout=600,
-    )  # fmt: skip
+        written(data, folder), env=environment() | variables, capture_output=True, text=True, timeout=600
+    )
     if not check:
         return done
     assert done.returncode == 0, done.stderr[-3000:]
-    files = [folder / "run" / stage["name"] / "metrics.jsonl" for stage in data["stage"]]
-    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    return [line[name] for line in lines if "loss" in line for name in ("loss", "grad_norm")]
+    return [x for stage in data["stage"] for _, *found in losses(folder / "run" / stage["name"]) for x in found]
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in lines if "loss" in line]
 
 
 def deepspeed(stage):
@@ -148,3 +158,29 @@ def test_a_gradient_that_is_not_finite_ends_a_run_of_zero(small, tmp_path):
     assert done.returncode != 0
     assert "the gradient is not finite; DeepSpeed took the step" in done.stderr, done.stderr[-3000:]
     assert not list((tmp_path / "run").glob("*/model"))
+
+
+@pytest.mark.slow
+@needs_deepspeed
+def test_zero_resumes_after_a_kill(small, tmp_path):
+    """The shards of the optimiser go on: the losses and gradients of a run that was not killed, to the last bit."""
+    small["stage"][0] |= {"steps": 60, "save_steps": 10, "log_steps": 1}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    two_processes(small, whole, **deepspeed(2))
+    process = subprocess.Popen(
+        written(small, cut), env=environment() | deepspeed(2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while not list((cut / "run" / "base").glob("checkpoint-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)  # the launcher; its workers are in groups of their own and end with it
+    process.wait()
+    assert not (cut / "run" / "base" / "model").exists()
+    with pytest.raises(AssertionError, match="its optimiser was written with DeepSpeed; resume it with DeepSpeed"):
+        two_processes(small, cut)
+    two_processes(small, cut, **deepspeed(2))
+    assert losses(cut / "run" / "base") == losses(whole / "run" / "base")
+    assert len(losses(whole / "run" / "base")) == 60
