@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from datasets import Dataset
@@ -170,14 +169,16 @@ def test_zero_resumes_after_a_kill(small, tmp_path):
         folder.mkdir()
     two_processes(small, whole, **deepspeed(2))
     process = subprocess.Popen(
-        written(small, cut), env=environment() | deepspeed(2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+        written(small, cut), env=environment() | deepspeed(2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not list((cut / "run" / "base").glob("checkpoint-*")):
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)  # the launcher; its workers are in groups of their own and end with it
+    workers = psutil.Process(process.pid).children(recursive=True)  # they outlive their launcher
+    for one in (process, *workers):
+        one.kill()
     process.wait()
+    psutil.wait_procs(workers)
     assert not (cut / "run" / "base" / "model").exists()
     with pytest.raises(AssertionError, match="its optimiser was written with DeepSpeed; resume it with DeepSpeed"):
         two_processes(small, cut)
