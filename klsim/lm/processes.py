@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DeepSpeedPlugin
 
-__all__ = ["check_checkpoint", "placement", "start", "uses_deepspeed"]
+__all__ = ["check_checkpoint", "check_shards", "placement", "start", "uses_deepspeed"]
 
 _WHOLE = "klsim train keeps whole models; use klsim.lm.trainer.ObjectiveTrainer in a script of your own"
 
@@ -62,6 +62,19 @@ def check_checkpoint(folder: Path | str) -> None:
     if written != uses_deepspeed():
         how = "with" if written else "without"
         raise ValueError(f"{folder}: its optimiser was written {how} DeepSpeed; resume it {how} DeepSpeed")
+
+
+def check_shards(trainer: Any) -> None:
+    """A trainer shards if its arguments or the launcher ask for it; accelerate may ignore them.
+
+    Raises:
+        ValueError: it would hold whole models.
+    """
+    args, kind = trainer.args, trainer.accelerator.distributed_type.value
+    if (args.fsdp or _asked("ACCELERATE_USE_FSDP")) and not trainer.is_fsdp_enabled:
+        raise ValueError(f"FSDP: accelerate shards on accelerators only; {kind} would hold whole models unasked")
+    if (args.deepspeed or uses_deepspeed()) and not trainer.is_deepspeed_enabled:
+        raise ValueError(f"DeepSpeed: accelerate ignores it with use_cpu; {kind} would not shard")
 
 
 def _asked(name: str) -> bool:

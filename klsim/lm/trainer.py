@@ -42,6 +42,7 @@ from klsim.lm.chunked import chunked, token_weights
 from klsim.lm.lengths import LengthSampler
 from klsim.lm.log_probs import backbone, has_plain_head
 from klsim.lm.objectives import LossFunction, needs
+from klsim.lm.processes import check_shards
 from klsim.lm.vocab_losses import LinearHead
 from klsim.objectives import TokenBatch
 
@@ -109,19 +110,12 @@ class _FiniteSteps(TrainerCallback):
                 )
 
 
-def _asked(option: Any, variable: str) -> bool:
-    """Whether the arguments or the launcher ask for it."""
-    return bool(option) or os.environ.get(variable, "false").lower() == "true"
-
-
 class _Quiet:
     """Checkpoints are written beside their place and renamed when all files are there; no model card, no printing."""
 
     args: Any
     state: Any
     accelerator: Any
-    is_fsdp_enabled: bool
-    is_deepspeed_enabled: bool
     _partial: Path | None = None
 
     def __init__(self, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any) -> None:
@@ -129,11 +123,7 @@ class _Quiet:
             raise ValueError("args.load_best_model_at_end: which checkpoint was best is not tracked here")
         super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
-        kind = self.accelerator.distributed_type.value
-        if _asked(self.args.fsdp, "ACCELERATE_USE_FSDP") and not self.is_fsdp_enabled:
-            raise ValueError(f"FSDP: accelerate shards on accelerators only; {kind} would hold whole models unasked")
-        if _asked(self.args.deepspeed, "ACCELERATE_USE_DEEPSPEED") and not self.is_deepspeed_enabled:
-            raise ValueError(f"DeepSpeed: accelerate ignores it with use_cpu; {kind} would not shard")
+        check_shards(self)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the base's, without the rates and the mean loss of the whole training, which are of what was resumed."""
@@ -143,8 +133,7 @@ class _Quiet:
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED and not math.isfinite(norm or 0.0):
-            # DeepSpeed keeps the gradients to itself and has stepped
-            raise ValueError(
+            raise ValueError(  # DeepSpeed keeps the gradients to itself
                 f"step {self.state.global_step + 1}: the gradient is not finite; DeepSpeed took the step, and no "
                 "checkpoint was written since (a model that outputs NaN, or a learning rate that is too large)"
             )

@@ -61,7 +61,7 @@ def test_fsdp_that_accelerate_would_ignore_is_refused(tmp_path, monkeypatch):
 
 
 def test_deepspeed_that_accelerate_would_ignore_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("klsim.lm.trainer._asked", lambda option, variable: variable == "ACCELERATE_USE_DEEPSPEED")
+    monkeypatch.setattr(processes, "_asked", lambda variable: variable == "ACCELERATE_USE_DEEPSPEED")
     with pytest.raises(ValueError, match="DeepSpeed: accelerate ignores it with use_cpu; NO would not shard"):
         supervised(tmp_path)
 
