@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import DistributedType, is_peft_model
 from datasets import disable_progress_bars, enable_progress_bars
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from transformers.utils import logging
@@ -42,6 +42,7 @@ from klsim.lm.chunked import chunked, token_weights
 from klsim.lm.lengths import LengthSampler, by_epoch
 from klsim.lm.log_probs import backbone, has_plain_head
 from klsim.lm.objectives import LossFunction, needs
+from klsim.lm.processes import check_shards
 from klsim.lm.vocab_losses import LinearHead
 from klsim.objectives import TokenBatch
 
@@ -115,7 +116,6 @@ class _Quiet:
     args: Any
     state: Any
     accelerator: Any
-    is_fsdp_enabled: bool
     _partial: Path | None = None
 
     def __init__(self, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any) -> None:
@@ -123,15 +123,21 @@ class _Quiet:
             raise ValueError("args.load_best_model_at_end: which checkpoint was best is not tracked here")
         super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
-        asked = bool(self.args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-        if asked and not self.is_fsdp_enabled:
-            kind = self.accelerator.distributed_type.value
-            raise ValueError(f"FSDP: accelerate shards on accelerators only; {kind} would hold whole models unasked")
+        check_shards(self)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As the base's, without the rates and the mean loss of the whole training, which are of what was resumed."""
         kept = {k: v for k, v in logs.items() if not k.startswith("train_")} if "train_runtime" in logs else logs
         super().log(kept, *args, **kwargs)  # type: ignore[misc]
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED and not math.isfinite(norm or 0.0):
+            raise ValueError(  # DeepSpeed keeps the gradients to itself
+                f"step {self.state.global_step + 1}: the gradient is not finite; DeepSpeed took the step, and no "
+                "checkpoint was written since (a model that outputs NaN, or a learning rate that is too large)"
+            )
+        return norm
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: TRL's would describe TRL's own loss."""
@@ -230,8 +236,9 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             callbacks=callbacks,
             **kwargs,
         )
-        # DDP must see every use of the head's weights inside its own forward
-        self.chunked = chunked(objective) if self.accelerator.num_processes == 1 else None
+        # what wraps the model (DDP, shards) must see every use of the head's weights inside its own forward
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        self.chunked = chunked(objective) if self.accelerator.num_processes == 1 and not sharded else None
         if self.chunked is not None:
             laws = [self.model, *self.teachers.values(), *([] if self.given_ref is None else [self.given_ref])]
             if all(has_plain_head(law) for law in laws):

@@ -253,7 +253,11 @@ def test_the_command_line(tmp_path, small):
         ),
         ({"trainer": {"beta": 0.1}}, ValueError, "args.beta = 0.1: acts in TRL's own loss only"),
         ({"trainer": {"max_steps": 1}}, ValueError, "stage 'rl': trainer.max_steps: set the stage's steps"),
-        ({"trainer": {"fsdp": "full_shard"}}, ValueError, "trainer.fsdp: klsim train keeps whole models"),
+        (
+            {"trainer": {"fsdp": "full_shard"}},
+            ValueError,
+            "trainer.fsdp: is of the whole run: say it to accelerate launch",
+        ),
         ({"group": 3, "trainer": {"per_device_train_batch_size": 4}}, ValueError, "GRPOConfig: "),
     ],
 )
