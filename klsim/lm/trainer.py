@@ -19,18 +19,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, is_peft_model
-from datasets import disable_progress_bars, enable_progress_bars
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
-from transformers.utils import logging
+from accelerate.utils import is_peft_model
+from transformers import PreTrainedModel, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
@@ -39,10 +34,10 @@ from klsim.learning.tree_batches import with_metrics
 from klsim.lm.adapters import adapter_off
 from klsim.lm.chat import rendered
 from klsim.lm.chunked import chunked, token_weights
+from klsim.lm.guarded import Guarded, quiet
 from klsim.lm.lengths import LengthSampler, by_epoch
 from klsim.lm.log_probs import backbone, has_plain_head
 from klsim.lm.objectives import LossFunction, needs
-from klsim.lm.processes import check_shards
 from klsim.lm.vocab_losses import LinearHead
 from klsim.objectives import TokenBatch
 
@@ -82,88 +77,7 @@ def checked_reward(reward: Reward) -> Reward:
     return checked
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the deprecation notices that TRL causes in transformers, and without its bars."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-            yield
-    finally:
-        enable_progress_bars()
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-class _FiniteSteps(TrainerCallback):
-    """No optimiser step with a gradient that is not finite."""
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                raise ValueError(
-                    f"step {state.global_step + 1}: the gradient of {name} is not finite; no step was taken "
-                    "(a model that outputs NaN, or a learning rate that is too large)"
-                )
-
-
-class _Quiet:
-    """Checkpoints are written beside their place and renamed when all files are there; no model card, no printing."""
-
-    args: Any
-    state: Any
-    accelerator: Any
-    _partial: Path | None = None
-
-    def __init__(self, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any) -> None:
-        if getattr(kwargs.get("args"), "load_best_model_at_end", False):
-            raise ValueError("args.load_best_model_at_end: which checkpoint was best is not tracked here")
-        super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
-        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
-        check_shards(self)
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As the base's, without the rates and the mean loss of the whole training, which are of what was resumed."""
-        kept = {k: v for k, v in logs.items() if not k.startswith("train_")} if "train_runtime" in logs else logs
-        super().log(kept, *args, **kwargs)  # type: ignore[misc]
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED and not math.isfinite(norm or 0.0):
-            raise ValueError(  # DeepSpeed keeps the gradients to itself
-                f"step {self.state.global_step + 1}: the gradient is not finite; DeepSpeed took the step, and no "
-                "checkpoint was written since (a model that outputs NaN, or a learning rate that is too large)"
-            )
-        return norm
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: TRL's would describe TRL's own loss."""
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._partial or super()._get_output_dir(trial))  # type: ignore[misc]
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        from transformers.trainer_utils import rotate_checkpoints
-
-        final = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
-        self._partial = final / ".partial"
-        try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        finally:
-            written, self._partial = self._partial / name, None
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            os.replace(written, final / name)
-            (final / ".partial").rmdir()
-            rotate_checkpoints(output_dir=str(final), save_total_limit=self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
-
-
-class SupervisedTrainer(_Quiet, SFTTrainer):  # type: ignore[misc]
+class SupervisedTrainer(Guarded, SFTTrainer):  # type: ignore[misc]
     """TRL's `SFTTrainer`; a gradient that is not finite is an error, checkpoints are complete, and ``num_tokens`` goes
     on where a resumed run was stopped (TRL's begins at 0 again)."""
 
@@ -189,7 +103,7 @@ class _TokensSeen(TrainerCallback):
         self.trainer._total_train_tokens = int(state.num_input_tokens_seen)
 
 
-class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
+class ObjectiveTrainer(Guarded, GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` for an objective of `klsim.objectives`.
 
     Args:
