@@ -6,7 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import typer
@@ -27,10 +27,17 @@ def _option(text: str, metavar: str | None = None, *names: str, **limits: Any) -
 
 
 Model = Annotated[str, typer.Argument(help="A folder, a .gguf file, smollm2-135m, or owner/name of the Hub.")]
+Config = Annotated[Path | None, _option("A file of klsim train: its prompts, its reward, its lengths.", "TOML")]
+Part = Annotated[str, _option("Of --config's prompts: train or test.")]
 Prompts = Annotated[str | None, _option("One a row: .jsonl .csv .parquet …; a data set's folder or name.", "FILE")]
 PromptColumn = Annotated[str, _option("Text, or a list of messages for the chat template.", "COLUMN")]
+Split = Annotated[str | None, _option("Of a data set with several; train, if it is not said.")]
+Name = Annotated[str | None, _option("Of a configuration of a data set of the Hub.")]
 Chat = Annotated[bool, _option("Texts are what the user says, in the chat template.", None, "--chat")]
-OfTask = Annotated[str | None, _option("A verifier and, without --prompts, its problems.", "KIND?KNOB=VALUE")]
+System = Annotated[str | None, _option("The system's message before them; implies --chat.", "TEXT")]
+OfTask = Annotated[
+    str | None, _option("A verifier and, without --prompts, its problems; or one of --config's.", "KIND?KNOB=VALUE")
+]
 Reward = Annotated[str | None, _option("As TRL's; or a verifier: exact, last_number, boxed, …", "FILE.py:FUNCTION")]
 Samples = Annotated[int, _option("Completions of each prompt.", min=1)]
 MaxTokens = Annotated[int | None, _option("Of a completion, at most; a task knows its longest.", min=1)]
@@ -43,11 +50,24 @@ Dtype = Annotated[str, _option("Of the weights: auto (the checkpoint's), float32
 Output = Annotated[Path, _option("Rollouts: .jsonl or .parquet.", "FILE")]
 
 
+class _Asked(NamedTuple):
+    """What is completed and graded: rows with the columns that the reward reads."""
+
+    rows: Sequence[Row]
+    reward: Callable[..., Sequence[float]] | None
+    max_tokens: int
+
+
 def sample(
     model: Model,
+    config: Config = None,
+    part: Part = "train",
     prompts: Prompts = None,
     prompt_column: PromptColumn = "prompt",
+    split: Split = None,
+    name: Name = None,
     chat: Chat = False,
+    system: System = None,
     task: OfTask = None,
     reward: Reward = None,
     samples: Samples = 16,
@@ -63,21 +83,18 @@ def sample(
     """Draw completions of a model into a file for klsim frontier; a killed run resumes with the same command."""
     if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
         raise ModuleNotFoundError(f"sampling needs {', '.join(missing)}: pip install 'klsim[lm]'")
-    from klsim.lm import rewards
-
-    verifier = None if task is None else _task(task)
-    if reward is not None and verifier is not None:
-        raise ValueError("--reward and --task: give one of them")
-    if max_tokens is None and verifier is None:
-        raise ValueError("--max-tokens: is needed (only a task knows how long its answers are)")
-    weighted = None if reward is None else rewards.parse(reward)
-    rows = _rows(prompts, prompt_column, chat, () if weighted is None else weighted.columns, verifier, limit, seed)
-    settings: dict[str, Any] = {
+    own = {"prompt": prompt_column, "split": split, "name": name, "chat": chat, "system": system, "reward": reward}
+    if config is not None:
+        asked = _of_training(config, task, part, {"prompts": prompts} | own, limit)
+    elif part != "train":
+        raise ValueError("--part: is of the prompts of --config")
+    else:
+        asked = _of_options(prompts, own, task, limit, seed, max_tokens)
+    settings = {
         "samples": samples, "temperature": temperature, "seed": seed, "batch_size": batch,
-        "max_new_tokens": max_tokens or (verifier.max_completion_tokens if verifier else 1),
+        "max_new_tokens": max_tokens or asked.max_tokens,
     }  # fmt: skip
-    grade = weighted if verifier is None else verifier.reward if verifier.graded else None
-    written = _write(output, model, rows, grade, _named(log_probs_under or []), dtype, settings)
+    written = _write(output, model, asked, _named(log_probs_under or []), dtype, settings)
     shown = "no rewards" if written.reward is None else f"mean reward {written.reward:.4g}"
     typer.echo(
         f"{written.prompts} prompts, {written.rows} completions, {shown}, {written.tokens:.4g} tokens each, "
@@ -90,8 +107,7 @@ def sample(
 def _write(
     output: Path,
     model: str,
-    rows: list[Row],
-    reward: Callable[..., Sequence[float]] | None,
+    asked: _Asked,
     others: Mapping[str, str],
     dtype: str,
     settings: Mapping[str, Any],
@@ -113,7 +129,7 @@ def _write(
                 advance.to(finished, batches, str(output))
 
             return write_rollouts(
-                output, *loaded[model], rows, reward, on_batch=on_batch,
+                output, *loaded[model], asked.rows, asked.reward, on_batch=on_batch,
                 log_probs_under={name: loaded[place].model for name, place in others.items()}, **settings,
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -122,25 +138,50 @@ def _write(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _rows(
-    place: str | None,
-    column: str,
-    chat: bool,
-    columns: Sequence[str],
-    task: Domain | None,
-    limit: int | None,
-    seed: int,
-) -> list[Row]:
-    """What is completed, with the columns that rewards read."""
-    from klsim.lm.chat import as_prompt, is_chat
-    from klsim.lm.data import read_prompts
+def _of_training(config: Path, task: str | None, part: str, own: Mapping[str, Any], limit: int | None) -> _Asked:
+    """The prompts that klsim train trains on, or holds out, and what grades them there."""
+    if given := next((key for key, value in own.items() if value not in (None, False, "prompt")), None):
+        raise ValueError(f"--{'prompt-column' if given == 'prompt' else given} and --config: give one of them")
+    if part not in ("train", "test"):
+        raise ValueError(f"--part {part!r}: must be train or test")
+    from klsim.lm import config as configs
+    from klsim.lm.world import world
 
-    if place is not None:
-        return read_prompts(place, prompt=column, chat=chat, limit=limit, columns=columns)
-    if task is None:
-        raise ValueError("--prompts: is needed, or a --task with problems of its own")
-    rows = task.split(0, limit or OF_A_TASK, seed).test
-    return [row | {"prompt": as_prompt(row["prompt"])} if chat and not is_chat(row["prompt"]) else row for row in rows]
+    shared = world(configs.read(config))
+    if task not in shared.tasks and (task is not None or len(shared.tasks) > 1):
+        raise ValueError(f"--task {task or ''!r}: {config} has {', '.join(shared.tasks)}; name one")
+    name = task or next(iter(shared.tasks))
+    domain = shared.tasks[name]
+    rows = (shared.train if part == "train" else shared.test)[name]
+    return _Asked(rows[:limit], domain.grader, domain.max_completion_tokens)
+
+
+def _of_options(
+    prompts: str | None, own: Mapping[str, Any], task: str | None, limit: int | None, seed: int, max_tokens: int | None
+) -> _Asked:
+    """Prompts of a file as `klsim train` reads its [data], or those of a task."""
+    from klsim.lm.chat import as_prompt, is_chat
+    from klsim.lm.tasks import Data, DataOptions
+
+    verifier = None if task is None else _task(task)
+    if own["reward"] is not None and verifier is not None:
+        raise ValueError("--reward and --task: give one of them")
+    if max_tokens is None and verifier is None:
+        raise ValueError("--max-tokens: is needed (only a task knows how long its answers are)")
+    if prompts is not None:
+        data = Data(DataOptions(prompts, limit=limit, **own))
+        if verifier is None:
+            return _Asked(data.rows, data.grader, data.max_completion_tokens)
+        return _Asked(data.rows, verifier.grader, verifier.max_completion_tokens)
+    if verifier is None:
+        raise ValueError("--prompts: is needed, or a --config, or a --task with problems of its own")
+    for key in ("split", "name"):
+        if own[key] is not None:
+            raise ValueError(f"--{key}: is of --prompts")
+    rows = verifier.split(0, limit or OF_A_TASK, seed).test
+    if own["chat"] or own["system"] is not None:
+        rows = [r if is_chat(r["prompt"]) else r | {"prompt": as_prompt(r["prompt"], own["system"])} for r in rows]
+    return _Asked(rows, verifier.grader, verifier.max_completion_tokens)
 
 
 def _task(text: str) -> Domain:

@@ -50,7 +50,7 @@ def train(
         made = training.world(read)
         for name, task in made.tasks.items():
             typer.echo(f"{name}: {task.name}, {len(made.train[name])} to train on, {len(made.test[name])} to test on")
-        typer.echo(f"{config}: {len(read.stage)} stages, fine")
+        typer.echo(f"{config}: {len(read.stage)} stage{'s' if len(read.stage) > 1 else ''}, fine")
         return
     steps = {stage.name: getattr(stage, "steps", 0) for stage in read.stage}
     with terminal.progress("train", sum(steps.values())) as advance:

@@ -116,6 +116,106 @@ def test_chat(here):
     assert first["prompt"] == [{"role": "user", "content": "1+2="}]
 
 
+def test_a_system_message(here):
+    assert run(*COMMON, "--prompts", "p.jsonl", "--system", "12").exit_code == 0
+    first = json.loads((here / "rollouts.jsonl").read_text().split("\n")[0])
+    assert first["prompt"] == [{"role": "system", "content": "12"}, {"role": "user", "content": "1+2="}]
+
+
+def test_a_system_message_before_the_problems_of_a_task(here):
+    made = run("model", "--task", "modular?terms=2&chain=false&operations=+", "--system", "12", "--limit", "1")
+    assert made.exit_code == 0, made.output
+    first = json.loads((here / "rollouts.jsonl").read_text().split("\n")[0])
+    assert [message["role"] for message in first["prompt"]] == ["system", "user"]
+
+
+def test_a_split(here):
+    datasets = pytest.importorskip("datasets")
+    parts = {"train": datasets.Dataset.from_list(ROWS[:2]), "test": datasets.Dataset.from_list(ROWS[2:])}
+    datasets.DatasetDict(parts).save_to_disk(here / "set")
+    for options, prompts in (((), ["1+2=", "10+2="]), (("--split", "test"), ["3+4="])):
+        made = run(*COMMON, "--prompts", "set", *options, "--output", f"{len(prompts)}.jsonl")
+        assert made.exit_code == 0, made.output
+        rows = map(json.loads, (here / f"{len(prompts)}.jsonl").read_text().splitlines())
+        assert list(dict.fromkeys(row["prompt"] for row in rows)) == prompts
+
+
+TRAINING = """
+    output = "runs"
+    model = { path = "model" }
+    data = { path = "many.jsonl", prompt = "question", reward = "rewards.py:exact", max_completion = 3, test = 0.3 }
+    stage = [{ name = "sft", method = "sft", steps = 1 }]
+"""
+
+
+@pytest.fixture
+def training(here):
+    pytest.importorskip("pydantic")
+    rows = [{"question": f"{a}+{a}=", "answer": str(a + a)} for a in range(10)]
+    (here / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (here / "own.toml").write_text(textwrap.dedent(TRAINING))
+    return here
+
+
+def test_the_prompts_of_a_training(training):
+    """What it trains on, what it holds out; its reward and its longest completion."""
+    found = {}
+    for part in ("train", "test"):
+        made = run("model", "--config", "own.toml", "--part", part, "--samples", "2", "--output", f"{part}.jsonl")
+        assert made.exit_code == 0, made.output
+        rows = [json.loads(line) for line in (training / f"{part}.jsonl").read_text().splitlines()]
+        assert max(row["tokens"] for row in rows) == 3
+        for row in rows:
+            answer = str(2 * int(row["prompt"].split("+")[0]))
+            assert row["reward"] == float(row["completion"].startswith(answer[0]))
+        found[part] = {row["prompt"] for row in rows}
+    assert {part: len(prompts) for part, prompts in found.items()} == {"train": 7, "test": 3}
+    assert not found["train"] & found["test"]
+    made = run("model", "--config", "own.toml", "--limit", "2", "--max-tokens", "1", "--samples", "2")
+    assert "2 prompts, 4 completions" in made.output
+    assert "1 tokens each" in made.output
+
+
+def test_one_of_several_tasks_of_a_training(here):
+    pytest.importorskip("pydantic")
+    (here / "own.toml").write_text(
+        textwrap.dedent("""
+        output = "runs"
+        train_prompts = 3
+        evaluation = { prompts = 2 }
+        tasks.add = { kind = "modular", terms = 2, chain = false, operations = "+" }
+        tasks.more = { kind = "modular", terms = 3, chain = false, operations = "+" }
+        stage = [{ name = "sft", method = "sft", steps = 1 }]
+    """)
+    )
+    made = run("model", "--config", "own.toml", "--task", "more", "--samples", "2")
+    assert made.exit_code == 0, made.output
+    assert "3 prompts, 6 completions, mean reward" in made.output
+    assert json.loads((here / "rollouts.jsonl").read_text().split("\n")[0])["prompt"].count("+") == 2
+    for options, said in (((), "--task '': own.toml has add, more; name one"), (("--task", "no"), "--task 'no': own")):
+        made = run("model", "--config", "own.toml", *options)
+        assert made.exit_code == 2
+        assert said in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--prompts", "p.jsonl"), "--prompts and --config: give one of them"),
+        (("--prompt-column", "q"), "--prompt-column and --config: give one of them"),
+        (("--chat",), "--chat and --config: give one of them"),
+        (("--reward", "exact"), "--reward and --config: give one of them"),
+        (("--part", "all"), "--part 'all': must be train or test"),
+        (("--config", "none.toml"), "none.toml"),
+    ],
+)
+def test_errors_beside_a_training(training, arguments, said):
+    made = run("model", "--config", "own.toml", *arguments)
+    assert made.exit_code == 2
+    assert said in made.stderr
+    assert not (training / "rollouts.jsonl").exists()
+
+
 def test_a_verifier_by_its_name(here):
     made = run(*COMMON, "--prompts", "p.jsonl", "--reward", "exact")
     assert made.exit_code == 0, made.output
@@ -146,7 +246,11 @@ def test_the_verifier_of_a_task_on_a_file(here):
     ("arguments", "said"),
     [
         (("--prompts", "p.jsonl"), "--max-tokens: is needed"),
-        (("--max-tokens", "3"), "--prompts: is needed, or a --task"),
+        (("--max-tokens", "3"), "--prompts: is needed, or a --config"),
+        (("--max-tokens", "3", "--prompts", "p.jsonl", "--part", "test"), "--part: is of the prompts of --config"),
+        (("--task", "modular", "--split", "test"), "--split: is of --prompts"),
+        (("--max-tokens", "3", "--prompts", "p.jsonl", "--split", "test"), "split = 'test': p.jsonl is a file, and has none"),
+        (("--max-tokens", "3", "--prompts", "p.jsonl", "--name", "x"), "name = 'x': p.jsonl is a file, and has none"),
         (("--max-tokens", "3", "--prompts", "none.jsonl"), "none.jsonl: there is no such file"),
         (("--max-tokens", "3", "--prompts", "p.jsonl"), "p.jsonl, row 1: no column 'prompt'; known: answer, question; it has question, answer"),
         (("--max-tokens", "3", "--prompts", "empty.jsonl"), "empty.jsonl, row 2, column 'prompt': must not be empty"),

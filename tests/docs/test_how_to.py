@@ -1,4 +1,4 @@
-"""Recipes that are run as they stand."""
+"""Recipes: their tables are what the schema says. What they run: `tests/docs/test_language_models.py`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ from docs.builder import tutorials
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "train-own-data.md"
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_from_own_data_to_the_point_on_the_frontier(tmp_path):
-    pytest.importorskip("trl", reason="needs klsim[lm]")
-    tutorials.replay(PAGE, tmp_path)
-    assert (tmp_path / "runs" / "own" / "rl" / "model" / "model.safetensors").is_file()
 
 
 def test_its_tables_fit_the_schema():

@@ -8,14 +8,13 @@ import pytest
 
 from docs.builder import tutorials
 
-NEEDS = {"audit-a-loss": ("torch",), "train-and-place": ("torch", "trl")}
+NEEDS = {"audit-a-loss": ("torch",)}
+TRAINS = "train-and-place"
+"""It trains SmolLM2: see `tests/docs/test_language_models.py`."""
 PAGES = sorted(page for page in tutorials.PAGES.glob("*.md") if page.name != "index.md")
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem == "train-and-place" else []) for p in PAGES],
-)
+@pytest.mark.parametrize("page", [pytest.param(p, id=p.stem) for p in PAGES if p.stem != TRAINS])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_tutorial(page, tmp_path):
     for module in NEEDS.get(page.stem, ()):

@@ -329,6 +329,36 @@ def test_training_starts_from_it(made, cache, tmp_path, small, name):
         torch.testing.assert_close(trained.state_dict()[key], value, rtol=0, atol=1e-5)
 
 
+def test_training_moves_away_from_a_gguf_file(made, cache, no_conversion, tmp_path, monkeypatch):
+    """The reference is the file, the trained checkpoint a plain one that moved away from it."""
+    pytest.importorskip("trl")
+    from klsim.lm import train
+    from klsim.lm.config import parse
+
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"{a}+{a}=", "answer": str(a + a)} for a in range(10)]
+    Path("sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("rewards.py").write_text(
+        "def short(prompts, completions, **columns):\n    return [-len(c) for c in completions]\n"
+    )
+    rl = {"name": "rl", "method": "objective", "objective": {"name": "rloo", "kl": {"place": "reward", "beta": 0.1}}}
+    config = parse({
+        "output": "runs",
+        "model": {"path": str(made.plain)},
+        "evaluation": {"prompts": 2, "samples": 2, "ref": str(made.plain)},
+        "data": {"path": "sums.jsonl", "reward": "rewards.py:short", "max_completion": 3, "test": 0.2},
+        "stage": [rl | {"steps": 2, "prompts": 2, "group": 4}],
+    })  # fmt: skip
+    (done,) = train.run(config)
+    found = done.evaluations["data"]
+    trained, tokenizer = models.pretrained(done.folder / "model")
+    assert type(trained) is LlamaForCausalLM
+    assert tokenizer.get_vocab() == models.pretrained(made.plain).tokenizer.get_vocab()
+    moved = [not torch.equal(a, b) for a, b in zip(trained.parameters(), made.model.parameters(), strict=True)]
+    assert all(moved)
+    assert found["kl"]["ref"]["k3"]["value"] > 0
+
+
 # --- the real one
 
 

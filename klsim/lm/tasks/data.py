@@ -79,39 +79,41 @@ class Data(Domain):
     options: DataOptions
 
     def __post_init__(self) -> None:
-        self._reward  # noqa: B018 - a reward that is none is found before anything is read
+        self.grader  # noqa: B018 - a reward that is none is found before anything is read
 
     @cached_property
-    def _reward(self) -> rewards.WeightedReward | None:
+    def grader(self) -> rewards.WeightedReward | None:
+        """The weighted sum of the rewards; None without any."""
         return None if self.options.reward in (None, []) else rewards.parse(self.options.reward)
 
     @cached_property
-    def _rows(self) -> list[Row]:
+    def rows(self) -> list[Row]:
+        """All of `DataOptions.path`, in the order of the file."""
         o = self.options
         return self._read(o.path, split=o.split, name=o.name, limit=o.limit)
 
     def _read(self, path: str, **which: Any) -> list[Row]:
         o = self.options
-        columns = [*(() if self._reward is None else self._reward.columns), *filter(None, [o.completion])]
+        columns = [*(() if self.grader is None else self.grader.columns), *filter(None, [o.completion])]
         return read_prompts(path, prompt=o.prompt, chat=o.chat, system=o.system, columns=columns, **which)
 
     @property
     def graded(self) -> bool:  # type: ignore[override]
-        return self._reward is not None
+        return self.grader is not None
 
     @property
     def name(self) -> str:
-        kind = "chat prompts" if is_chat(self._rows[0]["prompt"]) else "prompts"
-        names = "no reward" if self._reward is None else " + ".join(
-            part.name if part.weight == 1 else f"{part.weight:g} {part.name}" for part in self._reward.parts
+        kind = "chat prompts" if is_chat(self.rows[0]["prompt"]) else "prompts"
+        names = "no reward" if self.grader is None else " + ".join(
+            part.name if part.weight == 1 else f"{part.weight:g} {part.name}" for part in self.grader.parts
         )  # fmt: skip
-        return f"{len(self._rows)} {kind} of {self.options.path}, {names}"
+        return f"{len(self.rows)} {kind} of {self.options.path}, {names}"
 
     @property
     def alphabet(self) -> str:
         """Printable ASCII and what else the rows hold."""
         seen = set(PRINTABLE)
-        for row in self._rows:
+        for row in self.rows:
             seen.update(*_texts(row["prompt"]), str(row.get(self.options.completion or "", "")))
         return "".join(sorted(seen))
 
@@ -125,7 +127,7 @@ class Data(Domain):
         Raises:
             ValueError: fewer than two prompts to test on, or none to train on.
         """
-        o, rows = self.options, self._rows
+        o, rows = self.options, self.rows
         rng = np.random.default_rng(_validate.integer("seed", seed, low=0))
         if isinstance(o.test, str):
             held = self._read(o.test) if Path(o.test).exists() else self._read(o.path, split=o.test, name=o.name)
@@ -154,17 +156,17 @@ class Data(Domain):
         Raises:
             RewardError: see `klsim.lm.rewards.WeightedReward`; also the file and the first row with that prompt.
         """
-        if self._reward is None:
+        if self.grader is None:
             return [0.0] * len(completions)
         try:
-            return self._reward(prompts, completions, **columns)
+            return self.grader(prompts, completions, **columns)
         except rewards.RewardError as error:
             place = None if error.index is None else self._place(prompts[error.index])
             raise error if place is None else rewards.RewardError(f"{place}: {error}", error.index) from error
 
     def _place(self, prompt: Any) -> str | None:
         """File and row of a prompt that is trained on."""
-        found = next((i for i, row in enumerate(self._rows) if _key(row) == _key({"prompt": prompt})), None)
+        found = next((i for i, row in enumerate(self.rows) if _key(row) == _key({"prompt": prompt})), None)
         return None if found is None else f"{self.options.path}, row {found + 1}"
 
     def demonstration(self, row: Row) -> Any:

@@ -64,6 +64,11 @@ class Domain(ABC):
     def reward(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
         """One reward a completion, in TRL's convention."""
 
+    @property
+    def grader(self) -> Callable[..., list[float]] | None:
+        """The reward function; None where there is none."""
+        return self.reward if self.graded else None
+
     def demonstration(self, row: Row) -> Any:
         """A correct completion of a row, in the form of its prompt.
 
