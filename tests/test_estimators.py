@@ -62,6 +62,8 @@ def test_importance_weights_and_ess():
     np.testing.assert_allclose(est.importance_weights(log_ratio, normalise=True), [0, 0, 1], atol=1e-300)
     assert est.effective_sample_size([1.0, 1.0, 1.0, 0.0]) == pytest.approx(3.0)
     assert est.effective_sample_size([1e300, 1e-300]) == pytest.approx(1.0)
+    weights = np.array([[1.0, 2.0, 3.0], [5.0, 0.0, 0.0]])
+    np.testing.assert_allclose(est.effective_sample_size(weights), [36 / 14, 1.0])  # each row by itself
 
 
 def test_kept_fraction_by_quadrature():

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from studies.runs import lab
 
+from klsim.claims.certificate import jsonable
 from klsim.files import write_atomically
 from klsim.report.figures import Run, Table, write_figure
 
@@ -56,7 +57,8 @@ def run(study: str, form: str, out: Path, runs: Path, console: Console) -> dict:
     console.print(text.getvalue(), markup=False, highlight=False)
     folder, name = Path("smollm"), f"{study}-{form}"
     write_atomically(out / folder / f"{name}.txt", text.getvalue())
-    write_atomically(out / folder / f"{name}.results.json", json.dumps(found, indent=1) + "\n")
+    results = json.dumps(jsonable(found), indent=1, allow_nan=False)  # an interval without an end: "inf"
+    write_atomically(out / folder / f"{name}.results.json", results + "\n")
     figure = module.figure
     figure.name = name
     files = write_figure(figure, Table(module.columns(found)), out, folder, Run(full=form == "full"))

@@ -9,7 +9,6 @@ multiples of ``log_steps``.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,10 +81,6 @@ class _Once(TrainerCallback):
 
         check_reporters([name])
         self.name, self.file, self.project, self.run = name, folder / "reported.json", project, run
-        if name == "wandb":
-            os.environ.setdefault("WANDB_PROJECT", project)
-            os.environ["WANDB_RUN_ID"] = _identifier(project, run)
-            os.environ["WANDB_RESUME"] = "allow"
         self.inner = INTEGRATION_TO_CALLBACK[name]()
 
     def _last(self) -> int:
@@ -97,6 +92,11 @@ class _Once(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         args.project, args.run_name = self.project, self.run
+        if self.name == "wandb":  # its callback goes on in the run that is open
+            import wandb
+
+            self._finish()
+            wandb.init(project=self.project, name=self.run, id=_identifier(self.project, self.run), resume="allow")
         self.inner.on_train_begin(args, state, control, **others)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
@@ -110,6 +110,15 @@ class _Once(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         self.inner.on_train_end(args, state, control, **others)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Close W&B's run, this stage's or that of an interrupted one."""
+        if self.name == "wandb":
+            import wandb
+
+            if wandb.run is not None:
+                wandb.finish()
 
 
 def _identifier(project: str, run: str) -> str:

@@ -2,13 +2,13 @@
 
 ``<output>/<stage>/`` holds ``model/`` (written last: a stage with it is done), ``metrics.jsonl`` (what TRL logs),
 ``tensorboard/``, ``checkpoint-N/`` (complete ones only), ``evaluation.json`` and ``stage.json`` (its configuration).
-Several processes (``accelerate launch -m klsim train …``) run the same code; the first one writes.
+Several processes (``accelerate launch -m klsim train …``, also with DeepSpeed's ZeRO 1 and 2) run the same code; the
+first one writes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, SFTConfig
 
 from klsim.files import remove_left_over, write_atomically
-from klsim.lm import models
+from klsim.lm import models, processes
 from klsim.lm.adapters import merged, resumed, with_adapter
 from klsim.lm.chat import as_completion
 from klsim.lm.config import Average, Config, ObjectiveStage, Sft
@@ -64,10 +64,7 @@ def run(config: Config, on_step: OnStep = lambda stage, step, text: None) -> lis
         ValueError: the output folder holds a stage of another configuration; a model, a vocabulary, a gradient or a
             reward that is not what it must be. OSError: a checkpoint that is missing or cannot be read.
     """
-    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
-        if os.environ.get(name, "false").lower() == "true":
-            raise ValueError(f"{name}: {_SHARDED}")
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = processes.start()
     check_reporters(config.report_to)
     shared = world(config)
     _same_rows(state, shared)
@@ -170,6 +167,8 @@ def _train(
         if config.model.lora is None:
             return models.load_model(last, dtype=config.model.dtype or "auto")
         return merged(resumed(_start(config, stage.start, shared), last), folder / "adapter")
+    if last:
+        processes.check_checkpoint(last)
     rows = shared.rows(stage.tasks, stage.problems)
     make = _supervised if isinstance(stage, Sft) else _objective
     trainer = make(config, stage, folder, rows, shared)  # type: ignore[arg-type]
@@ -209,14 +208,14 @@ def _common(config: Config, stage: Sft | ObjectiveStage, folder: Path) -> dict[s
         "logging_steps": stage.log_steps,
         "report_to": [],
         "disable_tqdm": True,
-        "use_cpu": not gpu,
+        **processes.placement(),
         "bf16": gpu,
         "gradient_checkpointing": gpu if checkpointing is None else checkpointing,
         "dataloader_pin_memory": gpu,
     }
 
 
-_SHARDED = "klsim train keeps whole models; use klsim.lm.trainer.ObjectiveTrainer in a script of your own"
+_LAUNCHED = "is of the whole run: say it to accelerate launch"
 _OF_THE_STAGE = {
     "output_dir": "is the stage's folder",
     "max_steps": "set the stage's steps",
@@ -234,9 +233,9 @@ _OF_THE_STAGE = {
     "run_name": "a stage's run has its name",
     "resume_from_checkpoint": "a stage resumes by itself",
     "load_best_model_at_end": "a stage ends with its last weights",
-    "fsdp": _SHARDED,
-    "fsdp_config": _SHARDED,
-    "deepspeed": _SHARDED,
+    "fsdp": _LAUNCHED,
+    "fsdp_config": _LAUNCHED,
+    "deepspeed": _LAUNCHED,
 }
 
 

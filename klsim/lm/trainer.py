@@ -19,18 +19,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from datasets import disable_progress_bars, enable_progress_bars
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
-from transformers.utils import logging
+from transformers import PreTrainedModel, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
@@ -39,7 +34,8 @@ from klsim.learning.tree_batches import with_metrics
 from klsim.lm.adapters import adapter_off
 from klsim.lm.chat import rendered
 from klsim.lm.chunked import chunked, token_weights
-from klsim.lm.lengths import LengthSampler
+from klsim.lm.guarded import Guarded, quiet
+from klsim.lm.lengths import LengthSampler, by_epoch
 from klsim.lm.log_probs import backbone, has_plain_head
 from klsim.lm.objectives import LossFunction, needs
 from klsim.lm.vocab_losses import LinearHead
@@ -81,89 +77,16 @@ def checked_reward(reward: Reward) -> Reward:
     return checked
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the deprecation notices that TRL causes in transformers, and without its bars."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-            yield
-    finally:
-        enable_progress_bars()
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-class _FiniteSteps(TrainerCallback):
-    """No optimiser step with a gradient that is not finite."""
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                raise ValueError(
-                    f"step {state.global_step + 1}: the gradient of {name} is not finite; no step was taken "
-                    "(a model that outputs NaN, or a learning rate that is too large)"
-                )
-
-
-class _Quiet:
-    """Checkpoints are written beside their place and renamed when all files are there; no model card, no printing."""
-
-    args: Any
-    state: Any
-    accelerator: Any
-    is_fsdp_enabled: bool
-    _partial: Path | None = None
-
-    def __init__(self, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any) -> None:
-        if getattr(kwargs.get("args"), "load_best_model_at_end", False):
-            raise ValueError("args.load_best_model_at_end: which checkpoint was best is not tracked here")
-        super().__init__(*args, callbacks=[_FiniteSteps(), *callbacks], **kwargs)  # type: ignore[call-arg]
-        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
-        asked = bool(self.args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-        if asked and not self.is_fsdp_enabled:
-            kind = self.accelerator.distributed_type.value
-            raise ValueError(f"FSDP: accelerate shards on accelerators only; {kind} would hold whole models unasked")
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As the base's, without the rates and the mean loss of the whole training, which are of what was resumed."""
-        kept = {k: v for k, v in logs.items() if not k.startswith("train_")} if "train_runtime" in logs else logs
-        super().log(kept, *args, **kwargs)  # type: ignore[misc]
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: TRL's would describe TRL's own loss."""
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._partial or super()._get_output_dir(trial))  # type: ignore[misc]
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        from transformers.trainer_utils import rotate_checkpoints
-
-        final = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
-        self._partial = final / ".partial"
-        try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        finally:
-            written, self._partial = self._partial / name, None
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            os.replace(written, final / name)
-            (final / ".partial").rmdir()
-            rotate_checkpoints(output_dir=str(final), save_total_limit=self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
-
-
-class SupervisedTrainer(_Quiet, SFTTrainer):  # type: ignore[misc]
+class SupervisedTrainer(Guarded, SFTTrainer):  # type: ignore[misc]
     """TRL's `SFTTrainer`; a gradient that is not finite is an error, checkpoints are complete, and ``num_tokens`` goes
     on where a resumed run was stopped (TRL's begins at 0 again)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.add_callback(_TokensSeen(self))
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        return by_epoch(super()._get_train_sampler(dataset), self.args.seed)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.state.num_input_tokens_seen = self._total_train_tokens
@@ -180,7 +103,7 @@ class _TokensSeen(TrainerCallback):
         self.trainer._total_train_tokens = int(state.num_input_tokens_seen)
 
 
-class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
+class ObjectiveTrainer(Guarded, GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` for an objective of `klsim.objectives`.
 
     Args:
@@ -227,8 +150,9 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
             callbacks=callbacks,
             **kwargs,
         )
-        # DDP must see every use of the head's weights inside its own forward
-        self.chunked = chunked(objective) if self.accelerator.num_processes == 1 else None
+        # what wraps the model (DDP, shards) must see every use of the head's weights inside its own forward
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        self.chunked = chunked(objective) if self.accelerator.num_processes == 1 and not sharded else None
         if self.chunked is not None:
             laws = [self.model, *self.teachers.values(), *([] if self.given_ref is None else [self.given_ref])]
             if all(has_plain_head(law) for law in laws):
@@ -294,13 +218,14 @@ class ObjectiveTrainer(_Quiet, GRPOTrainer):  # type: ignore[misc]
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(dataset)
         if not self.by_length:
-            return sampler
+            return by_epoch(sampler, self.args.seed)
         prompts = sampler.data_source["prompt"]
-        return LengthSampler(
+        near = LengthSampler(
             [len(text) for text in rendered(self.processing_class, list(prompts))],
             mini_repeat_count=sampler.mini_repeat_count, batch_size=sampler.batch_size,
             repeat_count=sampler.repeat_count, seed=sampler.seed,
         )  # fmt: skip
+        return by_epoch(near, self.args.seed)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

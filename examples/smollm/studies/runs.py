@@ -222,7 +222,7 @@ class Lab:
 def passes(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     """At least ``count`` rows: as many passes over all of them as that takes, each in an order of its own.
 
-    One epoch holds the whole training: from the second on, TRL's sampler draws other orders after a resume.
+    One epoch holds the whole training, whatever the number of rows.
     """
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(rows)) for _ in range(-(-count // len(rows)))]
