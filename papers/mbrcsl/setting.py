@@ -198,10 +198,10 @@ def stitch_table(trajectories=FIVE):
     return empirical_table(states, actions, STITCH.reward[np.arange(2), states, actions], (4, 2))
 
 
-def same_states(copies):
-    """Copies of (s3, 0)(s1, 0) and of (s3, 1)(s1, 1)."""
-    actions = np.repeat([[0, 0], [1, 1]], copies, axis=0)
-    states = np.tile([3, 1, 1], (len(actions), 1))
+def same_start(copies):
+    """Copies of (s0, 0)(s1, 0), of (s0, 1)(s1, 1) and of (s0, 0)(s3, 1)."""
+    actions = np.repeat([[0, 0], [1, 1], [0, 1]], copies, axis=0)
+    states = np.repeat([[0, 1, 1], [0, 1, 1], [0, 3, 3]], copies, axis=0)
     return Trajectories(states, actions, STITCH.reward[np.arange(2), states[:, :2], actions])
 
 
