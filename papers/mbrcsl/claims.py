@@ -429,7 +429,9 @@ def whole_histories_are_repeated(rng, *, history=True):
 
 
 # a share of .5 of 2000 has a deviation of .0112: the margin is eight standard errors of 20 sets
-@C4.check(Effect(seeds=20, alternative="within", null=0.0, margin=0.02), false={"every one once": {"copies": (1, 1, 1)}})
+@C4.check(
+    Effect(seeds=20, alternative="within", null=0.0, margin=0.02), false={"every one once": {"copies": (1, 1, 1)}}
+)
 def histories_in_their_shares(rngs, *, copies=(2, 1, 1)):
     """In s1 the first action decides the second, and action 0 leads there two times of three."""
     data, found = same_start(copies), []

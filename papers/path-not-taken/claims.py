@@ -247,6 +247,7 @@ C3_objective = paper.claim("C3-objective", r"""
     """)  # fmt: skip
 
 
+# the stated ends to half a unit of their last digit: .0075 of .067
 @C3_objective.check(Inequality(1e-9), Space(arm=Floats(1.0, 3.0), lr=Floats(1.0, 3.0)), batched=False, instances=10,
                     examples=[{"arm": 2.0, "lr": 2.0}], true={"one step of a tenth of the size": {"steps": 1, "share": 0.1},
                     "the stated ends": Variant({"stated": True}, Identity(7.5e-3), Space(arm=Choice(2.0), lr=Choice(2.0)))})  # fmt: skip
