@@ -30,6 +30,7 @@ from .setting import (
     CORNER,
     DIGEST,
     FIVE,
+    HISTORIES,
     LARGE,
     RIGHT,
     SHAPE,
@@ -46,6 +47,7 @@ from .setting import (
     deterministic,
     deterministic_stationary,
     found_share,
+    histories,
     iterates,
     listed,
     listed_table,
@@ -58,7 +60,6 @@ from .setting import (
     recorded,
     roll,
     safe_and_risky,
-    same_start,
     stitch_table,
     stochastic,
     uneven,
@@ -430,16 +431,16 @@ def whole_histories_are_repeated(rng, *, history=True):
 
 # a share of .5 of 2000 has a deviation of .0112: the margin is eight standard errors of 20 sets
 @C4.check(
-    Effect(seeds=20, alternative="within", null=0.0, margin=0.02), false={"every one once": {"copies": (1, 1, 1)}}
+    Effect(seeds=20, alternative="within", null=0.0, margin=0.02), false={"every one once": {"copies": (1, 1, 1, 1)}}
 )
-def histories_in_their_shares(rngs, *, copies=(2, 1, 1)):
-    """In s1 the first action decides the second, and action 0 leads there two times of three."""
-    data, found = same_start(copies), []
+def histories_in_their_shares(rngs, *, copies=(4, 2, 1, 1)):
+    """Four histories, three of which meet in s1: what came before decides the next action."""
+    data, found = histories(copies), []
     for rng in rngs:
         made = history_rollouts(data, empirical_model(data, (4, 2)), 2000, rng)
-        pairs, stays = 2 * made.actions[:, 0] + made.actions[:, 1], made.states[:, 1] == 3
-        found.append([np.mean(~stays & (pairs == 0)), np.mean(~stays & (pairs == 3)), np.mean(stays & (pairs == 1))])
-    return dict(zip(("00", "11", "01 in s3"), (np.array(found) - (0.5, 0.25, 0.25)).T))
+        same = np.hstack([made.states, made.actions])[:, None] == HISTORIES
+        found.append(np.mean(same.all(axis=-1), axis=0))
+    return {f"history {k}": x for k, x in enumerate((np.array(found) - np.array([4, 2, 1, 1]) / 8).T)}
 
 
 # in every run the best return is 8 (each roll-out has it with probability 1/20), and with it the value: no other outcome was seen
