@@ -86,8 +86,8 @@ def combined_moments(
     stacked, (log_pi, values) = _behaviours(log_behaviours, log_pi=log_pi, values=values)
     _validate.log_probs("log_pi", np, log_pi)
     (weights,) = _validate.numpy_arrays(weights=weights)
-    for name, x in (("values", values), ("weights", weights)):
-        _validate.finite(name, np, x)
+    _validate.finite("values", np, values)
+    _validate.finite("weights", np, weights)
     if weights.ndim < 1 or weights.shape[0] != len(stacked):
         _validate.fail("weights", f"needs one row a behaviour ({len(stacked)}), got shape {weights.shape}")
     _validate.same_last_axis(weights=weights, log_pi=log_pi)
@@ -129,7 +129,7 @@ def minimum_variance_weights(log_pi: Any, log_behaviours: Sequence[Any], values:
     room = np.sum((one - two) ** 2 / (2 * both) + 2 * np.where(f == 0, shared, 0.0), axis=-1, keepdims=True)
     pull = np.where(room > 0, lean / np.where(room > 0, room, 1.0), 0.0)
     with np.errstate(over="ignore"):
-        shift = np.where(f == 0, 0.0, pull * shared / np.where(f == 0, 1.0, f))
+        shift = pull * shared / np.where(f == 0, math.inf, f)  # what is worth nothing may have any weight
     balance = combination_weights(log_behaviours)
     _validate.representable("values", np, shift)
     return np.stack([balance[0] + shift, balance[1] - shift])

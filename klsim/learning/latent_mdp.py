@@ -86,7 +86,7 @@ def worst_direction(p_hat: Any, p: Any) -> np.ndarray:
     x = np.where(inside, (p_hat - p) / np.where(inside, p, 1.0), 0.0)
     low = np.where(inside, x, np.inf).min(axis=-1, keepdims=True)
     span = np.where(inside, x, -np.inf).max(axis=-1, keepdims=True) - low
-    return np.asarray(np.where(inside & (span > 0), (x - low) / np.where(span > 0, span, 1.0), 0.0))
+    return np.asarray(np.where(inside, (x - low) / np.where(span > 0, span, 1.0), 0.0))
 
 
 @dataclass(frozen=True)

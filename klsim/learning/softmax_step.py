@@ -108,7 +108,7 @@ def centre(
     if np.any(n < (2 if baseline == "leave_one_out" else 1)):
         _validate.fail("counts", "needs two draws for leave-one-out, one otherwise")
     mean = np.sum(counts * reward, axis=-1, keepdims=True) / n
-    advantage = reward - mean if baseline != "none" else reward + 0.0
+    advantage = reward - (mean if baseline != "none" else 0.0)
     if baseline == "leave_one_out":
         advantage = advantage * n / (n - 1)
     if scale == "std":

@@ -294,6 +294,16 @@ def training_stops_at_the_recursion(tree, *, soft=False, natural=True):
     return {f"depth {t}": (np.exp(a), np.exp(b)) for t, (a, b) in enumerate(zip(end, stop))}
 
 
+@C3.check(Identity(1e-12, scale=1), Space(tree=Drawn(Tree.draw)), instances=4, false={"at the tilted teacher": {"soft": True}})  # fmt: skip
+def the_recursion_is_at_rest(tree, *, soft=False):
+    """Plain softmax steps that start there stay."""
+    stop, _ = myopic_optimum(tree.teacher, tree.reward, BETAS)
+    if soft:
+        stop = conditionals(np.stack([tilt(tree.law, tree.reward, b) for b in BETAS]), 3, len(tree.teacher))
+    end = joint_ascent(stop, tree.teacher, tree.reward, BETAS, steps=5, natural=False)
+    return {f"depth {t}": (np.exp(a), np.exp(b)) for t, (a, b) in enumerate(zip(end, stop))}
+
+
 # mean .022, deviation .015: the risk at 40 trees is below 1e-6
 @C3.check(Effect(seeds=40, null=1e-3), false={"with one token to generate": {"horizon": 1}})
 def the_myopic_stop_loses(rng, *, horizon=4):

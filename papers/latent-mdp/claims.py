@@ -300,13 +300,14 @@ def apart(p, p_hat):
     false={"with the laws exchanged in chi²": {"exchanged": True}},
 )  # fmt: skip
 def ratio_of_the_worst_direction(p, p_hat, *, exchanged=False):
-    """Also the largest Rayleigh quotient, ``d.C^-1 d`` with the covariance ``C`` of all outcomes but the last."""
-    reached = ratio(p_hat, p, worst_direction(p_hat, p))
+    """Also the largest Rayleigh quotient, ``d.C^-1 d`` with the covariance ``C`` of all outcomes but the last; scaled to [0, 1]."""
+    reached = ratio(p_hat, p, x := worst_direction(p_hat, p))
     gap, q = (p_hat - p)[..., :-1], p[..., :-1]
     covariance = q[..., None] * np.eye(q.shape[-1]) - q[..., None] * q[..., None, :]
     largest = np.sum(gap * np.linalg.solve(covariance, gap[..., None])[..., 0], axis=-1)
     divergence = chi2(np.log(p), np.log(p_hat)) if exchanged else chi2(np.log(p_hat), np.log(p))
-    return {"chi²": (reached, np.sqrt(divergence)), "largest": (reached, np.sqrt(largest))}
+    ends = np.stack([x.min(axis=-1), x.max(axis=-1)], axis=-1)
+    return {"chi²": (reached, np.sqrt(divergence)), "largest": (reached, np.sqrt(largest)), "scale": (ends, [0.0, 1.0])}
 
 
 @C5.check(Optimality(1e-9), Space(**TWO_LAWS, move=Normals("G"), where=apart), instances=600,

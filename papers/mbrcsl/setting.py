@@ -198,10 +198,13 @@ def stitch_table(trajectories=FIVE):
     return empirical_table(states, actions, STITCH.reward[np.arange(2), states, actions], (4, 2))
 
 
-def same_states(copies):
-    """Copies of (s3, 0)(s1, 0) and of (s3, 1)(s1, 1)."""
-    actions = np.repeat([[0, 0], [1, 1]], copies, axis=0)
-    states = np.tile([3, 1, 1], (len(actions), 1))
+# states and actions of (s0, 0)(s1, 1), (s2, 0)(s1, 0), (s2, 1)(s1, 1) and (s2, 0)(s3, 1)
+HISTORIES = np.array([[0, 1, 1, 0, 1], [2, 1, 1, 0, 0], [2, 1, 1, 1, 1], [2, 3, 3, 0, 1]])
+
+
+def histories(copies):
+    """Copies of each."""
+    states, actions = np.split(np.repeat(HISTORIES, copies, axis=0), [3], axis=1)
     return Trajectories(states, actions, STITCH.reward[np.arange(2), states[:, :2], actions])
 
 

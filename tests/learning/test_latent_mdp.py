@@ -39,8 +39,9 @@ def test_the_back_up_by_hand():
     np.testing.assert_allclose(rows, [0.25 + 2 * math.sqrt(0.1875 * 0.01), 0.5 + 0.04])
 
 
-def test_the_worst_direction():
-    p, q = np.array([0.5, 0.3, 0.2, 0.0]), np.array([0.4, 0.2, 0.4, 0.0])
+@pytest.mark.parametrize("q", [[0.4, 0.2, 0.4, 0.0], [0.45, 0.3, 0.25, 0.0]])
+def test_the_worst_direction(q):
+    p, q = np.array([0.5, 0.3, 0.2, 0.0]), np.array(q)
     x = worst_direction(q, p)
     assert x.min() == 0.0
     assert x.max() == 1.0
