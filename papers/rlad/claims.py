@@ -67,13 +67,11 @@ def end_points(pi, old, teacher, *, ends=(1.0, 0.0)):
     batch = single(pi, old, teacher)
     grpo, pure = (trrd_log_ratio(batch, alpha=end, clamp=math.inf)[:, 0] for end in ends)
     found = {"GRPO": (grpo, token_ratio(batch)[:, 0]), "teacher": (pure, pi - teacher)}
-    # a good token of a teacher without support: GRPO does not see it
-    weight = surrogate_weight(
-        pi, old, np.full_like(pi, -np.inf), np.ones_like(pi), alpha=ends[0], clip=CLIP, clamp=math.inf
-    )
-    return found | {
-        "teacher without support": (weight, np.where(pi - old < math.log1p(CLIP[1]), np.exp(pi - old), 0.0))
-    }
+    # good tokens of a teacher without support: GRPO does not look at it
+    good, nobody = np.ones_like(pi), np.full_like(pi, -np.inf)
+    weight = surrogate_weight(pi, old, nobody, good, alpha=ends[0], clip=CLIP, clamp=math.inf)
+    seen = np.where(pi - old < math.log1p(CLIP[1]), np.exp(pi - old), 0.0)
+    return found | {"teacher without support": (weight, seen)}
 
 
 C1_text = paper.claim("C1-text", r"""

@@ -83,6 +83,8 @@ def test_edges_by_hand():
     rise, fall = gate_edges([0.5, 1.0], (1.0, math.inf))
     np.testing.assert_array_equal([rise, fall], [[-math.inf] * 2, [math.inf] * 2])
     assert gate_edges(1.0, (0.0, 0.0)) == (math.inf, -math.inf)
+    # at alpha = 1 the ratio is 1: inside every other clip, with or without a clamp
+    assert gate_edges(1.0) == gate_edges(1.0, clamp=0.5) == (-math.inf, math.inf)
     # the clip by default, and a clamp that reaches an edge exactly: the gate is there
     assert gate_edges(0.0) == (pytest.approx(-math.log(1.28)), pytest.approx(-math.log(0.8)))
     clamp = math.log1p(0.5)
