@@ -216,11 +216,11 @@ def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     top_mass = log_sum(np, np.where((short == 0) & np.isfinite(log_p), log_p, -np.inf))
     slack = d >= -top_mass
     inner = ~slack & (d > 0) & ~flat
-    alpha = np.where(slack, np.inf, 0.0)
+    alpha = np.zeros(d.size)  # 0: the reference; not looked at where the constraint is slack
     converged = np.ones(d.size, dtype=bool)
     if inner.any():
         alpha[inner], converged[inner] = _strength_for_budget(log_p[inner], short[inner], d[inner])
-    log_ratio = _ratio_at(log_p, short, np.where(np.isfinite(alpha), alpha, 0.0))
+    log_ratio = _ratio_at(log_p, short, alpha)
     boundary = np.where((short == 0) & np.isfinite(log_p), log_p - top_mass[:, None], -np.inf)
     log_policy = np.where(slack[:, None], boundary, log_p + log_ratio)
     divergence = np.where(slack, -top_mass, _kl_of_ratio(np, log_p, log_ratio))
@@ -228,7 +228,7 @@ def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     beta = np.where(flat | slack, 0.0, scale / alpha / halved)
     if np.any(np.isinf(beta) & inner):
         _validate.fail("budget", "is too small for rewards of this size: its multiplier overflows")
-    gap = np.where(inner, np.where(np.isfinite(beta), beta, 0.0) * np.abs(divergence - d), 0.0)
+    gap = np.where(inner, beta * np.abs(divergence - d), 0.0)
     reason = _constraint_reason(slack | flat, inner, converged)
     values = (expected, expected, np.maximum(divergence, 0.0), beta, gap)
     return _optimum(xp, log_ref, tuple(shape), log_policy, values, bool(converged.all()), reason)

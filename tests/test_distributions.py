@@ -60,6 +60,12 @@ def test_edges():
     assert d.expectation(np.array([-np.inf, 0.0]), [1e300, 2.0]) == 2.0
 
 
+def test_entropy_of_a_batch():
+    log_p = d.log_normalize(np.random.default_rng(0).standard_normal((2, 3, 4)))
+    want = [[-sum(np.exp(x) * x for x in row) for row in rows] for rows in log_p]
+    np.testing.assert_allclose(d.entropy(log_p), want, rtol=1e-14)
+
+
 def test_scalars_broadcast_over_the_batch():
     log_ref, reward = d.log_normalize(np.zeros((3, 4))), np.arange(4.0)
     beta = np.array([0.5, 1.0, 2.0])

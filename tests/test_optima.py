@@ -77,6 +77,7 @@ class TestConstrained:
             assert found.beta == 0
             assert "least-KL" in found.reason
             assert float(found.kl) == pytest.approx(math.log(2), rel=1e-14)
+            assert found.gap == 0
 
     def test_zero_budget_and_constant_reward(self):
         log_ref, reward = problem(2)
@@ -91,6 +92,13 @@ class TestConstrained:
         log_ref, reward = problem(3)
         plain, scaled = kl_constrained(log_ref, reward, 0.3), kl_constrained(log_ref, reward * scale, 0.3)
         np.testing.assert_allclose(plain.log_policy, scaled.log_policy, rtol=1e-10)
+
+    def test_rewards_that_span_more_than_a_float_holds(self):
+        log_ref, reward = log_normalize(np.array([0.0, 1.0, 0.5])), np.array([1.5, -1.5, 0.25])
+        plain, wide = kl_constrained(log_ref, reward, 1.2), kl_constrained(log_ref, reward * 2.0**1023, 1.2)
+        np.testing.assert_allclose(wide.log_policy, plain.log_policy, rtol=1e-10)
+        np.testing.assert_allclose([wide.beta, wide.value], np.array([plain.beta, plain.value]) * 2.0**1023, rtol=1e-10)
+        assert wide.gap <= 1e-9 * wide.beta
 
     def test_batch(self):
         log_ref = np.stack([problem(s)[0] for s in range(4)])

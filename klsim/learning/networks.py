@@ -226,9 +226,7 @@ class Network:
         (x,) = _validate.numpy_arrays(x=x)
         width = self.shapes[0][1] if self.shapes else x.shape[-1] if x.ndim else 0
         if x.ndim < 2 or x.shape[-1] != width or (x.ndim > 2 and x.shape[:-2] != lead):
-            wanted = " or ".join(
-                dict.fromkeys(str(("n", width)) if not k else str((*k, "n", width)) for k in ((), lead))
-            )
+            wanted = " or ".join(dict.fromkeys(str((*k, "n", width)) for k in ((), lead)))
             _validate.fail("x", f"must have shape {wanted}, got {x.shape}")
         values = [_rounded(_validate.finite("x", np, x), self.precision)]
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):

@@ -180,7 +180,7 @@ def cut_shares(problem: DiscountedMDP, log_policy: Any, restart: Any, cut: int, 
     """
     visits = episode_visits(problem, log_policy, restart, cut, terminal)
     total = visits.sum(axis=0)
-    return np.asarray(np.where(total > 0, visits[-1] / np.where(total > 0, total, 1.0), 0.0))
+    return np.divide(visits[-1], total, out=np.zeros_like(total), where=total > 0)
 
 
 def cut_problem(problem: DiscountedMDP, shares: Any) -> DiscountedMDP:

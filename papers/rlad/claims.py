@@ -66,7 +66,12 @@ def ratio_to_the_mixture(pi, old, teacher, alpha, *, swap=False, mean="geometric
 def end_points(pi, old, teacher, *, ends=(1.0, 0.0)):
     batch = single(pi, old, teacher)
     grpo, pure = (trrd_log_ratio(batch, alpha=end, clamp=math.inf)[:, 0] for end in ends)
-    return {"GRPO": (grpo, token_ratio(batch)[:, 0]), "teacher": (pure, pi - teacher)}
+    found = {"GRPO": (grpo, token_ratio(batch)[:, 0]), "teacher": (pure, pi - teacher)}
+    # good tokens of a teacher without support: GRPO does not look at it
+    good, nobody = np.ones_like(pi), np.full_like(pi, -np.inf)
+    weight = surrogate_weight(pi, old, nobody, good, alpha=ends[0], clip=CLIP, clamp=math.inf)
+    seen = np.where(pi - old < math.log1p(CLIP[1]), np.exp(pi - old), 0.0)
+    return found | {"teacher without support": (weight, seen)}
 
 
 C1_text = paper.claim("C1-text", r"""

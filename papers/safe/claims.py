@@ -312,7 +312,7 @@ def it_telescopes(r, *, velocity=0.001):
     return found.integral[free], walk[free]
 
 
-@C4.check(Identity(1e-12, scale=1), LEVELS, instances=60, examples=CRASH,
+@C4.check(Identity(1e-12, scale=1), LEVELS, instances=60, examples=[*CRASH, {"x": np.stack([CRASH[0]["x"], np.zeros(7)])}],
           false={"the walk clipped, not reflected": {"reflected": False}})  # fmt: skip
 def it_is_reflected(x, *, reflected=True):
     found = threshold_trace(levels_of(x))

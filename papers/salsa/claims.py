@@ -450,7 +450,8 @@ def below_the_frontier_by_a_kl(p1, p2, reward, beta, w, *, share=1.0):
     assume(inner)
     beta_f = np.where(inner, frontier.beta, 0.0)
     missing = beta_f * kl(best.log_policy, frontier.log_policy)
-    return frontier.reward - best.reward, missing, np.max(np.abs(reward), axis=-1) + beta_f
+    size = np.max(np.abs(reward), axis=-1) + beta_f
+    return {"below": (frontier.reward - best.reward, missing, size), "gap": (frontier.gap, 0.0 * beta_f, size)}
 
 
 C5_efficient = paper.claim("C5-efficient", r"""

@@ -49,9 +49,10 @@ C1 = paper.claim("C1", r"""
     """)  # fmt: skip
 BATCH = {"r": Normals("N", "K"), "N": Sizes(2, 6), "K": Sizes(2, 8)}
 BATCHES = Space(a=Normals("N").map(lambda z: 2.0 ** np.tanh(z)), b=Normals("N"), **BATCH)
+FAINT = {"r": np.array([[0.0, 1.0, 1.0], [1.0, 2.0, 0.0]]), "a": np.full(2, 1e-20), "b": np.zeros(2)}
 
 
-@C1.check(Identity(1e-9, scale=1), BATCHES, batched=False, instances=100,
+@C1.check(Identity(1e-9, scale=1), BATCHES, batched=False, instances=100, examples=[FAINT],
           false={"batch, a shift a prompt": {"batch": "shifts"}, "mix, a shift a prompt": {"mix": "shifts"},
                  "mean only, a factor a prompt": {"mean_only": "both"}, "the factor of mix inverted": {"power": -1},
                  "the factor of mix from group means": {"of": "means"}})  # fmt: skip

@@ -47,6 +47,13 @@ def test_gradients_by_autograd():
         np.testing.assert_allclose(ours, autograd(loss), atol=1e-15)
 
 
+def test_population_gradients_of_a_batch():
+    log_pi = log_normalize(np.stack([LOGITS, LOGITS[::-1], 2 * LOGITS]))
+    found = population_gradient(log_pi, np.stack([REWARD, 2 * REWARD, -REWARD]))
+    for row, p, reward in zip(found, log_pi, (REWARD, 2 * REWARD, -REWARD)):
+        np.testing.assert_allclose(row, population_gradient(p, reward), rtol=1e-14)
+
+
 def test_score_function_is_unbiased():
     log_pi = log_normalize(LOGITS)
     pi, total = np.exp(log_pi), np.zeros(4)

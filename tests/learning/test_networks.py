@@ -160,6 +160,30 @@ def test_cross_entropy_of_labels_of_laws_and_of_advantages():
     np.testing.assert_allclose(softmax_cross_entropy(logits[1], [0.2, 0.3, 0.5])[0], np.log(3))
     weighted = softmax_cross_entropy(logits[1], np.array([0.0, -2.0, 1.0]))
     np.testing.assert_allclose(weighted[1], [-1 / 3, -1 / 3 + 2, -1 / 3 - 1])
+    np.testing.assert_allclose(weighted[0], np.log(3) * (-2 + 1))
+
+
+def test_cross_entropy_of_labels_of_copies():
+    logits, labels = np.random.default_rng(2).standard_normal((2, 3, 4)), np.array([[0, 3, 1], [3, 2, 0]])
+    loss, slope = softmax_cross_entropy(logits, labels)
+    for k in range(2):
+        alone = softmax_cross_entropy(logits[k], labels[k])
+        np.testing.assert_allclose(loss[k], alone[0], rtol=1e-14)
+        np.testing.assert_allclose(slope[k], alone[1], atol=1e-15)
+
+
+def test_a_network_without_parameters_takes_any_width():
+    network = Network((Tanh(),))
+    for width in (1, 5):
+        outputs, tape = network.forward((), X[:, :1] * np.ones(width))
+        np.testing.assert_allclose(outputs, np.tanh(X[:, :1] * np.ones(width)), rtol=1e-15)
+        gradients, at_input = network.backward((), tape, np.ones_like(outputs))
+        assert gradients == ()
+        np.testing.assert_allclose(at_input, 1 - outputs**2, rtol=1e-15)
+
+
+def of_two():
+    return Network(LAYERS).start(0, copies=(2,))
 
 
 @pytest.mark.parametrize(
@@ -170,13 +194,33 @@ def test_cross_entropy_of_labels_of_laws_and_of_advantages():
         (lambda: Network((Linear(2, 3),), "float16"), "precision"),
         (lambda: Linear(0, 3), "inputs"),
         (lambda: Network(LAYERS).forward((np.ones((6, 4)),), X), r"parameters: needs 5"),
-        (lambda: Network(LAYERS).forward(Network(LAYERS).start(0), X[:, :2]), "x: must have shape"),
+        (
+            lambda: Network(LAYERS).forward(Network(LAYERS).start(0), X[:, :2]),
+            r"x: must have shape \('n', 4\), got \(7, 2\)",
+        ),
+        (lambda: Network(LAYERS).forward(Network(LAYERS).start(0), X[0]), r"x: must have shape .* got \(4,\)"),
+        (lambda: Network(LAYERS).forward(Network(LAYERS).start(0), 1.0), r"x: must have shape .* got \(\)"),
+        (lambda: Network((Tanh(),)).forward((), 1.0), r"x: must have shape .* got \(\)"),
+        (lambda: Network((Tanh(),)).forward((), X[0]), r"x: must have shape .* got \(4,\)"),
+        (lambda: Network((Tanh(),)).forward((), X[None]), r"x: must have shape .* got \(1, 7, 4\)"),
+        (lambda: Network(LAYERS).forward(of_two(), np.stack([X] * 3)), r"\('n', 4\) or \(2, 'n', 4\), got \(3, 7, 4\)"),
+        (
+            lambda: Network(LAYERS).forward((of_two()[0], *Network(LAYERS).start(0)[1:]), X),
+            r"parameters\[1\].*\(2, 6\)",
+        ),
+        (
+            lambda: Network(LAYERS).forward((*of_two()[:4], np.ones((2, 9))), X),
+            r"parameters\[4\]: must have .*\(2, 3\)",
+        ),
         (lambda: Network(LAYERS).forward(Network(LAYERS).start(0), np.full((1, 4), np.inf)), "finite"),
         (
             lambda: Network((Linear(1, 1),), "float32").forward((np.full((1, 1), 1e38), np.ones(1)), [[1e38]]),
             "overflows",
         ),
         (lambda: softmax_cross_entropy(np.zeros((2, 3)), np.array([0, 3])), r"target\[1\] = 3"),
+        (lambda: softmax_cross_entropy(np.zeros((2, 3)), np.array([0, -1])), r"target\[1\] = -1"),
+        (lambda: softmax_cross_entropy(0.0, 0), "logits: needs a non-empty last axis"),
+        (lambda: softmax_cross_entropy(np.zeros((2, 0)), np.zeros((2, 0))), "logits: needs a non-empty last axis"),
         (lambda: softmax_cross_entropy(np.zeros((2, 3)), np.zeros((2, 4))), "last axes"),
         (lambda: rounded([1.0, np.nan], "bfloat16"), r"x\[1\]"),
         (lambda: update((SGD(1.0),), (np.ones(2),), (np.ones(3),)), r"gradients\[0\]"),

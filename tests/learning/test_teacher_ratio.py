@@ -45,6 +45,19 @@ def test_weight_is_the_derivative_of_the_loss(pi, old, teacher, advantage, alpha
         assert weight == pytest.approx(slopes[0], abs=2e-5 * scale)
 
 
+def test_a_teacher_does_not_count_at_alpha_one():
+    """Not even one without support, unclamped: the ratio is pi/old."""
+    weight = surrogate_weight(HALF, math.log(0.4), -math.inf, [1.0, -1.0], alpha=1.0, clip=(0.2, 0.3), clamp=math.inf)
+    assert weight == pytest.approx([1.25, -1.25])
+
+
+def test_on_an_edge_the_gate_is_shut_and_the_clamp_open():
+    """old = T = 1/2 at alpha = 1: a clip of width 0 shuts both gates at r = 1, and nothing moves without advantage."""
+    assert surrogate_weight(HALF, HALF, HALF, [1.0, -1.0, 0.0], alpha=1.0, clip=(0.0, 0.0)).tolist() == [0.0] * 3
+    # log(pi/T) is the clamp: the ratio still moves with pi alone
+    assert surrogate_weight(-0.5, -0.5, -1.0, -1.0, alpha=0.5, clamp=0.5) == pytest.approx(-math.exp(0.25))
+
+
 def test_alpha_one_is_grpo():
     rng = np.random.default_rng(0)
     pi, old = -rng.random((2, 4, 3))
@@ -70,6 +83,13 @@ def test_edges_by_hand():
     rise, fall = gate_edges([0.5, 1.0], (1.0, math.inf))
     np.testing.assert_array_equal([rise, fall], [[-math.inf] * 2, [math.inf] * 2])
     assert gate_edges(1.0, (0.0, 0.0)) == (math.inf, -math.inf)
+    # at alpha = 1 the ratio is 1: inside every other clip, with or without a clamp
+    assert gate_edges(1.0) == gate_edges(1.0, clamp=0.5) == (-math.inf, math.inf)
+    # the clip by default, and a clamp that reaches an edge exactly: the gate is there
+    assert gate_edges(0.0) == (pytest.approx(-math.log(1.28)), pytest.approx(-math.log(0.8)))
+    clamp = math.log1p(0.5)
+    assert gate_edges(0.0, (0.0, 0.5), clamp)[0] == -clamp
+    assert gate_edges(0.0, (0.5, 0.0), -math.log1p(-0.5))[1] == -math.log1p(-0.5)
 
 
 @given(PROBABILITY, PROBABILITY, st.floats(0, 0.99), st.sampled_from([0.3, 1.0, math.inf]))

@@ -50,6 +50,15 @@ def test_reflection():
     assert found.integral.min() == -1
 
 
+def test_reflection_of_a_batch_from_any_start():
+    """Rewards that start high: the walk is measured from the first average; a row without a reflection beside it."""
+    fall = np.where(np.arange(1200) < 300, 1.0, 0.2)
+    found = threshold_trace(np.stack([fall, np.full(1200, 0.9)]))
+    assert found.integral.min(axis=-1) == pytest.approx([-1, -1])
+    assert np.argmin(found.integral[0]) < 400 < 900 < np.argmin(found.integral[1])
+    np.testing.assert_allclose(reflected_integral(found.smoothed), found.integral, atol=1e-12)
+
+
 def test_scaled_gains():
     rewards = curves(1)
     np.testing.assert_allclose(

@@ -96,6 +96,9 @@ def test_sizes_tell_the_sparsity(on_grid):
     )
     assert expected_sparsity([1.0, 1.0], [2.0**-8, 2.0**-6]) == 0.25
     assert expected_sparsity([1.0, 1.0], [2.0**-9, 1.1 * 2.0**-8], on_grid=True) == 0.5
+    assert expected_sparsity([1.0], [2.0**-8], on_grid=True) == 1.0  # half a unit is a tie: it stays
+    rows = expected_sparsity(np.ones((2, 1, 2)), [[[2.0**-8, 2.0**-6]], [[0.0, 0.0]]])
+    np.testing.assert_array_equal(rows, [[0.25], [1.0]])
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "constant", "signs"])

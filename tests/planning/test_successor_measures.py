@@ -51,6 +51,12 @@ def test_batches():
     rows, policy, rho, reward = drawn(2)
     both = sm.successor_measure(rows, np.stack([policy, np.full((4, 3), -math.log(3))]), 0.5)
     np.testing.assert_allclose(both[0], sm.successor_measure(rows, policy, 0.5))
+    # transitions of two worlds, each beside two policies
+    worlds = np.stack([rows, drawn(3)[0]])
+    policies = np.stack([policy, np.full((4, 3), -math.log(3))])
+    table = sm.successor_measure(worlds[:, None], policies, 0.5)
+    for i, j in np.ndindex(2, 2):
+        np.testing.assert_allclose(table[i, j], sm.successor_measure(worlds[i], policies[j], 0.5), rtol=1e-13)
     values = sm.arrival_values(both[:, None] / rho, rho, np.stack([reward, 2 * reward]))
     assert values.shape == (2, 2, 4, 3)
     np.testing.assert_allclose(values[:, 1], 2 * values[:, 0])

@@ -77,6 +77,17 @@ def test_return_to_go_against_path_sums():
         np.testing.assert_array_equal(a, b)
 
 
+def test_return_to_go_of_a_batch():
+    """Three policies beside two tables of values."""
+    p, x = policy(4, (3, 1)), tuple(np.random.default_rng(5).standard_normal((2, V**t, V)) for t in range(H))
+    q = reverse_sums(x, p, discount=0.7)
+    assert [level.shape for level in q] == [(3, 2, V**t, V) for t in range(H - 1)] + [(2, V ** (H - 1), V)]
+    for i, j in np.ndindex(3, 2):
+        one = reverse_sums([a[j] for a in x], [a[i, 0] for a in p], discount=0.7)
+        for a, b in zip(q[:-1], one):
+            np.testing.assert_allclose(a[i, j], b, rtol=1e-13)
+
+
 def test_restrict_is_the_policy_after_a_reset():
     levels = policy(6)
     below = sequence_log_probs(restrict(levels, (2, 1)))
