@@ -228,7 +228,7 @@ def kl_constrained(log_ref: Array, reward: Array, budget: Array) -> Optimum:
     beta = np.where(flat | slack, 0.0, scale / alpha / halved)
     if np.any(np.isinf(beta) & inner):
         _validate.fail("budget", "is too small for rewards of this size: its multiplier overflows")
-    gap = np.where(inner, np.where(np.isfinite(beta), beta, 0.0) * np.abs(divergence - d), 0.0)
+    gap = np.where(inner, beta * np.abs(divergence - d), 0.0)
     reason = _constraint_reason(slack | flat, inner, converged)
     values = (expected, expected, np.maximum(divergence, 0.0), beta, gap)
     return _optimum(xp, log_ref, tuple(shape), log_policy, values, bool(converged.all()), reason)

@@ -68,6 +68,10 @@ class TestConstrained:
             found = kl_constrained(log_ref, reward, budget)
             assert float(found.kl) == pytest.approx(budget, rel=1e-9)
             assert found.converged
+            # of the dual min_b b log E_ref e^(r/b) + b budget; budgets of 1e-12 leave rounding of the value alone
+            dual = float(found.beta * np.logaddexp.reduce(log_ref + reward / found.beta) + found.beta * budget)
+            assert dual == pytest.approx(float(found.reward), abs=1e-15 * max(1.0, float(found.beta)) + 1e-9)
+            assert 0 <= found.gap <= 1e-9
 
     def test_boundary(self):
         log_ref, reward = np.log([0.2, 0.3, 0.5]), np.array([1.0, 1.0, 0.0])
@@ -77,12 +81,15 @@ class TestConstrained:
             assert found.beta == 0
             assert "least-KL" in found.reason
             assert float(found.kl) == pytest.approx(math.log(2), rel=1e-14)
+            assert found.gap == 0
 
     def test_zero_budget_and_constant_reward(self):
         log_ref, reward = problem(2)
-        assert kl_constrained(log_ref, reward, 0.0).beta == math.inf
-        np.testing.assert_allclose(kl_constrained(log_ref, reward, 0.0).log_policy, log_ref, atol=1e-15)
+        still = kl_constrained(log_ref, reward, 0.0)
+        assert still.beta == math.inf
+        np.testing.assert_allclose(still.log_policy, log_ref, atol=1e-15)
         constant = kl_constrained(log_ref, np.ones(5), 3.0)
+        assert still.gap == constant.gap == 0
         np.testing.assert_allclose(constant.log_policy, log_ref, atol=1e-15)
         assert constant.beta == 0
 

@@ -159,8 +159,8 @@ class TabularMDP:
         if not self.is_sparse:
             return self
         steps = {id(rows): _written_out(rows, *self.shape[1:]) for rows in self.transition}
-        first = steps[id(self.transition[0])]
-        whole = first if len(steps) == 1 else np.stack([steps[id(rows)] for rows in self.transition])
+        same = len(steps) == 1
+        whole = steps.popitem()[1] if same else np.stack([steps[id(rows)] for rows in self.transition])
         return TabularMDP(whole, self.reward, self.initial, self.horizon, self.actions)
 
 
