@@ -134,7 +134,7 @@ class TestMarkov:
             self.chain.alpha_for_budget(5.0)
 
     def test_no_budget_is_spent_on_a_constant_reward(self):
-        with pytest.raises(ValueError, match="delta = 0.1: is at or above the limit"):
+        with pytest.raises(ValueError, match=r"delta = 0\.1: is at or above the limit"):
             MarkovSource(self.chain.transition, np.full((2, 2), 3.0), self.chain.initial).alpha_for_budget(0.1)
 
     def test_the_extreme_means_are_those_of_cycles_of_the_chain(self):

@@ -267,7 +267,8 @@ def high_probability(data, *, mean=False):
         for n in (50, fewer)
     ]
     horizon, states, actions = problem.shape
-    logs = np.log(2 * np.exp(4) * 50) * np.log(12 * horizon * 50**2 / 0.1)  # above 18: one more S A H is more than the rest
+    # the logarithms' product is above 18, so that one more of it covers the last term
+    logs = np.log(2 * np.exp(4) * 50) * np.log(12 * horizon * 50**2 / 0.1)
     return {
         "loose": ((1 if mean else loose) * visited_divergence(problem, expert, cloned), bounds[0]),
         "fewer": (visited_divergence(problem, expert, early), bounds[1]),
