@@ -365,8 +365,8 @@ def renyi(log_p: Array, log_q: Array, alpha: float) -> Array:
     no_p, no_q = xp.isinf(log_p), xp.isinf(log_q)
     zero = xp.zeros_like(log_p)
     p, q = xp.where(no_p | no_q, zero, log_p), xp.where(no_p | no_q, zero, log_q)
-    infinite = xp.full_like(log_p, math.inf)
     if alpha == math.inf:
+        infinite = xp.full_like(log_p, math.inf)
         ratio = xp.where(no_p | no_q, -infinite, p - q)
         return xp.max(xp.where(no_q & ~no_p, infinite, ratio), axis=-1)
     found = _renyi_of(xp, p, q, no_p | no_q, alpha)
@@ -377,9 +377,10 @@ def renyi(log_p: Array, log_q: Array, alpha: float) -> Array:
     shift = shift - alpha * xp.sum(xp.where(no_q & ~no_p, xp.exp(log_p), zero), axis=-1)
     near = (xp.abs(shift) < 0.5) & ~xp.any(large, axis=-1)
     found = xp.where(near, xp.log1p(xp.where(near, shift, xp.zeros_like(shift))) / (alpha - 1.0), found)
+    apart = xp.all(no_p | no_q, axis=-1)
     if alpha > 1:
-        found = xp.where(xp.any(no_q & ~no_p, axis=-1), infinite[..., 0], found)
-    return xp.where(xp.all(no_p | no_q, axis=-1), infinite[..., 0], found)
+        apart = apart | xp.any(no_q & ~no_p, axis=-1)
+    return xp.where(apart, xp.full_like(found, math.inf), found)
 
 
 def _renyi_of(xp: Any, log_p: Array, log_q: Array, gone: Array, alpha: float) -> Array:

@@ -133,6 +133,10 @@ class TestMarkov:
         with pytest.raises(ValueError, match="limit"):
             self.chain.alpha_for_budget(5.0)
 
+    def test_no_budget_is_spent_on_a_constant_reward(self):
+        with pytest.raises(ValueError, match=r"delta = 0\.1: is at or above the limit"):
+            MarkovSource(self.chain.transition, np.full((2, 2), 3.0), self.chain.initial).alpha_for_budget(0.1)
+
     def test_the_extreme_means_are_those_of_cycles_of_the_chain(self):
         """Loops pay 9 and -9, but the chain has none: its only cycle pays 1 and 2."""
         forced = MarkovSource([[0.0, 1.0], [1.0, 0.0]], [[9.0, 1.0], [2.0, -9.0]], [0.5, 0.5])
@@ -158,3 +162,12 @@ def test_a_slack_budget_is_never_negative():
     """The mass of the best letters can round to 1 + 2e-16."""
     log_p = np.array([-0.19357470431622836, -700.0, -21.936468400147525, -1.7373183146983084])
     assert MemorylessSource(log_p, np.array([0.0, -2.0, 0.0, 0.0])).delta_max == 0.0
+
+
+@pytest.mark.parametrize("rewards", [[2.0, 3.0, 5.0], [-5.0, -3.0, -2.0]])
+def test_the_extreme_rewards_are_means_of_infinite_tilts(rewards):
+    """Above and below zero alike; letters without mass do not count."""
+    source = MemorylessSource(np.array([*np.log([0.2, 0.5, 0.3]), -np.inf]), np.array([*rewards, 100.0]))
+    low, high = min(rewards), max(rewards)
+    assert (source.alpha_for_mean(low), source.alpha_for_mean(high)) == (-math.inf, math.inf)
+    assert source.mean(source.alpha_for_mean(0.5 * (low + high))) == pytest.approx(0.5 * (low + high), rel=1e-12)

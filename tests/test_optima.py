@@ -68,6 +68,11 @@ class TestConstrained:
             found = kl_constrained(log_ref, reward, budget)
             assert float(found.kl) == pytest.approx(budget, rel=1e-9)
             assert found.converged
+            # the dual b log E_ref e^(r/b) + b budget, up to the rounding of a logarithm near 0, times b
+            beta, rounding = float(found.beta), 16 * 2.0**-52 * (1 + float(found.beta))
+            dual = beta * np.logaddexp.reduce(log_ref + reward / beta) + beta * budget
+            assert dual == pytest.approx(float(found.reward), abs=rounding)
+            assert 0 <= found.gap <= rounding
 
     def test_boundary(self):
         log_ref, reward = np.log([0.2, 0.3, 0.5]), np.array([1.0, 1.0, 0.0])
@@ -81,9 +86,11 @@ class TestConstrained:
 
     def test_zero_budget_and_constant_reward(self):
         log_ref, reward = problem(2)
-        assert kl_constrained(log_ref, reward, 0.0).beta == math.inf
-        np.testing.assert_allclose(kl_constrained(log_ref, reward, 0.0).log_policy, log_ref, atol=1e-15)
+        still = kl_constrained(log_ref, reward, 0.0)
+        assert still.beta == math.inf
+        np.testing.assert_allclose(still.log_policy, log_ref, atol=1e-15)
         constant = kl_constrained(log_ref, np.ones(5), 3.0)
+        assert still.gap == constant.gap == 0
         np.testing.assert_allclose(constant.log_policy, log_ref, atol=1e-15)
         assert constant.beta == 0
 

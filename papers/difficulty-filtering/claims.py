@@ -8,6 +8,7 @@ read: what is "as commonly read" is how the abstracts are understood.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 from scipy.special import comb, expit, logit
@@ -352,11 +353,13 @@ def of_every_group(p, size, std, *, scale="population"):
           false={"p(1-p)": {"bessel": 0}, "with the std p(1-p) too": {"flat": False}})  # fmt: skip
 def expected_signal(p, size, *, bessel=1, flat=True):
     size, spread, rates = int(size), p * (1 - p), np.array([p, p / 2])
-    weight = prompt_weights(lambda r, g: advantages(r, g, baseline=group_mean, scale=group_std), p, size)
+    normalised = partial(advantages, baseline=group_mean, scale=group_std)
+    weight = prompt_weights(normalised, p, size)
     return {
         "centred": (group_signal(p, size, std=False), spread * (size - bessel) / size),
         "normalised": (group_signal(p, size), spread * (weight[0] if flat else (size - 1) / size)),
         "by the weight": (group_signal(rates, size), rates * (1 - rates) * std_weight(rates, size)),
+        "of two prompts": (2 * prompt_weights(normalised, rates, min(size, 4)), std_weight(rates, min(size, 4))),
     }
 
 

@@ -308,12 +308,20 @@ def discount_zero_freezes_visitation(student, lam, *, discount=0.0):
 def the_vocabulary_loss_is_the_objective(student, lam, *, normalised=False):
     law, teacher, ref = (sequence_log_probs(x) for x in (student.pi, student.teacher, student.ref))
     value, scale = objective(law, teacher, ref, lam)
+    tok, log_z = token_optimum(student.teacher, student.ref, lam)
+    visits, costs = (map(np.asarray, x) for x in (visit_log_probs(student.pi), node_kl(student.pi, tok)))
+    nodes = [np.exp(d) @ (k - (0 if normalised else z)) for d, k, z in zip(visits, costs, log_z)]
     if normalised:
-        tok, _ = token_optimum(student.teacher, student.ref, lam)
-        value = -sum(np.exp(d) @ k for d, k in zip(visit_log_probs(student.pi), node_kl(student.pi, tok)))
+        value = -sum(nodes)
     options = {} if lam == 1.25 else {"lam": lam}  # the paper's own
-    loss, _ = g_opd_full(student.batch(), **options, aggregate=lambda values, mask: np.exp(law) @ values.sum(axis=1))
-    return -loss, value, scale
+
+    def loss(part):
+        return g_opd_full(student.batch(), **options, aggregate=lambda values, mask: np.exp(law) @ part(values))[0]
+
+    return {
+        "of sequences": (-loss(lambda values: values.sum(axis=1)), value, scale),
+        "of every token": ([loss(lambda values, t=t: values[:, t]) for t in range(3)], nodes, scale),
+    }
 
 
 C4_printed = paper.claim("C4-printed", r"""
@@ -658,7 +666,10 @@ def corrected_wins_at_equal_kl(bases, *, match="KL"):
 def it_is_the_constrained_optimum(bases, lam, *, corrected=True):
     student = bases.students(lam)[int(corrected)]
     best = kl_constrained(bases.teacher, bases.reward, kl(student, bases.teacher))
-    return expectation(student, bases.reward), best.reward
+    return {
+        "reward": (expectation(student, bases.reward), best.reward),
+        "multiplier": (TwoBases.beta() / (lam - 1), best.beta),
+    }
 
 
 def advantage_of_correction(bases, lam):

@@ -41,10 +41,16 @@ def test_tabular_features_and_separable_data():
     assert np.exp(found[1, 0]) > 0.9999
 
 
-def test_newton_steps_that_overshoot_are_halved():
-    """Three states with opposite features, one with hardly any data: the first full steps lose likelihood."""
-    phi = np.array([[[-6.0, -3], [3, 5]], [[-13, 5], [12, 2]], [[9, 3], [-2, 5]]])
-    counts = np.array([[1, 1], [1, 906], [779, 1]])
+@pytest.mark.parametrize(
+    ("phi", "counts"),
+    [
+        ([[[-6, -3], [3, 5]], [[-13, 5], [12, 2]], [[9, 3], [-2, 5]]], [[1, 1], [1, 906], [779, 1]]),
+        ([[[-3, 2], [-1, 5]], [[-8, 4], [-9, -6]], [[6, 2], [-8, -7]]], [[1, 104], [0, 1], [2, 0]]),
+    ],
+)
+def test_newton_steps_that_overshoot_are_halved(phi, counts):
+    """Three states with opposite features, some with hardly any data: full steps lose likelihood, much or a little."""
+    phi, counts = np.array(phi, dtype=float), np.array(counts)
     found = clone_log_linear(phi, counts, ridge=1e-3)
 
     def loss(w):
