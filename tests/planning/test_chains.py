@@ -48,3 +48,19 @@ def test_a_series_is_slow_if_it_ends_after_the_limit():
     assert not chains._slow(spreads, 1.0, 22)
     assert chains._slow(spreads, 1.0, 20)
     assert chains._slow([1.0] * 8, 0.5, 10**9)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_series_goes_on_until_the_target(kind, dense):
+    """A mixing chain: within 60 terms, what is left has the spread asked for, and is what it says up to its doubt."""
+    if dense and kind == np.float32:
+        pytest.skip("dense chains take double precision")
+    rng = np.random.default_rng(1)
+    matrix = rng.dirichlet(np.ones(12), 12)
+    chain, rhs = Chain(matrix if dense else sparse.csr_array(matrix), 0.9), 3.0 + rng.standard_normal(12)
+    x, left, doubt = chain._series(rhs, 1e-3, 60, np.dtype(kind))
+    assert np.ptp(left) <= 1e-3
+    assert doubt <= 1e-4
+    exact = rhs - (x - 0.9 * (matrix @ x))
+    assert np.abs(exact - left).max() <= doubt + 1e-12

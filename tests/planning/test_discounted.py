@@ -264,3 +264,14 @@ def test_evaluation_of_slow_chains(discount):
     np.testing.assert_allclose(seen, found.value, rtol=max(1e-9, 1e-15 / (1 - discount)), atol=0)
     visits = occupancy(problem, found.log_policy)
     assert (visits * problem.reward).sum() / (1 - discount) == pytest.approx(problem.initial @ found.value, rel=1e-6)
+
+
+def test_a_move_of_a_value_is_exact_and_its_middle_goes_to_the_constant():
+    high, step = np.array([0.5, -2.0, 1.0]), np.array([2.0**-60, 4.0, 1.0])
+    for constant, grown in ((4.0, 4.0 + 1.25), (2.0**-60, 2.0**-60)):  # 2^-60 would be lost beside the middle, 1.25
+        moved = discounted.Value(constant, high, np.zeros(3)).plus(step)
+        assert moved.constant == grown
+        for i in range(3):
+            sum_of = Fraction(moved.constant) + Fraction(moved.high[i]) + Fraction(moved.low[i])
+            assert sum_of == Fraction(constant) + Fraction(high[i]) + Fraction(step[i])
+        assert discounted.Value(constant, high, np.zeros(3)).plus(step, 1.0).constant == grown + 1.0
