@@ -118,26 +118,41 @@ def test_scaling_rewards_and_beta_scales_the_value(scale):
         assert two.converged
 
 
-@pytest.mark.parametrize("beta", [0.0, 1e-4])
-def test_as_many_steps_as_policy_iteration_takes(beta):
-    """From the same constant, every system solved by LAPACK: a residual that grows on the way is no failed step."""
-    problem = garnet(1, 72, 3, 2, 0.9).dense()
-    reward, steps = problem.reward, 0
+def policy_iteration(problem, beta):
+    """``(value, steps)`` at the discount 0.9, from the constant that `solve` starts from, systems solved by LAPACK."""
+    reward, steps, states = problem.reward, 0, len(problem.reward)
 
     def backed(q):
         return q.max(axis=1) if beta == 0 else beta * (logsumexp(q / beta, axis=1) - np.log(3))
 
-    value = np.full(72, backed(reward).min() / 0.1)
+    value = np.full(states, backed(reward).min() / 0.1)
     while True:
         q = reward + 0.9 * problem.transition @ value
         residual = backed(q) - value
         if np.ptp(residual) / 2 / 0.1 <= 1e-10 * np.abs(value).max():
-            break
+            return value, steps
         weights = np.eye(3)[q.argmax(axis=1)] if beta == 0 else np.exp(log_normalize(q / beta))
         chain = np.einsum("sa,sat->st", weights, problem.transition)
-        value, steps = value + np.linalg.solve(np.eye(72) - 0.9 * chain, residual), steps + 1
+        value, steps = value + np.linalg.solve(np.eye(states) - 0.9 * chain, residual), steps + 1
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-4])
+def test_as_many_steps_as_policy_iteration_takes(beta):
+    """A residual that grows on the way is no failed step."""
+    problem = garnet(1, 72, 3, 2, 0.9).dense()
+    value, steps = policy_iteration(problem, beta)
     found = solve(problem, beta=beta)
     assert found.iterations == steps
+    np.testing.assert_allclose(found.value, value, rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rough_evaluations_cost_one_step_at_most(seed):
+    """Above 100 states a policy is evaluated roughly as long as it changes, and to the end once it does not."""
+    problem = garnet(seed, 120, 3, 4, 0.9).dense()
+    value, steps = policy_iteration(problem, 0.0)
+    found = solve(problem, beta=0.0)
+    assert found.iterations <= steps + 1
     np.testing.assert_allclose(found.value, value, rtol=1e-9)
 
 
