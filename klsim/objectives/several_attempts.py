@@ -56,8 +56,6 @@ def _expected_max(sorted_size: int, size: int) -> np.ndarray:
 def _weights_with(count: int, size: int) -> np.ndarray:
     """``W @ r``: ``E_J max(r_i, max_J r)``, J of ``size`` others of ``count`` ascending values."""
     out = np.zeros((count, count))
-    if size == 0:
-        return np.eye(count)
     for i in range(count):
         for j in range(i, count):
             # values at or below place j, i itself not counted: j of them for j >= i

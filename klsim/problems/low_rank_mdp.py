@@ -43,13 +43,16 @@ class LowRankMDP:
         initial = probabilities("initial", self.initial)
         for name, value in (("features", features), ("factors", factors), ("reward", reward)):
             _validate.finite(name, np, value)
-        if features.ndim != 4 or factors.ndim != 3 or initial.ndim != 1:
-            _validate.fail("features", "must be (H, S, A, d) beside factors (H, d, S), initial (S,)")
+        if features.ndim != 4:
+            _validate.fail("features", f"must be (H, S, A, d), got shape {features.shape}")
         horizon, states, actions, rank = features.shape
-        fits = factors.shape == (horizon, rank, states) and reward.shape == (horizon, states, actions)
-        if not fits or initial.shape != (states,):
-            shapes = f"features {features.shape}, factors {factors.shape}, reward {reward.shape}"
-            _validate.fail("factors", f"must be (H, d, S) beside features (H, S, A, d), reward (H, S, A): {shapes}")
+        for name, value, wanted in (
+            ("factors", factors, (horizon, rank, states)),
+            ("reward", reward, (horizon, states, actions)),
+            ("initial", initial, (states,)),
+        ):
+            if value.shape != wanted:
+                _validate.fail(name, f"must have shape {wanted} beside features (H, S, A, d), got {value.shape}")
         _validate.fits("features", features.size, horizon * states * states * actions)
         for name, value in (("features", features), ("factors", factors), ("reward", reward), ("initial", initial)):
             object.__setattr__(self, name, value)

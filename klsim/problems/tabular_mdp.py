@@ -95,7 +95,7 @@ class TabularMDP:
         few = _is_sparse(given) or (isinstance(given, list | tuple) and len(given) > 0 and all(map(_is_sparse, given)))
         if reward.ndim == 2:
             reward = np.broadcast_to(reward, (horizon, *reward.shape))
-        states = initial.shape[-1]
+        states = len(initial)
         if few and reward.ndim == 3 and reward.shape[:2] == (horizon, states) and initial.ndim == 1:
             transition: Any = _sparse_steps(given, horizon, states, reward.shape[2])
         else:

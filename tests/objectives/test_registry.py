@@ -11,7 +11,7 @@ import pytest
 
 from klsim import objectives as o
 from klsim.objectives import TokenBatch
-from klsim.objectives.registry import LOSSES, OBJECTIVES, from_text, named, resolve
+from klsim.objectives.registry import LOSSES, OBJECTIVES, address, from_text, named, resolve
 
 LOG = np.log([[0.5, 0.4], [0.2, 0.9]])
 
@@ -154,3 +154,31 @@ def test_rows_are_complete():
 @pytest.mark.parametrize("name", ["apo", "clip_cov", "kdrl", "pass_at_k"])
 def test_a_name_is_the_loss_with_its_defaults_not_the_row_of_the_table(name):
     assert resolve(name).keywords == from_text(name).keywords != OBJECTIVES[name].loss.keywords
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("grpo", {}, "grpo"),
+        ("grpo", {"clip": (0.1, math.inf), "aggregate": o.token_mean}, "grpo?clip=0.1,inf&aggregate=token_mean"),
+        ("dapo", {"lengths_cap": (4, 2), "dynamic_sampling": False}, "dapo?lengths_cap=4,2&dynamic_sampling=false"),
+        ("dr_grpo", {"max_length": None}, "dr_grpo?max_length=none"),
+    ],
+)
+def test_an_address_reads_back_as_the_options(name, options, text):
+    assert address(name, options) == text
+    assert from_text(text)(batch())[0] == named(name, **options)(batch())[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gropo", {}),
+        ("grpo", {"clipp": (0.1, 0.2)}),
+        ("grpo", {"std": "both"}),
+        ("grpo", {"epsilon": 1 / 3}),  # six digits are written
+        ("grpo", {"epsilon": 0.5, "aggregate": lambda values, mask: values.sum()}),
+    ],
+)
+def test_what_no_address_says_has_none(name, options):
+    assert address(name, options) == ""

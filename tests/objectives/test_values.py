@@ -83,6 +83,11 @@ def test_overlong():
         o.overlong_penalty([1.0], 2, 3)
     # the second response reaches neither cap; the first loses 1, so that both have reward 0
     assert value(o.dapo, lengths_cap=(2, 1)) == 0.0
+    # a buffer of the whole length is the largest: penalties 1 and 1/2 leave rewards 0 and -1/2, the same contrast
+    assert np.isclose(value(o.dapo, lengths_cap=(2, 2)), value(o.dapo))
+    for bad in ((2, 3), (2,), (2, 1, 1)):
+        with pytest.raises(ValueError, match=r"lengths_cap: must be \(max_length, buffer\) with buffer <= max_length"):
+            o.dapo(batch(advantages=np.ones(2)), lengths_cap=bad)
 
 
 def test_kl_terms():
@@ -317,6 +322,10 @@ def test_apo():
 
 def test_safe():
     assert np.allclose([o.soft_min([1.0, 2.0], a) for a in (0.01, 0.3, 3)], [1.006931, 1.197428, 1.458525], atol=5e-7)
+    heads = np.array([[[1.0, 2.0], [3.0, 3.0]], [[0.0, -4.0], [5.0, 6.0]], [[2.0, 0.0], [7.0, 9.0]]])
+    for alpha in (0.3, math.inf):
+        assert np.array_equal(o.soft_min(heads, alpha), [[o.soft_min(v, alpha) for v in row] for row in heads])
+    assert np.array_equal(o.soft_min(heads, math.inf), [[1.5, 3], [-2, 5.5], [1, 8]])  # the mean
     assert np.allclose([o.entropy_gate(h) for h in (0, 0.5, 1.9, 3, 5)], [20, 10 / 3, 1, 2 / 3.1, 0.5])
     state, taus, averages = o.AdaptiveThreshold(), [], []
     for kl_now, reward in ((1, 0.5), (2, 0.6), (4, 0.4), (6, 0.7), (8, 0.7)):

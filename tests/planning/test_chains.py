@@ -48,3 +48,41 @@ def test_a_series_is_slow_if_it_ends_after_the_limit():
     assert not chains._slow(spreads, 1.0, 22)
     assert chains._slow(spreads, 1.0, 20)
     assert chains._slow([1.0] * 8, 0.5, 10**9)
+
+
+def neumann(matrix, rhs, target, unit):
+    """The sum that the docstring of `Chain._series` states, discount 0.9, in double precision."""
+    x, left, spreads, doubt = np.zeros(len(rhs)), rhs, [np.ptp(rhs)], 0.0
+    while spreads[-1] > target and doubt <= 0.1 * target:
+        middle = (left.min() + left.max()) / 2
+        x, left = x + left - middle + middle / (1 - 0.9), 0.9 * (matrix @ (left - middle))
+        spreads.append(np.ptp(left))
+        doubt = unit * sum(spreads[:-1]) * (len(spreads) + len(rhs) + 4)
+    return x, left, doubt
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-200, 2.0**200])
+@pytest.mark.parametrize("target", [1e-3, 1e-5])
+@pytest.mark.parametrize(("form", "kind"), [(np.asarray, "f8"), (sparse.csr_array, "f8"), (sparse.csr_array, "f4")])
+def test_the_series_goes_on_until_the_target_or_the_doubt(form, kind, target, scale):
+    """A mixing chain; single precision cannot vouch for the smaller target, and neither overflows nor underflows."""
+    rng = np.random.default_rng(1)
+    matrix = rng.dirichlet(np.ones(12), 12)
+    for rhs in (np.linspace(-1.0, 1.0, 12), 3.0 + rng.standard_normal(12)):
+        unit = 2.0**-24 if kind == "f4" else 0.0
+        wanted = neumann(matrix, rhs, target, unit)
+        found = Chain(form(matrix), 0.9)._series(scale * rhs, scale * target, 60, np.dtype(kind))
+        x, left, doubt = (part / scale for part in found)
+        rounding = 1e-12 + wanted[2]
+        assert np.abs(left - wanted[1]).max() <= rounding
+        assert np.abs(x - wanted[0]).max() <= 10 * rounding  # the inverse of the system has the norm 10
+        assert doubt == pytest.approx(wanted[2], rel=1e-3, abs=0)
+        assert (doubt > 0.1 * target) == (kind == "f4" and target == 1e-5)
+
+
+@pytest.mark.parametrize(("spread", "limit"), [(1.0, 60), (2.0, 0)])
+def test_a_series_of_no_terms(spread, limit):
+    """What has the spread asked for already, around any middle, and what no term may be spent on."""
+    rhs = 7.0 + np.array([0.0, spread])
+    x, left, doubt = Chain(sparse.csr_array(np.full((2, 2), 0.5)), 0.9)._series(rhs, 1.0, limit, np.dtype("f4"))
+    assert (x.tolist(), left.tolist(), doubt) == ([0, 0], rhs.tolist(), 0)

@@ -113,6 +113,8 @@ def test_learned_rewards():
         (lambda p, a, b, c: deterministic_gap_bound(1.0, -1.0), "span"),
         (lambda p, a, b, c: soft_error_bound([1.0, np.nan], 1.0), "error"),
         (lambda p, a, b, c: soft_error_bound([1e300, 0.0], 1e-10), "error"),
+        (lambda p, a, b, c: soft_error_bound(1.0, 1.0), r"error: must be \(..., A\), got shape \(\)"),
+        (lambda p, a, b, c: soft_error_bound(np.zeros((2, 0)), 1.0), r"error: must be \(..., A\)"),
         (lambda p, a, b, c: policy_error_bound(p, a, b[0], 1.0), "error"),
         (lambda p, a, b, c: learned_reward_bounds([0.0, -np.inf], [-np.inf, 0.0], [0.0, 1.0], 1.0), "log_expert"),
         (lambda p, a, b, c: learned_reward_bounds(np.log([0.5, 0.5]), np.log([0.5, 0.5]), [0.0, 1.0], 0.0), "beta"),

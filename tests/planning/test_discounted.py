@@ -118,26 +118,41 @@ def test_scaling_rewards_and_beta_scales_the_value(scale):
         assert two.converged
 
 
-@pytest.mark.parametrize("beta", [0.0, 1e-4])
-def test_as_many_steps_as_policy_iteration_takes(beta):
-    """From the same constant, every system solved by LAPACK: a residual that grows on the way is no failed step."""
-    problem = garnet(1, 72, 3, 2, 0.9).dense()
-    reward, steps = problem.reward, 0
+def policy_iteration(problem, beta):
+    """``(value, steps)`` at the discount 0.9, from the constant that `solve` starts from, systems solved by LAPACK."""
+    reward, steps, states = problem.reward, 0, len(problem.reward)
 
     def backed(q):
         return q.max(axis=1) if beta == 0 else beta * (logsumexp(q / beta, axis=1) - np.log(3))
 
-    value = np.full(72, backed(reward).min() / 0.1)
+    value = np.full(states, backed(reward).min() / 0.1)
     while True:
         q = reward + 0.9 * problem.transition @ value
         residual = backed(q) - value
         if np.ptp(residual) / 2 / 0.1 <= 1e-10 * np.abs(value).max():
-            break
+            return value, steps
         weights = np.eye(3)[q.argmax(axis=1)] if beta == 0 else np.exp(log_normalize(q / beta))
         chain = np.einsum("sa,sat->st", weights, problem.transition)
-        value, steps = value + np.linalg.solve(np.eye(72) - 0.9 * chain, residual), steps + 1
+        value, steps = value + np.linalg.solve(np.eye(states) - 0.9 * chain, residual), steps + 1
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-4])
+def test_as_many_steps_as_policy_iteration_takes(beta):
+    """A residual that grows on the way is no failed step."""
+    problem = garnet(1, 72, 3, 2, 0.9).dense()
+    value, steps = policy_iteration(problem, beta)
     found = solve(problem, beta=beta)
     assert found.iterations == steps
+    np.testing.assert_allclose(found.value, value, rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rough_evaluations_cost_one_step_at_most(seed):
+    """Above 100 states a policy is evaluated roughly as long as it changes, and to the end once it does not."""
+    problem = garnet(seed, 120, 3, 4, 0.9).dense()
+    value, steps = policy_iteration(problem, 0.0)
+    found = solve(problem, beta=0.0)
+    assert found.iterations <= steps + 1
     np.testing.assert_allclose(found.value, value, rtol=1e-9)
 
 
@@ -264,3 +279,14 @@ def test_evaluation_of_slow_chains(discount):
     np.testing.assert_allclose(seen, found.value, rtol=max(1e-9, 1e-15 / (1 - discount)), atol=0)
     visits = occupancy(problem, found.log_policy)
     assert (visits * problem.reward).sum() / (1 - discount) == pytest.approx(problem.initial @ found.value, rel=1e-6)
+
+
+def test_a_move_of_a_value_is_exact_and_its_middle_goes_to_the_constant():
+    high, step = np.array([0.5, -2.0, 1.0]), np.array([2.0**-60, 4.0, 1.0])
+    for constant, grown in ((4.0, 4.0 + 1.25), (2.0**-60, 2.0**-60)):  # 2^-60 would be lost beside the middle, 1.25
+        moved = discounted.Value(constant, high, np.zeros(3)).plus(step)
+        assert moved.constant == grown
+        for i in range(3):
+            sum_of = Fraction(moved.constant) + Fraction(moved.high[i]) + Fraction(moved.low[i])
+            assert sum_of == Fraction(constant) + Fraction(high[i]) + Fraction(step[i])
+        assert discounted.Value(constant, high, np.zeros(3)).plus(step, 1.0).constant == grown + 1.0

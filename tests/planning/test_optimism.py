@@ -35,6 +35,13 @@ def test_norms_against_the_inverse():
     np.testing.assert_allclose(elliptical_norm(features, sigma), expected)
 
 
+def test_a_single_feature_vector():
+    """``Sigma = w phi phi' + ridge I`` has the eigenvalue ``w |phi|^2 + ridge`` along phi."""
+    sigma = feature_covariance([3.0, 4.0], 2.0, 0.5)
+    np.testing.assert_allclose(sigma, [[18.5, 24.0], [24.0, 32.5]])
+    assert elliptical_norm([3.0, 4.0], sigma) == pytest.approx(5 / np.sqrt(50.5))
+
+
 def test_one_hot_norms_are_counts():
     counts = np.array([0.0, 3.0, 8.0])
     np.testing.assert_allclose(elliptical_norm(np.eye(3), feature_covariance(np.eye(3), counts, 1.0)), [1, 0.5, 1 / 3])
@@ -89,6 +96,9 @@ def test_bad_input():
     for call, text in (
         (lambda: feature_covariance(np.eye(2), [1.0, -1.0], 1.0), r"weights\[1\]"),
         (lambda: feature_covariance(np.eye(2), [1.0, 1.0], 0.0), "ridge"),
+        (lambda: feature_covariance(1.0, 1.0, 1.0), "features: needs a non-empty last axis"),
+        (lambda: feature_covariance(np.ones((2, 3, 0)), np.ones((2, 3)), 1.0), "features: needs a non-empty last axis"),
+        (lambda: feature_covariance([1e151], 1.0, 1.0), "features: must be at most"),
         (lambda: elliptical_norm(np.eye(2), -np.eye(2)), "covariance: must be positive definite"),
         (lambda: model_error_bonus([0.5, 0.5], [1.0]), "model: must have the shape"),
         (lambda: model_error_bonus([0.5, 0.5], [1.0, 0.0], low=2.0), "low: must be <= high"),

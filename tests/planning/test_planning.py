@@ -261,6 +261,17 @@ def test_rollouts_of_a_tree_take_a_policy_of_that_tree(levels):
         rollouts(TokenTree(2, 2, np.zeros(4)), [log_normalize(x) for x in levels], 3, 0)
 
 
+def test_solve_takes_one_tree_at_a_time():
+    one = [log_normalize(np.zeros((2**t, 2))) for t in range(2)]
+    for reward, levels in (
+        (np.zeros((5, 4)), one),
+        (np.zeros(4), [np.broadcast_to(x, (5, *x.shape)) for x in one]),
+        (np.zeros(4), [one[0], np.broadcast_to(one[1], (5, 2, 2))]),
+    ):
+        with pytest.raises(ValueError, match="problem: solve takes one tree at a time"):
+            solve(TokenTree(2, 2, reward), levels)
+
+
 def test_a_cost_that_is_infinite_later_is_infinite_now():
     """Leaving the reference's support in one state of the second step, reached half of the time."""
     problem = TabularMDP(np.full((2, 2, 2), 0.5), np.eye(2), np.array([1.0, 0.0]), horizon=2)

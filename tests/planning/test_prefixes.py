@@ -141,3 +141,10 @@ def test_kinds_are_named():
         gradient_moments(LEVELS, [1.0, 0.0], baseline=2)
     with pytest.raises(TypeError, match="right"):
         accepted_policy(LEVELS, [1.0, 0.0])
+
+
+def test_rewards_of_the_largest_size():
+    values = prefix_values(LEVELS, [1e100, -1e100])
+    assert values[0].tolist() == [0.0]
+    with pytest.raises(ValueError, match="reward: must be at most"):
+        prefix_values(LEVELS, [np.nextafter(1e100, np.inf), 0.0])

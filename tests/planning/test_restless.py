@@ -78,6 +78,12 @@ def test_greedy_additions_stop_where_no_single_entry_helps():
     assert VECTORS[found].tolist() == [[0, 0, 0], [1, 0, 1]]  # ties go to the first entry
 
 
+def test_greedy_additions_keep_what_they_added():
+    """From 100 no addition leads to 011, worth more: entries are not exchanged."""
+    actions = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 0]])
+    assert actions[incremental_search(actions, [0.0, 5.0, 1.0])].tolist() == [1, 0, 0]
+
+
 def test_greedy_additions_compare_values_not_rounded_gains():
     """From -1e17 both gains round to 1e17; the larger value is taken all the same."""
     actions = np.array([[0, 0], [0, 1], [1, 0]])
@@ -128,3 +134,5 @@ def test_values_that_overflow_are_refused():
     large = CoupledRestlessBandit(VECTORS, problem.transition, problem.reward * 1e308, problem.initial, 5)
     with pytest.raises(ValueError, match="reward: values of size"):
         solve(large)
+    with pytest.raises(ValueError, match="reward: values of size"):
+        solve(problem, beta=1e308)  # H beta log A

@@ -7,7 +7,8 @@ import pytest
 
 from klsim.planning import solve
 from klsim.planning.discounted import SoftBellman, Value
-from klsim.problems import DiscountedMDP, TabularMDP, TokenTree
+from klsim.problems import DiscountedMDP, LatentMDP, TabularMDP, TokenTree
+from klsim.problems.restless_bandit import CoupledRestlessBandit
 
 UNIT = 2.0**-53
 
@@ -65,3 +66,29 @@ def test_of_a_residual(beta):
         )
     nothing = Value(0.0, np.zeros(3), np.zeros(3))
     assert bellman.rounding(nothing, None, residual, None, False) == 0.0
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1e3])
+def test_of_restless_bandits(beta):
+    """``u [J (2 N + 4) + 2 (K + 12)] H`` times the largest value, ``H (sum_j max |r_j| + beta)``."""
+    rng = np.random.default_rng(2)
+    actions, reward = np.array([[0, 0], [0, 1], [1, 0]]), rng.normal(size=(2, 4))
+    moves, initial = rng.dirichlet(np.ones(4), (3, 2, 4)), rng.dirichlet(np.ones(4), 2)
+    found = solve(CoupledRestlessBandit(actions, moves, reward, initial, 5), beta=beta)
+    largest = 5 * (np.abs(reward).max(axis=1).sum() + beta)
+    assert found.error_bound == pytest.approx(UNIT * (2 * (2 * 4 + 4) + 2 * (3 + 12)) * 5 * largest, rel=1e-14, abs=0)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1e3])
+def test_of_latent_mdps(beta):
+    """``2 u [M (1 + S) + H (M + 4) + 2 (A + 12)] (max |V_t| + max |r| + beta)``, over ``V_0 … V_H``."""
+    rng = np.random.default_rng(3)
+    contexts = tuple(
+        TabularMDP(rng.dirichlet(np.ones(2), (2, 3)), rng.normal(size=(2, 3)), np.ones(2) / 2, horizon=2)
+        for _ in range(4)
+    )
+    found = solve(LatentMDP(np.ones(4) / 4, contexts), beta=beta)
+    reach = max(np.abs(m.reward).max() for m in contexts)
+    terms = 4 * (1 + 2) + 2 * (4 + 4) + 2 * (3 + 12)
+    wanted = sum(2 * UNIT * terms * (np.abs(v).max() + reach + beta) for v in found.value)
+    assert found.error_bound == pytest.approx(wanted, rel=1e-14, abs=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from klsim.problems.action_models import ActionModel, budget_model, packing_model, schedule_model, walk_model
 
@@ -29,7 +30,14 @@ def test_schedules_have_a_helper_where_both_are_free():
 
 
 def test_packings_have_a_helper_for_every_pair():
-    assert packing_model([2, 3, 4], [5.0, 4.0]).rows.shape[1] == 3 + 6
+    model = packing_model([2, 3, 4], [5.0, 4.0])
+    # columns a, x[0], x[1]: what each worker carries, then a_j - sum_i x[i, j]
+    none, one, cost = np.zeros((1, 3)), np.eye(3), np.array([[2.0, 3.0, 4.0]])
+    np.testing.assert_array_equal(
+        sparse.csr_array(model.rows).toarray(), np.block([[none, cost, none], [none, none, cost], [one, -one, -one]])
+    )
+    np.testing.assert_array_equal(model.lower, np.full(5, -np.inf))
+    np.testing.assert_array_equal(model.upper, [5, 4, 0, 0, 0])
 
 
 @pytest.mark.parametrize(

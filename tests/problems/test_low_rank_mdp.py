@@ -63,9 +63,11 @@ def test_a_block_mdp_by_hand():
     [
         ({"factors": np.full((2, 2, 4), 0.3)}, "factors.*sum to 1"),
         ({"factors": np.tile([[1.5, -0.5, 0, 0], [1.0, 0, 0, 0]], (2, 1, 1))}, "factors.*>= 0"),
-        ({"reward": np.zeros((2, 4, 2))}, "factors: must be"),
+        ({"factors": np.full((2, 4), 0.25)}, r"factors: must have shape \(2, 2, 4\)"),
+        ({"reward": np.zeros((2, 4, 2))}, r"reward: must have shape \(2, 4, 3\)"),
         ({"features": np.zeros((2, 4, 3))}, "features: must be"),
         ({"initial": np.full(4, 0.5)}, "initial"),
+        ({"initial": np.full((2, 4), 0.25)}, r"initial: must have shape \(4,\)"),
         ({"reward": np.full((2, 4, 3), np.nan)}, "reward"),
     ],
 )
