@@ -162,6 +162,12 @@ def test_cross_entropy_of_labels_of_laws_and_of_advantages():
     np.testing.assert_allclose(weighted[1], [-1 / 3, -1 / 3 + 2, -1 / 3 - 1])
 
 
+def test_a_network_without_parameters_takes_any_width():
+    assert Network((ReLU(),)).forward((), [[1.0, -2.0, 3.0], [-1.0, 0.5, -0.5]])[0].tolist() == [[1, 0, 3], [0, 0.5, 0]]
+    with pytest.raises(ValueError, match="x: must have shape"):
+        Network((ReLU(),)).forward((), 1.0)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
