@@ -304,8 +304,8 @@ def mean_interval(values: Any, level: float = 0.95, rng: np.random.Generator | i
     size = float(np.abs(values).max())
     if size > 1e150 or 0 < size < 1e-150:  # squares would overflow or vanish
         low, high = mean_interval(np.asarray(values / size, dtype=np.float64), level, rng)
-        if size > 1e150:
-            _validate.representable("values", np, np.array([low * size, high * size]))
+        with np.errstate(over="ignore"):
+            _validate.representable("values", np, size * np.array([low, high]))
         return low * size, high * size
     mean = float(values.mean())
     stderr = float(values.std(ddof=1)) / math.sqrt(values.size)

@@ -31,7 +31,7 @@ def _behaviours(log_behaviours: Sequence[Any], **named: Any) -> tuple[np.ndarray
     if not given:
         _validate.fail("log_behaviours", "needs at least one behaviour")
     listed = {f"log_behaviours[{i}]": p for i, p in enumerate(given)}
-    *arrays, _ = _validate.numpy_arrays(**listed, **named, one=1.0)
+    arrays = list(_validate.numpy_arrays(**listed, **named))
     for name, x in zip(listed, arrays):
         _validate.log_probs(name, np, x)
     _validate.same_last_axis(**dict(zip([*listed, *named], arrays)))

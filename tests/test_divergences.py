@@ -138,6 +138,18 @@ def test_log_ratio_below_is_the_shifted_inverse(name):
             assert got == pytest.approx(want, rel=1e-9, abs=1e-300)
 
 
+@pytest.mark.parametrize("order", [1.5, 2.0, 3.0])
+def test_below_the_slope_at_zero_the_ratio_is_zero(order):
+    """From ``t = 1`` the slope can fall by ``1/(order - 1)``, to that at 0, and there and beyond the ratio is 0."""
+    drop = np.array([1.0, 2.0]) / (order - 1.0)
+    assert Alpha(order).log_ratio_below(np, np.zeros(2), drop).tolist() == [-math.inf, -math.inf]
+
+
+def test_a_fall_from_far_above_with_an_order_between_zero_and_one():
+    """``t^(-1/2) = top^(-1/2) + drop/2``, also where the top is no float."""
+    assert Alpha(0.5).log_ratio_below(np, np.asarray(2000.0), np.asarray(4.0)) == pytest.approx(-2 * math.log(2))
+
+
 def test_alpha_refuses_its_limits():
     for order in (0.0, 1.0):
         with pytest.raises(ValueError, match="order"):

@@ -122,3 +122,14 @@ def test_intervals_of_sizes_whose_squares_are_no_floats(scale):
     values = np.array([1.0, 2.0, 4.0, 5.0, 9.0])
     expected = scale * np.array(est.mean_interval(values))
     np.testing.assert_allclose(est.mean_interval(scale * values), expected, rtol=1e-12)
+
+
+def test_the_interval_of_equal_values_is_a_point():
+    assert est.mean_interval([0.0, 0.0]) == (0.0, 0.0)
+    assert est.mean_interval([3.0, 3.0, 3.0]) == (3.0, 3.0)
+
+
+def test_an_interval_whose_end_is_no_float_is_refused():
+    assert all(map(math.isfinite, est.mean_interval([1e308, 1.1e308, 1.2e308])))
+    with pytest.raises(ValueError, match="values"):
+        est.mean_interval([1.7e308, -1.7e308])

@@ -97,6 +97,7 @@ def test_score_function_step():
         (lambda: mb.one_step(np.log([0.5, 0.5]), np.array([1, 0]), np.array([True, False]), 1), TypeError, "correct"),
         (lambda: mb.one_step(np.log([0.5, 0.5]), np.array([True, False]), np.array([True, False]), 0), ValueError, "n"),
         (lambda: mb.thresholds(np.log([0.5, 0.5]), np.array([True, True])), ValueError, "positive mass"),
+        (lambda: mb.thresholds(np.log([0.5, 0.5]), np.array([False, False])), ValueError, "positive mass"),
         (
             lambda: mb.score_function_step(np.log([0.5, 0.5]), np.array([True, False]), np.array([0, 0])),
             ValueError,

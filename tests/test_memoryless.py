@@ -75,6 +75,14 @@ def test_types_against_enumeration(letters):
     np.testing.assert_allclose(np.exp(law.log_prob), [totals[k] for k in sorted(totals)], rtol=1e-12)
 
 
+def test_equal_sums_are_one_value_even_where_the_tolerance_underflows():
+    """Rewards 0, 1, 2 in the smallest unit of a float: five sums of two letters, from six types."""
+    letters, unit = [0.5, 0.3, 0.2], 5e-324
+    law = MemorylessSource(np.log(letters), unit * np.arange(3.0)).type_law(2)
+    np.testing.assert_array_equal(law.value, unit * np.arange(5.0))
+    np.testing.assert_allclose(np.exp(law.log_prob), np.convolve(letters, letters), rtol=1e-14)
+
+
 def test_aligned_source_and_cumulants():
     source = MemorylessSource(P3, R3)
     phi = source.aligned(0.15)

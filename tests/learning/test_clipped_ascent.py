@@ -89,6 +89,10 @@ def test_ascent_refuses(change, match):
         clipped_ascent(**(given | change))
 
 
+def test_the_only_action_stays():
+    assert clipped_ascent([0.0], [3.0], low=0.2, high=0.2, updates=2, inner_steps=3, lr=0.5).tolist() == [[[1.0]] * 3]
+
+
 def test_gradient_refuses():
     half = np.log([0.5, 0.5])
     with pytest.raises(ValueError, match="advantage"):

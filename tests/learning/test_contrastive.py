@@ -30,7 +30,7 @@ def test_gradient_against_differences():
     np.testing.assert_allclose(ct.contrastive_gradient(x, P, Q, 2), slopes, atol=1e-9)
 
 
-@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("k", [1, 4, 10**9])
 def test_optimum_and_excess(k):
     best = ct.density_ratio(P, Q, k)
     np.testing.assert_allclose(k * Q * np.exp(best), P)
@@ -121,6 +121,7 @@ def test_bad_input():
         (lambda: ct.contrastive_loss(np.zeros(3), P, Q), "log_critic: must have 4 entries"),
         (lambda: ct.density_ratio(P, P), r"negative\[3\]"),
         (lambda: ct.density_ratio(P, Q, 0), "negatives = 0"),
+        (lambda: ct.density_ratio(P, Q, 10**9 + 1), "negatives = 1000000001"),
         (lambda: ct.posterior_error(np.full(4, 800.0), P, Q), "log_critic"),
         (lambda: ct.squared_l1_bound(-1.0, 1.0), "excess"),
         (lambda: ct.count_critic([-1.0], [1.0]), "positives"),

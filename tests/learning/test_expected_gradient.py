@@ -199,6 +199,29 @@ def test_near_policies_are_the_reference_plus_noise_of_that_size():
     assert 1e-8 < apart < 2e-5
 
 
+def test_masked_positions_hold_zero():
+    problem = TreeProblem(random_prompts(2, 0, vocab=3, horizon=3))
+    assert not problem.mask.all()
+    assert not problem.tokens[~problem.mask].any()
+    assert not problem.nodes[~problem.mask].any()
+
+
+def test_external_responses_are_flagged():
+    """``-log pi`` of the external ones alone: two of each of two prompts, so the gradient is ``2 (pi - external)``."""
+    prompts = [replace(p, log_external=tuple(np.log(q) for q in levels)) for p, levels in zip(
+        random_prompts(2, 5, vocab=2, horizon=1, eos=None), ([[[0.9, 0.1]]], [[[0.4, 0.6]]]), strict=True
+    )]  # fmt: skip
+    problem = TreeProblem(prompts)
+
+    def loss(batch):
+        return -(batch.log_probs.sum(1) * batch.external).sum()
+
+    found = expected_gradient(loss, problem, group_size=1, external=2)
+    policy, other = problem.tables["policy"], np.exp(problem.tables["external"])
+    np.testing.assert_allclose(found.gradient, 2 * (np.exp(policy) - other), atol=1e-12)
+    assert found.value == pytest.approx(-2 * (other * policy).sum(), rel=1e-12)
+
+
 def test_descending_needs_no_external_responses():
     """By default nobody else writes responses: one step is the natural gradient of the policy's own."""
     problem = TreeProblem(random_prompts(1, 5, vocab=2, horizon=1, eos=None))

@@ -30,6 +30,15 @@ def test_optimism_tries_refutes_and_settles():
     assert run.kept[:, 0].all()
 
 
+def test_optimism_is_about_the_value_at_the_start():
+    """Two steps: the first candidate promises more in all, the second more at the last step."""
+    problem = TabularMDP(np.ones((1, 2, 1)), np.array([[0.5, 0.9]]), np.ones(1), 2)
+    promises = np.array([[[1.8, 1.0], [0.2, 0.1]], [[1.0, 0.5], [0.9, 0.5]]]).reshape(2, 2, 1, 2)
+    laws = np.full((2, 2, 1, 2), 0.5)
+    run = glow(problem, promises, laws, rounds=1, episodes=1, gamma=1.0, alpha=0.0, beta=1.0, runs=5, rng=0)
+    assert np.all(run.chosen == 0)
+
+
 def test_without_optimism_the_first_consistent_candidate_is_played():
     order = [2, 1, 0]
     run = glow(two_doors(), DOORS[order], LAWS[order], **SETTING, optimism=False, runs=5, rng=0)
@@ -136,3 +145,14 @@ def test_the_memory_of_rmax_is_counted(monkeypatch):
     monkeypatch.setattr(_validate, "LARGEST", needed - 1)
     with pytest.raises(ValueError, match="runs = 2: would need"):
         rmax(two_doors(), rounds=3, episodes=2, known=1, runs=2)
+
+
+def test_the_memory_of_episodes_is_counted(monkeypatch):
+    """Five episodes of two policies, two steps of three states: the law of the next state of each."""
+    problem = TabularMDP(np.full((3, 1, 3), 1 / 3), np.zeros((3, 1)), np.full(3, 1 / 3), 2)
+    policies, needed = np.zeros((2, 2, 3), dtype=int), 8 * 5 * 2 * 2 * 3
+    monkeypatch.setattr(_validate, "LARGEST", needed)
+    assert greedy_episodes(problem, policies, 5, 0).states.shape == (2, 5, 2)
+    monkeypatch.setattr(_validate, "LARGEST", needed - 1)
+    with pytest.raises(ValueError, match="count = 5: would need"):
+        greedy_episodes(problem, policies, 5, 0)

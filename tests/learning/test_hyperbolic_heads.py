@@ -165,6 +165,7 @@ ONE = np.ones((1, 2))
         (lambda: heads.BoundedFeatures(1.0, epsilon=-1.0), "epsilon"),
         (lambda: FEATURES.forward(ONE, np.ones(3), 0.0), "w"),
         (lambda: FEATURES.forward(ONE, np.ones(2), [0.0]), "w"),
+        (lambda: FEATURES.forward(np.ones(2), np.ones(2), 0.0), "w"),
         (lambda: FEATURES.forward([[1e200, 0.0]], np.ones(2), 0.0), "h"),
         (lambda: FEATURES.backward(FEATURES.forward(ONE, np.ones(2), 0.0)[1], np.ones(2)), "upstream"),
     ],

@@ -186,6 +186,12 @@ def of_two():
     return Network(LAYERS).start(0, copies=(2,))
 
 
+def test_a_network_without_parameters_takes_any_width():
+    assert Network((ReLU(),)).forward((), [[1.0, -2.0, 3.0], [-1.0, 0.5, -0.5]])[0].tolist() == [[1, 0, 3], [0, 0.5, 0]]
+    with pytest.raises(ValueError, match="x: must have shape"):
+        Network((ReLU(),)).forward((), 1.0)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

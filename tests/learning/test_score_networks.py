@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from klsim import _validate
 from klsim.learning.networks import Linear, Network, Tanh
 from klsim.learning.score_networks import (
     GaussianMixture,
@@ -184,3 +185,14 @@ def test_a_network_refuses_levels_that_are_not_positive():
         network.score([[1.0]], 0.0)
     with pytest.raises(ValueError, match="sigma"):
         network.score([[1.0]], [1.0, 2.0])
+
+
+def test_the_memory_of_training_is_counted(monkeypatch):
+    """Two copies of width 3 on batches of 4 points on a line: eight arrays of weights and of what passes them."""
+    points, needed = np.zeros((2, 5, 1)), 8 * 8 * 2 * 3 * (3 + 4 + 1)
+    setting = {"low": 0.1, "high": 0.5, "steps": 1, "batch": 4, "width": 3}
+    monkeypatch.setattr(_validate, "LARGEST", needed)
+    assert train_score_network(points, 0, **setting).score([[0.0]], 0.2).shape == (2, 1, 1)
+    monkeypatch.setattr(_validate, "LARGEST", needed - 1)
+    with pytest.raises(ValueError, match="width = 3: would need"):
+        train_score_network(points, 0, **setting)

@@ -64,6 +64,12 @@ class TestTraining:
         np.testing.assert_array_equal(whole[0], WORLD.start())
         np.testing.assert_array_equal(whole[1], WORLD.train(MetaRewards(), record=(3,), rng=5)[0])
 
+    def test_one_environment_of_two_episodes_is_the_least(self):
+        assert WORLD.train(MetaRewards(), record=(1,), environments=1, group=2).shape == (1, 51)
+        for sizes in ({"environments": 0}, {"group": 1}):
+            with pytest.raises(ValueError, match=f"{next(iter(sizes))} = "):
+                WORLD.train(MetaRewards(), **sizes)
+
     def test_a_clone_of_the_expert(self):
         found = [WORLD.measure(WORLD.clone(rng=0), where, rng=1) for where in ("seen", "unseen")]
         assert found[0].success > 0.95

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from klsim import _validate
 from klsim import objectives as o
 from klsim.objectives.advantages import (
     advantages,
@@ -81,6 +82,15 @@ def test_std_weight_limits():
     assert np.isclose(std_weight(1e-9, 9), np.sqrt(8), rtol=1e-6)
     with pytest.raises(ValueError, match=r"success.*\(0, 1\)"):
         std_weight(1.0, 4)
+
+
+def test_the_memory_of_std_weight_is_counted(monkeypatch):
+    """Three rates and groups of four: twelve terms of 40 bytes."""
+    monkeypatch.setattr(_validate, "LARGEST", 3 * 4 * 40)
+    assert std_weight([0.2, 0.5, 0.7], 4).shape == (3,)
+    monkeypatch.setattr(_validate, "LARGEST", 3 * 4 * 40 - 1)
+    with pytest.raises(ValueError, match="group_size = 4: would need"):
+        std_weight([0.2, 0.5, 0.7], 4)
 
 
 def test_prompt_weights_of_mean_baselines():

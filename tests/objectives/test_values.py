@@ -125,6 +125,9 @@ def test_references():
     assert np.allclose(o.sampled(np.log([[0.9, 0.1], [0.3, 0.7]]), np.array([1, 0])), np.log([0.1, 0.3]))
     with pytest.raises(ValueError, match="tokens"):
         o.sampled(q, np.array([1, 0]))
+    for outside in (-1, 2):
+        with pytest.raises(ValueError, match=rf"tokens\[1\] = {outside}: must be 0 … 1"):
+            o.sampled(np.log(np.full((2, 2), 0.5)), np.array([1, outside]))
 
 
 VOCAB = np.log([[[0.5, 0.5], [0.8, 0.2]], [[0.4, 0.6], [0.9, 0.1]]])
