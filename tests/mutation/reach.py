@@ -17,7 +17,7 @@ from pathlib import Path
 
 from klsim.files import write_atomically
 
-from .sites import MODULES, ROOT, definition, in_signature
+from .sites import MODULES, ROOT, definition, in_signature, statement
 
 CACHE = ROOT / ".klsim" / "mutants"
 INTERFACE = "tests/test_api.py::test_the_public_interface_is_as_written_down"
@@ -42,7 +42,8 @@ class Reach:
         by_line = getattr(self, kind).get(path, {})
         found = by_line.get(line, frozenset())
         if not found or in_signature(path, line):  # a default runs at the import: ask who runs its function
-            first, last = definition(path, line)
+            whole = kind == "tests" or in_signature(path, line)
+            first, last = definition(path, line) if whole else statement(path, line)
             found |= frozenset().union(*(names for n, names in by_line.items() if first <= n <= last))
             found |= {INTERFACE} if kind == "tests" else frozenset()
         return sorted(found, key=lambda name: (self.seconds.get(name, 60.0), name))

@@ -171,6 +171,18 @@ def definition(path: str, line: int) -> tuple[int, int]:
     return inner.lineno, inner.end_lineno or inner.lineno
 
 
+def statement(path: str, line: int) -> tuple[int, int]:
+    """First and last line of the innermost statement around a line; of one with a body, its head."""
+    nodes = [
+        n
+        for n in ast.walk(ast.parse(_read(path)))
+        if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)
+    ]
+    inner = max(nodes, key=lambda n: n.lineno)
+    body = getattr(inner, "body", None)
+    return inner.lineno, max(inner.lineno, body[0].lineno - 1) if body else inner.end_lineno or inner.lineno
+
+
 def in_signature(path: str, line: int) -> bool:
     """Whether a line belongs to a function's signature, which runs when the module is imported."""
     functions = (n for n in ast.walk(ast.parse(_read(path))) if isinstance(n, ast.FunctionDef))
