@@ -368,7 +368,7 @@ def train_score_network(
     steps, batch, width = (_validate.integer(name, value, low=1) for name, value in sizes.items())
     lr = _validate.real("lr", lr, low=0.0, high=1.0)
     lead, (count, n) = points.shape[:-2], points.shape[-2:]
-    _validate.fits("width", width, 8.0 * max(points[..., 0, 0].size, 1) * width * (width + batch + n))
+    _validate.fits("width", width, 8.0 * max(math.prod(lead), 1) * width * (width + batch + n))
     network = Network((Linear(n + 1, width), Tanh(), Linear(width, width), Tanh(), Linear(width, n)))
     parameters = network.start(rng, copies=lead)
     flat = np.concatenate([p.reshape(*lead, -1) for p in parameters], axis=-1)  # one step of Adam moves them all
