@@ -80,8 +80,9 @@ def test_greedy_additions_stop_where_no_single_entry_helps():
 
 def test_greedy_additions_keep_what_they_added():
     """From 100 no addition leads to 011, worth more: entries are not exchanged."""
-    actions = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 0]])
-    assert actions[incremental_search(actions, [0.0, 5.0, 1.0])].tolist() == [1, 0, 0]
+    actions, q = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 0]]), np.array([0.0, 5.0, 1.0])
+    for order in map(list, itertools.permutations(range(3))):
+        assert actions[order][incremental_search(actions[order], q[order])].tolist() == [1, 0, 0]
 
 
 def test_greedy_additions_compare_values_not_rounded_gains():
