@@ -49,7 +49,7 @@ def test_discounted(beta, discount):
 def test_finite_horizon():
     base = garnet(2, 8, 2, 2, 0.9)
     steps = [garnet(seed, 8, 2, 2, 0.9).transition for seed in range(4)]
-    for transition, horizon in ((base.transition, 4), (steps, 4), (steps[:2], 2)):
+    for transition, horizon in ((base.transition, 4), (steps, 4), (steps[:2], 2), (steps[:2] * 2, 4)):
         few = TabularMDP(transition, base.reward, base.initial, horizon)
         whole, policy = few.dense(), policy_of(few)
         for beta in (0.0, 0.5):
