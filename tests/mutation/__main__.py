@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import random
 import time
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from klsim.files import write_atomically
 
-from .notice import noticed
+from .notice import judged, noticed
 from .reach import CACHE, Reach, fingerprint, reach
 from .report import markdown
 from .sites import MODULES, ROOT, Mutant, files, mutants
@@ -105,13 +106,13 @@ def ask(trial: Trial, known: Reach) -> dict[str, object]:
         if not trial.paper or name.startswith(f"{trial.paper}/")
     }
     seconds = sum(known.seconds.get(name, 1.0) for name in (*tests, *checks))
-    by = noticed(m, tests, checks, seconds) if tests or checks else ""
+    by = judged(m, tests, checks, known.verdicts, seconds) if tests or checks else ""
     if by.startswith(("pytest ended", "exit code")) and (wrong := noticed(None, tests, checks, seconds)):
         raise RuntimeError(f"{m.path}:{m.line}: the unchanged library is objected to as well: {wrong}")
     before, after = m.lines()
     reached = bool(tests or checks)
     if trial.paper and not by and (probe := m.probe) is not None:  # the line runs: does this branch of it?
-        reached = bool(noticed(probe, tests, checks, seconds))
+        reached = bool(judged(probe, tests, checks, known.verdicts, seconds))
     return asdict(trial) | {"before": before, "after": after, "reached": reached, "noticed": by}
 
 
@@ -123,9 +124,10 @@ def main() -> None:
     parser.add_argument("--paper", action="append", help="only this paper's claims against its functions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=None, help="stop then; the next run goes on")
+    parser.add_argument("--minutes", type=float, help="stop then; the next run goes on (default 20; --full: never)")
     parser.add_argument("--report", type=Path, default=CACHE / "report.md")
     args = parser.parse_args()
+    limit = args.minutes or (math.inf if args.full else 20.0)
     start = time.monotonic()
     known = reach(args.jobs, console.print)
     trials = plan(args, known)
@@ -135,7 +137,7 @@ def main() -> None:
     console.print(f"{len(trials)} changes, {len(trials) - len(left)} known from an earlier run")
 
     def one(trial: Trial) -> dict[str, object] | None:
-        if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
+        if time.monotonic() - start > 60 * limit:
             return None
         return ask(trial, known) | {"key": trial.key}
 
@@ -154,6 +156,10 @@ def main() -> None:
                 highlight=False,
             )
     records = [done[t.key] for t in trials if t.key in done]
+    if len(records) < len(trials):
+        console.print(
+            f"{len(records)} of {len(trials)} changes after {limit:g} minutes: a sample too; run it again to go on"
+        )
     write_atomically(args.report, markdown(records, args.seed))
     console.print(markdown(records, args.seed), markup=False, highlight=False)
 

@@ -69,6 +69,31 @@ def noticed(mutant: Mutant | None, tests: Sequence[str], checks: dict[str, str],
     return str(found)
 
 
+def judged(mutant: Mutant, tests: Sequence[str], checks: dict[str, str], verdicts: dict[str, str], limit: float) -> str:
+    """`noticed`, where a check objects only if its verdict on the unchanged library is indeed the one expected.
+
+    What is found out about that is put into ``verdicts``.
+    """
+    while True:
+        by = noticed(mutant, tests, checks, limit)
+        name, _, said = by.partition(": ")
+        if name not in checks:
+            return by
+        found = said.split(" instead of ")[0]
+        if name not in _CONFIRMED:
+            unchanged = noticed(None, [], {name: verdicts[name]}, limit)
+            if " instead of " in unchanged:
+                verdicts[name] = unchanged.partition(": ")[2].split(" instead of ")[0]
+            _CONFIRMED.add(name)
+        if found != verdicts[name]:
+            return f"{name}: {found} instead of {verdicts[name]}"
+        checks = checks | {name: verdicts[name]}
+
+
+_CONFIRMED: set[str] = set()
+"""Checks whose verdict on the unchanged library is known at the strength that is asked."""
+
+
 @cache
 def _forks() -> multiprocessing.context.ForkServerContext:
     """Processes that begin with the peers already imported, so that only klsim has to be."""
