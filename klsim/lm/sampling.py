@@ -78,8 +78,6 @@ def write_rollouts(
 ) -> Written:
     """Draw ``samples`` completions of every row's prompt, grade them, and write them to ``file``.
 
-    A file that was written with the same arguments is left as it is.
-
     Args:
         file: ``.jsonl`` or ``.parquet``.
         rows: each has a ``prompt``, text or a list of messages (``{"role": …, "content": …}``; they go through the
@@ -90,7 +88,8 @@ def write_rollouts(
         log_probs_under: other models over the same vocabulary, by name; ``ref`` gives the column ``ref_logp``.
         on_batch: called with the number of finished batches and that of all, first before any is drawn.
 
-    The same seed gives the same bytes, however often the run was interrupted, on the same machine and versions.
+    The same seed gives the same bytes, however often the run was interrupted, on the same machine and versions; a file
+    that was written with the same arguments is left as it is.
 
     Raises:
         ValueError: no rows, rows without prompts or with other columns than the first, prompts that do not fit in the

@@ -75,14 +75,12 @@ def identify_best_policy(
     Args:
         problem: all actions legal, rewards >= 0. log_ref: ``(H, S, A)`` or ``(S, A)``; None is uniform.
         beta: > 0, or one for every number of episodes so far, ``(episodes + 1,)``.
-        accuracy: stop where the certificate is at most this. target: stop where the true return of the policy is at
-            least this (a study, not an algorithm).
+        accuracy: stop where the certificate is at most this. target: where the true return is at least this (a study).
         cap: known bound on returns to go, ``(H, S)``; None is the sum of the largest rewards from h on.
         scale: c >= 0; with 0 pairs that were seen count as known, which is right for deterministic problems.
         delta: in (0, 1), with ``L = log(4 S A H/delta) + S log(8 e (episodes + 1))``.
         deviate: explore the widest action at one random step of every episode; else follow the policy.
-        refresh: plan again when the episodes have grown by this share; 0 is after every one.
-        checkpoints: rising numbers of episodes at which values are recorded.
+        refresh: growth of the episodes after which to plan again. checkpoints: rising numbers of episodes to record at.
 
     Raises:
         TypeError: not a `TabularMDP`. ValueError: illegal actions, negative rewards, shapes, ranges.
